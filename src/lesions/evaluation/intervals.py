@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from lesions.evaluation.metrics import Floats, Metric, roc_auc, shown
+from lesions.evaluation.metrics import Floats, Metric, formatted, roc_auc
 
 REPLICATES = 2000
 BLOCK = 2**20  # weights held at once: 8 MiB an array, whatever the number of rows
@@ -30,7 +30,7 @@ class Interval:
 
     def __str__(self) -> str:
         if np.isnan(self.value):
-            return shown(self.value, self.reason)
+            return formatted(self.value, self.reason)
         if np.isnan(self.low):
             return f"{self.value:.4f} [n/a: {self.reason}]"
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
@@ -54,9 +54,16 @@ class Comparison:
     def __str__(self) -> str:
         value, reason = self.difference.value, self.difference.reason
         if np.isnan(value):
-            return shown(value, reason)
+            return formatted(value, reason)
         low, high = self.difference.low, self.difference.high
-        return f"{value:+.4f} [{low:+.4f}, {high:+.4f}], p = {self.p:.3f}"
+        return f"{value:+.4f} [{low:+.4f}, {high:+.4f}], {p_text(self.p)}"
+
+
+def p_text(p: float) -> str:
+    """The p as a line prints it."""
+    if np.isnan(p):
+        return "p n/a"
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def undefined(reason: str | None, value: float = float("nan")) -> Interval:
@@ -131,7 +138,7 @@ def bootstrap(
         return undefined(reason)
     value = metric(target, prob)
     if np.isnan(value):
-        return undefined("nothing to count")
+        return undefined("not defined for these rows")
     if groups is not None and len(set(np.asarray(groups).tolist())) < 2:
         return undefined("one group only", value)
     return summarise(

@@ -68,7 +68,7 @@ def undefined_reason(target: ArrayLike, prob: ArrayLike) -> str | None:
     return None
 
 
-def shown(value: float, reason: str | None = None, digits: int = 4) -> str:
+def formatted(value: float, reason: str | None = None, digits: int = 4) -> str:
     """The number as text, or "n/a (reason)"."""
     if np.isnan(value):
         return f"n/a ({reason})" if reason else "n/a"

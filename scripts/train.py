@@ -1,0 +1,59 @@
+"""Train a run fold by fold; what was stopped goes on, what is done is not done again.
+
+    accelerate launch scripts/train.py --config configs/effnet_b1.yaml --fold 0
+    python scripts/train.py --config configs/effnet_b1.yaml --fold all
+    python scripts/train.py --config configs/effnet_b1.yaml --fold 0 \\
+        --set train.epochs=3 --pretrained none --name quick_look
+
+Writes oof/<run>/config.yaml and fold<k>.csv, .json, .safetensors. The run's name is the config's
+path below configs/.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions.cli import build_parser, run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("--config", required=True, type=Path, help="configs/....yaml")
+    parser.add_argument("--fold", default="all", help="a fold's number, or all (default)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="change a key of the config, such as train.lr=1e-4")  # fmt: skip
+    parser.add_argument("--pretrained", metavar="FILE|none", help="the backbone's first weights")
+    parser.add_argument("--name", help="another name for the run")
+    args = parser.parse_args(arguments)
+
+    from lesions.config import load_config, run_name
+    from lesions.data.table import load_table
+    from lesions.errors import InputError
+    from lesions.training.fold import train_fold
+    from lesions.training.launch import build_accelerator
+
+    changes = list(args.set)
+    if args.pretrained:
+        changes.append(
+            f"model.pretrained={'false' if args.pretrained == 'none' else args.pretrained}"
+        )
+    config = load_config(args.config, changes)
+    name = args.name or run_name(args.config)
+    if args.fold == "all":
+        folds = range(int(load_table(config.dataset)[0]["fold"].max()) + 1)
+    elif args.fold.isdigit():
+        folds = range(int(args.fold), int(args.fold) + 1)
+    else:
+        raise InputError(f"--fold {args.fold}: expected a number or all")
+    accelerator = build_accelerator(config.train.precision)
+    for fold in folds:
+        result = train_fold(config, name, fold, accelerator)
+        accelerator.print(
+            f"{name} fold {fold}: out-of-fold AUC {result['auc']:.4f}"
+            f" on {result['rows']:,} images ({result['seconds'] / 60:.1f} min)"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Dermoscopic lesion classification: data, models, training, honest scores, blends."""

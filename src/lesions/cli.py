@@ -1,0 +1,38 @@
+"""What the scripts share: the docstring as help, one line and exit code 2 for wrong input."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from lesions.errors import InputError
+
+
+def build_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the script's docstring, as written."""
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a script's `main` and exit: 0 or what it returns, 2 with one message on wrong input."""
+    try:
+        code = main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code or 0)
+
+
+def pairs(option: str, values: list[str]) -> dict[str, list[str]]:
+    """Repeated "name=value" arguments of `option`, collected by name."""
+    collected: dict[str, list[str]] = {}
+    for value in values:
+        name, equals, rest = value.partition("=")
+        if not equals:
+            raise InputError(f"{option} {value}: expected NAME=VALUE")
+        collected.setdefault(name, []).append(rest)
+    return collected

@@ -1,0 +1,211 @@
+"""Typed configs: YAML with one-level `extends` and `--set key=value` in, frozen models out."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lesions.errors import InputError, listed
+from lesions.paths import CONFIGS, shown
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """What a sample consists of."""
+
+    image_size: int = Field(256, ge=32, le=2048)  # pixels, square
+    # full adds two columns that tell where a photograph comes from: see data/metadata.py
+    metadata: Literal["none", "clinical", "full"] = "clinical"
+
+
+class ModelConfig(Section):
+    """The network of models/classifier.py."""
+
+    backbone: str  # a full timm tag: the bare name may change its weights between releases
+    # true: timm's own weights, downloaded or cached; false: random; else a local weights file
+    pretrained: bool | str = True
+    # overlays timm's pretrained_cfg, for local weights that expect another mean and std
+    pretrained_cfg: dict[str, Any] = {}
+    backbone_args: dict[str, Any] = {}  # further keywords of timm.create_model
+    dropout: float = Field(0.5, ge=0, lt=1)  # of each sample in the multi-sample head
+    dropout_samples: int = Field(5, ge=1)
+
+
+class LossConfig(Section):
+    """Binary cross-entropy on smoothed targets, positives weighted."""
+
+    smoothing: float = Field(0.05, ge=0, lt=1)
+    # balanced: negatives / positives of the fold's training rows
+    pos_weight: Literal["balanced"] | float = "balanced"
+
+
+class AugmentConfig(Section):
+    """Probability of each training augmentation; their ranges stand in data/augmentation.py."""
+
+    flip: float = Field(0.5, ge=0, le=1)
+    rotate90: float = Field(0.5, ge=0, le=1)
+    shift_scale_rotate: float = Field(0.5, ge=0, le=1)
+    hue_saturation: float = Field(0.5, ge=0, le=1)
+    brightness_contrast: float = Field(0.5, ge=0, le=1)
+    coarse_dropout: float = Field(0.5, ge=0, le=1)
+
+
+class TrainConfig(Section):
+    """One fold's training."""
+
+    epochs: int = Field(15, ge=1)
+    batch_size: int = Field(128, ge=2)  # images a step, over all processes and micro-batches
+    micro_batch: int = Field(128, ge=1)  # images a forward pass: what fits one device's memory
+    lr: float = Field(2e-4, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_epochs: float = Field(1.0, ge=0)
+    clip_grad: float = Field(1.0, gt=0)  # largest gradient norm
+    ema_decay: float = Field(0.995, ge=0, lt=1)  # a step; 0 switches averaging off
+    # best chooses the epoch on the very rows it is scored on: its AUC flatters
+    keep: Literal["last", "best"] = "last"
+    patience: int | None = Field(None, ge=1)  # epochs without a better AUC before stopping
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    workers: int = Field(2, ge=0)  # data-loader processes of each training process
+    save_minutes: float = Field(10.0, gt=0)  # most work a killed run loses
+
+
+class PredictConfig(Section):
+    """Validation and test."""
+
+    views: Literal[1, 4, 8] = 4  # identity; with flips; with turns
+    batch_size: int = Field(256, ge=1)
+
+
+class Config(Section):
+    """A run: everything that decides its numbers."""
+
+    dataset: str
+    seed: int = 42
+    data: DataConfig = DataConfig()
+    model: ModelConfig
+    loss: LossConfig = LossConfig()
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig = TrainConfig()
+    predict: PredictConfig = PredictConfig()
+
+    @model_validator(mode="after")
+    def _micro_batch_fits(self) -> "Config":
+        if self.train.batch_size % min(self.train.micro_batch, self.train.batch_size):
+            raise ValueError("train.batch_size must be a multiple of train.micro_batch")
+        return self
+
+
+class SourceConfig(Section):
+    """Where one source's files lie."""
+
+    folder: str  # the official CSVs
+    images: list[str] = []  # image folders; the source's own layout when empty
+
+
+class DatasetConfig(Section):
+    """What scripts/prepare.py makes one table of."""
+
+    sources: dict[str, SourceConfig] = Field(min_length=1)
+    folds: int = Field(5, ge=2, le=100)
+    holdout: float = Field(0.0, ge=0, lt=0.9)  # share of the labelled rows set aside as test
+    seed: int = 42
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Section)
+
+
+def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
+    """The run config at `path`, with `changes` such as "train.lr=1e-4" laid over it."""
+    return _load(Config, Path(path), changes)
+
+
+def load_dataset_config(name: str, changes: Sequence[str] = ()) -> DatasetConfig:
+    """The data set config `configs/datasets/<name>.yaml`."""
+    path = CONFIGS / "datasets" / f"{name}.yaml"
+    if not path.exists():
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise InputError(f"no data set '{name}': configs/datasets has {', '.join(known)}")
+    return _load(DatasetConfig, path, changes)
+
+
+def run_name(path: Path) -> str:
+    """The config's path below configs/ without .yaml; its stem if it lies elsewhere."""
+    path = Path(path).resolve().with_suffix("")
+    return path.relative_to(CONFIGS).as_posix() if path.is_relative_to(CONFIGS) else path.name
+
+
+def dump(config: Section) -> str:
+    """The whole config as YAML, defaults included."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+def config_hash(config: Section) -> str:
+    """Twelve hex digits of the resolved config."""
+    canonical = json.dumps(config.model_dump(), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """Lines "key: old -> new" for every leaf in which two nested dicts differ."""
+    lines = []
+    for key in {**old, **new}:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} -> {b}")
+    return lines
+
+
+def _load(kind: type[AnyConfig], path: Path, changes: Sequence[str]) -> AnyConfig:
+    values = _read(path)
+    if "extends" in values:
+        base = _read(path.parent / values.pop("extends"))
+        if "extends" in base:
+            raise InputError(f"{shown(path)}: extends a file that itself extends: one level only")
+        values = _merge(base, values)
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise InputError(f"--set {change}: expected key=value, such as train.lr=1e-4")
+        nested: Any = yaml.safe_load(text)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        values = _merge(values, nested)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = [
+            f"{shown(path)}: {'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']}"
+            for item in error.errors()
+        ]
+        raise InputError("\n".join(problems)) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        near = sorted(shown(file) for file in path.parent.glob("*.yaml"))
+        hint = f"; there is {listed(near)}" if near else ""
+        raise InputError(f"{shown(path)}: no such config{hint}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise InputError(f"{shown(path)}: not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{shown(path)}: expected keys with values")
+    return values
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged

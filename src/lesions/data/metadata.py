@@ -1,0 +1,52 @@
+"""Table rows -> the metadata branch's input."""
+
+import numpy as np
+import pandas as pd
+
+from lesions.data.sources import SITES
+
+COLUMNS = {
+    "none": [],
+    "clinical": ["sex", "age", *SITES, "site unknown"],
+    # Both further columns tell which year a photograph comes from, and 2019 has ten times the
+    # melanomas of 2020: they raise a merged score without a look at the skin.
+    "full": ["sex", "age", "log images per patient", "log bytes", *SITES, "site unknown"],
+}
+
+UNKNOWN = -1.0  # of sex and age: a value of its own, not a woman and not a newborn
+
+
+def fit_metadata(train: pd.DataFrame) -> dict[str, float]:
+    """The neutral values for what a row may lack, from the training rows alone.
+
+    log_images_per_patient and log_bytes are means over the rows that have them (0 if none does).
+    """
+    return {
+        "log_images_per_patient": _mean(np.log1p(train["images_per_patient"].astype(float))),
+        "log_bytes": _mean(_log_bytes(train)),
+    }
+
+
+def encode_metadata(table: pd.DataFrame, kind: str, neutral: dict[str, float]) -> np.ndarray:
+    """float32 (N, len(COLUMNS[kind])): sex 0 female, 1 male; age in units of 90 years; 7 sites."""
+    images = np.log1p(table["images_per_patient"].astype(float))
+    values = {
+        "sex": table["sex"].map({"female": 0.0, "male": 1.0}).fillna(UNKNOWN),
+        "age": (table["age_approx"].astype(float) / 90).fillna(UNKNOWN),
+        "log images per patient": images.fillna(neutral["log_images_per_patient"]),
+        "log bytes": _log_bytes(table).fillna(neutral["log_bytes"]),
+        "site unknown": ~table["site"].isin(SITES),
+    } | {site: table["site"] == site for site in SITES}
+    encoded = np.empty((len(table), len(COLUMNS[kind])), np.float32)
+    for column, name in enumerate(COLUMNS[kind]):
+        encoded[:, column] = values[name]
+    return encoded
+
+
+def _log_bytes(table: pd.DataFrame) -> pd.Series:
+    size = table["bytes"].astype(float)
+    return np.log(size.where(size > 0))
+
+
+def _mean(values: pd.Series) -> float:
+    return float(values.mean()) if values.notna().any() else 0.0

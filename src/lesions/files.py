@@ -1,0 +1,90 @@
+"""Whole files or none: everything is written beside its place, synced, and renamed into it."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lesions.errors import InputError
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path to write to; it becomes `path` when the block ends without an error.
+
+    Whoever reads `path` sees the old file or the new one, never a part. A full disk is reported
+    with the path and leaves the old file as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    with atomic(path) as part:
+        part.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The file's content; InputError if it is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise InputError(
+            f"{path}: not valid JSON ({error}): delete it and make it again"
+        ) from error
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write without index and with every digit: rounding makes ties, and ties cost AUC."""
+    with atomic(path) as part:
+        table.to_csv(part, index=False)
+
+
+def read_csv(path: Path, columns: list[str], text: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The CSV with at least `columns`; `text` columns are kept as strings.
+
+    InputError for a missing file, one that is no comma-separated table, or missing columns; it
+    names the file, what is missing and what was found. A byte order mark is read over.
+    """
+    path = Path(path)
+    try:
+        table = pd.read_csv(path, dtype={name: str for name in text}, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not a comma-separated table: {error}") from error
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise InputError(
+            f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
+        )
+    return table
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of the file's bytes, read in blocks."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,80 @@
+"""Any timm backbone by its full tag, with weights from a hub, a local file, or none."""
+
+import os
+import threading
+import urllib.request
+
+import timm
+from huggingface_hub import constants, try_to_load_from_cache
+from torch import nn
+
+from lesions.config import ModelConfig
+from lesions.errors import InputError
+from lesions.paths import ROOT
+
+
+def build_backbone(config: ModelConfig, load_weights: bool = True) -> nn.Module:
+    """A timm network without its classifier: (B, 3, S, S) in, pooled features (B, F) out.
+
+    `load_weights` false leaves random weights, for a checkpoint that brings its own. Mean, std and
+    feature count stand in its `pretrained_cfg` and `num_features`.
+    """
+    overlay = dict(config.pretrained_cfg)
+    pretrained = bool(config.pretrained) and load_weights
+    if isinstance(config.pretrained, str) and load_weights:
+        if not (ROOT / config.pretrained).is_file():
+            raise InputError(f"{config.pretrained}: no such weights file (model.pretrained)")
+        overlay["file"] = str(ROOT / config.pretrained)
+    elif pretrained:
+        _require_weights(config.backbone)
+    try:
+        return timm.create_model(
+            config.backbone,
+            pretrained=pretrained,
+            pretrained_cfg_overlay=overlay,
+            num_classes=0,
+            **config.backbone_args,
+        )
+    except RuntimeError as error:
+        if isinstance(config.pretrained, str) or "Unknown model" in str(error):
+            raise InputError(f"model.backbone {config.backbone}: {error}") from error
+        raise
+
+
+def _require_weights(tag: str) -> None:
+    """InputError within five seconds if timm's weights are neither cached nor to be had.
+
+    The hub's own client tries for a minute before it says so.
+    """
+    try:
+        weights = timm.models.get_pretrained_cfg(tag)
+    except RuntimeError as error:
+        raise InputError(f"model.backbone {tag}: {error}") from error
+    if weights is None or not weights.hf_hub_id:
+        raise InputError(f"model.backbone {tag}: timm has no weights of that tag")
+    hub_id = weights.hf_hub_id.rstrip("/")
+    hub_id = f"{hub_id}/{tag}" if hub_id == "timm" else hub_id
+    names = ["model.safetensors", "pytorch_model.bin"]
+    if any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in names):
+        return
+    reached = threading.Event()
+
+    def knock() -> None:
+        try:
+            urllib.request.urlopen(constants.ENDPOINT, timeout=3).close()
+            reached.set()
+        except OSError:
+            pass  # no answer is the answer
+
+    offline = os.environ.get("HF_HUB_OFFLINE") == "1"
+    if not offline:
+        knocking = threading.Thread(target=knock, daemon=True)
+        knocking.start()
+        knocking.join(4)
+    if not reached.is_set():
+        raise InputError(
+            f"the weights of {tag} are not here and the hub does not answer. Three ways out:\n"
+            "  --pretrained FILE   weights saved from timm (.safetensors or .pth)\n"
+            "  --pretrained none   start from random weights\n"
+            "  HF_HOME=FOLDER      a cache filled on a machine with a network"
+        )

@@ -1,0 +1,201 @@
+"""Train one fold of a run and leave its files: where every score of this repository comes from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from accelerate import Accelerator
+
+from lesions.config import Config, config_hash, differences, dump
+from lesions.data.folds import require_whole_groups
+from lesions.data.images import load_images
+from lesions.data.loading import LesionDataset, seed_of
+from lesions.data.metadata import encode_metadata, fit_metadata
+from lesions.data.table import load_table, prepared
+from lesions.errors import InputError
+from lesions.evaluation.metrics import roc_auc
+from lesions.files import read_json, write_csv, write_json, write_text
+from lesions.inference.checkpoint import save_model, versions
+from lesions.inference.predict import predict
+from lesions.models.classifier import LesionClassifier
+from lesions.paths import OOF, shown
+from lesions.training.loop import FoldTrainer
+from lesions.training.loss import pos_weight
+from lesions.training.state import load_state, locked
+
+TASK = "melanoma"
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """A fold's rows and what a model may see of them."""
+
+    table: pd.DataFrame
+    hashes: dict[str, str]  # of the table and of its folds
+    dataset: LesionDataset
+    neutral: dict[str, float]  # see data/metadata.py
+    train_rows: np.ndarray
+    valid_rows: np.ndarray
+
+
+def train_fold(config: Config, run: str, fold: int, accelerator: Accelerator) -> dict:
+    """Train `fold`, or go on with it; returns the content of its fold<k>.json.
+
+    Writes oof/<run>/fold<k>.safetensors, .csv and, last, .json: a fold with its .json is done and
+    is not trained again.
+    """
+    folder = OOF / run
+    data = load_fold(config, fold)
+    result_path = folder / f"fold{fold}.json"
+    if result_path.exists():
+        return _finished(result_path, config, data.hashes)
+    if not accelerator.is_main_process:
+        return _train(config, run, fold, data, accelerator)
+    with locked(folder / f".fold{fold}.lock"):
+        _claim(folder, config)
+        return _train(config, run, fold, data, accelerator)
+
+
+def load_fold(config: Config, fold: int) -> FoldData:
+    """The fold's data; InputError if the data set, the cache or the fold is not there."""
+    table, facts = load_table(config.dataset)
+    require_whole_groups(table, f"data set {config.dataset}")
+    folds = int(table["fold"].max()) + 1
+    if not 0 <= fold < folds:
+        raise InputError(f"--fold {fold}: data set {config.dataset} has folds 0 to {folds - 1}")
+    size = config.data.image_size
+    command = f"python scripts/prepare.py --dataset {config.dataset} --size {size}"
+    images = load_images(prepared(config.dataset) / str(size), table, command)
+    in_fold = (table["fold"] == fold).to_numpy()
+    train_rows = np.flatnonzero((table["split"] == "train") & ~in_fold)
+    neutral = fit_metadata(table.iloc[train_rows])
+    metadata = encode_metadata(table, config.data.metadata, neutral)
+    return FoldData(
+        table,
+        {"table": facts["table_hash"], "folds": facts["fold_hash"]},
+        LesionDataset(images, metadata, table["target"].to_numpy(np.float32)),
+        neutral,
+        train_rows,
+        np.flatnonzero(in_fold),
+    )
+
+
+def _train(config: Config, run: str, fold: int, data: FoldData, accelerator: Accelerator) -> dict:
+    state_path = OOF / run / "state" / f"fold{fold}.pt"
+    state = load_state(state_path, config, data.hashes)
+    target = data.dataset.target[data.train_rows]
+    weight = pos_weight(config.loss, target)
+    torch.manual_seed(seed_of(config.seed, fold))
+    model = LesionClassifier(config.model, data.dataset.metadata.shape[1])
+    trainer = FoldTrainer(
+        config, fold, model, data.dataset, data.train_rows, data.valid_rows, weight, accelerator
+    )
+    accelerator.print(
+        f"{run} fold {fold}: {config.model.backbone},"
+        f" {sum(p.numel() for p in model.parameters()):,} parameters; {len(target):,} images,"
+        f" {int(target.sum()):,} positive (weight {weight:.2f}); {trainer.steps:,} steps of"
+        f" {trainer.batches.batch_size}; {accelerator.num_processes} process(es) on"
+        f" {device_name(accelerator)}, precision {accelerator.mixed_precision}"
+    )
+    if state:
+        trainer.resume(state)
+        accelerator.print(f"going on at step {trainer.progress.step:,} of {trainer.steps:,}")
+    trainer.train(state_path, data.hashes)
+    prob = predict(
+        trainer.averaged, data.dataset, data.valid_rows, config.predict, accelerator,
+        views=config.predict.views, title=f"fold {fold} out-of-fold",
+    )  # fmt: skip
+    oof = data.table.iloc[data.valid_rows][["image_name", "fold", "target"]]
+    oof = oof.assign(target=oof["target"].astype(int), prob=prob)
+    shared = {
+        "run": run,
+        "fold": fold,
+        "task": TASK,
+        "config_hash": config_hash(config),
+        "table_hash": data.hashes["table"],
+        "fold_hash": data.hashes["folds"],
+        "versions": versions(),
+    }
+    result = shared | _scores(oof, data.table["source"]) | _course(trainer)
+    result["device"] = device_name(accelerator)
+    if accelerator.is_main_process:
+        header = shared | {"config": config.model_dump(), "neutral": data.neutral}
+        stem = OOF / run / f"fold{fold}"
+        save_model(stem.with_suffix(".safetensors"), trainer.averaged.state_dict(), header)
+        write_csv(stem.with_suffix(".csv"), oof)
+        write_json(stem.with_suffix(".json"), result)
+        state_path.unlink(missing_ok=True)
+    accelerator.wait_for_everyone()
+    return result
+
+
+def _scores(oof: pd.DataFrame, source: pd.Series) -> dict:
+    return {
+        "auc": _or_none(roc_auc(oof["target"], oof["prob"])),
+        "auc_by_source": {
+            name: _or_none(roc_auc(rows["target"], rows["prob"]))
+            for name, rows in oof.groupby(source.loc[oof.index])
+        },
+        "rows": len(oof),
+        "positives": int(oof["target"].sum()),
+    }
+
+
+def _course(trainer: FoldTrainer) -> dict:
+    """How the training went. last_auc and best_auc are single-view validation AUCs by epoch."""
+    progress = trainer.progress
+    history = [{key: _or_none(value) for key, value in row.items()} for row in progress.history]
+    return {
+        "last_auc": history[-1]["auc"],
+        "best_auc": history[progress.best_epoch - 1]["auc"],
+        "best_epoch": progress.best_epoch,
+        "history": history,
+        "seconds": round(progress.seconds, 1),
+        "images_per_second": round(
+            progress.step * trainer.batches.batch_size / progress.seconds, 1
+        ),
+    }
+
+
+def _finished(path: Path, config: Config, hashes: dict[str, str]) -> dict:
+    result = read_json(path)
+    now = {
+        "config_hash": config_hash(config),
+        "table_hash": hashes["table"],
+        "fold_hash": hashes["folds"],
+    }
+    changed = differences({key: result[key] for key in now}, now)
+    if changed:
+        raise InputError(
+            f"{shown(path)}: this fold was trained with other settings ({'; '.join(changed)}):"
+            f" give the run another --name, or delete {shown(path.parent)}"
+        )
+    return result
+
+
+def _claim(folder: Path, config: Config) -> None:
+    """Write the run's config.yaml; InputError if the folder holds another config's folds."""
+    path = folder / "config.yaml"
+    begun = [*folder.glob("fold*.json"), *folder.glob("state/fold*.pt")]
+    if path.exists() and begun:
+        changed = differences(yaml.safe_load(path.read_text()), config.model_dump())
+        if changed:
+            raise InputError(
+                f"{shown(folder)} holds a run with other settings ({'; '.join(changed)}):"
+                " give this one another --name, or delete the folder"
+            )
+    write_text(path, dump(config))
+
+
+def device_name(accelerator: Accelerator) -> str:
+    """The GPU's name, or the kind of device."""
+    if accelerator.device.type == "cuda":
+        return torch.cuda.get_device_name(accelerator.device)
+    return accelerator.device.type
+
+
+def _or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,36 @@
+"""The accelerator of this process, however it was launched."""
+
+import os
+
+import torch
+from accelerate import Accelerator
+
+from lesions.errors import InputError
+
+
+def build_accelerator(precision: str) -> Accelerator:
+    """An Accelerator in the wanted precision.
+
+    InputError if several processes were started that do not know each other: each would train the
+    whole fold and overwrite the others' files.
+    """
+    accelerator = Accelerator(mixed_precision=mixed_precision(precision))
+    started = int(os.environ.get("WORLD_SIZE", 1))
+    if started > 1 and accelerator.num_processes == 1:
+        raise InputError(
+            f"{started} processes were started but are not connected: on CPUs launch them with"
+            " ACCELERATE_USE_CPU=true torchrun --nproc_per_node N scripts/train.py ..."
+        )
+    return accelerator
+
+
+def mixed_precision(precision: str) -> str:
+    """accelerate's name for a config's precision; auto takes what the device computes natively."""
+    if precision != "auto":
+        return "no" if precision == "fp32" else precision
+    if torch.cuda.is_available():
+        # A T4 claims bf16 too, through slow emulation.
+        return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
+    if torch.backends.mps.is_available():
+        return "no"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "no"

@@ -1,0 +1,121 @@
+"""Galleries: which photographs to look at, and the photographs themselves."""
+
+from base64 import b64encode
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lesions.reporting.style import WIDTH, build_figure
+
+TILES = 8
+PIXELS = 224  # a tile is never larger, so that a report stays a few megabytes
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Rows of the joined table, most telling first, under a title."""
+
+    name: str
+    title: str
+    caption: str
+    rows: pd.DataFrame
+
+
+def choose_galleries(oof: pd.DataFrame, flagged: np.ndarray, margin: np.ndarray) -> list[Gallery]:
+    """The galleries of errors and of confidence; `margin` is each row's distance to the threshold.
+
+    A group is shown once in a gallery: ten photographs of one lesion say little.
+    """
+    positive = (oof["target"] == 1).to_numpy()
+    oof = oof.assign(margin=margin)
+    parts = [
+        (
+            "false_negatives",
+            "Missed melanomas",
+            "Melanomas below the threshold, the lowest score first.",
+            oof[positive & ~flagged].sort_values("prob", kind="stable"),
+        ),
+        (
+            "false_positives",
+            "False alarms",
+            "Benign lesions above the threshold, the highest score first.",
+            oof[~positive & flagged].sort_values("prob", ascending=False, kind="stable"),
+        ),
+        (
+            "sure_melanoma",
+            "Surest melanomas",
+            "Melanomas with the highest scores: what the model has learnt to see.",
+            oof[positive & flagged].sort_values("prob", ascending=False, kind="stable"),
+        ),
+        (
+            "sure_benign",
+            "Surest benign lesions",
+            "Benign lesions with the lowest scores.",
+            oof[~positive & ~flagged].sort_values("prob", kind="stable"),
+        ),
+        (
+            "unsure_melanoma",
+            "Least certain melanomas",
+            "Melanomas nearest to the threshold, on either side.",
+            oof[positive].sort_values("margin", kind="stable"),
+        ),
+        (
+            "unsure_benign",
+            "Least certain benign lesions",
+            "Benign lesions nearest to the threshold, on either side.",
+            oof[~positive].sort_values("margin", kind="stable"),
+        ),
+    ]
+    return [
+        Gallery(name, title, caption, rows.drop_duplicates("group").head(TILES))
+        for name, title, caption, rows in parts
+    ]
+
+
+def choose_samples(oof: pd.DataFrame) -> list[Gallery]:
+    """A random handful of each class, always the same one, a group once."""
+    galleries = []
+    for value, name, title in ((1, "melanomas", "Melanomas"), (0, "benign", "Benign lesions")):
+        rows = oof[oof["target"] == value].drop_duplicates("group")
+        rows = rows.sample(min(TILES, len(rows)), random_state=0)
+        galleries.append(Gallery(f"sample_{name}", title, "Drawn at random.", rows))
+    return galleries
+
+
+def tile(images: np.ndarray, position: int) -> np.ndarray:
+    """The photograph at a table position: uint8 RGB, PIXELS a side at most."""
+    image = np.asarray(images[position])
+    if image.shape[0] > PIXELS:
+        image = cv2.resize(image, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
+    return image
+
+
+def data_uri(image: np.ndarray) -> str:
+    """The RGB image as a JPEG that stands in the page itself."""
+    _, jpeg = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 86])
+    return "data:image/jpeg;base64," + b64encode(jpeg.tobytes()).decode()
+
+
+def plot_sheet(gallery: Gallery, images: np.ndarray) -> Figure:
+    """The gallery as one picture, four tiles a row, the score above each."""
+    lines = max(1, -(-len(gallery.rows) // 4))
+    figure, axes = build_figure(0.25 + lines * (WIDTH / 4 + 0.2), lines, 4)
+    for panel in axes.ravel():
+        panel.axis("off")
+    rows = zip(gallery.rows.index.to_numpy(), gallery.rows.to_dict("records"), strict=True)
+    for panel, (position, row) in zip(axes.ravel(), rows, strict=False):
+        panel.imshow(tile(images, int(position)))
+        panel.set_title(f"{row['prob']:.3f}  {row['diagnosis']}", fontsize=7)
+    return figure
+
+
+def describe(row: Mapping[Hashable, Any]) -> str:
+    """Who is in the photograph, as far as is known: "female, 45, torso"."""
+    age = "" if pd.isna(row["age_approx"]) else f"{row['age_approx']:.0f}"
+    facts = [row["sex"], age, row["site"]]
+    return ", ".join(str(fact) for fact in facts if fact and not pd.isna(fact))

@@ -1,0 +1,122 @@
+"""The sections on what went in: photographs, data, training."""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from lesions.reporting import data, gallery, page, training
+from lesions.reporting.album import Album, slug
+from lesions.reporting.decisions import Decisions
+from lesions.reporting.page import Section
+from lesions.reporting.results import Results
+
+
+def galleries_section(results: Results, album: Album, decided: Decisions) -> Section:
+    """The photographs where the model is wrong, sure and unsure."""
+    chosen = gallery.choose_galleries(results.oof, decided.flagged, decided.margin)
+    return Section(
+        "images",
+        "Photographs",
+        "As the model sees them. Each lesion or patient is shown once a row; the number is the "
+        f"{results.score_label}, the threshold {decided.threshold.value:.3f}.",
+        [_gallery_card(results, album, one) for one in chosen],
+    )
+
+
+def _gallery_card(results: Results, album: Album, chosen: gallery.Gallery) -> str:
+    if results.images is None:
+        return page.missing(
+            chosen.title,
+            f"No image cache: python scripts/prepare.py --dataset {results.dataset} makes it.",
+        )
+    if not len(chosen.rows):
+        return page.missing(chosen.title, "There are none.")
+    entries = []
+    for position, row in zip(
+        chosen.rows.index.to_numpy(), chosen.rows.to_dict("records"), strict=True
+    ):
+        picture = gallery.data_uri(gallery.tile(results.images, int(position)))
+        diagnosis = data.ABSENT if pd.isna(row["diagnosis"]) else str(row["diagnosis"])
+        what = gallery.describe(row)
+        entries.append(
+            (
+                picture,
+                f"{diagnosis}, {what}",
+                f"{row['prob']:.3f} · {diagnosis}",
+                f"{what} {row['image_name']}",
+            )
+        )
+    album.figures[chosen.name] = gallery.plot_sheet(chosen, results.images)
+    return page.card(chosen.title, page.tiles(entries), chosen.caption, "wide")
+
+
+def data_section(results: Results, album: Album) -> Section:
+    """What the images are of: classes, who, where from, what goes with what, a handful of each."""
+    oof = results.oof
+    cards = [
+        album.card(
+            "diagnoses",
+            "Diagnoses",
+            data.plot_diagnoses(oof["diagnosis"], oof["target"]),
+            "Orange counts as melanoma.",
+        )
+    ]
+    for title, values in data.factors(oof).items():
+        if set(values.cat.categories) == {data.ABSENT}:
+            cards.append(page.missing(title, "Not recorded in table.csv."))
+            continue
+        figure = data.plot_factor(values, oof["target"], oof["group"])
+        cards.append(album.card(slug("data", title), title, figure, ""))
+    cards.append(
+        album.card(
+            "correlation",
+            "What goes together",
+            data.plot_correlation(oof),
+            "Spearman correlation; a score that follows the size of the file has learnt the "
+            "camera, not the lesion.",
+        )
+    )
+    cards += [_gallery_card(results, album, one) for one in gallery.choose_samples(oof)]
+    return Section(
+        "data",
+        "Data",
+        f"{len(oof):,} images with a target in {oof['group'].nunique():,} groups; a group is "
+        "whatever must stay together: a patient, a lesion, copies of a photograph.",
+        cards,
+    )
+
+
+def training_section(results: Results, album: Album) -> Section:
+    """Loss and validation AUC by epoch, and each fold in figures."""
+    folds = [fold for fold in results.folds if fold.get("history")]
+    title = "Training"
+    if not folds:
+        return Section(
+            "training", title, "", [page.missing(title, "No fold<k>.json with a history.")]
+        )
+    shown: Callable[[float | None], str] = lambda v: "n/a" if v is None else f"{v:.4f}"  # noqa: E731
+    rows = [
+        [
+            f"fold {fold['fold']}",
+            f"{fold['rows']:,}",
+            f"{fold['positives']:,}",
+            shown(fold["last_auc"]),
+            shown(fold["best_auc"]),
+            f"{fold['best_epoch']}",
+            f"{fold['seconds'] / 60:.1f}",
+            f"{fold['images_per_second']:.0f}",
+        ]
+        for fold in folds
+    ]
+    header = ["", "images", "melanomas", "last AUC", "best AUC", "at epoch", "minutes", "images/s"]
+    return Section(
+        "training",
+        title,
+        "A thin line a fold, the thick one their mean. The last epoch is the one that counts: "
+        "the best one (small dots) is chosen on the rows it is scored on.",
+        [
+            album.card("loss", "Training loss", training.plot_history(folds, "loss"), ""),
+            album.card("validation_auc", "Validation AUC", training.plot_history(folds, "auc"), ""),
+            page.card("Folds", page.table(header, rows), width="double"),
+        ],
+    )

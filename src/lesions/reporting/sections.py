@@ -1,0 +1,218 @@
+"""The sections on what came out: scores, decisions and errors, test."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from lesions.evaluation import calibration, confusion, metrics
+from lesions.evaluation.intervals import bootstrap
+from lesions.reporting import data, decisions, page, rates, scores
+from lesions.reporting.album import Album, percent, slug
+from lesions.reporting.decisions import Decisions
+from lesions.reporting.page import Section
+from lesions.reporting.results import Results
+
+MEASURE_REPLICATES = 300
+
+
+def scores_section(
+    results: Results, album: Album, auc: pd.DataFrame, decided: Decisions | None, why_not: str
+) -> Section:
+    """AUC by part, ROC, PR, scores by class; `why_not` is shown where there are no curves."""
+    oof = results.oof
+    forest = album.card(
+        "auc",
+        "AUC by source, fold and without pixels",
+        scores.plot_forest(auc),
+        "Intervals by a bootstrap over groups. "
+        + (
+            "Diamonds know who was photographed and how, and see no pixel: what the model adds "
+            "is the distance to them."
+            if results.shortcuts
+            else "The scores of models without pixels are absent: python scripts/audit.py "
+            f"--dataset {results.dataset} writes them."
+        ),
+    )
+    numbers = page.card(
+        "AUC as a table",
+        page.table(["part", "images", "melanomas", "AUC", "95 % interval"], _auc_rows(auc)),
+        width="double",
+    )
+    cards = [forest]
+    if decided is None:
+        return Section("scores", "Scores", why_not, [*cards, numbers])
+    roc, precision = scores.curve_bands(oof)
+    flagged = decided.flagged
+    tp = ((oof["target"] == 1) & flagged).sum()
+    share = float(oof["target"].mean())
+    cards += [
+        album.card(
+            "roc",
+            "ROC curve",
+            scores.plot_roc(roc, decided.point, f"{auc.loc[0, 'auc']:.3f}"),
+            "Shaded: 95 % of the curves if other patients had been drawn.",
+        ),
+        album.card(
+            "precision_recall",
+            "Precision and recall",
+            scores.plot_precision(
+                precision, share, (decided.sensitivity.value, float(tp / max(flagged.sum(), 1)))
+            ),
+            "How many of the flagged lesions are melanoma depends on how common melanoma is: "
+            f"here {share:.1%} of the images.".replace("%", " %"),
+        ),
+        album.card(
+            "score_distribution",
+            "Scores by class",
+            scores.plot_histogram(oof, decided.threshold.value, results.score_label),
+            "Where the two overlap, no threshold is right.",
+        ),
+        numbers,
+        page.card(
+            "Other measures",
+            page.table(["", "value", "95 % interval"], measure_rows(oof, decided)),
+            "Of the order (first three), of the decisions at the threshold (next four), and of "
+            f"the calibrated risk (last three). Intervals from {MEASURE_REPLICATES} resamples of "
+            "the groups.",
+        ),
+    ]
+    return Section(
+        "scores",
+        "Scores",
+        "How well the model orders melanomas above other lesions, on images that neither it nor "
+        "an image of the same group was trained on.",
+        cards,
+    )
+
+
+def _auc_rows(auc: pd.DataFrame) -> list[list[str]]:
+    def count(value: float) -> str:
+        return "" if np.isnan(value) else f"{int(value):,}"
+
+    rows = []
+    for row in auc.to_dict("records"):
+        known = not np.isnan(row["low"])
+        interval = f"{row['low']:.4f} – {row['high']:.4f}" if known else row["reason"] or "n/a"
+        value = "n/a" if np.isnan(row["auc"]) else f"{row['auc']:.4f}"
+        rows.append(
+            [str(row["part"]), count(row["rows"]), count(row["positives"]), value, interval]
+        )
+    return rows
+
+
+def measure_rows(oof: pd.DataFrame, decided: Decisions) -> list[list[str]]:
+    """Name, value and interval of what AUC does not say, for the page's table."""
+    measures: list[tuple[str, metrics.Metric, ArrayLike]] = [
+        ("average precision", metrics.average_precision, oof["prob"]),
+        ("partial AUC above 80 % sensitivity", metrics.partial_auc(0.8), oof["prob"]),
+        ("specificity at 95 % sensitivity", metrics.specificity_at(0.95), oof["prob"]),
+        ("F1", confusion.f1, decided.flagged),
+        ("F2", confusion.f2, decided.flagged),
+        ("balanced accuracy", confusion.balanced_accuracy, decided.flagged),
+        ("Cohen's kappa", confusion.kappa, decided.flagged),
+        ("Brier score", calibration.brier, decided.risk),
+        ("expected calibration error", calibration.calibration_error, decided.risk),
+        ("calibration slope", calibration.calibration_slope, decided.risk),
+    ]
+    rows = []
+    for name, metric, prob in measures:
+        found = bootstrap(metric, oof["target"], prob, oof["group"], MEASURE_REPLICATES)
+        known = not np.isnan(found.low)
+        limits = f"{found.low:.3f} – {found.high:.3f}" if known else found.reason or "n/a"
+        rows.append([name, "n/a" if np.isnan(found.value) else f"{found.value:.3f}", limits])
+    return rows
+
+
+def decisions_section(results: Results, album: Album, decided: Decisions) -> Section:
+    """Confusion, calibration, decision curve and error rates by part."""
+    oof = results.oof
+    held = (
+        "each fold is judged by the threshold of the other folds"
+        if decided.across_folds
+        else "there is one fold only, so the threshold is judged on the rows it was fitted on"
+    )
+    cards = [
+        album.card(
+            "confusion",
+            "At the threshold",
+            scores.plot_confusion(decisions.confusion_counts(oof, decided.flagged)),
+            f"Images of all folds; {held}.",
+        ),
+        album.card(
+            "calibration",
+            "Calibration",
+            decisions.plot_calibration(oof, decided.risk, results.is_probability),
+            "Tenths of the images by predicted risk. On the dotted line, of 100 lesions with a "
+            "predicted risk of 20 %, 20 are melanoma. Training weights melanomas up, so raw "
+            "scores lie to the right. Axes are logarithmic.",
+        ),
+        album.card(
+            "decision_curve",
+            "Is acting on it worth it?",
+            decisions.plot_decision_curve(oof, decided.risk),
+            "Net benefit counts a melanoma found as 1 and a needless biopsy at the odds of the "
+            "risk one acts at. A model is of use where it lies above both lines.",
+        ),
+    ]
+    parts = data.factors(oof)
+    parts["Certainty"] = decisions.certainty(decided.margin)
+    target, groups = oof["target"].to_numpy(), oof["group"].to_numpy()
+    for title, values in parts.items():
+        if set(values.cat.categories) == {data.ABSENT}:
+            cards.append(page.missing(f"Errors by {title.lower()}", "Not recorded in table.csv."))
+            continue
+        figure = rates.plot_errors(values.reset_index(drop=True), target, decided.flagged, groups)
+        cards.append(album.card(slug("errors", title), f"Errors by {title.lower()}", figure, ""))
+    return Section(
+        "decisions",
+        "Decisions and errors",
+        "One threshold for everybody errs more in some parts than in others. Dots are shares, "
+        "bars 95 % intervals that allow for a patient's images being alike, grey numbers the "
+        "images behind each dot, dotted lines the share over all.",
+        cards,
+    )
+
+
+def test_section(results: Results, album: Album, decided: Decisions | None) -> Section:
+    """The test rows' scores beside the out-of-fold ones, and what the threshold makes of them."""
+    title, oof, test = "Test", results.oof, results.test
+    if not len(test) or decided is None:
+        reason = f"No test predictions yet: python scripts/predict.py --run {results.name}"
+        if len(test):
+            reason = "There is no threshold to compare at."
+        return Section("test", title, "", [page.missing("Test predictions", reason)])
+    called = decided.threshold.apply(test["prob"]) == 1
+    rows = [["flagged", percent(decided.flagged.mean()), percent(called.mean())]]
+    for source in sorted(set(test["source"])):
+        before, now = (oof["source"] == source).to_numpy(), (test["source"] == source).to_numpy()
+        shown = percent(decided.flagged[before].mean()) if before.any() else "not trained on"
+        rows.append([f"flagged, {source}", shown, percent(called[now].mean())])
+    known = test["target"].notna().to_numpy()
+    if known.any():
+        target = test["target"].to_numpy()
+        for value, event, name in ((1, called, "melanomas caught"), (0, ~called, "benign cleared")):
+            here = rates.rate(event[target == value], test["group"][target == value])
+            before = decided.sensitivity if value else decided.specificity
+            limits = f" ({100 * here.low:.0f}–{100 * here.high:.0f})"
+            rows.append([name, percent(before.value), percent(here.value) + limits])
+    return Section(
+        "test",
+        title,
+        f"{len(test):,} images that no part of the training saw. The threshold comes from the "
+        "out-of-fold predictions and is applied here once.",
+        [
+            album.card(
+                "test_distribution",
+                "Scores on the test images",
+                data.plot_test(oof, test, decided.threshold.value, results.score_label),
+                "The test score is the mean of several models, so it is a little less extreme; "
+                "a shape that is quite different means other images or another preparation.",
+            ),
+            page.card(
+                "At the threshold",
+                page.table(["", "out-of-fold", "test"], rows),
+                "In brackets a 95 % interval." if known.any() else "The test rows have no target.",
+                "double",
+            ),
+        ],
+    )

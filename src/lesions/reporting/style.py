@@ -1,0 +1,138 @@
+"""How every figure looks: one palette, one set of sizes, SVG that follows the page's theme.
+
+Figures are made without pyplot: no backend is chosen and nothing is kept open at import.
+"""
+
+import html
+import io
+import re
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lesions import files
+
+# name: (on a light page, on a dark page). Melanoma and benign differ in lightness as well as hue,
+# so that they stay apart in every common colour vision deficiency and in print.
+PALETTE = {
+    "ink": ("#1d2733", "#e6eaee"),
+    "muted": ("#5b6876", "#9daab7"),
+    "grid": ("#dde2e7", "#323d49"),
+    "melanoma": ("#c2410c", "#ff9259"),
+    "benign": ("#2f6db5", "#74b0f0"),
+    "model": ("#0f766e", "#3fc7b4"),
+    "baseline": ("#8a6d1b", "#d9b64a"),
+    "paper": ("#fffffe", "#161c23"),
+}
+INK, MUTED, GRID, MELANOMA, BENIGN, MODEL, BASELINE, PAPER = (
+    light for light, _ in PALETTE.values()
+)
+
+WIDTH = 4.2  # inches of one card, 302 points: at this size its text suits a phone as well
+RULES: dict[Any, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 8.6,
+    "axes.titlesize": 8.6,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.6,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8.2,
+    "ytick.labelsize": 8.2,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.2,
+    "legend.handlelength": 1.4,
+    "lines.linewidth": 1.7,
+    "lines.solid_capstyle": "round",
+    "patch.linewidth": 0,
+    "figure.facecolor": "none",
+    "figure.constrained_layout.use": True,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lesions",
+}
+
+
+def drawing() -> AbstractContextManager[None]:
+    """The rules, for as long as figures are made and saved: other figures keep their own."""
+    return matplotlib.rc_context(RULES)
+
+
+def build_figure(height: float = 3.3, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
+    """A figure of one card's width and its axes, always as an array of shape (rows, columns)."""
+    figure = Figure(figsize=(WIDTH, height))
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def bare(axes: Axes, grid: str = "x") -> None:
+    """Keep the grid lines of one axis alone and drop the frame: for rows of dots and bars."""
+    axes.grid(False)
+    if grid:
+        axes.grid(True, axis="x" if grid == "x" else "y", color=GRID, linewidth=0.7)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def direct_labels(axes: Axes, entries: Iterable[tuple[str, str]], x: float, y: float) -> None:
+    """Name lines in their own colour inside the axes, one below the other from (x, y)."""
+    for step, (text, colour) in enumerate(entries):
+        axes.text(
+            x, y - 0.075 * step, text, color=colour, transform=axes.transAxes, ha="left", va="top"
+        )
+
+
+def svg(figure: Figure, name: str, alt: str) -> str:
+    """The figure as an inline SVG element whose colours are the page's CSS variables."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    # Several figures share a page: ids stay unique, and those nothing points to go.
+    used = set(re.findall(r"(?:url\(#|xlink:href=\"#)([^\")]+)", text))
+    text = re.sub(
+        r' id="([^"]+)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", text
+    )
+    text = re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{name}-", text)
+    for role, (light, _) in PALETTE.items():
+        text = text.replace(light, f"var(--{role})")
+    label = html.escape(alt, quote=True)
+    return re.sub(
+        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
+        rf'<svg class="figure" viewBox="\1" role="img" aria-label="{label}" '
+        'xmlns:xlink="http://www.w3.org/1999/xlink">',
+        text,
+        count=1,
+        flags=re.DOTALL,
+    )
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """The same figure on white at 160 dpi, for slides and issues."""
+    with files.atomic(path) as part:
+        figure.savefig(part, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+
+
+def css_variables() -> str:
+    """The palette as CSS, light by default and dark where the reader's system is."""
+    light, dark = (
+        "".join(f"--{role}:{pair[theme]};" for role, pair in PALETTE.items()) for theme in (0, 1)
+    )
+    return f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"

@@ -5,7 +5,7 @@ A patient's photographs resemble each other, so drawing rows understates the spr
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,9 @@ class Interval:
         return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
 
     def as_json(self) -> dict[str, Any]:
-        """The fields; null where a number is not defined."""
-        return {
-            name: None if isinstance(value, float) and np.isnan(value) else value
-            for name, value in asdict(self).items()
-            if name != "reason" or value
-        }
+        """value, low, high, se, null where not defined, and then the reason."""
+        numbers = {name: as_null(getattr(self, name)) for name in ("value", "low", "high", "se")}
+        return numbers | ({"reason": self.reason} if self.reason else {})
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,11 @@ class Comparison:
             return formatted(value, reason)
         low, high = self.difference.low, self.difference.high
         return f"{value:+.4f} [{low:+.4f}, {high:+.4f}], {p_text(self.p)}"
+
+
+def as_null(value: float) -> float | None:
+    """The number, or None where it is NaN, which JSON does not have."""
+    return None if np.isnan(value) else value
 
 
 def p_text(p: float) -> str:

@@ -1,0 +1,51 @@
+"""Blend runs by name, or out-of-fold CSV files: choose weights, prove their gain, write the test.
+
+Every method is scored on patients that did not choose its weights, beside its in-sample figure and
+equal weights; the simplest that nothing beats is taken. Writes blend.csv (to submit), blend.json
+(weights, estimates, hashes), blend.png and blend_oof.csv.
+
+    python scripts/blend.py effnet_b1 effnet_b3 effnet_b4 resnest50
+    python scripts/blend.py folder_of_oof_csvs --test folder_of_submissions --groups train.csv
+
+Methods: rank_mean, mean, power_mean, single, subset, hill_climb, nelder_mead, stacking.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions.cli import build_parser, run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("members", nargs="+", help="runs, CSV files or folders of CSV files")
+    parser.add_argument("--method", default="auto", help="auto (default) or one of the methods")
+    parser.add_argument("--groups", help="CSV of image_name and group or patient_id")
+    parser.add_argument("--source", help="score rows of this source; default: the test set's")
+    parser.add_argument("--test", nargs="+", default=[], help="test CSVs of members that are CSVs")
+    parser.add_argument("--no-test", action="store_true", help="weights and estimates alone")
+    parser.add_argument("--out", type=Path, help="folder to write to; default: submissions")
+    args = parser.parse_args(arguments)
+
+    from lesions.blending.members import load_members, load_tests
+    from lesions.blending.outcome import study_blend, write_blend
+    from lesions.paths import SUBMISSIONS, shown
+
+    members = load_members(args.members)
+    # Before any fitting: a missing test file is told at once.
+    tests = None if args.no_test else load_tests(members, args.test)
+    study = study_blend(members, args.groups, args.source, args.method)
+    if study.origin.startswith("none"):
+        print("NO GROUPS: every image counts as a patient of its own, so intervals come out too")
+        print("narrow and gains too sure; give --groups CSV (image_name, patient_id)\n")
+    print(study.as_text())
+    out = args.out or SUBMISSIONS
+    written = write_blend(study, tests, out)
+    nested = study.outcomes[study.chosen].nested
+    print(f"wrote {', '.join(written)} in {shown(out)}: {study.chosen}, nested AUC {nested}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

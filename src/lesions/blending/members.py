@@ -1,0 +1,210 @@
+"""Members of a blend: predictions joined by image_name, refused where they do not match."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lesions.errors import InputError, listed
+from lesions.files import read_csv, read_json
+from lesions.paths import OOF, SUBMISSIONS, shown
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model's out-of-fold table (image_name, target, prob) and where it came from.
+
+    `run` is None for a plain CSV, which carries neither task nor fold hash.
+    """
+
+    name: str
+    table: pd.DataFrame
+    files: list[Path]
+    run: str | None = None
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+def load_members(specs: Sequence[str]) -> list[Member]:
+    """The members that the command names: runs, CSV files, or folders of either kind.
+
+    A folder with fold*.csv is one member; any other folder is one member for each CSV in it.
+    """
+    members: list[Member] = []
+    for spec in specs:
+        members += _load(spec)
+    names = [member.name for member in members]
+    if len(set(names)) < len(names):
+        members = [Member(str(m.files[0]), m.table, m.files, m.run, m.facts) for m in members]
+        names = [member.name for member in members]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise InputError(f"given twice: {listed(doubled)}: name each member once")
+    return members
+
+
+def _load(spec: str) -> list[Member]:
+    folder, path = OOF / spec, Path(spec)
+    if any(folder.glob("fold*.csv")):
+        return [_load_run(spec, folder)]
+    if path.is_dir():
+        folds = sorted(path.glob("fold*.csv"))
+        if folds:
+            return [Member(path.name, _read_all(folds), folds)]
+        files = sorted(path.glob("*.csv"))
+        if not files:
+            raise InputError(f"{spec}: a folder without CSV files")
+        return [Member(file.stem, _read(file), [file]) for file in files]
+    if path.is_file():
+        return [Member(path.stem, _read(path), [path])]
+    runs = sorted({shown(file.parent) for file in OOF.rglob("fold*.csv")})
+    raise InputError(
+        f"{spec}: no run {shown(folder)}/ with fold*.csv and no such file; "
+        f"runs here: {listed(runs, 12) or 'none'}; train it: "
+        f"accelerate launch scripts/train.py --config configs/{spec}.yaml --fold 0"
+    )
+
+
+def _load_run(run: str, folder: Path) -> Member:
+    """A run's folds; InputError where its folds do not belong together."""
+    folds = sorted(folder.glob("fold*.csv"))
+    facts: dict[str, str] = {}
+    for file in folds:
+        record = file.with_suffix(".json")
+        if not record.is_file():
+            raise InputError(f"{shown(record)}: missing beside {file.name}: train the fold again")
+        found = read_json(record)
+        for key in ("task", "fold_hash"):
+            value = str(found.get(key))
+            if facts.setdefault(key, value) != value:
+                raise InputError(
+                    f"{shown(record)}: {key} {value} but {facts[key]} in the run's other folds: "
+                    "train the older folds again"
+                )
+    return Member(run, _read_all(folds), folds, run, facts)
+
+
+def _read_all(files: list[Path]) -> pd.DataFrame:
+    return pd.concat([_read(file) for file in files], ignore_index=True)
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """image_name, target, prob of an out-of-fold CSV whose scores are called prob or pred."""
+    table = read_csv(path, ["image_name", "target"], text=("image_name",))
+    score = next((name for name in ("prob", "pred") if name in table.columns), None)
+    if score is None:
+        raise InputError(f"{shown(path)}: no column prob or pred; a blend takes two-class scores")
+    return table[["image_name", "target"]].assign(prob=_numbers(table[score], path, score))
+
+
+def _numbers(column: pd.Series, path: Path, name: str) -> pd.Series:
+    """The column as numbers from 0 to 1, or InputError."""
+    numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
+    bad = ~np.isfinite(numbers)
+    if bad.any():
+        raise InputError(f"{shown(path)}: {name} is not a number in {int(bad.sum()):,} rows")
+    if ((numbers < 0) | (numbers > 1)).any():
+        raise InputError(
+            f"{shown(path)}: {name} runs from {numbers.min():g} to {numbers.max():g}: "
+            "give probabilities, 0 to 1"
+        )
+    return numbers
+
+
+def check_members(members: Sequence[Member]) -> None:
+    """InputError where members do not answer the same question on the same rows; it names them."""
+    if len(members) < 2:
+        raise InputError("a blend takes two or more members")
+    for key in ("task", "fold_hash"):
+        found = {member.name: member.facts[key] for member in members if key in member.facts}
+        if len(set(found.values())) > 1:
+            told = ", ".join(f"{name}: {value}" for name, value in found.items())
+            raise InputError(f"members differ in {key} ({told}): blend those that agree")
+    for member in members:
+        _check_scores(member.name, member.table)
+        if not member.table["target"].isin([0, 1]).all():
+            raise InputError(f"{member.name}: targets must be 0 or 1: is it of another task?")
+    _check_rows({member.name: member.table for member in members})
+    first = members[0]
+    for member in members[1:]:
+        other = member.table.set_index("image_name")["target"].reindex(first.table["image_name"])
+        unequal = first.table["image_name"][(other.to_numpy() != first.table["target"].to_numpy())]
+        if len(unequal):
+            raise InputError(
+                f"{first.name} and {member.name} disagree on the target of {len(unequal):,} "
+                f"images ({listed(unequal, 3)}): another task or other labels"
+            )
+
+
+def _check_scores(name: str, table: pd.DataFrame) -> None:
+    if table["prob"].nunique() < 2:
+        raise InputError(f"{name}: its column is constant, so it ranks nothing: leave it out")
+
+
+def _check_rows(tables: dict[str, pd.DataFrame]) -> None:
+    """InputError unless every table has each image once, and the same images."""
+    for name, table in tables.items():
+        doubled = table["image_name"][table["image_name"].duplicated()]
+        if len(doubled):
+            raise InputError(f"{name}: {len(doubled):,} doubled rows ({listed(doubled, 3)})")
+    everything = pd.Index(pd.unique(pd.concat([t["image_name"] for t in tables.values()])))
+    short = {
+        name: everything.difference(pd.Index(table["image_name"]))
+        for name, table in tables.items()
+        if len(table) < len(everything)
+    }
+    if short:
+        told = "; ".join(
+            f"{name} lacks {len(ids):,} of {len(everything):,} images ({listed(ids, 3)})"
+            for name, ids in short.items()
+        )
+        raise InputError(f"{told}: train the missing folds, or leave the member out")
+
+
+def join_probs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """One row an image, in the order of the first table, one column a member."""
+    order = next(iter(tables.values()))["image_name"]
+    columns = {name: t.set_index("image_name")["prob"] for name, t in tables.items()}
+    return pd.DataFrame({name: column.reindex(order) for name, column in columns.items()})
+
+
+def load_tests(members: Sequence[Member], files: Sequence[str]) -> tuple[pd.DataFrame, list[Path]]:
+    """Test probabilities, one row an image, one column a member, and the files they came from.
+
+    A run's are submissions/<run>.csv; `files` are those of the other members, in their order.
+    """
+    given = [file for spec in files for file in _expand(Path(spec))]
+    plain = [member.name for member in members if member.run is None]
+    if len(given) != len(plain):
+        raise InputError(
+            f"{len(plain)} members are plain CSVs and {len(given)} --test files were given: "
+            "give one for each, in the same order, or --no-test"
+        )
+    by_name = dict(zip(plain, given, strict=True))
+    tables = {}
+    for member in members:
+        path = by_name.get(member.name) or SUBMISSIONS / f"{member.run}.csv"
+        if member.run is not None and not path.is_file():
+            raise InputError(
+                f"{shown(path)}: no test predictions: run python scripts/predict.py "
+                f"--run {member.run}, or leave the test set out with --no-test"
+            )
+        tables[member.name] = read_test(path)
+        by_name[member.name] = path
+        _check_scores(shown(path), tables[member.name])
+    _check_rows(tables)
+    return join_probs(tables), [by_name[member.name] for member in members]
+
+
+def _expand(path: Path) -> list[Path]:
+    return sorted(path.glob("*.csv")) if path.is_dir() else [path]
+
+
+def read_test(path: Path) -> pd.DataFrame:
+    """image_name and prob of a submission: its scores are called target, prob or pred."""
+    table = read_csv(path, ["image_name"], text=("image_name",))
+    score = next((name for name in ("target", "prob", "pred") if name in table.columns), None)
+    if score is None:
+        raise InputError(f"{shown(path)}: no column target, prob or pred")
+    return table[["image_name"]].assign(prob=_numbers(table[score], path, score))

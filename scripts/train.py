@@ -29,8 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.config import load_config, run_name
     from lesions.data.table import load_table
     from lesions.errors import InputError
+    from lesions.inference.launch import build_accelerator
     from lesions.training.fold import train_fold
-    from lesions.training.launch import build_accelerator
 
     changes = list(args.set)
     if args.pretrained:

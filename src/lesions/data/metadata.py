@@ -22,18 +22,17 @@ def fit_metadata(train: pd.DataFrame) -> dict[str, float]:
     log_images_per_patient and log_bytes are means over the rows that have them (0 if none does).
     """
     return {
-        "log_images_per_patient": _mean(np.log1p(train["images_per_patient"].astype(float))),
+        "log_images_per_patient": _mean(_log_images(train)),
         "log_bytes": _mean(_log_bytes(train)),
     }
 
 
 def encode_metadata(table: pd.DataFrame, kind: str, neutral: dict[str, float]) -> np.ndarray:
     """float32 (N, len(COLUMNS[kind])): sex 0 female, 1 male; age in units of 90 years; 7 sites."""
-    images = np.log1p(table["images_per_patient"].astype(float))
     values = {
         "sex": table["sex"].map({"female": 0.0, "male": 1.0}).fillna(UNKNOWN),
         "age": (table["age_approx"].astype(float) / 90).fillna(UNKNOWN),
-        "log images per patient": images.fillna(neutral["log_images_per_patient"]),
+        "log images per patient": _log_images(table).fillna(neutral["log_images_per_patient"]),
         "log bytes": _log_bytes(table).fillna(neutral["log_bytes"]),
         "site unknown": ~table["site"].isin(SITES),
     } | {site: table["site"] == site for site in SITES}
@@ -45,7 +44,11 @@ def encode_metadata(table: pd.DataFrame, kind: str, neutral: dict[str, float]) -
 
 def _log_bytes(table: pd.DataFrame) -> pd.Series:
     size = table["bytes"].astype(float)
-    return np.log(size.where(size > 0))
+    return size.where(size > 0).map(np.log)
+
+
+def _log_images(table: pd.DataFrame) -> pd.Series:
+    return table["images_per_patient"].astype(float).map(np.log1p)
 
 
 def _mean(values: pd.Series) -> float:

@@ -1,4 +1,4 @@
-"""A trained fold as one self-describing file: weights in safetensors, everything else its header."""
+"""A trained fold as one self-describing safetensors file: weights, and the rest in its header."""
 
 import json
 import platform

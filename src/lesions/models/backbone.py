@@ -3,17 +3,17 @@
 import os
 import threading
 import urllib.request
+from typing import Any
 
 import timm
 from huggingface_hub import constants, try_to_load_from_cache
-from torch import nn
 
 from lesions.config import ModelConfig
 from lesions.errors import InputError
 from lesions.paths import ROOT
 
 
-def build_backbone(config: ModelConfig, load_weights: bool = True) -> nn.Module:
+def build_backbone(config: ModelConfig, load_weights: bool = True) -> Any:
     """A timm network without its classifier: (B, 3, S, S) in, pooled features (B, F) out.
 
     `load_weights` false leaves random weights, for a checkpoint that brings its own. Mean, std and

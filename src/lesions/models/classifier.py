@@ -1,5 +1,7 @@
 """The network: backbone and metadata branch, concatenated, into a multi-sample dropout head."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -52,12 +54,12 @@ class LesionClassifier(nn.Module):
     def __init__(self, config: ModelConfig, columns: int, outputs: int = 1, weights: bool = True):
         super().__init__()
         self.backbone = build_backbone(config, weights)
-        features = self.backbone.num_features
+        features: int = self.backbone.num_features
         self.metadata = MetadataBranch(columns) if columns else None
         if self.metadata is not None:
             features += self.metadata.width
         self.head = MultiSampleDropout(features, outputs, config.dropout, config.dropout_samples)
-        expected = self.backbone.pretrained_cfg
+        expected: dict[str, Any] = self.backbone.pretrained_cfg
         self.register_buffer("mean", torch.tensor(expected["mean"]) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(expected["std"]) * 255, persistent=False)
 

@@ -65,7 +65,7 @@ class FoldTrainer:
                 build_augmentation(config.augment, config.data.image_size), self.seed,
             ), self.batches, train.workers,
         )  # fmt: skip
-        model = model.to(accelerator.device, memory_format=torch.channels_last)
+        model = model.to(accelerator.device).to(memory_format=torch.channels_last)
         self.optimizer = torch.optim.AdamW(
             model.parameters(), train.lr, weight_decay=train.weight_decay
         )
@@ -193,7 +193,7 @@ class FoldTrainer:
 
     def _out_of_patience(self) -> bool:
         patience, history = self.config.train.patience, self.progress.history
-        return bool(patience) and len(history) - self.progress.best_epoch >= patience
+        return patience is not None and len(history) - self.progress.best_epoch >= patience
 
     def save(self, path: Path, hashes: dict[str, str]) -> None:
         """Write everything that the next steps depend on; one process writes for all."""

@@ -33,7 +33,7 @@ def load_state(path: Path, config: Config, hashes: dict[str, str]) -> dict[str, 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file
-        raise InputError(f"{shown(path)}: damaged ({error}): delete it to start the fold anew")
+        raise InputError(f"{shown(path)}: damaged ({error}): delete it to start anew") from error
     changed = differences(state["config"], config.model_dump()) + differences(
         state["hashes"], hashes
     )

@@ -1,0 +1,39 @@
+# make demo   the whole pipeline on the embedded sample: a submission and a report in minutes
+# make test   every test that needs neither a GPU nor a network
+# make check  ruff and mypy
+# make lock   pin requirements.txt anew
+# Each sets up .venv itself, from requirements.lock.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+PY := .venv/bin/python
+export NO_ALBUMENTATIONS_UPDATE := 1
+
+.PHONY: demo test check lock clean
+
+# A stamp made after the installation, so that an interrupted one is done again.
+.venv/installed: requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	    sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv --clear .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check uv
+	$(PY) -m uv pip install --quiet --python $(PY) -r requirements.lock
+	@touch $@
+
+demo: .venv/installed
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" scripts/demo.sh
+
+test: .venv/installed
+	$(PY) -m pytest
+
+check: .venv/installed
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+lock: .venv/installed
+	$(PY) -m uv pip compile --universal --python-version 3.11 --extra dev --no-header \
+	    --quiet --upgrade pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf input/sample input/prepared/demo oof/demo submissions/demo

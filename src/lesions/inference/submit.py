@@ -1,0 +1,75 @@
+"""A trained run -> its submission: folds and views averaged by image."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from accelerate import Accelerator
+
+from lesions.config import Config, load_config
+from lesions.data.images import load_images
+from lesions.data.loading import LesionDataset
+from lesions.data.metadata import encode_metadata
+from lesions.data.table import load_table, prepared
+from lesions.errors import InputError
+from lesions.inference.checkpoint import load_model
+from lesions.inference.launch import build_accelerator
+from lesions.inference.predict import predict
+from lesions.paths import OOF, shown
+
+
+def predict_test(
+    run: str, folds: Sequence[int] | None = None, changes: Sequence[str] = ()
+) -> pd.DataFrame:
+    """image_name and target (the mean probability) of every test row, in the table's order.
+
+    A row whose photograph cannot be read gets the mean of the others: it has to be in the file.
+    InputError if a fold is missing, or was trained on another table than the present one.
+    """
+    config = load_config(OOF / run / "config.yaml", changes)
+    table, facts = load_table(config.dataset)
+    test = np.flatnonzero(table["split"] == "test")
+    if not len(test):
+        raise InputError(f"data set {config.dataset} has no test rows")
+    accelerator = build_accelerator(config.train.precision)
+    wanted = range(int(table["fold"].max()) + 1) if folds is None else folds
+    predictions = [
+        _predict_fold(run, fold, config, table, facts, test, accelerator) for fold in wanted
+    ]
+    mean = pd.concat(predictions).groupby("image_name")["prob"].mean()
+    submission = table.iloc[test][["image_name"]].reset_index(drop=True)
+    submission["target"] = submission["image_name"].map(mean)
+    unread = (table["bytes"].iloc[test] == 0) | (table["width"].iloc[test] == 0)
+    if unread.any():
+        readable = submission.loc[~unread.to_numpy(), "target"]
+        submission.loc[unread.to_numpy(), "target"] = readable.mean()
+        print(f"{unread.sum():,} unreadable test photographs got the mean probability")
+    return submission
+
+
+def _predict_fold(
+    run: str, fold: int, config: Config, table: pd.DataFrame, facts: dict, test: np.ndarray,
+    accelerator: Accelerator,
+) -> pd.DataFrame:  # fmt: skip
+    path = OOF / run / f"fold{fold}.safetensors"
+    if not path.exists():
+        raise InputError(
+            f"{shown(path)}: not trained yet: run scripts/train.py for fold {fold}, or name the"
+            " folds to average with --folds"
+        )
+    model, header = load_model(path, task="melanoma")
+    if header["fold_hash"] != facts["fold_hash"]:
+        raise InputError(
+            f"{shown(path)} was trained on folds {header['fold_hash']}, the table now has"
+            f" {facts['fold_hash']}: train again, or prepare as it was"
+        )
+    size = config.data.image_size
+    command = f"python scripts/prepare.py --dataset {config.dataset} --size {size}"
+    images = load_images(prepared(config.dataset) / str(size), table, command)
+    metadata = encode_metadata(table, config.data.metadata, header["neutral"])
+    dataset = LesionDataset(images, metadata, table["target"].to_numpy(np.float32))
+    prob = predict(
+        model.to(accelerator.device), dataset, test, config.predict, accelerator,
+        views=config.predict.views, title=f"{run} fold {fold} test",
+    )  # fmt: skip
+    return table.iloc[test][["image_name"]].assign(prob=prob)

@@ -1,0 +1,138 @@
+"""What the finished runs and the blend of a data set scored: the content of a results file."""
+
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lesions.config import load_config
+from lesions.data.table import load_table, prepared
+from lesions.errors import InputError
+from lesions.evaluation.intervals import score_table
+from lesions.files import read_csv, read_json
+from lesions.inference.checkpoint import commit, load_model, versions
+from lesions.paths import CODE, OOF, SUBMISSIONS, shown
+
+
+def summarise(dataset: str, runs: Sequence[str], blend: Path, commands: Path) -> dict:
+    """Data, shortcut baselines, scores of each run and of the blend, machine and versions.
+
+    Every AUC comes with a 95 % interval over groups, overall and by source; `test` is the held-out
+    part, where the table knows its targets. `commands` is the shell script that was run.
+    """
+    table, facts = load_table(dataset)
+    audit = read_json(prepared(dataset) / "audit.json")
+    told = [line for line in commands.read_text().splitlines() if line and line[0] != "#"]
+    return {
+        "dataset": dataset,
+        "commands": told[told.index("set -euo pipefail") + 1 :],
+        "machine": machine(),
+        "versions": {name: text for name, text in versions().items() if name != "code"},
+        "commit": commit(),
+        "data": _data(table, facts),
+        "no_pixel": [
+            score | {"source": None if score["source"] == "all" else score["source"]}
+            for score in audit["shortcuts"]
+        ],
+        "runs": [_run(run, table, facts) for run in runs],
+        "blend": _blend(blend, table),
+    }
+
+
+def _data(table: pd.DataFrame, facts: dict) -> dict:
+    used = table[table["split"] != "quarantined"]
+    return {
+        "rows": len(used),
+        "positives": int(used["target"].sum()),
+        "groups": int(used["group"].nunique()),
+        "table_hash": facts["table_hash"],
+        "fold_hash": facts["fold_hash"],
+        "sources": {
+            source: {
+                "rows": len(rows),
+                "positives": int(rows["target"].sum()),
+                "test_rows": int((rows["split"] == "test").sum()),
+            }
+            for source, rows in used.groupby("source")
+        },
+    }
+
+
+def _run(run: str, table: pd.DataFrame, facts: dict) -> dict:
+    folds = [read_json(path) for path in sorted((OOF / run).glob("fold*.json"))]
+    wanted = int(table["fold"].max()) + 1
+    if len(folds) != wanted:
+        raise InputError(f"{shown(OOF / run)}: {len(folds)} of {wanted} folds are trained")
+    strangers = {fold["fold_hash"] for fold in folds} - {facts["fold_hash"]}
+    if strangers:
+        raise InputError(f"{shown(OOF / run)}: trained on folds {', '.join(strangers)}, not these")
+    config = load_config(OOF / run / "config.yaml")
+    model, _ = load_model(OOF / run / "fold0.safetensors")
+    oof = pd.concat([read_csv(path, ["image_name"]) for path in (OOF / run).glob("fold*.csv")])
+    return {
+        "run": run,
+        "question": _question(CODE / "configs" / f"{run}.yaml"),
+        "backbone": config.model.backbone,
+        "image_size": config.data.image_size,
+        "epochs": config.train.epochs,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": sum(fold["seconds"] for fold in folds),
+        "images_per_second": float(np.median([fold["images_per_second"] for fold in folds])),
+        "fold_auc": [fold["auc"] for fold in folds],
+        "last_auc": [fold["last_auc"] for fold in folds],
+        "best_auc": [fold["best_auc"] for fold in folds],
+        "oof": _scores(oof[["image_name", "prob"]], table),
+        "test": _scores(_submission(SUBMISSIONS / f"{run}.csv"), table),
+    }
+
+
+def _blend(folder: Path, table: pd.DataFrame) -> dict:
+    blend = read_json(folder / "blend.json")
+    chosen = blend["methods"][blend["chosen"]]
+    oof = read_csv(folder / "blend_oof.csv", ["image_name", "prob"])
+    return {
+        "chosen": blend["chosen"],
+        "reason": blend["reason"],
+        "members": blend["members"],
+        "weights": blend["weights"],
+        "oof": {"overall": {"auc": chosen["in_sample"], "low": None, "high": None}},
+        "nested": _scores(oof[["image_name", "prob"]], table),
+        "test": _scores(_submission(folder / "blend.csv"), table),
+    }
+
+
+def _scores(probs: pd.DataFrame, table: pd.DataFrame) -> dict:
+    """AUC with interval by part: "overall" and each source."""
+    joined = table.merge(probs, on="image_name", validate="one_to_one")
+    if len(joined) != len(probs) or joined["target"].isna().any():
+        raise InputError(f"{len(probs) - len(joined)} predicted images are not in the table")
+    scores = score_table(joined).replace({np.nan: None, "all": "overall"})
+    return {
+        row["part"]: {key: row[key] for key in ("auc", "low", "high", "rows", "positives")}
+        for row in scores.to_dict("records")
+    }
+
+
+def _submission(path: Path) -> pd.DataFrame:
+    return read_csv(path, ["image_name", "target"]).rename(columns={"target": "prob"})
+
+
+def _question(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").splitlines()[0] if path.exists() else ""
+    return first.removeprefix("#").strip()
+
+
+def machine() -> dict:
+    """CPU name, cores and memory of this machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {"cpu": _cpu_name(), "cores": os.cpu_count(), "memory_gb": round(memory, 1)}
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,230 @@
+"""The embedded sample: official shape, planted traps, the same bytes every time."""
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import make_sample
+import numpy as np
+import pandas as pd
+import pytest
+
+from lesions.data import sample
+from lesions.data.sample import plan_sample, write_sample
+from lesions.errors import InputError
+
+IMAGES = 60
+EARLY = "isic2019/ISIC_2019_Training_"
+LATE = "isic2020/ISIC_2020_Training_"
+HEADERS = {
+    f"{EARLY}GroundTruth.csv": "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK",
+    f"{EARLY}Metadata.csv": "image,age_approx,anatom_site_general,lesion_id,sex",
+    "isic2020/train.csv": "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,"
+    "diagnosis,benign_malignant,target",
+    "isic2020/test.csv": "image_name,patient_id,sex,age_approx,anatom_site_general_challenge",
+    "isic2020/sample_submission.csv": "image_name,target",
+    f"{LATE}Duplicates.csv": "image_name_1,image_name_2",
+    f"{LATE}GroundTruth_v2.csv": "image_name,patient_id,lesion_id,sex,age_approx,"
+    "anatom_site_general_challenge,diagnosis,benign_malignant,target",
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    out = tmp_path_factory.mktemp("made") / "sample"
+    return out, write_sample(out, IMAGES)
+
+
+def digests(out: Path) -> dict[str, str]:
+    files = (path for path in out.rglob("*") if path.is_file())
+    return {str(f.relative_to(out)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def read(out: Path, name: str) -> pd.DataFrame:
+    return pd.read_csv(out / name, dtype=str, keep_default_na=False)
+
+
+def thumbnail(path: Path) -> np.ndarray:
+    return cv2.resize(cv2.imread(str(path)), (32, 32), interpolation=cv2.INTER_AREA).astype(int)
+
+
+def test_headers_are_the_official_ones(made):
+    out, _ = made
+    assert {name: (out / name).read_text().split("\n")[0] for name in HEADERS} == HEADERS
+
+
+@pytest.mark.real
+def test_headers_and_spelling_are_those_of_the_published_files(made):
+    out, _ = made
+    real = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not real.is_dir():
+        pytest.skip("no real data beside the checkout")
+    for name in HEADERS:
+        published, drawn = read(real, name), read(out, name)
+        assert list(drawn) == list(published), name
+        for column in published.columns:
+            if (
+                published[column].nunique() < 30
+            ):  # sites, ages, classes: "45" or "45.0", "" for none
+                assert set(drawn[column]) <= set(published[column]), (name, column)
+
+
+def test_every_row_has_its_image_of_the_planned_size_and_nothing_is_left_over(made):
+    out, plan = made
+    rows = {
+        "isic2019/ISIC_2019_Training_Input": list(read(out, f"{EARLY}Metadata.csv")["image"]),
+        "isic2020/jpeg/train": list(read(out, "isic2020/train.csv")["image_name"]),
+        "isic2020/jpeg/test": list(read(out, "isic2020/test.csv")["image_name"]),
+    }
+    assert [len(names) for names in rows.values()] == [24, 36, 8]
+    for folder, names in rows.items():
+        assert sorted(path.stem for path in (out / folder).iterdir()) == sorted(names)
+    assert plan["image_name"].is_unique
+    for row in plan.itertuples():
+        assert cv2.imread(str(out / row.path)).shape == (row.height, row.width, 3)
+    assert plan[["width", "height"]].drop_duplicates().shape[0] >= 5
+
+
+def test_tables_of_one_year_agree(made):
+    out, _ = made
+    truth, meta = read(out, f"{EARLY}GroundTruth.csv"), read(out, f"{EARLY}Metadata.csv")
+    assert list(truth["image"]) == list(meta["image"])
+    assert (truth.drop(columns="image").astype(float).sum(axis=1) == 1).all()
+    assert set(truth["MEL"]) == {"0.0", "1.0"}
+    train, late = read(out, "isic2020/train.csv"), read(out, f"{LATE}GroundTruth_v2.csv")
+    assert (train["target"] == late["target"]).all()
+    assert (
+        train["benign_malignant"] == train["target"].map({"0": "benign", "1": "malignant"})
+    ).all()
+    test, blank = read(out, "isic2020/test.csv"), read(out, "isic2020/sample_submission.csv")
+    assert list(blank["image_name"]) == list(test["image_name"])
+    assert set(blank["target"]) == {"0"}
+
+
+def test_the_same_arguments_write_the_same_bytes_and_another_seed_writes_others(made, tmp_path):
+    out, _ = made
+    write_sample(tmp_path / "again", IMAGES)
+    assert digests(tmp_path / "again") == digests(out)
+    assert list(plan_sample(IMAGES, 1)["image_name"]) != list(plan_sample(IMAGES, 0)["image_name"])
+
+
+def test_both_years_hold_enough_melanomas_at_the_default_size():
+    plan = plan_sample(900, 0)
+    share = plan.groupby("source")["target"].mean()
+    assert 0.25 < share["isic2019"] < 0.35
+    assert 0.09 < share["isic2020"] < 0.15
+    early = plan.loc[plan["source"] == "isic2019", "diagnosis"]
+    assert set(early) == set(sample.CLASSES) - {"UNK"}
+    assert len(plan) == 1020
+
+
+@pytest.mark.parametrize("images", [40, IMAGES, 900])
+def test_duplicates_are_the_same_photograph_encoded_again(images):
+    plan = plan_sample(images, 0)
+    assert plan["twin"].sum() >= 4
+    for _, pair in plan[plan.duplicated("photo", keep=False)].groupby("photo"):
+        assert len(pair) == 2
+        assert pair["patient_id"].nunique() == (pair["source"] == "isic2020").any()
+        assert pair["width"].nunique() == 2
+
+
+def test_listed_duplicates_and_downsampled_twins_look_alike_and_others_do_not(made):
+    out, plan = made
+    path = plan.set_index("image_name")["path"]
+    listed = read(out, f"{LATE}Duplicates.csv")
+    pairs = list(zip(listed["image_name_1"], listed["image_name_2"], strict=True))
+    twins = [(n.removesuffix("_downsampled"), n) for n in path.index if n.endswith("_downsampled")]
+    pairs += [pair for pair in twins if pair[0] in path.index]
+    assert len(pairs) == 4
+    for first, second in pairs:
+        ours, theirs = thumbnail(out / path[first]), thumbnail(out / path[second])
+        other = thumbnail(out / path.drop([first, second]).iloc[0])
+        assert (out / path[first]).read_bytes() != (out / path[second]).read_bytes()
+        assert np.abs(ours - theirs).mean() < 3 < np.abs(ours - other).mean()
+
+
+def test_a_listed_pair_shares_patient_and_lesion(made):
+    out, _ = made
+    late = read(out, f"{LATE}GroundTruth_v2.csv").set_index("image_name")
+    for first, second in read(out, f"{LATE}Duplicates.csv").itertuples(index=False):
+        same = ["patient_id", "lesion_id", "target"]
+        assert (late.loc[first, same] == late.loc[second, same]).all()
+
+
+def test_lesions_are_photographed_twice_and_patients_have_several(made):
+    out, plan = made
+    meta = read(out, f"{EARLY}Metadata.csv")
+    assert meta.loc[meta["lesion_id"] != "", "lesion_id"].duplicated().any()
+    again = plan[plan.duplicated("lesion_id", keep=False) & ~plan["twin"]]
+    assert (again["source"] == "isic2020").any()
+    train, test = read(out, "isic2020/train.csv"), read(out, "isic2020/test.csv")
+    assert train["patient_id"].value_counts().mean() > 2
+    assert not set(train["patient_id"]) & set(test["patient_id"])
+
+
+def test_values_are_missing_as_in_the_official_tables(made):
+    out, _ = made
+    meta, train = read(out, f"{EARLY}Metadata.csv"), read(out, "isic2020/train.csv")
+    for column in ("age_approx", "anatom_site_general", "lesion_id", "sex"):
+        assert 0 < (meta[column] == "").sum() < len(meta) / 2, column
+    for column in ("sex", "age_approx", "anatom_site_general_challenge"):
+        assert 0 < (train[column] == "").sum() < len(train) / 2, column
+    assert (meta["image"].str.endswith("_downsampled")).any()
+
+
+def test_the_years_use_their_own_site_words():
+    sites = plan_sample(900, 0).groupby("source")["site"].agg(lambda column: set(column.dropna()))
+    three = {"anterior torso", "lateral torso", "posterior torso"}
+    assert three <= sites["isic2019"] and "torso" not in sites["isic2019"]
+    assert "torso" in sites["isic2020"] and not three & sites["isic2020"]
+
+
+@pytest.mark.parametrize("source", ["isic2019", "isic2020"])
+@pytest.mark.parametrize("column", ["image_name", "width", "quality"])
+def test_names_and_sizes_do_not_tell_the_target(source, column):
+    plan = plan_sample(3000, 0)
+    rows = plan[(plan["source"] == source) & ~plan["twin"]]
+    rank, positive = rows[column].rank(), rows["target"] == 1
+    wins = rank[positive].sum() - positive.sum() * (positive.sum() + 1) / 2
+    assert 0.45 < wins / (positive.sum() * (~positive).sum()) < 0.55
+
+
+def test_a_complete_sample_is_left_alone_and_an_incomplete_one_is_made_again(tmp_path):
+    out = tmp_path / "sample"
+    plan = write_sample(out, 40)
+    before = digests(out)
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    pd.testing.assert_frame_equal(write_sample(out, 40), plan)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == stamps
+    (out / plan["path"][0]).unlink()
+    write_sample(out, 40)
+    assert digests(out) == before
+
+
+def test_a_stop_on_the_way_leaves_nothing_behind(tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sample, "draw_photo", stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_sample(tmp_path / "sample", 40)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_else_is_not_touched(tmp_path):
+    (tmp_path / "isic2020").mkdir()
+    with pytest.raises(InputError, match="holds something else"):
+        write_sample(tmp_path, 40)
+    assert (tmp_path / "isic2020").is_dir()
+
+
+@pytest.mark.parametrize(("images", "seed"), [(39, 0), (40, -1)])
+def test_impossible_arguments_are_named(tmp_path, images, seed):
+    with pytest.raises(InputError, match="at least"):
+        write_sample(tmp_path / "sample", images, seed)
+
+
+def test_the_script_says_what_it_wrote(tmp_path, capsys):
+    assert make_sample.main(["--out", str(tmp_path / "sample"), "--images", "40"]) == 0
+    said = capsys.readouterr().out
+    assert "16 train images" in said and "labels hidden" in said

@@ -41,12 +41,12 @@ def _id_problems(found: pd.Series, wanted: pd.Series) -> list[str]:
     if found.isna().any():
         problems.append(f"{int(found.isna().sum()):,} rows without an image_name")
     for ids, kind in (
-        (wanted[~wanted.isin(found)], "missing"),
-        (found[~found.isin(wanted)].dropna(), "not in the sample"),
-        (found[found.duplicated()].dropna(), "doubled"),
+        (wanted[~wanted.isin(found)], "missing images"),
+        (found[~found.isin(wanted)].dropna(), "images not in the sample"),
+        (found[found.duplicated()].dropna(), "doubled images"),
     ):
         if len(ids):
-            problems.append(f"{len(ids):,} images {kind}: {listed(ids, 3)}")
+            problems.append(f"{kind}: {len(ids):,} ({listed(ids, 3)})")
     if not problems and not np.array_equal(found.to_numpy(), wanted.to_numpy()):
         first = int(np.argmax(found.to_numpy() != wanted.to_numpy()))
         problems.append(

@@ -1,0 +1,190 @@
+"""Intervals: patients are drawn whole, DeLong agrees with the bootstrap, undefined is told."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+from lesions.evaluation.delong import delong, delong_paired, placements
+from lesions.evaluation.intervals import (
+    auc_interval,
+    bootstrap,
+    bootstrap_paired,
+    resamples,
+    score_table,
+)
+from lesions.evaluation.metrics import average_precision, roc_auc
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="module")
+def real():
+    """Target, two models' scores and patients of the 32,692 public out-of-fold rows."""
+    folder = REAL / "siim2020_oof" / "oof"
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}")
+    table = pd.read_csv(folder / "oof_768_ef5_01.csv")
+    other = pd.read_csv(folder / "oof_384_ef6_11.csv").set_index("image_name")["pred"]
+    patients = pd.read_csv(REAL / "isic2020" / "train.csv").set_index("image_name")["patient_id"]
+    ids = table["image_name"]
+    return table["target"], table["pred"], other.loc[ids], patients.loc[ids]
+
+
+def clustered(seed, patients=60, each=8, shared=1.5):
+    """Rows of patients whose scores, and whose targets, resemble each other."""
+    generator = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(patients), each)
+    level = generator.normal(size=patients)[groups]
+    risk = generator.normal(size=patients)[groups]
+    target = (risk + 0.5 * generator.normal(size=len(groups)) > 1).astype(int)
+    return target, target + shared * level + generator.normal(size=len(groups)), groups
+
+
+def test_a_patient_is_drawn_whole_or_not_at_all():
+    groups = np.array(["b", "a", "b", "c", "a", "b"])
+    drawn = np.concatenate(list(resamples(groups, 6, replicates=500)))
+    for name in "abc":
+        assert (drawn[:, groups == name] == drawn[:, groups == name][:, :1]).all()
+    counts = drawn[:, [0, 1, 3]]
+    assert (counts.sum(axis=1) == 3).all()  # as many groups as there are
+    assert counts.mean(axis=0) == pytest.approx([1, 1, 1], abs=0.1)
+
+
+def test_the_bootstrap_is_that_of_rows_drawn_by_hand():
+    target, prob, groups = clustered(0)
+    found = bootstrap(roc_auc, target, prob, groups, replicates=200, seed=3)
+    generator = np.random.default_rng(3)
+    values = []
+    members = [np.flatnonzero(groups == g) for g in range(60)]
+    for _ in range(200):
+        rows = np.concatenate([members[g] for g in generator.integers(0, 60, 60)])
+        values.append(roc_auc(target[rows], prob[rows]))
+    assert [found.low, found.high] == pytest.approx(list(np.percentile(values, [2.5, 97.5])))
+
+
+def test_intervals_do_not_depend_on_how_the_work_is_cut(monkeypatch):
+    target, prob, groups = clustered(1)
+    whole = auc_interval(target, prob, groups)
+    monkeypatch.setattr("lesions.evaluation.intervals.BLOCK", 7 * len(target))
+    assert auc_interval(target, prob, groups) == whole
+
+
+def test_resembling_rows_of_a_patient_widen_the_interval():
+    target, prob, groups = clustered(2)
+    by_group, by_row = auc_interval(target, prob, groups), auc_interval(target, prob)
+    assert by_group.se > 1.3 * by_row.se
+    assert delong(target, prob, groups).se == pytest.approx(by_group.se, rel=0.15)
+    assert delong(target, prob).se == pytest.approx(by_row.se, rel=0.1)
+
+
+def test_delong_is_the_textbook_variance():
+    generator = np.random.default_rng(3)
+    target = np.array([1] * 15 + [0] * 40)
+    prob = np.round(generator.normal(size=55) + target, 1)
+    wins = (prob[:15, None] > prob[15:]) + 0.5 * (prob[:15, None] == prob[15:])
+    expected = wins.mean(axis=1).var(ddof=1) / 15 + wins.mean(axis=0).var(ddof=1) / 40
+    assert placements(target, prob)[:15] == pytest.approx(wins.mean(axis=1))
+    assert delong(target, prob).se ** 2 == pytest.approx(expected, rel=1e-12)
+    # Groups of one row are no groups: Obuchowski's form becomes DeLong's, but for the cross term.
+    assert delong(target, prob, np.arange(55)).se ** 2 == pytest.approx(expected, rel=1e-12)
+
+
+def test_paired_delong_is_the_textbook_test():
+    generator = np.random.default_rng(4)
+    target = np.array([1] * 20 + [0] * 50)
+    common = generator.normal(size=70)
+    a, b = (common + skill * target + generator.normal(size=70) for skill in (1.5, 0.7))
+    shares = np.stack([placements(target, a), placements(target, b)])
+    gap = shares[0] - shares[1]
+    se = np.sqrt(gap[:20].var(ddof=1) / 20 + gap[20:].var(ddof=1) / 50)
+    found = delong_paired(target, a, b)
+    assert found.difference.value == pytest.approx(roc_auc(target, a) - roc_auc(target, b))
+    assert found.difference.se == pytest.approx(se)
+    assert found.p == pytest.approx(2 * norm.sf(abs(found.difference.value) / se))
+
+
+def test_a_model_is_not_better_than_itself():
+    target, prob, groups = clustered(5)
+    for found in (
+        delong_paired(target, prob, 2 * prob + 1, groups),
+        bootstrap_paired(roc_auc, target, prob, 2 * prob + 1, groups, replicates=200),
+    ):
+        assert (found.difference.value, found.p) == (0, 1)
+
+
+def test_pairing_sees_a_difference_that_two_intervals_hide():
+    target, prob, groups = clustered(6)
+    worse = prob + 1.3 * np.random.default_rng(7).normal(size=len(prob))
+    apart = auc_interval(target, prob, groups), auc_interval(target, worse, groups)
+    assert apart[0].low < apart[1].high
+    assert bootstrap_paired(roc_auc, target, prob, worse, groups).p < 0.05
+    assert delong_paired(target, prob, worse, groups).p < 0.05
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    truth, held = norm.cdf(1 / np.sqrt(2)), {"delong": 0, "bootstrap": 0}
+    generator = np.random.default_rng(8)
+    for _ in range(200):
+        target = (np.arange(150) < 30).astype(int)
+        prob = generator.normal(size=150) + target
+        found = delong(target, prob), bootstrap(roc_auc, target, prob, replicates=300)
+        for name, interval in zip(held, found, strict=True):
+            held[name] += interval.low <= truth <= interval.high
+    assert all(180 <= count <= 199 for count in held.values()), held
+
+
+def test_undefined_is_told_and_never_a_number():
+    nothing = auc_interval([0, 0, 0], [0.1, 0.2, 0.3])
+    assert str(nothing) == "n/a (one class only)"
+    assert nothing.as_json() == {
+        "value": None, "low": None, "high": None, "se": None, "reason": "one class only",
+    }  # fmt: skip
+    assert str(delong([0, 1], [0.5, 0.5])) == "n/a (all scores equal)"
+    assert (
+        str(auc_interval([0, 1, 0], [1, 2, 0], ["p", "p", "p"])) == "1.0000 [n/a: one group only]"
+    )
+    assert str(delong_paired([0, 0], [1, 2], [2, 1])) == "n/a (one class only)"
+    perfect = delong([0, 0, 1, 1], [1, 2, 3, 4])
+    assert (perfect.low, perfect.high) == (1, 1)
+
+
+def test_the_score_table_has_each_source_and_says_why_one_has_no_score():
+    target, prob, groups = clustered(9)
+    source = np.where(groups < 30, "isic2019", "isic2020")
+    table = pd.DataFrame({"target": target, "prob": prob, "group": groups, "source": source})
+    table = pd.concat([table, table[table["target"] == 0].head(4).assign(source="healthy")])
+    found = score_table(table).set_index("part")
+    assert list(found.index) == ["all", "healthy", "isic2019", "isic2020"]
+    part = table[table["source"] == "isic2020"]
+    assert found.loc["isic2020", "auc"] == pytest.approx(roc_auc(part["target"], part["prob"]))
+    assert found.loc["isic2020", "low"] < found.loc["isic2020", "auc"]
+    assert found.loc["healthy", "reason"] == "one class only"
+    assert np.isnan(found.loc["healthy", "auc"])
+
+
+@pytest.mark.real
+def test_delong_and_the_bootstrap_agree_within_a_tenth_on_real_scores(real):
+    target, prob, other, patients = (column.to_numpy() for column in real)
+    for groups in (None, patients):
+        assert delong(target, prob, groups).se == pytest.approx(
+            auc_interval(target, prob, groups).se, rel=0.1
+        )
+        pair = bootstrap_paired(roc_auc, target, prob, other, groups)
+        assert delong_paired(target, prob, other, groups).difference.se == pytest.approx(
+            pair.difference.se, rel=0.1
+        )
+
+
+@pytest.mark.real
+def test_two_thousand_replicates_of_33_000_rows_take_under_ten_seconds(real):
+    target, prob, _, patients = (column.to_numpy() for column in real)
+    start = time.process_time()
+    auc_interval(target, prob, patients)
+    assert time.process_time() - start < 10
+    start = time.process_time()
+    bootstrap(average_precision, target, prob, patients)
+    assert time.process_time() - start < 20

@@ -1,0 +1,215 @@
+"""Metrics beside their textbook forms: scikit-learn, the official ISIC 2024 code, brute force."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as reference
+
+from lesions.evaluation import calibration, confusion, decision
+from lesions.evaluation.metrics import (
+    average_precision,
+    formatted,
+    partial_auc,
+    roc_auc,
+    sensitivity_at,
+    specificity_at,
+    stratified_auc,
+    undefined_reason,
+)
+from lesions.evaluation.multiclass import one_vs_rest
+
+RANKING = {
+    "roc_auc": roc_auc,
+    "average_precision": average_precision,
+    "partial_auc": partial_auc(),
+    "sensitivity_at": sensitivity_at(0.9),
+    "specificity_at": specificity_at(0.9),
+    "calibration_slope": calibration.calibration_slope,
+}
+PLAIN = {
+    "brier": calibration.brier,
+    "net_benefit": decision.net_benefit(0.1),
+}
+DECISIONS = {
+    "f1": confusion.f1,
+    "f2": confusion.f2,
+    "macro_f1": confusion.macro_f1,
+    "balanced_accuracy": confusion.balanced_accuracy,
+    "kappa": confusion.kappa,
+    "sensitivity": confusion.sensitivity,
+    "specificity": confusion.specificity,
+    "precision": confusion.precision,
+    "accuracy": confusion.accuracy,
+    "number_needed_to_biopsy": confusion.number_needed_to_biopsy,
+}
+
+
+def draw(seed, rows=300, ties=20, rate=0.2):
+    """Targets and scores with many ties."""
+    generator = np.random.default_rng(seed)
+    target = (generator.random(rows) < rate).astype(int)
+    target[:2] = 0, 1
+    score = np.round(generator.random(rows) * 0.7 + 0.25 * target, 3)
+    return target, np.round(score * ties) / ties
+
+
+@st.composite
+def scored(draw):
+    rows = draw(st.integers(2, 60))
+    target = draw(st.lists(st.integers(0, 1), min_size=rows, max_size=rows))
+    prob = draw(st.lists(st.integers(0, 8), min_size=rows, max_size=rows))
+    target[0], target[1] = 0, 1
+    return np.array(target), np.array(prob) / 8
+
+
+@given(scored())
+@settings(max_examples=150, deadline=None)
+def test_auc_and_average_precision_are_those_of_scikit_learn_with_ties(data):
+    target, prob = data
+    if undefined_reason(target, prob):
+        assert np.isnan(roc_auc(target, prob))
+        return
+    assert roc_auc(target, prob) == pytest.approx(reference.roc_auc_score(target, prob), abs=1e-12)
+    assert average_precision(target, prob) == pytest.approx(
+        reference.average_precision_score(target, prob), abs=1e-12
+    )
+
+
+def official_isic_2024(target, prob, min_tpr=0.8):
+    """The competition's own scoring code (metric "ISIC pAUC-aboveTPR"), files left out."""
+    fpr, tpr, _ = reference.roc_curve(abs(target - 1), 1 - prob)
+    max_fpr = 1 - min_tpr
+    stop = np.searchsorted(fpr, max_fpr, "right")
+    x_interp, y_interp = [fpr[stop - 1], fpr[stop]], [tpr[stop - 1], tpr[stop]]
+    tpr = np.append(tpr[:stop], np.interp(max_fpr, x_interp, y_interp))
+    return reference.auc(np.append(fpr[:stop], max_fpr), tpr)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_partial_auc_is_the_official_one_of_isic_2024(seed):
+    target, prob = draw(seed, rows=80 + 10 * seed, ties=[7, 50, 1000][seed % 3])
+    assert partial_auc()(target, prob) == pytest.approx(official_isic_2024(target, prob), abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_operating_points_are_the_best_of_all_thresholds(seed):
+    target, prob = draw(seed)
+    cuts = np.append(np.unique(prob), 2)
+    tpr = np.array([(prob[target == 1] >= cut).mean() for cut in cuts])
+    tnr = np.array([(prob[target == 0] < cut).mean() for cut in cuts])
+    for least in (0.5, 0.8, 0.9, 0.95):
+        assert sensitivity_at(least)(target, prob) == pytest.approx(tpr[tnr >= least].max())
+        assert specificity_at(least)(target, prob) == pytest.approx(tnr[tpr >= least].max())
+
+
+@pytest.mark.parametrize("name", [*RANKING, *PLAIN, *DECISIONS])
+def test_a_weight_of_three_is_the_row_three_times(name):
+    """What the bootstrap stands on: weights, weight 0 included, are repeated rows."""
+    metric = (RANKING | PLAIN | DECISIONS)[name]
+    target, prob = draw(1)
+    if name in DECISIONS:
+        prob = (prob > 0.5).astype(int)
+    weight = np.random.default_rng(2).integers(0, 4, size=(3, len(target)))
+    found = metric.many(target, prob, weight.astype(float))
+    for i, times in enumerate(weight):
+        rows = np.repeat(np.arange(len(target)), times)
+        assert found[i] == pytest.approx(metric(target[rows], prob[rows]), abs=1e-9)
+
+
+def test_decisions_score_as_in_scikit_learn():
+    target, prob = draw(3)
+    called = (prob > 0.5).astype(int)
+    pairs = {
+        confusion.f1: reference.f1_score(target, called),
+        confusion.f2: reference.fbeta_score(target, called, beta=2),
+        confusion.macro_f1: reference.f1_score(target, called, average="macro"),
+        confusion.balanced_accuracy: reference.balanced_accuracy_score(target, called),
+        confusion.kappa: reference.cohen_kappa_score(target, called),
+        confusion.sensitivity: reference.recall_score(target, called),
+        confusion.specificity: reference.recall_score(target, called, pos_label=0),
+        confusion.precision: reference.precision_score(target, called),
+        calibration.brier: reference.brier_score_loss(target, called),
+    }
+    for metric, expected in pairs.items():
+        assert metric(target, called) == pytest.approx(expected, abs=1e-12), metric.__name__
+    assert confusion.number_needed_to_biopsy(target, called) == pytest.approx(
+        called.sum() / (called & target).sum()
+    )
+
+
+def test_decisions_of_seven_classes_score_as_in_scikit_learn():
+    generator = np.random.default_rng(0)
+    target = generator.integers(0, 7, 400)
+    called = np.where(generator.random(400) < 0.6, target, generator.integers(0, 7, 400))
+    assert confusion.macro_f1(target, called) == pytest.approx(
+        reference.f1_score(target, called, average="macro")
+    )
+    assert confusion.balanced_accuracy(target, called) == pytest.approx(
+        reference.balanced_accuracy_score(target, called)
+    )
+    assert confusion.kappa(target, called) == pytest.approx(
+        reference.cohen_kappa_score(target, called)
+    )
+
+
+def test_auc_within_strata_counts_pairs_of_the_same_stratum_alone():
+    target, prob = draw(4, rows=120)
+    strata = np.random.default_rng(5).integers(0, 6, 120)
+    ordered = pairs = 0.0
+    for i in np.flatnonzero(target == 1):
+        for j in np.flatnonzero((target == 0) & (strata == strata[i])):
+            ordered += float(prob[i] > prob[j]) + 0.5 * float(prob[i] == prob[j])
+            pairs += 1
+    for nested in (False, True):
+        assert stratified_auc(strata, nested)(target, prob) == pytest.approx(ordered / pairs)
+
+
+def test_a_patient_drawn_twice_is_two_patients_for_the_auc_within_patient():
+    target, prob = draw(6, rows=90)
+    patients = np.arange(90) // 9
+    times = np.random.default_rng(7).integers(0, 3, 10)
+    copies = [np.flatnonzero(patients == p) for p in range(10) for _ in range(times[p])]
+    rows = np.concatenate(copies)
+    apart = np.concatenate([np.full(len(copy), i) for i, copy in enumerate(copies)])
+    found = stratified_auc(patients, nested=True).many(target, prob, times[patients][None] * 1.0)
+    assert found[0] == pytest.approx(stratified_auc(apart)(target[rows], prob[rows]))
+
+
+@pytest.mark.parametrize(
+    ("target", "prob", "reason"),
+    [
+        ([], [], "no rows"),
+        ([0, 0, 0], [0.1, 0.2, 0.3], "one class only"),
+        ([1, 1], [0.1, 0.2], "one class only"),
+        ([0, 1, 1], [0.5, 0.5, 0.5], "all scores equal"),
+        ([0, 1, 1], [0.5, np.nan, 0.2], "1 scores are not finite numbers"),
+        ([0, 1, np.nan], [0.5, 0.1, 0.2], "1 rows without a target"),
+    ],
+)
+def test_an_undefined_metric_is_nan_with_a_reason(target, prob, reason):
+    for metric in RANKING.values():
+        assert metric.undefined(target, prob) == reason
+        assert np.isnan(metric(target, prob))
+    assert formatted(roc_auc(target, prob), reason) == f"n/a ({reason})"
+
+
+def test_targets_other_than_0_and_1_are_an_error_not_a_score():
+    with pytest.raises(ValueError, match="0 or 1"):
+        roc_auc([0, 1, 2], [0.1, 0.2, 0.3])
+    with pytest.raises(ValueError, match="3 targets but 2 scores"):
+        roc_auc([0, 1, 1], [0.1, 0.2])
+
+
+def test_one_class_against_the_rest():
+    generator = np.random.default_rng(8)
+    classes = ["mel", "nv", "bcc"]
+    codes = generator.integers(0, 3, 300)
+    probs = generator.dirichlet([1, 1, 1], 300) + 0.3 * np.eye(3)[codes]
+    found = one_vs_rest(np.array(classes)[codes], probs, [*classes])
+    for i, name in enumerate(classes):
+        expected = reference.roc_auc_score(codes == i, probs[:, i])
+        assert found[name].value == pytest.approx(expected)
+        assert found[name].low < expected < found[name].high
+    absent = one_vs_rest(np.array(classes)[codes % 2], probs, classes)["bcc"]
+    assert str(absent) == "n/a (one class only)"

@@ -1,0 +1,199 @@
+"""Thresholds, calibration and decision curves: fitted where they may be, refused where not."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+
+from lesions.errors import InputError
+from lesions.evaluation import thresholds
+from lesions.evaluation.calibration import (
+    Calibration,
+    across_parts,
+    brier,
+    calibration_error,
+    calibration_slope,
+    clipped_logit,
+    fit_platt,
+    fit_temperature,
+    isotonic_rates,
+    reliability,
+    shift_prior,
+)
+from lesions.evaluation.confusion import sensitivity
+from lesions.evaluation.decision import decision_curve
+from lesions.evaluation.intervals import bootstrap
+from lesions.evaluation.metrics import roc_auc
+
+RULES = {
+    "f1": thresholds.by_f_beta,
+    "recall": thresholds.by_recall,
+    "cost": thresholds.by_cost,
+    "youden": thresholds.by_youden,
+}
+FITS = RULES | {"platt": fit_platt, "temperature": fit_temperature, "isotonic": isotonic_rates}
+
+
+def forecast(seed=0, rows=4000, slope=1.0, shift=0.0):
+    """Targets drawn from true risks, and forecasts whose logits are stretched and moved."""
+    generator = np.random.default_rng(seed)
+    risk = expit(generator.normal(-2, 1.5, rows))
+    target = (generator.random(rows) < risk).astype(int)
+    return target, expit(slope * logit(risk) + shift)
+
+
+def worth(rule, tp, fp, fn, tn):
+    return {
+        "f1": 2 * tp / (2 * tp + fp + fn),
+        "recall": -fp if tp / (tp + fn) >= 0.9 else -np.inf,
+        "cost": -(20 * fn + fp),
+        "youden": tp / (tp + fn) + tn / (tn + fp) - 1,
+    }[rule]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_other_cut_is_worth_more(rule):
+    target, prob = forecast(1, rows=300)
+    prob = np.round(prob, 2)
+
+    def of_cut(cut):
+        called = prob >= cut
+        cells = (target == 1) & called, (target == 0) & called
+        tp, fp = (int(cell.sum()) for cell in cells)
+        return worth(rule, tp, fp, target.sum() - tp, (1 - target).sum() - fp)
+
+    found = RULES[rule](target, prob)
+    cuts = np.append(np.unique(prob), 1.1)
+    assert of_cut(found.value) == max(of_cut(cut) for cut in cuts)
+    called = found.apply(prob)
+    assert found.sensitivity == pytest.approx(called[target == 1].mean())
+    assert found.specificity == pytest.approx(1 - called[target == 0].mean())
+
+
+def test_nobody_is_called_positive_where_that_is_cheapest():
+    target, prob = forecast(2, rows=200)
+    target[prob.argmax()] = 0
+    found = thresholds.by_cost(target, prob, missed=0.001, alarm=1)
+    assert found.apply(prob).sum() == 0 and np.isfinite(found.value)
+
+
+@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize(
+    ("target", "prob", "reason"),
+    [
+        ([0] * 20, np.linspace(0, 1, 20), "0 positive rows"),
+        ([1] + [0] * 19, np.linspace(0, 1, 20), "1 positive rows"),
+        ([0, 0] + [1] * 2, np.linspace(0, 1, 4), "4 rows, and at least 10"),
+        ([0, 1] * 10, np.full(20, 0.3), "all scores equal"),
+        ([0, 1] * 10, np.append(np.linspace(0, 1, 19), np.nan), "not finite"),
+        ([], [], "0 rows"),
+    ],
+)
+def test_too_little_to_fit_on_is_refused_in_words(name, target, prob, reason):
+    with pytest.raises(InputError, match=f"cannot (calibrate|choose a threshold): .*{reason}"):
+        FITS[name](target, prob)
+
+
+def test_a_stretched_forecast_is_seen_and_put_right():
+    target, prob = forecast(3, slope=2.0, shift=0.5)
+    assert bootstrap(calibration_slope, target, prob, replicates=100).high < 0.7
+    fresh_target, fresh = forecast(4, slope=2.0, shift=0.5)
+    for fit, slope in ((fit_platt, 0.5), (fit_temperature, 0.5)):
+        found = fit(target, prob)
+        assert found.slope == pytest.approx(slope, abs=0.08)
+        assert brier(fresh_target, found.apply(fresh)) < brier(fresh_target, fresh)
+        assert calibration_error(fresh_target, found.apply(fresh)) < calibration_error(
+            fresh_target, fresh
+        )
+
+
+def test_the_calibration_slope_is_that_of_logistic_regression():
+    target, prob = forecast(5, slope=1.7)
+    feature = clipped_logit(prob)[:, None]
+    expected = LogisticRegression(C=np.inf, tol=1e-10).fit(feature, target).coef_[0, 0]
+    assert calibration_slope(target, prob) == pytest.approx(expected, rel=1e-4)
+    apart = np.linspace(0.1, 0.9, 20)
+    assert np.isnan(calibration_slope(apart > 0.5, apart))  # infinitely steep: no number
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=50),
+    st.floats(0.05, 20),
+    st.floats(-30, 30),
+)
+@settings(max_examples=200, deadline=None)
+def test_no_calibration_changes_the_order_of_scores(prob, slope, intercept):
+    prob = np.array(prob)
+    after = Calibration("any", slope, intercept).apply(prob)
+    before_order = np.sign(prob[:, None] - prob)
+    assert (np.sign(after[:, None] - after) == before_order).all()
+    assert after.max() <= 1
+
+
+def test_isotonic_rates_make_ties_and_so_are_for_drawing_alone():
+    target, prob = forecast(6)
+    rates = isotonic_rates(target, prob)
+    assert len(np.unique(rates)) < len(np.unique(prob)) / 10
+    assert (np.diff(rates[np.argsort(prob)]) >= 0).all()
+
+
+def test_the_prior_of_2019_is_moved_to_that_of_2020():
+    moved = shift_prior(0.178, 0.018).apply(np.array([0.178, 0.5, 0.9]))
+    assert moved[0] == pytest.approx(0.018)
+    # Bayes by hand: the odds shrink by the ratio of the prior odds.
+    odds = (0.018 / 0.982) / (0.178 / 0.822)
+    assert moved[1:] == pytest.approx([odds / (1 + odds), 9 * odds / (1 + 9 * odds)])
+    with pytest.raises(InputError, match="actual rate 0 is not"):
+        shift_prior(0.1, 0)
+
+
+def test_scores_that_run_against_the_target_are_not_turned_round():
+    target, prob = forecast(7)
+    with pytest.raises(InputError, match="do not rise with the target"):
+        fit_platt(target, 1 - prob)
+
+
+def test_each_part_is_decided_by_a_threshold_that_did_not_see_it():
+    target, prob = forecast(8, rows=600)
+    parts = np.arange(600) % 3
+    called = across_parts(thresholds.by_recall, target, prob, parts)
+    for part in range(3):
+        seen = parts != part
+        cut = thresholds.by_recall(target[seen], prob[seen]).value
+        assert (called[~seen] == (prob[~seen] >= cut)).all()
+    changed = target.copy()
+    changed[parts == 0] = 1 - changed[parts == 0]
+    again = across_parts(thresholds.by_recall, changed, prob, parts)
+    assert (again[parts == 0] == called[parts == 0]).all()
+    assert 0.8 < sensitivity(target, called) < 1
+
+
+def test_calibration_across_parts_keeps_the_fit_out_of_the_rows():
+    target, prob = forecast(9, slope=3)
+    parts = np.arange(len(target)) % 5
+    fixed = across_parts(fit_platt, target, prob, parts)
+    assert calibration_slope(target, fixed) == pytest.approx(1, abs=0.1)
+    assert roc_auc(target[parts == 0], fixed[parts == 0]) == pytest.approx(
+        roc_auc(target[parts == 0], prob[parts == 0])
+    )
+
+
+def test_the_reliability_table_counts_every_row_once():
+    target, prob = forecast(10)
+    table = reliability(target, prob)
+    assert table["rows"].sum() == len(target) and len(table) == 10
+    assert (table["low"] < table["rate"]).all() and (table["rate"] < table["high"]).all()
+    assert (table["forecast"].between(table["low"], table["high"])).mean() > 0.7
+
+
+def test_a_decision_curve_is_net_benefit_by_hand():
+    target, prob = forecast(11, rows=500)
+    curve = decision_curve(target, prob, [0.1, 0.25])
+    for row in curve.itertuples():
+        called = prob >= row.risk
+        odds = row.risk / (1 - row.risk)
+        tp, fp = (called & (target == 1)).sum(), (called & (target == 0)).sum()
+        assert row.model == pytest.approx((tp - odds * fp) / 500)
+        assert row.everybody == pytest.approx((target.sum() - odds * (target == 0).sum()) / 500)

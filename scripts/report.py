@@ -1,7 +1,10 @@
 """Show a run or a blend: one HTML page that opens offline, and its figures as PNG.
 
-python scripts/report.py --run effnet_b1                  -> oof/effnet_b1/report.html
-python scripts/report.py --run effnet_b1 --recall 0.95    another operating point
+    python scripts/report.py --run effnet_b1                  -> oof/effnet_b1/report.html
+    python scripts/report.py --blend submissions/blend.json   -> submissions/blend_report.html
+    python scripts/report.py --run effnet_b1 --recall 0.95    another operating point
+
+The page holds photographs: their licence decides where it may be shown.
 """
 
 import sys
@@ -14,18 +17,24 @@ from lesions.paths import OOF, PREPARED, SUBMISSIONS, shown
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="the run: its folder below oof/")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", help="the run: its folder below oof/")
+    what.add_argument("--blend", type=Path, help="the blend.json that scripts/blend.py wrote")
     parser.add_argument("--recall", type=float, default=0.9, help="melanomas to catch, 0 to 1")
     args = parser.parse_args(arguments)
 
     from lesions.reporting.report import build_report
-    from lesions.reporting.results import load_run
+    from lesions.reporting.results import load_blend, load_run
 
-    results = load_run(args.run, OOF, PREPARED, SUBMISSIONS)
-    folder = OOF / args.run
+    if args.run:
+        results = load_run(args.run, OOF, PREPARED, SUBMISSIONS)
+        path = OOF / args.run / "report.html"
+    else:
+        results = load_blend(args.blend, OOF, PREPARED)
+        path = args.blend.with_name(f"{args.blend.stem}_report.html")
     report = build_report(results, args.recall)
-    report.write(folder / "report.html", folder / "report")
-    print(f"{shown(folder / 'report.html')}, {len(report.figures)} figures in report/")
+    report.write(path, path.with_suffix(""))
+    print(f"{shown(path)}, and {len(report.figures)} figures in {shown(path.with_suffix(''))}")
     return 0
 
 

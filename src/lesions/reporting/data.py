@@ -45,6 +45,11 @@ def factors(table: pd.DataFrame) -> dict[str, pd.Series]:
     return {title: values.cat.remove_unused_categories() for title, values in found.items()}
 
 
+def by_size(parts: dict[str, pd.Series]) -> list[tuple[str, pd.Series]]:
+    """The parts with most categories first: cards of like height stand side by side."""
+    return sorted(parts.items(), key=lambda part: -len(part[1].cat.categories))
+
+
 def _categories(values: pd.Series) -> pd.Series:
     order = [str(name) for name in values.value_counts().index]
     filled = values.fillna(ABSENT).astype(str)
@@ -59,7 +64,7 @@ def plot_factor(values: pd.Series, target: pd.Series, group: pd.Series) -> Figur
         here = (values == name).to_numpy()
         left.barh(y, here.sum(), color=BENIGN, alpha=0.75, height=0.62)
         left.barh(y, target[here].sum(), color=MELANOMA, height=0.62)
-        left.text(here.sum(), y, f" {here.sum():,}", va="center", fontsize=8)
+        left.text(here.sum(), y, f" {here.sum():,}", va="center", fontsize=8.4)
         draw_rate(right, y, rate(target[here].to_numpy(), group[here].to_numpy()), MELANOMA)
     left.set_yticks(range(len(names)), names, color=INK)
     right.set_yticks([])
@@ -86,7 +91,7 @@ def plot_diagnoses(diagnosis: pd.Series, target: pd.Series) -> Figure:
     colours = [MELANOMA if name in malignant else BENIGN for name in names]
     axes.barh(range(len(names)), sizes, color=colours, alpha=0.85, height=0.66)
     for y, count in enumerate(sizes):
-        axes.text(count, y, f" {count:,}", va="center", fontsize=8)
+        axes.text(count, y, f" {count:,}", va="center", fontsize=8.4)
     axes.set_yticks(range(len(names)), names, color=INK)
     axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="images, logarithmic", xscale="log")
     axes.set_xlim(0.8, max(sizes) * 5)
@@ -111,7 +116,7 @@ def plot_correlation(table: pd.DataFrame) -> Figure:
             box = [j + 0.03, j + 0.97]
             axes.fill_between(box, i + 0.03, i + 0.97, color=colour, alpha=0.06 + 0.75 * abs(r))
             text = f"{r:.2f}".replace("0.", ".").replace("-", "−")
-            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8)
+            axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8.4)
     axes.set_xticks(np.arange(size - 1) + 0.5, names[:-1], rotation=40, ha="right")
     axes.set_yticks(np.arange(1, size) + 0.5, names[1:])
     axes.tick_params(labelcolor=INK)

@@ -1,6 +1,7 @@
 """The sections on what went in: photographs, data, training."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -61,7 +62,7 @@ def data_section(results: Results, album: Album) -> Section:
             "Orange counts as melanoma.",
         )
     ]
-    for title, values in data.factors(oof).items():
+    for title, values in data.by_size(data.factors(oof)):
         if set(values.cat.categories) == {data.ABSENT}:
             cards.append(page.missing(title, "Not recorded in table.csv."))
             continue
@@ -89,19 +90,16 @@ def data_section(results: Results, album: Album) -> Section:
 def training_section(results: Results, album: Album) -> Section:
     """Loss and validation AUC by epoch, and each fold in figures."""
     folds = [fold for fold in results.folds if fold.get("history")]
-    title = "Training"
     if not folds:
-        return Section(
-            "training", title, "", [page.missing(title, "No fold<k>.json with a history.")]
-        )
-    shown: Callable[[float | None], str] = lambda v: "n/a" if v is None else f"{v:.4f}"  # noqa: E731
+        reason = "There is no fold<k>.json with a history beside the predictions."
+        return Section("training", "Training", "", [page.missing("Training", reason)])
     rows = [
         [
             f"fold {fold['fold']}",
             f"{fold['rows']:,}",
             f"{fold['positives']:,}",
-            shown(fold["last_auc"]),
-            shown(fold["best_auc"]),
+            _number(fold["last_auc"]),
+            _number(fold["best_auc"]),
             f"{fold['best_epoch']}",
             f"{fold['seconds'] / 60:.1f}",
             f"{fold['images_per_second']:.0f}",
@@ -111,12 +109,47 @@ def training_section(results: Results, album: Album) -> Section:
     header = ["", "images", "melanomas", "last AUC", "best AUC", "at epoch", "minutes", "images/s"]
     return Section(
         "training",
-        title,
+        "Training",
         "A thin line a fold, the thick one their mean. The last epoch is the one that counts: "
         "the best one (small dots) is chosen on the rows it is scored on.",
         [
             album.card("loss", "Training loss", training.plot_history(folds, "loss"), ""),
             album.card("validation_auc", "Validation AUC", training.plot_history(folds, "auc"), ""),
-            page.card("Folds", page.table(header, rows), width="double"),
+            page.card("Folds", page.table(header, rows), width="wide"),
         ],
     )
+
+
+def blend_section(blend: Mapping[str, Any]) -> Section:
+    """The members with their weights, and what each method of blending is worth."""
+    scores = blend.get("member_scores", {})
+    members = [
+        [name, _number(scores.get(name, {}).get("auc")), _number(blend["weights"].get(name), 3)]
+        for name in blend["members"]
+    ]
+    methods = []
+    for name, found in blend["methods"].items():
+        low, high = found["interval"]
+        methods.append(
+            [
+                f"{name} (chosen)" if name == blend["chosen"] else name,
+                _number(found["in_sample"]),
+                f"{_number(found['nested'])}  {_number(low, 3)} – {_number(high, 3)}",
+                _number(found["p_against_equal"], 3),
+            ]
+        )
+    header = ["", "in sample", "nested, 95 % interval", "p against equal weights"]
+    return Section(
+        "blend",
+        "Blend",
+        "In sample, weights are scored on the rows they were chosen on; nested, on groups they "
+        "never saw. Every score in this report is a nested one.",
+        [
+            page.card("Members", page.table(["", "AUC", "weight"], members)),
+            page.card("Methods", page.table(header, methods), blend.get("reason", ""), "double"),
+        ],
+    )
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    return "n/a" if value is None else f"{value:.{digits}f}"

@@ -156,8 +156,9 @@ h2{font-size:clamp(1.4rem,2.4vw,1.8rem);margin:0 0 .25em}
 h3{font-size:.98rem;font-weight:650;margin:0 0 .55rem}
 .subtitle{color:var(--muted);margin:0}
 .strip{display:grid;grid-template-columns:repeat(auto-fit,minmax(8.6rem,1fr));gap:1px;margin:0;
- background:var(--line);border:1px solid var(--line);border-radius:12px;overflow:hidden}
-.strip div{background:var(--card);padding:.8rem 1rem;display:grid;grid-row:span 3;row-gap:.15rem;
+ background:var(--card);border:1px solid var(--line);border-radius:12px;overflow:hidden}
+.strip div{box-shadow:0 0 0 1px var(--line);
+ padding:.8rem 1rem;display:grid;grid-row:span 3;row-gap:.15rem;
  grid-template-rows:subgrid}
 .strip dt,.strip dd{margin:0;font-size:.8rem;line-height:1.35;color:var(--muted)}
 .strip dt{align-self:end}
@@ -203,9 +204,11 @@ figcaption{font-size:.86rem;line-height:1.45;color:var(--muted);margin-top:.6rem
 .tiles b{display:block;color:var(--ink);font-weight:600}
 .tiles span{display:block;overflow-wrap:anywhere}
 .scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:.88rem}
-th,td{text-align:right;padding:.38rem .7rem;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:0}
+table{border-collapse:collapse;width:100%;font-size:.86rem;line-height:1.4}
+td{white-space:pre}
+th,td{text-align:right;padding:.36rem 0 .36rem .8rem;
+ border-bottom:1px solid var(--line)}
+th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal}
 th{font-weight:500;color:var(--muted);vertical-align:bottom}
 tbody tr:last-child td{border-bottom:0}
 footer{padding-top:1.5rem;padding-bottom:3rem;font-size:.92rem}

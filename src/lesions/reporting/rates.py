@@ -71,7 +71,7 @@ def plot_errors(
                 xytext=(3, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=7.6,
+                fontsize=8.2,
                 color=MUTED,
                 annotation_clip=False,
             )

@@ -49,7 +49,10 @@ def build_report(results: Results, recall: float = 0.9) -> Report:
             parts.append(materials.galleries_section(results, album, decided))
         parts.append(sections.test_section(results, album, decided))
         parts.append(materials.data_section(results, album))
-        parts.append(materials.training_section(results, album))
+        if results.blend:
+            parts.append(materials.blend_section(results.blend))
+        else:
+            parts.append(materials.training_section(results, album))
     html = page.build_page(
         results.name,
         f"Report on out-of-fold predictions · data set {results.dataset}",
@@ -85,9 +88,9 @@ def auc_by_part(results: Results) -> pd.DataFrame:
         for name, part in extra
     ]
     model = pd.concat([scores, pd.DataFrame(rows).rename(columns={"value": "auc"})])
-    shortcuts = pd.DataFrame(
-        results.shortcuts or [], columns=["features", "auc", "low", "high", "source"]
-    )
+    columns = ["features", "auc", "low", "high", "source"]
+    shortcuts = pd.DataFrame(results.shortcuts or [], columns=columns)
+    shortcuts["source"] = shortcuts["source"].replace("all", None)
     where = shortcuts["source"].map(lambda name: f", {name}" if isinstance(name, str) else "")
     shortcuts["part"] = "no pixels: " + shortcuts["features"] + where
     table = pd.concat([model.assign(kind="model"), shortcuts.assign(kind="baseline")])
@@ -113,7 +116,7 @@ def key_figures(results: Results, auc: pd.DataFrame) -> list[KeyFigure]:
         figures.append(KeyFigure("AUC without pixels", "–", "not audited"))
     groups = results.oof["group"].nunique()
     positives = int(results.oof["target"].sum())
-    share = f"{positives / len(results.oof):.1%} of the images".replace("%", " %")
+    share = f"{100 * positives / len(results.oof):.1f} % of the images"
     figures.append(KeyFigure("Images", f"{len(results.oof):,}", f"in {groups:,} groups"))
     figures.append(KeyFigure("Melanomas", f"{positives:,}", share))
     return figures

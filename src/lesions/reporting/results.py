@@ -1,6 +1,7 @@
 """What a report is made of: a run's or a blend's predictions joined to the table they came from."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 
 from lesions import files
 from lesions.config import load_config
+from lesions.data.table import names_hash
 from lesions.errors import InputError, listed
 from lesions.paths import shown
 
@@ -40,11 +42,12 @@ class Results:
     shortcuts: list[dict[str, Any]] | None = None  # models without pixels, from audit.json
     images: np.ndarray | None = None  # uint8 (rows of the table, S, S, 3), RGB
     details: dict[str, str] = field(default_factory=dict)  # title -> text, shown folded away
-    is_probability: bool = True  # False: mean ranks, which order rows but are no probabilities
+    is_probability: bool = True  # False: ranks, which order rows but are no probabilities
+    blend: dict[str, Any] | None = None  # blend.json
 
     @property
     def score_label(self) -> str:
-        return "predicted score" if self.is_probability else "mean rank of the members"
+        return "predicted score" if self.is_probability else "rank of the blended score"
 
 
 def load_table(folder: Path) -> pd.DataFrame:
@@ -84,19 +87,48 @@ def load_run(run: str, oof_dir: Path, prepared: Path, submissions: Path) -> Resu
     )
 
 
+def load_blend(path: Path, oof_dir: Path, prepared: Path) -> Results:
+    """The results of a blend.json: its scores are ranks, each by weights that did not see the row.
+
+    Test scores are ranked too, among themselves.
+    """
+    if not path.exists():
+        raise InputError(f"{shown(path)}: no such file: python scripts/blend.py RUN RUN makes it")
+    blend = files.read_json(path)
+    configs = [oof_dir / member / "config.yaml" for member in blend["members"]]
+    config = next((load_config(config) for config in configs if config.exists()), None)
+    if config is None:
+        raise InputError(
+            f"{shown(path)}: no member is a run below {shown(oof_dir)}, so its images are in no "
+            "prepared table, and there is nothing to report beside blend.json"
+        )
+    predictions = files.read_csv(
+        path.with_name(f"{path.stem}_oof.csv"), ["image_name", "prob"], ("image_name",)
+    )
+    results = join(
+        f"Blend of {len(blend['members'])} runs",
+        prepared / config.dataset,
+        predictions,
+        path.with_suffix(".csv"),
+        details={path.name: path.read_text(encoding="utf-8")},
+        image_size=config.data.image_size,
+    )
+    test = results.test.assign(prob=results.test["prob"].rank(pct=True))
+    return replace(results, test=test, is_probability=False, blend=blend)
+
+
 def join(
     name: str,
     prepared: Path,
     predictions: pd.DataFrame,
     submission: Path,
-    folds: list[dict[str, Any]] | None = None,
+    folds: Sequence[dict[str, Any]] = (),
     details: dict[str, str] | None = None,
     image_size: int = 256,
-    is_probability: bool = True,
 ) -> Results:
     """Predictions (image_name, prob) joined to the table of the data set in `prepared`."""
     table = load_table(prepared)
-    _check_hashes(name, prepared, folds or [])
+    _check_hashes(name, prepared, folds)
     oof = _joined(table, predictions, f"out-of-fold predictions of {name}")
     if oof["target"].isna().any():
         rows = listed(oof.loc[oof["target"].isna(), "image_name"])
@@ -111,11 +143,10 @@ def join(
         dataset=prepared.name,
         oof=oof.astype({"target": int}),
         test=test,
-        folds=folds or [],
+        folds=list(folds),
         shortcuts=files.read_json(audit).get("shortcuts") if audit.exists() else None,
-        images=_open_images(prepared, len(table), image_size),
+        images=_open_images(prepared, table, image_size),
         details=details or {},
-        is_probability=is_probability,
     )
 
 
@@ -136,7 +167,7 @@ def _joined(table: pd.DataFrame, predictions: pd.DataFrame, what: str) -> pd.Dat
     return table.assign(prob=prob)[prob.notna()]
 
 
-def _check_hashes(name: str, prepared: Path, folds: list[dict[str, Any]]) -> None:
+def _check_hashes(name: str, prepared: Path, folds: Sequence[dict[str, Any]]) -> None:
     path = prepared / "table.json"
     table_hash = files.read_json(path).get("table_hash") if path.exists() else None
     others = {fold["table_hash"] for fold in folds if fold.get("table_hash")} - {table_hash}
@@ -147,12 +178,18 @@ def _check_hashes(name: str, prepared: Path, folds: list[dict[str, Any]]) -> Non
         )
 
 
-def _open_images(prepared: Path, rows: int, wanted: int) -> np.ndarray | None:
-    """The image cache at the run's own size, else the one nearest to it; None without any."""
+def _open_images(prepared: Path, table: pd.DataFrame, wanted: int) -> np.ndarray | None:
+    """The image cache at the run's own size, else the one nearest to it; None without any.
+
+    A cache made for other rows is passed over: it would show photographs of other lesions.
+    """
     sizes = [int(path.parent.name) for path in prepared.glob("[0-9]*/images.npy")]
     for size in sorted(sizes, key=lambda size: abs(size - wanted)):
-        images = np.load(prepared / str(size) / "images.npy", mmap_mode="r")
-        if len(images) == rows:
+        folder = prepared / str(size)
+        facts = files.read_json(folder / "cache.json") if (folder / "cache.json").exists() else {}
+        images = np.load(folder / "images.npy", mmap_mode="r")
+        known = names_hash(table)
+        if len(images) == len(table) and facts.get("names_hash", known) == known:
             return images
     return None
 

@@ -81,7 +81,7 @@ def plot_precision(band: Band, share: float, point: tuple[float, float]) -> Figu
     """PR with its band, the positives' `share` as the level of a coin, and the operating point."""
     figure, ((axes,),) = build_figure(3.7)
     axes.axhline(share, color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
-    axes.text(0.01, share + 0.015, f"guessing: {share:.1%}", color=MUTED, fontsize=8)
+    axes.text(0.01, share + 0.015, f"guessing: {100 * share:.1f} %", color=MUTED, fontsize=8.4)
     axes.fill_between(GRID, band.low, band.high, color=MODEL, alpha=0.2)
     axes.plot(GRID, band.value, color=MODEL)
     _mark(axes, point, "operating point")
@@ -100,7 +100,7 @@ def _mark(axes, point: tuple[float, float], text: str) -> None:
         textcoords="offset points",
         ha="right" if right else "left",
         color=INK,
-        fontsize=8.2,
+        fontsize=8.6,
     )
 
 
@@ -129,11 +129,11 @@ def plot_histogram(oof: pd.DataFrame, threshold: float, label: str) -> Figure:
         xycoords=("data", "axes fraction"),
         va="top",
         ha="left" if threshold < (low + high) * 0.6 else "right",
-        fontsize=8.2,
+        fontsize=8.6,
     )
     axes.legend(loc="upper center" if threshold > 0.7 else "upper right", bbox_to_anchor=(1, 0.92))
     axes.set(xlabel=label, ylabel="share of the class", xlim=(low, high))
-    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}".replace("%", " %"))
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
     return figure
 
 
@@ -176,9 +176,7 @@ def plot_confusion(counts: np.ndarray) -> Figure:
                 [j + 0.015, j + 0.985], i + 0.02, i + 0.98, color=colour, alpha=0.08 + 0.5 * share
             )
             axes.text(j + 0.5, i + 0.43, f"{counts[i, j]:,}", ha="center", fontsize=15)
-            axes.text(
-                j + 0.5, i + 0.72, f"{words[i][j]}, {share:.1%}".replace("%", " %"), ha="center"
-            )
+            axes.text(j + 0.5, i + 0.72, f"{words[i][j]}, {100 * share:.1f} %", ha="center")
     axes.set_xticks([0.5, 1.5], ["flagged", "cleared"], color=INK)
     axes.set_yticks([0.5, 1.5], ["melanoma", "benign"], color=INK)
     axes.xaxis.tick_top()

@@ -35,8 +35,7 @@ def scores_section(
     )
     numbers = page.card(
         "AUC as a table",
-        page.table(["part", "images", "melanomas", "AUC", "95 % interval"], _auc_rows(auc)),
-        width="double",
+        page.table(["", "melanomas of images", "AUC, 95 % interval"], _auc_rows(auc)),
     )
     cards = [forest]
     if decided is None:
@@ -59,7 +58,7 @@ def scores_section(
                 precision, share, (decided.sensitivity.value, float(tp / max(flagged.sum(), 1)))
             ),
             "How many of the flagged lesions are melanoma depends on how common melanoma is: "
-            f"here {share:.1%} of the images.".replace("%", " %"),
+            f"here {percent(share)} of the images.",
         ),
         album.card(
             "score_distribution",
@@ -67,7 +66,6 @@ def scores_section(
             scores.plot_histogram(oof, decided.threshold.value, results.score_label),
             "Where the two overlap, no threshold is right.",
         ),
-        numbers,
         page.card(
             "Other measures",
             page.table(["", "value", "95 % interval"], measure_rows(oof, decided)),
@@ -75,6 +73,7 @@ def scores_section(
             f"the calibrated risk (last three). Intervals from {MEASURE_REPLICATES} resamples of "
             "the groups.",
         ),
+        numbers,
     ]
     return Section(
         "scores",
@@ -86,18 +85,20 @@ def scores_section(
 
 
 def _auc_rows(auc: pd.DataFrame) -> list[list[str]]:
-    def count(value: float) -> str:
-        return "" if np.isnan(value) else f"{int(value):,}"
-
     rows = []
     for row in auc.to_dict("records"):
-        known = not np.isnan(row["low"])
-        interval = f"{row['low']:.4f} – {row['high']:.4f}" if known else row["reason"] or "n/a"
-        value = "n/a" if np.isnan(row["auc"]) else f"{row['auc']:.4f}"
+        measured = not np.isnan(row["rows"])  # elsewhere, by the audit, where not
+        counts = f"{row['positives']:,.0f} of {row['rows']:,.0f}" if measured else ""
+        value = f"{row['auc']:.4f}  " if not np.isnan(row["auc"]) else ""
         rows.append(
-            [str(row["part"]), count(row["rows"]), count(row["positives"]), value, interval]
+            [f"{row['part']}", counts, value + limits(row["low"], row["high"], row["reason"])]
         )
     return rows
+
+
+def limits(low: float, high: float, reason: str | None) -> str:
+    """An interval as a table shows it, or why there is none."""
+    return reason or "n/a" if np.isnan(low) else f"{low:.3f} – {high:.3f}"
 
 
 def measure_rows(oof: pd.DataFrame, decided: Decisions) -> list[list[str]]:
@@ -117,9 +118,8 @@ def measure_rows(oof: pd.DataFrame, decided: Decisions) -> list[list[str]]:
     rows = []
     for name, metric, prob in measures:
         found = bootstrap(metric, oof["target"], prob, oof["group"], MEASURE_REPLICATES)
-        known = not np.isnan(found.low)
-        limits = f"{found.low:.3f} – {found.high:.3f}" if known else found.reason or "n/a"
-        rows.append([name, "n/a" if np.isnan(found.value) else f"{found.value:.3f}", limits])
+        value = "n/a" if np.isnan(found.value) else f"{found.value:.3f}"
+        rows.append([name, value, limits(found.low, found.high, found.reason)])
     return rows
 
 
@@ -157,7 +157,7 @@ def decisions_section(results: Results, album: Album, decided: Decisions) -> Sec
     parts = data.factors(oof)
     parts["Certainty"] = decisions.certainty(decided.margin)
     target, groups = oof["target"].to_numpy(), oof["group"].to_numpy()
-    for title, values in parts.items():
+    for title, values in data.by_size(parts):
         if set(values.cat.categories) == {data.ABSENT}:
             cards.append(page.missing(f"Errors by {title.lower()}", "Not recorded in table.csv."))
             continue
@@ -193,8 +193,8 @@ def test_section(results: Results, album: Album, decided: Decisions | None) -> S
         for value, event, name in ((1, called, "melanomas caught"), (0, ~called, "benign cleared")):
             here = rates.rate(event[target == value], test["group"][target == value])
             before = decided.sensitivity if value else decided.specificity
-            limits = f" ({100 * here.low:.0f}–{100 * here.high:.0f})"
-            rows.append([name, percent(before.value), percent(here.value) + limits])
+            shown = f"{percent(here.value)} ({100 * here.low:.0f}–{100 * here.high:.0f})"
+            rows.append([name, percent(before.value), shown])
     return Section(
         "test",
         title,
@@ -206,7 +206,9 @@ def test_section(results: Results, album: Album, decided: Decisions | None) -> S
                 "Scores on the test images",
                 data.plot_test(oof, test, decided.threshold.value, results.score_label),
                 "The test score is the mean of several models, so it is a little less extreme; "
-                "a shape that is quite different means other images or another preparation.",
+                "a shape that is quite different means other images or another preparation."
+                if results.is_probability
+                else "Ranks among the test images, so both are flat by construction.",
             ),
             page.card(
                 "At the threshold",

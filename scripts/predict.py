@@ -22,13 +22,16 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     from lesions.files import write_csv
+    from lesions.inference.launch import build_accelerator
     from lesions.inference.submit import predict_test
     from lesions.paths import SUBMISSIONS, shown
 
-    submission = predict_test(args.run, args.folds, args.set)
+    accelerator = build_accelerator("auto")
+    submission = predict_test(args.run, accelerator, args.folds, args.set)
     path = SUBMISSIONS / f"{args.run}.csv"
-    write_csv(path, submission)
-    print(f"{shown(path)}: {len(submission):,} images, mean {submission['target'].mean():.4f}")
+    if accelerator.is_main_process:
+        write_csv(path, submission)
+        print(f"{shown(path)}: {len(submission):,} images, mean {submission['target'].mean():.4f}")
     return 0
 
 

@@ -13,13 +13,15 @@ from lesions.data.metadata import encode_metadata
 from lesions.data.table import load_table, prepared
 from lesions.errors import InputError
 from lesions.inference.checkpoint import load_model
-from lesions.inference.launch import build_accelerator
 from lesions.inference.predict import predict
 from lesions.paths import OOF, shown
 
 
 def predict_test(
-    run: str, folds: Sequence[int] | None = None, changes: Sequence[str] = ()
+    run: str,
+    accelerator: Accelerator,
+    folds: Sequence[int] | None = None,
+    changes: Sequence[str] = (),
 ) -> pd.DataFrame:
     """image_name and target (the mean probability) of every test row, in the table's order.
 
@@ -31,7 +33,6 @@ def predict_test(
     test = np.flatnonzero(table["split"] == "test")
     if not len(test):
         raise InputError(f"data set {config.dataset} has no test rows")
-    accelerator = build_accelerator(config.train.precision)
     wanted = range(int(table["fold"].max()) + 1) if folds is None else folds
     predictions = [
         _predict_fold(run, fold, config, table, facts, test, accelerator) for fold in wanted
@@ -43,7 +44,7 @@ def predict_test(
     if unread.any():
         readable = submission.loc[~unread.to_numpy(), "target"]
         submission.loc[unread.to_numpy(), "target"] = readable.mean()
-        print(f"{unread.sum():,} unreadable test photographs got the mean probability")
+        accelerator.print(f"{unread.sum():,} unreadable test photographs got the mean probability")
     return submission
 
 

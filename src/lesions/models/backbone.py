@@ -16,8 +16,8 @@ from lesions.paths import ROOT
 def build_backbone(config: ModelConfig, load_weights: bool = True) -> Any:
     """A timm network without its classifier: (B, 3, S, S) in, pooled features (B, F) out.
 
-    `load_weights` false leaves random weights, for a checkpoint that brings its own. Mean, std and
-    feature count stand in its `pretrained_cfg` and `num_features`.
+    `load_weights` false leaves random weights, for a checkpoint that brings its own. Mean and std
+    stand in its `pretrained_cfg`, F in `head_hidden_size`.
     """
     overlay = dict(config.pretrained_cfg)
     pretrained = bool(config.pretrained) and load_weights
@@ -36,9 +36,8 @@ def build_backbone(config: ModelConfig, load_weights: bool = True) -> Any:
             **config.backbone_args,
         )
     except RuntimeError as error:
-        if isinstance(config.pretrained, str) or "Unknown model" in str(error):
-            raise InputError(f"model.backbone {config.backbone}: {error}") from error
-        raise
+        # timm's own word for an unknown name, a wrong tag, or a file of another network
+        raise InputError(f"model.backbone {config.backbone}: {error}") from error
 
 
 def _require_weights(tag: str) -> None:

@@ -54,7 +54,7 @@ class LesionClassifier(nn.Module):
     def __init__(self, config: ModelConfig, columns: int, outputs: int = 1, weights: bool = True):
         super().__init__()
         self.backbone = build_backbone(config, weights)
-        features: int = self.backbone.num_features
+        features: int = self.backbone.head_hidden_size
         self.metadata = MetadataBranch(columns) if columns else None
         if self.metadata is not None:
             features += self.metadata.width

@@ -103,7 +103,8 @@ class FoldTrainer:
                     self._step(micro)
                     micro = []
                     bar.update()
-                    bar.set_postfix(loss=f"{np.mean(self.progress.losses):.4f}", refresh=False)
+                    if self.progress.losses:
+                        bar.set_postfix(loss=f"{np.mean(self.progress.losses):.4f}", refresh=False)
                     self.progress.seconds = begun + time.monotonic() - started
                     if time.monotonic() - saved > 60 * train.save_minutes:
                         self.save(state_path, hashes)

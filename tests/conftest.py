@@ -1,0 +1,66 @@
+"""Everything the tests write goes to a folder of its own, with a space in its name."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before anything imports lesions.paths, which looks once.
+ROOT = Path(tempfile.mkdtemp(prefix="lesions tests "))
+os.environ["LESIONS_ROOT"] = str(ROOT)
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+
+REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
+TINY = [
+    "train.epochs=2", "train.batch_size=16", "train.micro_batch=8", "train.workers=0",
+    "data.image_size=32",
+]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if REAL.is_dir():
+        return
+    skip = pytest.mark.skip(reason="the real data (../shared/data) are not here")
+    for item in items:
+        if item.get_closest_marker("real"):
+            item.add_marker(skip)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(ROOT, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[Path]:
+    """A prepared data set `demo` of 90 drawn images at 32 pixels, in three folds; its folder."""
+    from prepare import main as prepare
+
+    from lesions.data.sample import write_sample
+    from lesions.paths import INPUT, PREPARED
+
+    write_sample(INPUT / "sample", images=90)
+    prepare(["--dataset", "demo", "--size", "32"])
+    yield PREPARED / "demo"
+
+
+@pytest.fixture(scope="session")
+def trained(demo: Path) -> Path:
+    """oof/tiny: all three folds of a tiny run on `demo`."""
+    from train import main as train
+
+    from lesions.paths import OOF
+
+    train([*tiny_run("tiny"), "--fold", "all"])
+    return OOF / "tiny"
+
+
+def tiny_run(name: str, *changes: str) -> list[str]:
+    """Arguments of scripts/train.py for a run of seconds."""
+    arguments = ["--config", "configs/demo/mobilenetv3.yaml", "--name", name]
+    for change in [*TINY, *changes]:
+        arguments += ["--set", change]
+    return arguments

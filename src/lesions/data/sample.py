@@ -168,7 +168,6 @@ def _photograph(
 
 def _name_images(plan: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """The plan with official names and paths: unique, and without a trace of the target."""
-    plan = plan.iloc[rng.permutation(len(plan))].reset_index(drop=True)
     early = plan["source"] == "isic2019"
     low = rng.choice(73_000, len(plan), replace=False)  # the two archives' ids do not meet
     high = rng.choice(np.arange(73_000, 9_999_999), len(plan), replace=False)

@@ -106,13 +106,25 @@ class SourceConfig(Section):
     """Where one source's files lie."""
 
     folder: str  # the official CSVs
-    images: list[str] = []  # image folders; the source's own layout when empty
+    images: list[str] = []  # image folders or zips; the source's own layout when empty
+    reader: str | None = None  # of data/sources.py, or generic; the source's name when empty
+    # of a generic source: its CSV below `folder`; without one, one image folder a diagnosis
+    table: str | None = None
+    columns: dict[str, str] = {}  # the table's column: the CSV's, such as age_approx: Age
+    diagnoses: dict[str, str] = {}  # the CSV's word: a diagnosis of data/tasks.py
 
 
 class DatasetConfig(Section):
     """What scripts/prepare.py makes one table of."""
 
     sources: dict[str, SourceConfig] = Field(min_length=1)
+    task: Literal["melanoma", "malignant"] = "melanoma"  # what `target` says: data/tasks.py
+    # Deotte's CSVs: sizes of the originals without a photograph, and the legacy folds
+    deotte: str | None = None
+    # grouped: ours; the others are published splits, for comparison: data/schemes.py
+    scheme: Literal[
+        "grouped", "legacy", "official", "system001", "system002", "system003", "system004"
+    ] = "grouped"
     folds: int = Field(5, ge=2, le=100)
     holdout: float = Field(0.0, ge=0, lt=0.9)  # share of the labelled rows set aside as test
     seed: int = 42

@@ -1,51 +1,254 @@
-"""Checked columns of an official CSV: what is wrong is said with the file and the row."""
+"""Checked columns of a CSV: what is wrong is noted with file and row, and all is said at once."""
 
+import difflib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from lesions.data.tasks import WORDS, labels
 from lesions.errors import InputError, listed
+from lesions.paths import shown
+
+# The columns every source gives, one row a photograph. split: train or test; official: train, val
+# or test where the publisher says so; target: 1 melanoma, 0 another diagnosis, NaN unlabelled;
+# width, height: pixels of the original; tfrecord: Deotte's part. Text is "" where unknown.
+COMMON = [
+    "image_name", "source", "split", "official", "patient_id", "lesion_id", "diagnosis", "target",
+    "sex", "age_approx", "site", "width", "height", "tfrecord",
+]  # fmt: skip
+_NUMBERS = ("target", "age_approx", "width", "height", "tfrecord")
+
+SITES = [
+    "head/neck", "lower extremity", "oral/genital", "palms/soles", "torso", "upper extremity",
+]  # fmt: skip
+# 2019 tells the sides of the torso apart; HAM10000 has finer places, joined as ISIC 2019 did.
+SITE_WORDS = {site: site for site in SITES} | {
+    "anterior torso": "torso", "posterior torso": "torso", "lateral torso": "torso",
+    "abdomen": "torso", "back": "torso", "chest": "torso", "trunk": "torso",
+    "acral": "palms/soles", "ear": "head/neck", "face": "head/neck", "neck": "head/neck",
+    "scalp": "head/neck", "foot": "lower extremity", "hand": "upper extremity",
+    "genital": "oral/genital",
+}  # fmt: skip
+SEX_WORDS = {"male": "male", "female": "female", "m": "male", "f": "female"}
+OLDEST = 120
+MISSING = ("", "unknown", "nan", "na", "n/a", "none", "null")
 
 
-def require_unique(path: Path, ids: pd.Series) -> None:
-    """InputError if an image id stands in the file twice, or is empty."""
-    empty = np.flatnonzero(ids.isna() | (ids.astype(str).str.strip() == ""))
-    if len(empty):
-        raise InputError(f"{path}: row {empty[0] + 2}: empty {ids.name}: every row is one image")
-    twice = ids[ids.duplicated()].unique()
-    if len(twice):
-        row = ids.duplicated().to_numpy().argmax() + 2
-        raise InputError(
-            f"{path}: row {row}: {ids.name} stands there before: {listed(twice)}:"
-            " keep one row an image"
-        )
+class Report:
+    """Everything wrong with the input, collected so that it is said at once.
+
+    A strict report raises InputError on the first problem instead.
+    """
+
+    def __init__(self, strict: bool = False):
+        self.problems: list[str] = []
+        self.notes: list[str] = []  # what was put right, and how often
+        self.strict = strict
+
+    def problem(self, where: Path | str, what: str) -> None:
+        self.add(f"{_named(where)}: {what}")
+
+    def add(self, line: str) -> None:
+        if self.strict:
+            raise InputError(line)
+        self.problems.append(line)
+
+    def note(self, where: Path | str, what: str) -> None:
+        self.notes.append(f"{_named(where)}: {what}")
+
+    def rows(self, path: Path, values: pd.Series, wrong: np.ndarray, expected: str) -> None:
+        """Note the rows of the file (its header is row 1) at which `wrong` is true, if any is."""
+        rows = np.flatnonzero(wrong)
+        if len(rows):
+            found = listed([repr(value) for value in pd.unique(values.iloc[rows])])
+            self.problem(path, f"row {listed(rows + 2)}: {values.name} is {found}: {expected}")
+
+    def check(self, most: int = 60) -> None:
+        """InputError with the problems, one a line, if there are any."""
+        if len(self.problems) == 1:
+            raise InputError(self.problems[0])
+        if self.problems:
+            more = len(self.problems) - most
+            lines = self.problems[:most] + ([f"and {more:,} more"] if more > 0 else [])
+            raise InputError(f"{len(self.problems):,} problems:\n  " + "\n  ".join(lines))
 
 
-def require_target(path: Path, values: pd.Series) -> pd.Series:
-    """The column as floats; InputError unless each is 0 or 1."""
-    numbers = pd.to_numeric(values, errors="coerce")
-    wrong = np.flatnonzero(~numbers.isin([0, 1]))
-    if len(wrong):
-        raise InputError(
-            f"{path}: row {wrong[0] + 2}: {values.name} is {values.iloc[wrong[0]]!r}, expected 0"
-            f" or 1 ({len(wrong):,} such rows)"
-        )
-    return numbers.astype(float)
+def read_columns(
+    report: Report,
+    path: Path,
+    columns: Mapping[str, str],
+    optional: Mapping[str, str] | None = None,
+) -> pd.DataFrame | None:
+    """The file's columns under the table's names (table name -> file's name), parsed.
+
+    PARSERS says how a column of a name is checked; others are text. An optional column that is
+    missing is left out. None if there is nothing to go on with; wrong values become missing ones,
+    so that the rest can be checked.
+    """
+    raw = _read_text(report, path)
+    if raw is None:
+        return None
+    wanted = dict(columns)
+    wanted |= {name: own for name, own in (optional or {}).items() if own in raw.columns}
+    missing = [own for own in wanted.values() if own not in raw.columns]
+    for own in missing:
+        near = difflib.get_close_matches(own, [str(name) for name in raw.columns], 1, 0.7)
+        hint = f" (is it '{near[0]}'?)" if near else ""
+        has = ", ".join(map(str, raw.columns))
+        report.problem(path, f"no column '{own}'{hint}: it has {has}")
+    table = pd.DataFrame(index=raw.index)
+    for name, own in wanted.items():
+        if own in raw.columns:
+            values = raw[own].str.strip()
+            table[name] = PARSERS.get(name, _text)(report, path, values)
+    if "image_name" in table:
+        _require_unique(report, path, raw, columns["image_name"])
+    return None if missing else table
 
 
-def number(path: Path, values: pd.Series) -> pd.Series:
-    """The column as floats, NaN where empty or "unknown"; InputError for other text."""
-    numbers = pd.to_numeric(values, errors="coerce")
-    wrong = np.flatnonzero(numbers.isna() & ~text(values).isin(["", "unknown"]))
-    if len(wrong):
-        raise InputError(
-            f"{path}: row {wrong[0] + 2}: {values.name} is {values.iloc[wrong[0]]!r}, expected a"
-            f" number ({len(wrong):,} such rows)"
-        )
-    return numbers.astype(float)
+def common_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """The table with the columns COMMON: a missing number is NaN, a missing text "".
+
+    A target that the source does not give follows from the diagnosis.
+    """
+    rows = table.assign(source=source) if "source" not in table else table
+    rows = rows.reindex(columns=COMMON)
+    text = [name for name in COMMON if name not in _NUMBERS]
+    rows[text] = rows[text].astype(object).fillna("")
+    rows[list(_NUMBERS)] = rows[list(_NUMBERS)].astype(float)
+    told = labels(rows["diagnosis"], "melanoma")
+    rows["target"] = rows["target"].fillna(told)
+    rows["split"] = rows["split"].mask(rows["split"] == "", "train")
+    return rows
 
 
-def text(values: pd.Series) -> pd.Series:
-    """The column as stripped strings, "" where missing."""
-    return values.astype(object).where(values.notna(), "").astype(str).str.strip()
+def no_rows(source: str) -> pd.DataFrame:
+    """What a reader returns when a file of it cannot be read: the columns, and no row."""
+    return common_rows(pd.DataFrame({"image_name": pd.Series(dtype=str)}), source)
+
+
+def joined(report: Report, rows: pd.DataFrame, more: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """`rows` with the columns of `more`, the content of `path`, which must have each image."""
+    absent = rows.loc[~rows["image_name"].isin(more["image_name"]), "image_name"]
+    if len(absent):
+        report.problem(path, f"no row for {listed(absent)}")
+    more = more.drop_duplicates("image_name")
+    return rows.merge(more, on="image_name", how="left", validate="many_to_one")
+
+
+def one_hot(report: Report, path: Path, table: pd.DataFrame, columns: list[str]) -> pd.Series:
+    """The name of the column that is 1 in each row; the others must be 0."""
+    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    wrong = ~np.isin(values, [0, 1]).all(axis=1) | (values.sum(axis=1) != 1)
+    cells = table[columns].agg(" ".join, axis=1).rename("the diagnosis")
+    report.rows(path, cells, wrong, "exactly one must be 1 and the others 0")
+    return pd.Series(np.array(columns)[np.nan_to_num(values).argmax(axis=1)], table.index)
+
+
+def _read_text(report: Report, path: Path) -> pd.DataFrame | None:
+    """The file with every cell as it stands there; a byte order mark is read over."""
+    try:
+        raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        report.problem(path, "no such file: input/README.md says where it comes from")
+    except UnicodeDecodeError as error:
+        report.problem(path, f"not UTF-8 text ({error.reason}): save it as CSV in UTF-8")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        report.problem(path, f"not a comma-separated table: {error}")
+    else:
+        header = str(raw.columns[0])
+        if len(raw.columns) == 1 and (";" in header or "\t" in header):
+            report.problem(path, "separated by semicolons or tabs: save it with commas")
+        elif raw.empty:
+            report.problem(path, "has no rows")
+        else:
+            return raw
+    return None
+
+
+def _require_unique(report: Report, path: Path, raw: pd.DataFrame, column: str) -> None:
+    ids = raw[column].str.strip()
+    report.rows(path, ids, (ids == "").to_numpy(), "every row is one image")
+    again = ids.duplicated(keep=False) & (ids != "")
+    if not again.any():
+        return
+    known = raw[again].drop_duplicates()
+    conflicting = known.loc[known[column].str.strip().duplicated(), column].str.strip().unique()
+    alike = sorted(set(ids[again]) - set(conflicting))
+    for how, names in {"the same row": alike, "rows that differ": list(conflicting)}.items():
+        if names:
+            rows = listed(np.flatnonzero(ids.isin(names)) + 2)
+            report.problem(
+                path, f"row {rows}: {how} for {column} {listed(names)}: keep one row an image"
+            )
+
+
+def _text(report: Report, path: Path, values: pd.Series) -> pd.Series:
+    return values.mask(values.str.lower().isin(MISSING), "")
+
+
+def _name(report: Report, path: Path, values: pd.Series) -> pd.Series:
+    """File names lose their suffix: the table names images, not files."""
+    return values.str.replace(r"\.(jpe?g|png|webp|tiff?|bmp)$", "", case=False, regex=True)
+
+
+def _number(report: Report, path: Path, values: pd.Series) -> pd.Series:
+    values = _text(report, path, values)
+    numbers = pd.to_numeric(values.mask(values == ""), errors="coerce").astype(float)
+    wrong = ((values != "") & ~np.isfinite(numbers)).to_numpy()
+    report.rows(path, values, wrong, "expected a number, or nothing")
+    return numbers
+
+
+def _age(report: Report, path: Path, values: pd.Series) -> pd.Series:
+    years = _number(report, path, values)
+    wrong = ((years < 0) | (years > OLDEST)).to_numpy()
+    report.rows(path, values, wrong, f"expected years, 0 to {OLDEST}")
+    return years
+
+
+def _target(report: Report, path: Path, values: pd.Series) -> pd.Series:
+    numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    report.rows(path, values, (~numbers.isin([0, 1])).to_numpy(), "expected 0 or 1")
+    return numbers
+
+
+def _diagnosis(report: Report, path: Path, values: pd.Series) -> pd.Series:
+    found = values.str.lower().map(WORDS)
+    unknown = "not a diagnosis of data/tasks.py: map it under `diagnoses` of a generic source"
+    report.rows(path, values, found.isna().to_numpy(), unknown)
+    return found.fillna("")
+
+
+def _words(words: Mapping[str, str]) -> Callable[[Report, Path, pd.Series], pd.Series]:
+    """A parser of a vocabulary; what it does not know is unknown, and counted in a note."""
+
+    def parse(report: Report, path: Path, values: pd.Series) -> pd.Series:
+        known = _text(report, path, values).str.lower()
+        found = known.map(words).fillna("")
+        strange = values[(found == "") & (known != "")].value_counts()
+        if len(strange):
+            counts = listed([f"{word!r} ({rows:,} rows)" for word, rows in strange.items()])
+            report.note(path, f"{values.name} {counts} not known: taken as unknown")
+        return found
+
+    return parse
+
+
+def _named(where: Path | str) -> str:
+    return shown(where) if isinstance(where, Path) else where
+
+
+PARSERS: dict[str, Callable[[Report, Path, pd.Series], pd.Series]] = {
+    "image_name": _name,
+    "target": _target,
+    "diagnosis": _diagnosis,
+    "sex": _words(SEX_WORDS),
+    "site": _words(SITE_WORDS),
+    "age_approx": _age,
+    "width": _number,
+    "height": _number,
+    "tfrecord": _number,
+}

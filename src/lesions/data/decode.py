@@ -32,7 +32,9 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
         with Image.open(path) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
-                raise UnreadableImage(f"{width} x {height} pixels, more than {MAX_PIXELS:,}")
+                raise UnreadableImage(
+                    f"{width} x {height} = {width * height:,} pixels, more than {MAX_PIXELS:,}"
+                )
             image.draft("RGB", (size * 3 // 2, size * 3 // 2))
             pixels = _rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:

@@ -28,7 +28,7 @@ def split_groups(table: pd.DataFrame, shares: list[float], seed: int) -> np.ndar
     features = np.column_stack([counts, sizes, positives]).astype(float)
     features = features[:, features.sum(axis=0) > 0]
     features /= np.sqrt(features.sum(axis=0))  # so that squared differences are chi-square terms
-    tie = [hashlib.sha256(f"{seed} {name}".encode()).hexdigest() for name in counts.index]
+    tie = np.array([hashlib.sha256(f"{seed} {name}".encode()).hexdigest() for name in counts.index])
     share = np.array(shares, float)[:, None] / np.sum(shares)
     wanted = share * features.sum(axis=0)
     filled = np.zeros_like(wanted)
@@ -71,8 +71,12 @@ def require_whole_groups(table: pd.DataFrame, where: str) -> None:
 
 
 def fold_hash(table: pd.DataFrame) -> str:
-    """Sixteen hex digits of who is in which fold with which target, whatever the row order."""
-    rows = table.loc[table["fold"] >= 0, ["image_name", "fold", "target"]]
+    """Sixteen hex digits of who is in which fold with which target, whatever the row order.
+
+    Rows that are trained on and never scored (fold -1: data/schemes.py) count too.
+    """
+    used = (table["fold"] >= 0) | (table["split"] == "train")
+    rows = table.loc[used, ["image_name", "fold", "target"]]
     rows = rows.sort_values("image_name")
     lines = "\n".join(f"{n} {f} {t:g}" for n, f, t in rows.itertuples(index=False))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]

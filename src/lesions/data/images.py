@@ -44,11 +44,18 @@ def build_cache(folder: Path, table: pd.DataFrame, size: int) -> pd.DataFrame:
     file, whose pixels are black ("" for the others). A row made before from the same file (name,
     bytes, time of change) is not decoded again, be it in a finished cache or an interrupted one.
     """
+    index = fill_cache(folder, table, size)
+    publish_cache(folder, table, size)
+    return index
+
+
+def fill_cache(folder: Path, table: pd.DataFrame, size: int) -> pd.DataFrame:
+    """`build_cache` without the last step: the cache that carries the name stays as it is."""
     fingerprints, sizes = _fingerprints(table)
     index = _read_index(folder)
     if (folder / "cache.json").exists() and index["fingerprint"].tolist() == fingerprints:
         return index
-    part = folder.with_name(folder.name + ".part")
+    part = _part(folder)
     images = _open_part(part, table, size)
     facts = _copy_known(images, fingerprints, [part, folder])
     todo = [row for row in range(len(table)) if row not in facts]
@@ -71,7 +78,7 @@ def build_cache(folder: Path, table: pd.DataFrame, size: int) -> pd.DataFrame:
 
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(total=len(todo), desc=f"images at {size} px", unit="image") as bar,
+        tqdm(total=len(todo), desc=f"images at {size} px", unit="image", disable=None) as bar,
     ):
         for start in range(0, len(todo), SAVE_EVERY):
             block = todo[start : start + SAVE_EVERY]
@@ -79,13 +86,23 @@ def build_cache(folder: Path, table: pd.DataFrame, size: int) -> pd.DataFrame:
                 facts[row] = fact
                 bar.update()
             save()
-    index = save()
+    return save()
+
+
+def publish_cache(folder: Path, table: pd.DataFrame, size: int) -> None:
+    """Give a filled cache its name and its checksum, in place of the one before."""
+    part = _part(folder)
+    if not part.exists():
+        return
     facts_json = {"version": VERSION, "size": size, "names_hash": names_hash(table)}
     write_json(part / "cache.json", facts_json | {"sha256": sha256(part / "images.npy")})
     if folder.exists():
         shutil.rmtree(folder)
     part.replace(folder)
-    return index
+
+
+def _part(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".part")
 
 
 def verify_cache(folder: Path) -> None:
@@ -98,7 +115,7 @@ def _fingerprints(table: pd.DataFrame) -> tuple[list[str], list[int]]:
     """What identifies each row's file, and its bytes (0 where there is no file)."""
     fingerprints, sizes = [], []
     for name, path in zip(table["image_name"], table["path"], strict=True):
-        stat = os.stat(path) if path and os.path.exists(path) else None
+        stat = Path(path).stat() if path and Path(path).exists() else None
         sizes.append(stat.st_size if stat else 0)
         fingerprints.append(f"{name} {sizes[-1]} {stat.st_mtime_ns if stat else 0}")
     return fingerprints, sizes
@@ -111,7 +128,7 @@ def _read_index(folder: Path) -> pd.DataFrame:
     return index.assign(problem=index["problem"].fillna(""))
 
 
-def _open_part(part: Path, table: pd.DataFrame, size: int) -> np.ndarray:
+def _open_part(part: Path, table: pd.DataFrame, size: int) -> np.memmap:
     """The array to fill: an interrupted build's of the same table, or a new one."""
     wanted = (len(table), size, size, 3)
     path = part / "images.npy"
@@ -150,13 +167,14 @@ def _copy_known(
         if index.empty or (state.exists() and read_json(state)["version"] != VERSION):
             continue
         old = images if folder == part else np.load(folder / "images.npy", mmap_mode="r")
-        for row in index.itertuples():
-            new = row_of.get(row.fingerprint)
+        columns = ("row", "fingerprint", "width", "height", "problem")
+        for row, fingerprint, *fact in zip(*(index[c].tolist() for c in columns), strict=True):
+            new = row_of.get(fingerprint)
             if new is None or new in facts or old.shape[1:] != images.shape[1:]:
                 continue
             if old is not images:
-                images[new] = old[row.row]
-            elif new != row.row:
+                images[new] = old[row]
+            elif new != row:
                 continue
-            facts[new] = (int(row.width), int(row.height), row.problem)
+            facts[new] = (int(fact[0]), int(fact[1]), fact[2])
     return facts

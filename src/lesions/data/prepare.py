@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lesions.config import DatasetConfig, SourceConfig, load_dataset_config
-from lesions.data.images import build_cache
+from lesions.config import DatasetConfig, load_dataset_config
+from lesions.data.columns import Report
+from lesions.data.decode import UnreadableImage, decode
+from lesions.data.images import fill_cache, publish_cache
 from lesions.data.table import (
     finish_table,
     one_row_a_name,
@@ -18,6 +20,9 @@ from lesions.data.table import (
 from lesions.errors import InputError
 from lesions.files import write_csv
 from lesions.paths import shown
+
+SHOWN = 60  # problems printed at most
+CHECKED_AT_ONCE = 5000  # photographs looked at although a table is wrong
 
 
 def prepare(
@@ -36,22 +41,60 @@ def prepare(
     """
     config = load_dataset_config(dataset, changes)
     config = _with_places(config, folders or {}, images or {})
-    table = read_sources(config)
-    if not sizes:
-        return save_table(dataset, finish_table(one_row_a_name(table), config), config)
-    if available_only:
+    report = Report()
+    table = read_sources(config, report, unpack=bool(sizes))
+    for note in report.notes:
+        print(f"note: {note}")
+    if sizes and available_only:
         there = table["path"] != ""
         print(f"{(~there).sum():,} rows have no photograph here; {there.sum():,} are taken")
         table = table[there]
-    require_images(table)
-    if table.empty:
-        raise InputError(f"{dataset}: no photograph found: say where with --images SOURCE=FOLDER")
-    table = one_row_a_name(table)
+    elif sizes:
+        require_images(table, report)
+    if sizes and table.empty and not report.problems:
+        report.add(f"{dataset}: no photograph found: say where with --images SOURCE=FOLDER")
+    table = one_row_a_name(table, report)
+    if report.problems:
+        _check_photographs(table, report, sizes)
+    _refuse(report, dataset)
+    table["problem"] = ""
+    if sizes:
+        table = _fill_caches(table, dataset, sizes, report, quarantine)
+    problem = table["problem"]
+    table = finish_table(table, config)
     for size in sizes:
-        index = build_cache(prepared(dataset) / str(size), table, size)
-    table = table.assign(width=index["width"], height=index["height"], bytes=index["bytes"])
-    table = _set_aside(table, index["problem"], dataset, quarantine)
-    return save_table(dataset, finish_table(table, config), config)
+        publish_cache(prepared(dataset) / str(size), table, size)
+    _list_quarantine(table.assign(problem=problem), dataset)
+    return save_table(dataset, table, config)
+
+
+def _fill_caches(
+    table: pd.DataFrame, dataset: str, sizes: Sequence[int], report: Report, quarantine: bool
+) -> pd.DataFrame:
+    """The table with what the photographs tell; unreadable training rows are `quarantined`.
+
+    InputError that lists them without `quarantine`; a test row always stays.
+    """
+    for size in sizes:
+        index = fill_cache(prepared(dataset) / str(size), table, size)
+    bad = (index["problem"] != "").to_numpy()
+    # A source may know the size of originals that are here in a smaller copy.
+    known = {name: table[name].fillna(index[name]).astype(int) for name in ("width", "height")}
+    known = {name: values.mask(bad, 0) for name, values in known.items()}
+    table = table.assign(bytes=index["bytes"], **known)
+    if not bad.any():
+        return table
+    for path, problem in zip(table["path"][bad], index["problem"][bad], strict=True):
+        report.problem(Path(path), problem)
+    train = bad & (table["split"] == "train").to_numpy()
+    if train.any() and not quarantine:
+        report.add("replace the files, or add --quarantine to train without them")
+        _refuse(report, dataset)
+    print("\n".join(report.problems))
+    print(f"{train.sum():,} are left out of training; test rows get a neutral prediction")
+    return table.assign(
+        split=table["split"].mask(train, "quarantined"), problem=index["problem"].to_numpy()
+    )
 
 
 def _with_places(
@@ -63,34 +106,46 @@ def _with_places(
             f"no source {', '.join(sorted(unknown))} in this data set:"
             f" it has {', '.join(config.sources)}"
         )
-    sources = {
-        name: SourceConfig(
-            folder=folders.get(name, [source.folder])[-1],
-            images=[str(Path(place).resolve()) for place in images.get(name, [])] or source.images,
-        )
-        for name, source in config.sources.items()
-    }
+    sources = {}
+    for name, source in config.sources.items():
+        changed: dict[str, object] = {"folder": folders.get(name, [source.folder])[-1]}
+        if name in images:
+            changed["images"] = [str(Path(place).resolve()) for place in images[name]]
+        sources[name] = source.model_copy(update=changed)
     return config.model_copy(update={"sources": sources})
 
 
-def _set_aside(
-    table: pd.DataFrame, problem: pd.Series, dataset: str, quarantine: bool
-) -> pd.DataFrame:
-    """The table with unreadable training rows marked `quarantined`; test rows always stay."""
-    bad = problem != ""
+def _check_photographs(table: pd.DataFrame, report: Report, sizes: Sequence[int]) -> None:
+    """Add the unreadable photographs to a report that has other problems already.
+
+    Only where that takes seconds: with many, the tables are to be put right first.
+    """
+    table = table[table["path"] != ""]
+    if not sizes or len(table) > CHECKED_AT_ONCE:
+        return
+    for path in table["path"]:
+        try:
+            decode(Path(path), 32)
+        except UnreadableImage as error:
+            report.problem(Path(path), str(error))
+
+
+def _refuse(report: Report, dataset: str) -> None:
+    """InputError with all problems; a list too long to print goes into problems.csv whole."""
+    listing = prepared(dataset) / "problems.csv"
+    if len(report.problems) > SHOWN:
+        write_csv(listing, pd.DataFrame({"problem": report.problems}))
+        rest = f"all {len(report.problems):,} are listed in {shown(listing)}"
+        report.problems[SHOWN - 1 :] = [rest]
+    report.check()
+    listing.unlink(missing_ok=True)
+
+
+def _list_quarantine(table: pd.DataFrame, dataset: str) -> None:
+    """Write which photographs cannot be read, or remove the list of before."""
     listing = prepared(dataset) / "quarantine.csv"
-    if not bad.any():
+    if not (table["problem"] != "").any():
         listing.unlink(missing_ok=True)
-        return table
-    found = table.loc[bad, ["image_name", "source", "split", "path"]].assign(problem=problem[bad])
-    write_csv(listing, found)
-    train = bad & (table["split"] == "train")
-    first = found.iloc[0]
-    said = (
-        f"{len(found):,} photographs cannot be read, all listed in {shown(listing)};"
-        f" the first: {first['path']}: {first['problem']}"
-    )
-    if train.any() and not quarantine:
-        raise InputError(f"{said}\nreplace the files, or add --quarantine to train without them")
-    print(f"{said}; {train.sum():,} are left out of training, test rows get a neutral prediction")
-    return table.assign(split=table["split"].mask(train, "quarantined"))
+        return
+    columns = ["image_name", "source", "split", "path", "problem"]
+    write_csv(listing, table.loc[table["problem"] != "", columns])

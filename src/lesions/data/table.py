@@ -7,9 +7,14 @@ import numpy as np
 import pandas as pd
 
 from lesions.config import DatasetConfig
-from lesions.data.folds import add_folds, fold_hash, require_whole_groups, split_groups
+from lesions.data.columns import Report, no_rows
+from lesions.data.deotte import add_deotte
+from lesions.data.folds import add_folds, fold_hash, require_whole_groups, split_groups, straddling
 from lesions.data.groups import add_groups
-from lesions.data.sources import IMAGE_FOLDERS, READERS, read_duplicates
+from lesions.data.photographs import image_paths
+from lesions.data.schemes import published_split
+from lesions.data.sources import read_duplicates, read_source
+from lesions.data.tasks import labels
 from lesions.errors import InputError, listed
 from lesions.files import read_csv, read_json, write_csv, write_json
 from lesions.paths import PREPARED, ROOT, shown
@@ -21,52 +26,70 @@ COLUMNS = [
 ]  # fmt: skip
 TEXT = ("image_name", "source", "split", "patient_id", "lesion_id", "diagnosis", "sex", "site",
         "group", "path")  # fmt: skip
-SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG", ".png", ".PNG")
 
 
-def read_sources(config: DatasetConfig) -> pd.DataFrame:
+def read_sources(
+    config: DatasetConfig, report: Report | None = None, unpack: bool = False
+) -> pd.DataFrame:
     """The rows of all sources with `group` and, where an image was found, its `path` ("" else).
 
     Images are linked into groups before anything is left out, so that a row without a photograph
-    still ties together the ones it links.
+    still ties together the ones it links. What is wrong in any file goes into the report; without
+    one, InputError says all of it. Photographs in archives are found if they may be unpacked.
     """
-    tables, pairs = [], []
+    found = report or Report()
+    tables: list[pd.DataFrame] = [no_rows("")]
+    listed_pairs = [pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str)]
     for name, source in config.sources.items():
-        if name not in READERS:
-            raise InputError(f"unknown source '{name}': there is {', '.join(READERS)}")
         folder = (ROOT / source.folder).resolve()
         if not folder.is_dir():
-            raise InputError(f"{shown(folder)}: no such folder: input/README.md says what goes in")
-        table = READERS[name](folder)
-        tables.append(table.assign(path=_image_paths(table, name, folder, source.images)))
-        pairs.append(read_duplicates(folder))
-    table = pd.concat(tables, ignore_index=True)
-    table = table.assign(width=np.nan, height=np.nan, bytes=np.nan, fold=-1)
-    # Counted within a split: counting over both would let the test rows speak in training.
+            found.problem(folder, "no such folder: input/README.md says what goes in")
+            continue
+        table = read_source(name, source, folder, found)
+        given = [ROOT / path for path in source.images]
+        path = image_paths(table, source.reader or name, folder, given, found, unpack)
+        tables.append(table.assign(path=path))
+        listed_pairs.append(read_duplicates(folder, found))
+    table = pd.concat(tables, ignore_index=True).fillna({"path": ""})
+    pairs = pd.concat(listed_pairs, ignore_index=True)
+    if config.deotte:
+        table = add_deotte(table, ROOT / config.deotte, found)
+    table["target"] = labels(table["diagnosis"], config.task).astype(float).fillna(table["target"])
+    _require_labels(table, found)
+    _require_agreement(table, pairs, found)
+    if report is None:
+        found.check()
+    table = table.assign(bytes=np.nan, fold=-1, images_per_patient=images_per_patient(table))
+    return add_groups(table, pairs)
+
+
+def images_per_patient(table: pd.DataFrame) -> pd.Series:
+    """Images of each row's patient within its split, NaN without a patient id.
+
+    Counting over both splits would let the test rows speak in training.
+    """
     patients = table["patient_id"].where(table["patient_id"] != "")
-    counts = patients.groupby([patients, table["split"]]).transform("size")
-    table = table.assign(images_per_patient=counts)
-    return add_groups(table, pd.concat(pairs, ignore_index=True))[COLUMNS]
+    return patients.groupby([patients, table["split"]]).transform("size").astype(float)
 
 
-def one_row_a_name(table: pd.DataFrame) -> pd.DataFrame:
+def one_row_a_name(table: pd.DataFrame, report: Report | None = None) -> pd.DataFrame:
     """The table with each image name once.
 
-    A photograph that two sources publish under one name stays where it is listed first; InputError
-    if the two disagree about the target.
+    A photograph that two sources publish under one name stays where it is listed first; a problem
+    of the report, or InputError, if the two disagree about the target.
     """
-    twice = table[table["image_name"].duplicated(keep=False)]
-    labels = twice.groupby("image_name")["target"].nunique(dropna=False)
-    if (labels > 1).any():
-        raise InputError(
-            f"sources disagree about the target of {listed(labels.index[labels > 1])}:"
+    once = table.drop_duplicates(["image_name", "source"])
+    targets = once.groupby("image_name")["target"].nunique(dropna=False)
+    if (targets > 1).any():
+        (report or Report(strict=True)).add(
+            f"sources disagree about the target of {listed(targets.index[targets > 1])}:"
             " leave one of them out"
         )
     return table.drop_duplicates("image_name").reset_index(drop=True)
 
 
-def require_images(table: pd.DataFrame) -> None:
-    """InputError that lists, per source, how many photographs are missing and the first names."""
+def require_images(table: pd.DataFrame, report: Report | None = None) -> None:
+    """A problem of the report, or InputError, that says which photographs are missing."""
     missing = table[table["path"] == ""]
     if missing.empty:
         return
@@ -75,23 +98,32 @@ def require_images(table: pd.DataFrame) -> None:
         f" {listed(rows['image_name'], 3)}"
         for source, rows in missing.groupby("source")
     ]
-    raise InputError(
-        "photographs are missing:\n" + "\n".join(lines) + "\n  download them (input/README.md),"
-        " name their folder with --images SOURCE=FOLDER, or go on with --available-only"
+    (report or Report(strict=True)).add(
+        "photographs are missing:\n  " + "\n  ".join(lines) + "\n    download them"
+        " (input/README.md), name their folder with --images SOURCE=FOLDER, or go on with"
+        " --available-only"
     )
 
 
 def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
-    """The table with its held-out test rows, if the data set asks for some, and its folds."""
-    if config.holdout:
-        train = table["split"] == "train"
-        shares = [config.holdout, 1 - config.holdout]
-        part = split_groups(table[train], shares, config.seed)
-        table = table.copy()
-        table.loc[train, "split"] = np.where(part == 0, "test", "train")
-    table = add_folds(table, config.folds, config.seed)
-    require_whole_groups(table, "the new table")
-    return table
+    """The table with its held-out test rows, if the data set asks for some, and its folds.
+
+    Groups stay whole, or InputError; a published split is kept as its authors drew it.
+    """
+    if config.scheme != "grouped":
+        if config.holdout:
+            raise InputError(f"holdout: scheme {config.scheme} has its own test rows, or none")
+        table = published_split(table, config)
+    else:
+        if config.holdout:
+            train = table["split"] == "train"
+            shares = [config.holdout, 1 - config.holdout]
+            part = split_groups(table[train], shares, config.seed)
+            table = table.copy()
+            table.loc[train, "split"] = np.where(part == 0, "test", "train")
+        table = add_folds(table, config.folds, config.seed)
+        require_whole_groups(table, "the new table")
+    return table[[name for name in COLUMNS if name in table]]
 
 
 def prepared(dataset: str) -> Path:
@@ -116,6 +148,7 @@ def save_table(dataset: str, table: pd.DataFrame, config: DatasetConfig) -> dict
             source: {"rows": len(rows), "positives": int(rows["target"].sum())}
             for source, rows in train.groupby("source")
         },
+        "straddling": len(straddling(table)),  # groups in two folds: 0 but for published splits
         "config": config.model_dump(),
     }
     write_json(folder / "table.json", facts)
@@ -147,18 +180,19 @@ def names_hash(table: pd.DataFrame) -> str:
     return hashlib.sha256("\n".join(table["image_name"]).encode()).hexdigest()[:16]
 
 
-def _image_paths(table: pd.DataFrame, name: str, folder: Path, extra: list[str]) -> pd.Series:
-    """The file of each row, searched in the given folders or the source's own; "" if none."""
-    paths = pd.Series("", index=table.index)
-    for split, names in IMAGE_FOLDERS[name].items():
-        own = [folder / below for below in names]
-        found: dict[str, str] = {}
-        for place in [ROOT / path for path in extra] if extra else own:
-            if extra and not place.is_dir():
-                raise InputError(f"{shown(place)}: no such image folder")
-            for file in sorted(place.iterdir()) if place.is_dir() else []:
-                if file.suffix in SUFFIXES:
-                    found.setdefault(file.stem, str(file.resolve()))
-        rows = table["split"] == split
-        paths[rows] = table.loc[rows, "image_name"].map(found).fillna("")
-    return paths
+def _require_labels(table: pd.DataFrame, report: Report) -> None:
+    bare = table.loc[(table["split"] == "train") & table["target"].isna(), "image_name"]
+    if len(bare) and not report.problems:  # a wrong target has been reported where it stands
+        report.add(f"training rows without a diagnosis or target: {listed(bare)}")
+
+
+def _require_agreement(table: pd.DataFrame, pairs: pd.DataFrame, report: Report) -> None:
+    """Two pictures of one photograph must not be a melanoma and none."""
+    target = table.drop_duplicates("image_name").set_index("image_name")["target"]
+    first, second = (pairs[name].map(target) for name in ("image_name_1", "image_name_2"))
+    against = pairs[(first != second) & first.notna() & second.notna()]
+    for row in against.itertuples():
+        report.add(
+            f"{row.image_name_1} and {row.image_name_2} are listed as duplicates but have"
+            " different targets: correct one"
+        )

@@ -1,0 +1,326 @@
+"""Bad input: everything wrong is named in one report, exit code 2, and nothing is touched."""
+
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import prepare
+import pytest
+from conftest import REAL
+from PIL import Image
+
+from lesions.cli import run
+from lesions.data.decode import UnreadableImage, decode
+from lesions.data.sample import write_sample
+
+BAD = REAL / "bad_inputs"
+TRUTH = "isic2019/ISIC_2019_Training_GroundTruth.csv"
+META = "isic2019/ISIC_2019_Training_Metadata.csv"
+TRAIN = "isic2020/train.csv"
+PHOTOS = "isic2019/ISIC_2019_Training_Input"
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original")
+    write_sample(folder / "sample", 60)
+    return folder / "sample"
+
+
+@pytest.fixture
+def sample(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("lesions.data.table.PREPARED", tmp_path / "prepared")
+    return Path(shutil.copytree(original, tmp_path / "sample"))
+
+
+@pytest.fixture
+def call(sample: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs scripts/prepare.py on the sample; its exit code and what it printed."""
+
+    def prepare_sample(*options: str) -> tuple[int, str]:
+        arguments = ["--dataset", "demo", "--size", "32", *options]
+        for source in ("isic2019", "isic2020"):
+            arguments += ["--input", f"{source}={sample / source}"]
+        with pytest.raises(SystemExit) as stop:
+            run(lambda: prepare.main(arguments))
+        said = capsys.readouterr()
+        return int(stop.value.code or 0), said.out + said.err
+
+    return prepare_sample
+
+
+def edit(path: Path, change: Callable[[pd.DataFrame], pd.DataFrame | None]) -> None:
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    changed = change(table)
+    (table if changed is None else changed).to_csv(path, index=False)
+
+
+def cell(row: int, column: str, value: str) -> Callable[[pd.DataFrame], None]:
+    def change(table: pd.DataFrame) -> None:
+        table.loc[row, column] = value
+
+    return change
+
+
+def again(row: int, **different: str) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def change(table: pd.DataFrame) -> pd.DataFrame:
+        return pd.concat([table, table.iloc[[row]].assign(**different)])
+
+    return change
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(p): p.read_bytes() for p in files if ".part" not in str(p.relative_to(folder))}
+
+
+TABLES = {
+    "missing column": (META, lambda t: t.drop(columns="sex"), "no column 'sex'"),
+    "misnamed column": (META, lambda t: t.rename(columns={"age_approx": "age_aprox"}),
+                        "no column 'age_approx' (is it 'age_aprox'?)"),
+    "twice the same row": (TRUTH, again(3), "row 5, 26: the same row for image"),
+    "rows that differ": (TRAIN, again(0, target="1", diagnosis="melanoma"), "rows that differ"),
+    "empty id": (TRAIN, cell(2, "image_name", " "), "row 4: image_name is ''"),
+    "target not 0 or 1": (TRAIN, cell(4, "target", "2"), "row 6: target is '2': expected 0 or 1"),
+    "empty target": (TRAIN, cell(4, "target", ""), "row 6: target is ''"),
+    "two diagnoses": (TRUTH, lambda t: t.assign(MEL="1.0"), "exactly one must be 1"),
+    "age as text": (META, cell(1, "age_approx", "45-50"), "row 3: age_approx is '45-50'"),
+    "negative age": (META, cell(1, "age_approx", "-5"), "row 3: age_approx is '-5'"),
+    "unknown diagnosis": (TRAIN, cell(1, "diagnosis", "mole"), "row 3: diagnosis is 'mole'"),
+    "target against diagnosis": (TRAIN, cell(0, "diagnosis", "melanoma"), "contradict each other"),
+    "missing metadata row": (META, lambda t: t.iloc[1:], "no row for ISIC_"),
+    "no rows": (TRAIN, lambda t: t.iloc[:0], "has no rows"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_wrong_table_is_named_with_file_and_row(name, sample, call):
+    path, change, message = TABLES[name]
+    if name == "target against diagnosis":
+        edit(sample / path, cell(0, "target", "0"))
+    edit(sample / path, change)
+    code, said = call("--tables-only")
+    assert code == 2
+    assert f"{path}: " in said
+    assert message in said
+    assert not (sample.parent / "prepared").exists()
+
+
+def test_semicolons_and_other_encodings_are_named_and_a_byte_order_mark_is_read_over(sample, call):
+    path = sample / META
+    text = path.read_text()
+    path.write_text(text, encoding="utf-8-sig")
+    assert call("--tables-only")[0] == 0
+    path.write_text(text.replace(",", ";"))
+    assert "Metadata.csv: separated by semicolons or tabs" in call("--tables-only")[1]
+    path.write_text(text.replace("female", "weiblich \xfc"), encoding="latin-1")
+    assert "Metadata.csv: not UTF-8 text" in call("--tables-only")[1]
+    path.write_text("")
+    assert "Metadata.csv: not a comma-separated table" in call("--tables-only")[1]
+    path.unlink()
+    assert "Metadata.csv: no such file: input/README.md" in call("--tables-only")[1]
+
+
+def test_unseen_sites_and_sexes_are_unknown_and_counted(sample, call, tmp_path):
+    edit(sample / META, lambda table: table.assign(anatom_site_general="hollow of the knee"))
+    edit(sample / TRAIN, cell(0, "sex", "x"))
+    code, said = call("--tables-only")
+    assert code == 0
+    assert "anatom_site_general 'hollow of the knee' (24 rows) not known: taken as unknown" in said
+    assert "sex 'x' (1 rows) not known" in said
+    table = pd.read_csv(tmp_path / "prepared/demo/table.csv")
+    assert table.loc[table["source"] == "isic2019", "site"].isna().all()
+
+
+def test_duplicates_that_disagree_are_named(sample, call):
+    pairs = pd.read_csv(sample / "isic2020/ISIC_2020_Training_Duplicates.csv")
+    first, second = pairs.iloc[0]
+    train = pd.read_csv(sample / TRAIN).set_index("image_name")
+    flipped = 1 - train.loc[first, "target"]
+    edit(sample / TRAIN, lambda t: t.assign(
+        target=t["target"].mask(t["image_name"] == first, str(flipped)),
+        diagnosis=t["diagnosis"].mask(t["image_name"] == first, "melanoma" if flipped else "nevus"),
+    ))  # fmt: skip
+    code, said = call("--tables-only")
+    assert code == 2
+    assert f"{first} and {second} are listed as duplicates but have different targets" in said
+
+
+def test_everything_wrong_is_in_one_report_and_nothing_made_before_is_touched(
+    sample, call, tmp_path
+):
+    assert call()[0] == 0
+    before = bytes_of(tmp_path / "prepared")
+    photos = sorted((sample / PHOTOS).glob("*.jpg"))
+    photos[0].write_bytes(b"")
+    photos[1].write_bytes(photos[1].read_bytes()[:-2000])
+    photos[2].unlink()
+    edit(sample / TRAIN, cell(4, "target", "yes"))
+    edit(sample / TRUTH, again(3))
+    edit(sample / META, cell(1, "age_approx", "45-50"))
+    code, said = call()
+    assert code == 2
+    for part in (
+        "6 problems", "'yes'", "the same row", "'45-50'", "empty file", "truncated",
+        f"isic2019: 1 of 25: {photos[2].stem}",
+    ):  # fmt: skip
+        assert part in said
+    assert bytes_of(tmp_path / "prepared") == before
+
+
+def break_photos(folder: Path) -> dict[str, str]:
+    """Breaks photographs of the folder; the name of each and what must be said of it."""
+    ways: list[tuple[str, Callable[[bytes], bytes]]] = [
+        ("empty file", lambda content: b""),
+        ("truncated", lambda content: content[: len(content) // 2]),
+        ("not an image", lambda content: b"<!doctype html><title>404</title>"),
+        ("", lambda content: content[:150] + bytes(64) + content[214:]),  # in the tables
+        ("900,000,000 pixels", lambda content: bomb(30_000, 30_000)),
+    ]
+    broken = {}
+    for path, (said, way) in zip(sorted(folder.glob("*.jpg")), ways, strict=False):
+        path.write_bytes(way(path.read_bytes()))
+        broken[path.name] = said
+    return broken
+
+
+def bomb(width: int, height: int) -> bytes:
+    """A PNG of this size whose pixels are all 0: a hundred kilobytes that unfold to gigabytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(1_000_000))  # cut short: nobody should get that far
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+def test_broken_photographs_are_all_named_and_the_cache_made_before_stays(sample, call, tmp_path):
+    assert call()[0] == 0
+    before = bytes_of(tmp_path / "prepared")
+    broken = break_photos(sample / PHOTOS)
+    code, said = call()
+    assert code == 2
+    for name, message in broken.items():
+        lines = [line for line in said.splitlines() if name in line]
+        assert len(lines) == 1
+        assert message in lines[0]
+    assert "--quarantine" in said
+    assert bytes_of(tmp_path / "prepared") == before
+
+
+def test_quarantine_leaves_broken_photographs_out_of_training_and_keeps_test_rows(
+    sample, call, tmp_path
+):
+    broken = break_photos(sample / PHOTOS)
+    test = sorted((sample / "isic2020/jpeg/test").glob("*.jpg"))[0]
+    test.write_bytes(b"")
+    assert call("--quarantine")[0] == 0
+    folder = tmp_path / "prepared" / "demo"
+    table = pd.read_csv(folder / "table.csv").set_index("image_name")
+    names = [Path(name).stem for name in broken]
+    assert (table.loc[names, "split"] == "quarantined").all()
+    assert (table.loc[names, "fold"] == -1).all()
+    assert table.loc[test.stem, "split"] == "test"
+    assert table.loc[test.stem, "width"] == 0
+    assert set(pd.read_csv(folder / "quarantine.csv")["image_name"]) == {*names, test.stem}
+
+
+def save(path: Path, mode: str, **how) -> np.ndarray:
+    """Writes a smooth picture in a mode of Pillow; returns its RGB pixels."""
+    ramp = np.linspace(40, 200, 96, dtype=np.float32)
+    rgb = np.stack([*np.meshgrid(ramp, ramp[::-1]), np.full((96, 96), 90)], axis=-1)
+    picture = Image.fromarray(rgb.astype(np.uint8))
+    picture.convert(mode).save(path, **how)
+    return np.asarray(picture.convert("L").convert("RGB") if mode == "L" else picture)
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "how"),
+    [
+        ("grey.jpg", "L", {"quality": 95}),
+        ("cmyk.jpg", "CMYK", {"quality": 95}),
+        ("alpha.png", "RGBA", {}),
+        ("webp.jpeg", "RGB", {"format": "WEBP", "quality": 95}),
+        ("upper.JPEG", "RGB", {"quality": 95}),
+    ],
+)
+def test_odd_but_whole_photographs_are_read_as_rgb(name, mode, how, tmp_path):
+    expected = save(tmp_path / name, mode, **how)
+    pixels, size = decode(tmp_path / name, 96)
+    assert size == (96, 96)
+    assert np.abs(pixels.astype(int) - expected).mean() < 6
+
+
+def test_sixteen_bit_and_rotated_photographs_are_read_as_they_look(tmp_path):
+    ramp = np.tile(np.linspace(0, 65_535, 96).astype(np.uint16), (96, 1))
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    pixels, _ = decode(tmp_path / "deep.png", 96)
+    assert np.abs(pixels[..., 0].astype(int) - (ramp >> 8)).max() <= 1
+    exif = Image.Exif()
+    exif[0x0112] = 6  # lies on its side
+    upright = save(tmp_path / "plain.png", "RGB")
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "turned.png", exif=exif)
+    pixels, _ = decode(tmp_path / "turned.png", 96)
+    assert np.abs(pixels.astype(int) - upright).max() == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures memory as Linux does")
+def test_a_bomb_is_refused_from_its_header_in_little_memory(tmp_path):
+    (tmp_path / "bomb.png").write_bytes(bomb(30_000, 30_000))
+    code = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(prepare.__file__).parents[1] / "src")!r})
+from lesions.data.decode import UnreadableImage, decode
+try:
+    decode({str(tmp_path / "bomb.png")!r}, 256)
+except UnreadableImage as error:
+    print(error)
+status = Path("/proc/self/status").read_text()
+print(status.split("VmHWM:")[1].split()[0])
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    message, kilobytes = said.stdout.strip().splitlines()
+    assert "900,000,000 pixels" in message
+    assert int(kilobytes) < 300_000
+
+
+def test_no_damage_to_a_file_escapes_as_another_error(sample):
+    rng = np.random.default_rng(0)
+    whole = sorted((sample / PHOTOS).glob("*.jpg"))[0].read_bytes()
+    path = sample / "damaged.jpg"
+    refused = 0
+    for _ in range(150):
+        content = np.frombuffer(whole, np.uint8).copy()
+        content[rng.integers(0, 700, 3)] ^= rng.integers(1, 256, 3).astype(np.uint8)
+        path.write_bytes(content.tobytes())
+        try:
+            assert decode(path, 32)[0].shape == (32, 32, 3)
+        except UnreadableImage:
+            refused += 1
+    assert refused > 20
+
+
+@pytest.mark.real
+def test_files_of_other_projects_test_suites_are_read_or_named():
+    files = [path for path in sorted(BAD.iterdir()) if path.suffix in (".jpg", ".png")]
+    files += sorted((REAL / "isic_fullres" / "bad_or_odd").iterdir())
+    problems = {}
+    for path in files:
+        try:
+            assert decode(path, 64)[0].std() >= 0
+        except UnreadableImage as error:
+            problems[path.name] = str(error)
+    assert len(files) == 14
+    assert list(problems) == ["truncated_jpeg.jpg"]
+    assert "truncated" in problems["truncated_jpeg.jpg"]

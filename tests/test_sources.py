@@ -1,0 +1,315 @@
+"""Sources: the official files become rows of one shape, and their published counts come out."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REAL
+
+from lesions.config import DatasetConfig, SourceConfig
+from lesions.data import archives
+from lesions.data.archives import extract, unpacked
+from lesions.data.columns import COMMON, Report
+from lesions.data.sources import READERS, read_source
+from lesions.data.table import finish_table, one_row_a_name, read_sources
+from lesions.data.tasks import DIAGNOSES, MALIGNANT, TASKS, WORDS, labels
+from lesions.errors import InputError
+
+HAM = {"nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115}
+
+
+def real(name: str) -> pd.DataFrame:
+    return read_source(name, SourceConfig(folder=""), REAL / name, Report(strict=True))
+
+
+def real_set(**sources: str) -> DatasetConfig:
+    return DatasetConfig(
+        sources={name: SourceConfig(folder=str(REAL / folder)) for name, folder in sources.items()}
+    )
+
+
+@pytest.mark.real
+def test_isic2020_has_the_published_counts():
+    table = real("isic2020")
+    train = table[table["split"] == "train"]
+    assert len(train) == 33_126
+    assert train["target"].sum() == 584
+    assert train["patient_id"].nunique() == 2_056
+    assert (train["lesion_id"] != "").all()
+    assert (table["split"] == "test").sum() == 10_982
+    assert table.loc[table["split"] == "test", "target"].isna().all()
+    assert train["diagnosis"].value_counts().to_dict() == {
+        "benign": 27_126, "nv": 5_193, "mel": 584, "bkl": 223,
+    }  # fmt: skip
+
+
+@pytest.mark.real
+def test_isic2019_has_the_published_counts():
+    table = real("isic2019")
+    assert len(table) == 25_331
+    assert table["target"].sum() == 4_522
+    assert (table["lesion_id"] == "").sum() == 2_084
+    assert (table["patient_id"] == "").all()
+    assert table["image_name"].str.endswith("_downsampled").sum() == 2_074
+    assert table["diagnosis"].value_counts().to_dict() == {
+        "nv": 12_875, "mel": 4_522, "bcc": 3_323, "bkl": 2_624, "akiec": 867, "scc": 628,
+        "vasc": 253, "df": 239,
+    }  # fmt: skip
+
+
+@pytest.mark.real
+def test_the_merge_of_2019_and_2020_has_the_published_counts():
+    table = read_sources(real_set(isic2019="isic2019", isic2020="isic2020"))
+    train = one_row_a_name(table).query("split == 'train'")
+    assert len(train) == 58_457
+    assert train["target"].sum() == 5_106
+
+
+@pytest.mark.real
+def test_ham10000_has_the_published_counts_and_sits_in_isic2019_and_2018():
+    table = real("ham10000")
+    assert len(table) == 10_015
+    assert table["lesion_id"].nunique() == 7_470
+    assert table["diagnosis"].value_counts().to_dict() == HAM
+    assert table["age_approx"].isna().sum() == 57
+    later = real("isic2019").set_index("image_name").loc[table["image_name"]]
+    assert (labels(later["diagnosis"], "diagnosis7").to_numpy() == table["diagnosis"]).all()
+    assert (later["lesion_id"].to_numpy() == table["lesion_id"]).all()
+    # 2019 has no general place for trunk and genital
+    placed = (later["site"] != "").to_numpy()
+    assert (later["site"].to_numpy() == table["site"])[placed].all()
+    earlier = real("isic2018")
+    first = earlier[earlier["official"] == "train"].set_index("image_name")
+    assert (first.loc[table["image_name"], "diagnosis"].to_numpy() == table["diagnosis"]).all()
+    assert len(first) == 10_015
+    assert (earlier["official"] == "val").sum() == 193
+
+
+@pytest.mark.real
+def test_dermamnist_has_the_published_split_and_shares_lesions_across_it():
+    table = real("dermamnist")
+    assert table["official"].value_counts().to_dict() == {
+        "train": 7_007, "test": 2_005, "val": 1_003,
+    }  # fmt: skip
+    assert table["diagnosis"].value_counts().to_dict() == HAM
+    train, test = (table[table["official"] == part] for part in ("train", "test"))
+    assert test["lesion_id"].isin(train["lesion_id"]).sum() == 693
+    config = real_set(dermamnist="dermamnist").model_copy(update={"scheme": "official"})
+    finished = finish_table(read_sources(config), config)
+    assert (finished["fold"] == 0).sum() == 1_003
+    assert (finished["split"] == "test").sum() == 2_005
+
+
+@pytest.mark.real
+def test_deottes_sets_have_the_published_counts_and_sizes():
+    table = real("deotte")
+    counts = table.groupby(["source", "split"]).size()
+    assert counts["isic2020", "train"] == 33_126
+    assert counts["isic2019", "train"] == 25_272
+    assert counts["isic2020", "test"] == 10_982
+    train = table[table["split"] == "train"]
+    assert (train["tfrecord"] == -1).sum() == 434
+    assert table["width"].notna().all()
+    assert (table.loc[table["source"] == "isic2019", "patient_id"] == "").all()
+
+
+@pytest.mark.real
+def test_isic2017_has_the_published_counts():
+    table = real("isic2017")
+    assert len(table) == 2_000
+    assert table["diagnosis"].value_counts().to_dict() == {"nv": 1_372, "mel": 374, "bkl": 254}
+
+
+def test_tasks_are_over_one_vocabulary():
+    assert set(WORDS.values()) <= {*DIAGNOSES, ""}
+    for task in TASKS.values():
+        assert set(task) <= set(DIAGNOSES)
+    assert TASKS["melanoma"] == {name: int(name == "mel") for name in DIAGNOSES}
+    malignant = {name for name, label in TASKS["malignant"].items() if label}
+    assert malignant == set(MALIGNANT) == {"mel", "bcc", "akiec", "scc"}
+    assert len(set(TASKS["diagnosis7"].values())) == 7
+    assert len(set(TASKS["diagnosis8"].values())) == 8
+
+
+def test_the_target_follows_the_task(tmp_path):
+    (tmp_path / "labels.csv").write_text("id,dx\na,mel\nb,bcc\nc,nv\n")
+    source = SourceConfig(folder=str(tmp_path), reader="generic", table="labels.csv",
+                          columns={"image_name": "id", "diagnosis": "dx"})  # fmt: skip
+    targets = {
+        task: read_sources(DatasetConfig(sources={"mine": source}, task=task))["target"].tolist()
+        for task in ("melanoma", "malignant")
+    }
+    assert targets == {"melanoma": [1, 0, 0], "malignant": [1, 1, 0]}
+
+
+def picture(path: Path, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (24, 24, 3), np.uint8)
+    assert cv2.imwrite(str(path), pixels)
+    return path
+
+
+def test_anyones_table_is_read_through_a_column_map(tmp_path):
+    (tmp_path / "labels.csv").write_text(
+        "Datei,Befund,Alter,Geschlecht,Ort,Patient,Teil\n"
+        "a.JPG,Melanom,45,f,back,p1,train\n"
+        "b.JPG,nevus,,m,scalp,p1,test\n"
+        "c.JPG,,70,,,,\n"
+    )
+    for name in "abc":
+        picture(tmp_path / "fotos" / f"{name}.JPG")
+    source = SourceConfig(
+        folder=str(tmp_path), reader="generic", table="labels.csv",
+        columns={"image_name": "Datei", "diagnosis": "Befund", "age_approx": "Alter",
+                 "sex": "Geschlecht", "site": "Ort", "patient_id": "Patient", "official": "Teil"},
+        diagnoses={"melanom": "mel"},
+    )  # fmt: skip
+    table = read_sources(DatasetConfig(sources={"praxis": source}))
+    assert table["image_name"].tolist() == ["a", "b", "c"]
+    assert table["diagnosis"].tolist() == ["mel", "nv", ""]
+    assert table["target"].tolist()[:2] == [1, 0]
+    assert table["split"].tolist() == ["train", "train", "test"]
+    assert table["official"].tolist() == ["train", "test", ""]
+    assert table["site"].tolist() == ["torso", "head/neck", ""]
+    assert table["group"].tolist() == ["a", "a", "c"]
+    assert [Path(path).name for path in table["path"]] == ["a.JPG", "b.JPG", "c.JPG"]
+    wrong = source.model_copy(update={"diagnoses": {}})
+    with pytest.raises(InputError, match="row 2: diagnosis is 'Melanom': not a diagnosis"):
+        read_sources(DatasetConfig(sources={"praxis": wrong}))
+    wrong = source.model_copy(update={"columns": {"image": "Datei"}})
+    with pytest.raises(InputError, match="columns: image unknown: known are image_name"):
+        read_sources(DatasetConfig(sources={"praxis": wrong}))
+
+
+def test_folders_by_class_are_a_data_set(tmp_path):
+    picture(tmp_path / "MEL" / "one.jpg")
+    picture(tmp_path / "Seborrheic keratosis" / "two.png")
+    source = SourceConfig(folder=str(tmp_path), reader="generic")
+    table = read_sources(DatasetConfig(sources={"mine": source}))
+    assert dict(zip(table["image_name"], table["diagnosis"], strict=True)) == {
+        "one": "mel", "two": "bkl",
+    }  # fmt: skip
+    assert (table["path"] != "").all()
+
+
+@pytest.fixture
+def ham(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """HAM10000 of three images, without its images."""
+    monkeypatch.setattr(archives, "PREPARED", tmp_path / "prepared")
+    (tmp_path / "ham").mkdir()
+    (tmp_path / "ham" / "HAM10000_metadata.csv").write_text(
+        "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+        "L1,a,nv,histo,80.0,male,scalp\nL1,b,nv,histo,80.0,male,scalp\nL2,c,mel,histo,,unknown,\n"
+    )
+    return tmp_path / "ham"
+
+
+def paths_of(ham: Path, images: list[str]) -> list[str]:
+    source = SourceConfig(folder=str(ham), images=images)
+    table = read_sources(DatasetConfig(sources={"ham10000": source}), unpack=True)
+    return table["path"].tolist()
+
+
+def test_images_lie_flat_in_two_parts_by_class_or_in_the_downloaded_zip(ham, tmp_path):
+    picture(ham / "HAM10000_images_part_1" / "a.jpg")
+    picture(ham / "HAM10000_images_part_2" / "b.JPEG")
+    assert [bool(path) for path in paths_of(ham, [])] == [True, True, False]
+    picture(tmp_path / "classes" / "MEL" / "c.jpg")
+    assert [bool(path) for path in paths_of(ham, [str(tmp_path / "classes")])] == [
+        False, False, True,
+    ]  # fmt: skip
+    with zipfile.ZipFile(tmp_path / "ham.zip", "w") as file:
+        file.write(picture(tmp_path / "z" / "c.jpg"), "HAM10000_images_part_2/c.jpg")
+        file.writestr("HAM10000_images_part_2/readme.txt", "not an image")
+    for _ in range(2):
+        paths = paths_of(ham, [str(tmp_path / "ham.zip")])
+        assert [bool(path) for path in paths] == [False, False, True]
+        assert Path(paths[2]).read_bytes() == (tmp_path / "z" / "c.jpg").read_bytes()
+    assert not list((tmp_path / "prepared").rglob("*.txt"))
+    with pytest.raises(InputError, match="no such image folder or archive"):
+        paths_of(ham, [str(tmp_path / "nowhere")])
+
+
+def test_dermamnist_arrays_become_the_same_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "PREPARED", tmp_path / "prepared")
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split, count in {"train": 5, "val": 2, "test": 3}.items():
+        arrays[f"{split}_images"] = rng.integers(0, 255, (count, 28, 28, 3), np.uint8)
+        arrays[f"{split}_labels"] = rng.integers(0, 7, (count, 1), np.uint8)
+    (tmp_path / "in").mkdir()
+    np.savez(tmp_path / "in" / "dermamnist.npz", **arrays)
+    config = DatasetConfig(sources={"dermamnist": SourceConfig(folder=str(tmp_path / "in"))})
+    table = read_sources(config, unpack=True)
+    assert len(table) == 10
+    last = cv2.imread(table["path"].iloc[-1])[..., ::-1]
+    assert (last == arrays["test_images"][2]).all()
+
+
+def entry(name: str, mode: int = 0o100644) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.external_attr = mode << 16
+    return info
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "said"),
+    [
+        ("../out.jpg", 0o100644, "would leave the folder"),
+        ("a/../../out.jpg", 0o100644, "would leave the folder"),
+        ("/etc/out.jpg", 0o100644, "would leave the folder"),
+        ("C:/out.jpg", 0o100644, "would leave the folder"),
+        ("link.jpg", 0o120777, "is a link"),
+        ("pipe.jpg", 0o010644, "is a link or a special file"),
+        ("good.jpg", 0o100644, "is there twice"),
+    ],
+)
+def test_an_archive_writes_nothing_outside_its_folder(name, mode, said, tmp_path):
+    path = tmp_path / "bad.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(entry("good.jpg"), b"x")
+        file.writestr(entry(name, mode), b"/etc/passwd")
+    with pytest.raises(InputError, match=said):
+        extract(path, tmp_path / "to", lambda name: True)
+    assert not (tmp_path / "to").exists()
+    assert not (tmp_path / "out.jpg").exists()
+
+
+def test_an_archive_that_unpacks_too_large_or_is_damaged_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "PREPARED", tmp_path / "prepared")
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("large.jpg", bytes(3_000_000))
+    with pytest.raises(InputError, match="3,000,000 bytes unpacked, more than 1,000,000"):
+        unpacked(path, (".jpg",), largest=1_000_000)
+    content = bytearray(path.read_bytes())
+    content[60:64] = b"\xff\xff\xff\xff"
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r"images\.zip: .*download it again"):
+        unpacked(path, (".jpg",))
+    path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(InputError, match="damaged or not a zip"):
+        unpacked(path, (".jpg",))
+    left = [path for path in (tmp_path / "prepared").rglob("*") if path.is_file()]
+    assert not left
+
+
+def test_every_reader_names_its_missing_files(tmp_path):
+    for name in READERS:
+        report = Report()
+        rows = read_source(name, SourceConfig(folder=""), tmp_path, report)
+        assert report.problems, name
+        assert list(rows.columns) == COMMON
+        assert rows.empty
+    report = Report()
+    read_source("nothing", SourceConfig(folder=""), tmp_path, report)
+    assert "no reader 'nothing'" in report.problems[0]
+
+
+def test_the_facts_of_a_config_can_be_written_as_json():
+    config = DatasetConfig(sources={"isic2019": SourceConfig(folder="x")})
+    assert json.loads(json.dumps(config.model_dump()))["scheme"] == "grouped"

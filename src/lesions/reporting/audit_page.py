@@ -36,7 +36,7 @@ def audit_text(audit: dict[str, Any]) -> str:
     points = ", ".join(f"{name} {value:.1f}" for name, value in largest["points"].items())
     lines += [
         f"largest distance from the mean fold: images {largest['rows']:.2%},"
-        f" share of {POSITIVES[audit['task']]} {largest['positive_share']:.2%}",
+        f" share of {_word(audit)} {largest['positive_share']:.2%}",
         f"largest distance of a share from the whole's, in points: {points}",
         "",
         *columns(*_shortcuts(audit)),
@@ -57,7 +57,7 @@ def headline(audit: dict[str, Any]) -> str:
     folds = audit["balance"]["folds"]
     rows, positives = (sum(fold[key] for fold in folds) for key in ("rows", "positives"))
     return (
-        f"{audit['dataset']}: {rows:,} images in {len(folds)} folds, {positives:,} {POSITIVES[audit['task']]};"
+        f"{audit['dataset']}: {rows:,} images in {len(folds)} folds, {positives:,} {_word(audit)};"
         f" table {audit['table_hash']}, folds {audit['fold_hash']}"
     )
 
@@ -79,10 +79,8 @@ def audit_page(audit: dict[str, Any]) -> str:
     figures = [
         KeyFigure("The gate", "passed" if passed else "FAILED", "links inside folds"),
         KeyFigure("Links that straddle", _straddling(schemes["table"]), "of every kind"),
-        KeyFigure("Fold sizes", f"± {largest['rows']:.2%}", "largest distance from the mean"),
-        KeyFigure(
-            f"Share of {POSITIVES[audit['task']]}", f"± {largest['positive_share']:.2%}", "relative"
-        ),
+        KeyFigure("Fold sizes", _spread(largest["rows"]), "largest distance from the mean"),
+        KeyFigure(f"Share of {_word(audit)}", f"± {largest['positive_share']:.2%}", "relative"),
     ]
     if best:
         figures.append(KeyFigure("AUC without pixels", f"{best['auc']:.3f}", best["features"]))
@@ -185,7 +183,7 @@ def _straddling(scheme: dict[str, Any]) -> str:
 
 
 def _siblings(audit: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    header = ["scored beside their own lesion", "images", POSITIVES[audit["task"]], "lesions"]
+    header = ["scored beside their own lesion", "images", _word(audit), "lesions"]
     rows = []
     for name, scheme in audit["gate"]["schemes"].items():
         for row in scheme["siblings"]:
@@ -207,7 +205,7 @@ def _folds(audit: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         ]
         for fold in audit["balance"]["folds"]
     ]
-    return ["fold", "images", "groups", POSITIVES[audit["task"]], "share"], rows
+    return ["fold", "images", "groups", _word(audit), "share"], rows
 
 
 def _shortcuts(audit: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -221,6 +219,10 @@ def _shortcuts(audit: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["AUC without pixels", *sources], rows
 
 
+def _word(audit: dict[str, Any]) -> str:
+    return POSITIVES[audit["task"]]
+
+
 def _of_source(audit: dict[str, Any], source: str) -> list[dict[str, Any]]:
     return [score for score in audit["shortcuts"] if score["source"] == source]
 
@@ -232,6 +234,10 @@ def _auc(score: dict[str, Any]) -> str:
     if score["low"] is None:
         return f"{score['auc']:.3f}"
     return f"{score['auc']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+
+
+def _spread(distance: float) -> str:
+    return f"± {distance:.2%}"
 
 
 def _share(part: int, whole: int) -> str:

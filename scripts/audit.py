@@ -1,0 +1,62 @@
+"""The gate before training: do the folds keep apart what they must, and what scores without pixels.
+
+    python scripts/audit.py --dataset isic
+    python scripts/audit.py --dataset isic --legacy input/deotte   # beside the winner's folds
+    python scripts/audit.py --dataset isic --json audit.json --html audit.html
+
+Prints the links (patients, lesions, photographs, duplicates) that lie in two folds, how alike the
+folds are, and the AUC of models without pixels; writes input/prepared/<dataset>/audit.json and
+audit.html. Exit code 1 if the folds must not be trained on.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions.cli import build_parser, run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("--dataset", required=True, help="a name from configs/datasets")
+    parser.add_argument("--legacy", type=Path, metavar="FOLDER",
+                        help="CSVs of Deotte's JPEG sets: his folds and the sizes")  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the page here as well")
+    args = parser.parse_args(arguments)
+
+    from importlib.metadata import version
+
+    import pandas as pd
+
+    from lesions import files
+    from lesions.data.columns import Report
+    from lesions.data.deotte import add_deotte
+    from lesions.data.sources import read_duplicates
+    from lesions.data.table import load_table, prepared
+    from lesions.evaluation.audit import audit
+    from lesions.paths import ROOT
+    from lesions.reporting.audit_page import audit_page, audit_text
+
+    table, facts = load_table(args.dataset)
+    report, legacy = Report(), None
+    if args.legacy:
+        table = add_deotte(table.assign(tfrecord=float("nan")), args.legacy, report)
+        legacy = table["tfrecord"].where(table["tfrecord"] >= 0) % 5
+    folders = [ROOT / source["folder"] for source in facts["config"]["sources"].values()]
+    pairs = pd.concat([read_duplicates(folder, report) for folder in folders], ignore_index=True)
+    report.check()
+
+    found = {name: facts[name] for name in ("dataset", "table_hash", "fold_hash")}
+    found |= {"task": facts["config"].get("task", "melanoma"), **audit(table, pairs, legacy)}
+    found["versions"] = {name: version(name) for name in ("numpy", "pandas", "scikit-learn")}
+    for path in filter(None, [prepared(args.dataset) / "audit.json", args.json]):
+        files.write_json(path, found)
+    for path in filter(None, [prepared(args.dataset) / "audit.html", args.html]):
+        files.write_text(path, audit_page(found))
+    print(audit_text(found))
+    return 0 if found["gate"]["passed"] else 1
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,5 +1,6 @@
 """Where the photographs of a source lie: folders, folders by class, or the archive as it came."""
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -67,7 +68,11 @@ def _matching(folder: Path, name: str) -> list[Path]:
 
 
 def _images_below(place: Path) -> dict[str, str]:
-    if not place.is_dir():
-        return {}
-    files = (path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return {path.stem: str(path.resolve()) for path in sorted(files, reverse=True)}
+    found: dict[str, str] = {}
+    for folder, inner, files in os.walk(place.resolve()):
+        inner.sort()
+        for name in sorted(files):
+            stem, dot, suffix = name.rpartition(".")
+            if f"{dot}{suffix}".lower() in SUFFIXES:
+                found.setdefault(stem, f"{folder}/{name}")
+    return found

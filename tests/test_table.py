@@ -1,0 +1,206 @@
+"""The table: one row an image, groups, folds of every scheme, and the hashes that tie it down."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REAL
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lesions.config import DatasetConfig, SourceConfig, load_dataset_config
+from lesions.data import table as tables
+from lesions.data.columns import Report, common_rows
+from lesions.data.folds import fold_hash, straddling
+from lesions.data.table import (
+    COLUMNS,
+    finish_table,
+    images_per_patient,
+    load_table,
+    one_row_a_name,
+    read_sources,
+    save_table,
+    table_hash,
+)
+from lesions.errors import InputError
+from lesions.files import write_csv
+from lesions.paths import CONFIGS
+
+
+def drawn(rows: int, seed: int = 0) -> pd.DataFrame:
+    """A table of `rows` images of about a third as many groups."""
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, max(1, rows // 3), rows)
+    table = pd.DataFrame({
+        "image_name": [f"i{row:05d}" for row in range(rows)],
+        "target": (rng.random(rows) < 0.3).astype(float),
+        "patient_id": [f"p{number}" for number in group],
+    })  # fmt: skip
+    table = common_rows(table, "isic2020").assign(path="", bytes=np.nan, fold=-1)
+    table["group"] = table.groupby("patient_id")["image_name"].transform("min")
+    return table.assign(images_per_patient=images_per_patient(table))
+
+
+CONFIG = DatasetConfig(sources={"isic2020": SourceConfig(folder="x")}, folds=3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(rows=st.integers(30, 200), seed=st.integers(0, 99), holdout=st.sampled_from([0.0, 0.2]))
+def test_folds_are_whole_groups_and_do_not_depend_on_row_order(rows, seed, holdout):
+    config = CONFIG.model_copy(update={"holdout": holdout})
+    table = drawn(rows, seed)
+    finished = finish_table(table, config)
+    assert list(finished.columns) == COLUMNS
+    assert not straddling(finished)
+    train = finished["split"] == "train"
+    assert set(finished.loc[train, "fold"]) == {0, 1, 2}
+    assert (finished.loc[~train, "fold"] == -1).all()
+    order = np.random.default_rng(seed).permutation(rows)
+    shuffled = finish_table(table.iloc[order], config)
+    assert fold_hash(shuffled) == fold_hash(finished)
+
+
+def test_images_of_a_patient_are_counted_within_a_split():
+    table = pd.DataFrame({
+        "patient_id": ["p", "p", "p", "q", ""],
+        "split": ["train", "train", "test", "train", "train"],
+    })  # fmt: skip
+    assert images_per_patient(table).fillna(-1).tolist() == [2, 2, 1, 1, -1]
+
+
+def test_a_photograph_of_two_sources_is_one_row_if_they_agree():
+    first = drawn(30)
+    second = first.assign(source="isic2019", sex="female")
+    merged = one_row_a_name(pd.concat([first, second], ignore_index=True))
+    assert len(merged) == 30
+    assert (merged["source"] == "isic2020").all()
+    second.loc[4, "target"] = 1 - second.loc[4, "target"]
+    both = pd.concat([first, second], ignore_index=True)
+    with pytest.raises(InputError, match="sources disagree about the target of i00004"):
+        one_row_a_name(both)
+    report = Report()
+    one_row_a_name(both, report)
+    assert len(report.problems) == 1
+    # An unlabelled test row must not vanish behind a labelled one.
+    second = first.assign(source="isic2019", split="test", target=np.nan)
+    with pytest.raises(InputError, match="disagree"):
+        one_row_a_name(pd.concat([first, second], ignore_index=True))
+
+
+def test_a_saved_table_comes_back_and_an_edited_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "PREPARED", tmp_path)
+    finished = finish_table(drawn(60), CONFIG)
+    facts = save_table("mine", finished, CONFIG)
+    loaded, again = load_table("mine")
+    assert again["table_hash"] == facts["table_hash"] == table_hash(loaded)
+    assert again["fold_hash"] == fold_hash(loaded)
+    assert again["straddling"] == 0
+    pd.testing.assert_frame_equal(
+        loaded[["image_name", "fold", "target", "group"]],
+        finished[["image_name", "fold", "target", "group"]],
+        check_dtype=False,
+    )
+    loaded.loc[0, "fold"] = (loaded.loc[0, "fold"] + 1) % 3
+    write_csv(tmp_path / "mine" / "table.csv", loaded)
+    with pytest.raises(InputError, match="does not match its hash: run"):
+        load_table("mine")
+    with pytest.raises(InputError, match="no table: run python scripts/prepare.py"):
+        load_table("other")
+
+
+def test_every_data_set_config_is_valid_and_says_its_command():
+    files = sorted((CONFIGS / "datasets").glob("*.yaml"))
+    assert len(files) >= 8
+    for path in files:
+        load_dataset_config(path.stem)
+        assert f"scripts/prepare.py --dataset {path.stem}" in path.read_text()
+
+
+def published(name: str) -> pd.DataFrame:
+    """The finished table of a data set config, its sources read from the real files."""
+    config = load_dataset_config(name)
+    sources = {
+        source: value.model_copy(update={"folder": str(REAL / value.folder.split("/")[1])})
+        for source, value in config.sources.items()
+    }
+    deotte = str(REAL / "deotte") if config.deotte else None
+    config = config.model_copy(update={"sources": sources, "deotte": deotte})
+    return finish_table(one_row_a_name(read_sources(config)), config)
+
+
+def counts(table: pd.DataFrame) -> dict[str, int]:
+    train = table["split"] == "train"
+    return {
+        "train": int((train & (table["fold"] == -1)).sum()),
+        "val": int((table["fold"] == 0).sum()),
+        "test": int((table["split"] == "test").sum()),
+        "out": int((table["split"] == "quarantined").sum()),
+    }
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("dermamnist", {"train": 7_007, "val": 1_003, "test": 2_005, "out": 0}),
+        ("ham10000_system001", {"train": 8_012, "val": 2_003, "test": 0, "out": 0}),
+        ("ham10000_system002", {"train": 6_181, "val": 926, "test": 618, "out": 2_290}),
+        ("ham10000_system004", {"train": 7_009, "val": 1_503, "test": 1_503, "out": 0}),
+    ],
+)
+def test_published_splits_have_their_published_sizes(name, expected):
+    table = published(name)
+    assert counts(table) == expected
+    leaky = len(straddling(table))
+    assert leaky == 0 if name == "ham10000_system002" else leaky > 500
+
+
+@pytest.mark.real
+def test_published_splits_have_their_published_classes():
+    second = published("ham10000_system002")
+    test = second.loc[second["split"] == "test", "diagnosis"].value_counts()
+    assert test.to_dict() == {
+        "nv": 495, "bkl": 49, "mel": 26, "bcc": 20, "akiec": 17, "vasc": 7, "df": 4,
+    }  # fmt: skip
+    val = second.loc[second["fold"] == 0, "diagnosis"].value_counts()
+    assert val.to_dict() == {
+        "nv": 741, "bkl": 74, "mel": 39, "bcc": 29, "akiec": 25, "vasc": 11, "df": 7,
+    }  # fmt: skip
+    first = published("ham10000_system001")
+    assert first.loc[first["fold"] == 0, "target"].value_counts().to_dict() == {0: 1_612, 1: 391}
+
+
+@pytest.mark.real
+def test_the_split_of_system003_is_by_image():
+    table = published("isic2020_system003")
+    assert table.loc[table["fold"] == 0, "target"].sum() == 117
+    assert (table["fold"] == 0).sum() == 6_626
+    assert len(straddling(table)) > 1_900  # of 2,056 patients
+
+
+@pytest.mark.real
+def test_legacy_folds_tear_lesions_of_2019_apart_and_patients_of_2020_not():
+    table = published("isic_legacy")
+    train = table[table["split"] == "train"]
+    assert len(train) == 32_692 + 25_272
+    assert train.loc[train["source"] == "isic2020", "target"].sum() == 581
+    parts = train.groupby("patient_id")["fold"].nunique()
+    assert (parts[parts.index != ""] == 1).all()
+    lesions = train[(train["lesion_id"] != "") & (train["source"] == "isic2019")]
+    several = lesions.groupby("lesion_id").filter(lambda rows: len(rows) > 1)
+    torn = several.groupby("lesion_id")["fold"].nunique() > 1
+    assert len(torn) == 5_054
+    assert torn.sum() == 4_529
+
+
+def test_a_scheme_that_cannot_be_is_refused():
+    table = drawn(40)
+    for scheme, said in [
+        ("legacy", "no `tfrecord`"),
+        ("official", "no source of this data set has validation rows"),
+        ("system001", "this scheme is of the 10,015 rows of ham10000"),
+        ("system003", "33,126 training rows"),
+    ]:
+        with pytest.raises(InputError, match=said):
+            finish_table(table, CONFIG.model_copy(update={"scheme": scheme}))
+    with pytest.raises(InputError, match="holdout: scheme official has its own test rows"):
+        finish_table(table, CONFIG.model_copy(update={"scheme": "official", "holdout": 0.1}))

@@ -8,6 +8,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 export NO_ALBUMENTATIONS_UPDATE := 1
+# Threads that wait for a core taken by another program sleep instead of burning the one they have.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo test check lock clean
 

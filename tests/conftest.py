@@ -12,7 +12,7 @@ os.environ["LESIONS_ROOT"] = str(ROOT)
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-import pytest
+import pytest  # noqa: E402
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 TINY = [

@@ -115,7 +115,7 @@ def plot_correlation(table: pd.DataFrame) -> Figure:
             colour = MELANOMA if r > 0 else BENIGN
             box = [j + 0.03, j + 0.97]
             axes.fill_between(box, i + 0.03, i + 0.97, color=colour, alpha=0.06 + 0.75 * abs(r))
-            text = f"{r:.2f}".replace("0.", ".").replace("-", "−")
+            text = f"{r:.2f}".replace("-", "−")
             axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8.4)
     axes.set_xticks(np.arange(size - 1) + 0.5, names[:-1], rotation=40, ha="right")
     axes.set_yticks(np.arange(1, size) + 0.5, names[1:])
@@ -126,7 +126,7 @@ def plot_correlation(table: pd.DataFrame) -> Figure:
 
 
 def numbers(table: pd.DataFrame) -> pd.DataFrame:
-    """Everything about an image as numbers, columns that are empty or constant left out."""
+    """What is known of an image as numbers, columns that are empty or constant left out."""
     columns = {
         "melanoma": table["target"],
         "score": table["prob"],
@@ -137,7 +137,6 @@ def numbers(table: pd.DataFrame) -> pd.DataFrame:
         "images of patient": table.get("images_per_patient"),
     }
     columns |= {name: (table["source"] == name) * 1.0 for name in sorted(set(table["source"]))[1:]}
-    columns |= {site: (table["site"] == site) * 1.0 for site in sorted(set(table["site"].dropna()))}
     kept = {name: values for name, values in columns.items() if values is not None}
     return pd.DataFrame({name: v for name, v in kept.items() if v.nunique() > 1}, dtype=float)
 

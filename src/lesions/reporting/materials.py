@@ -62,12 +62,6 @@ def data_section(results: Results, album: Album) -> Section:
             "Orange counts as melanoma.",
         )
     ]
-    for title, values in data.by_size(data.factors(oof)):
-        if set(values.cat.categories) == {data.ABSENT}:
-            cards.append(page.missing(title, "Not recorded in table.csv."))
-            continue
-        figure = data.plot_factor(values, oof["target"], oof["group"])
-        cards.append(album.card(slug("data", title), title, figure, ""))
     cards.append(
         album.card(
             "correlation",
@@ -77,6 +71,12 @@ def data_section(results: Results, album: Album) -> Section:
             "camera, not the lesion.",
         )
     )
+    for title, values in data.by_size(data.factors(oof)):
+        if set(values.cat.categories) == {data.ABSENT}:
+            cards.append(page.missing(title, "Not recorded in table.csv."))
+            continue
+        figure = data.plot_factor(values, oof["target"], oof["group"])
+        cards.append(album.card(slug("data", title), title, figure, ""))
     cards += [_gallery_card(results, album, one) for one in gallery.choose_samples(oof)]
     return Section(
         "data",

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 from lesions import files
 from lesions.errors import InputError
+from lesions.reporting.blending_page import blending_page
+from lesions.reporting.markdown import interval, joined, table
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 Scores = Mapping[str, Any]
@@ -84,16 +86,16 @@ def readme_block(results: Mapping[str, Any]) -> str:
         shown = blend.get("nested") or blend["oof"]
         rows.append([f"blend ({blend['chosen']})", _score(shown), _score(blend.get("test"))])
     rows += [
-        [f"no pixels: {shortcut['features']}", _interval(shortcut), ""]
+        [f"no pixels: {shortcut['features']}", interval(shortcut), ""]
         for shortcut in _overall(results["no_pixel"])
     ]
     data = results["data"]
     return "\n\n".join(
         [
             f"Melanoma against the rest on {data['rows']:,} real photographs of "
-            f"{_joined(list(data['sources']))} ({data['positives']:,} melanomas), AUC with 95 % "
+            f"{joined(list(data['sources']))} ({data['positives']:,} melanomas), AUC with 95 % "
             "intervals over patients and lesions:",
-            _markdown(["model", "out-of-fold", "held out"], rows),
+            table(["model", "out-of-fold", "held out"], rows),
             "Commands, scores by source and how to read them: [docs/results.md](docs/results.md).",
         ]
     )
@@ -101,6 +103,7 @@ def readme_block(results: Mapping[str, Any]) -> str:
 
 PAGES = (
     Page("docs/results.md", "real", results_page),
+    Page("docs/siim2020.md", "siim2020", blending_page),
     Page("README.md", "real", readme_block, block=True),
 )
 
@@ -141,7 +144,7 @@ def _data_text(results: Mapping[str, Any]) -> str:
         f"Melanoma against everything else on {data['rows']:,} photographs, {data['positives']:,} "
         f"of them melanomas, in {data['groups']:,} groups (images that share a patient or a "
         "lesion, or are copies of each other). A group is never in two folds, nor in folds and "
-        "test.\n\n" + _markdown(["source", "images", "melanomas", "held out"], rows)
+        "test.\n\n" + table(["source", "images", "melanomas", "held out"], rows)
     )
 
 
@@ -158,14 +161,14 @@ def _auc_table(results: Mapping[str, Any], part: str) -> str:
         rows.append([name, *(_score(scores, source) for source in ("overall", *sources))])
     if part == "oof":
         rows += _no_pixel_rows(results["no_pixel"], sources)
-    return _markdown(["model", "overall", *sources], rows) if rows else "Not measured."
+    return table(["model", "overall", *sources], rows) if rows else "Not measured."
 
 
 def _no_pixel_rows(no_pixel: Sequence[Scores], sources: list[str]) -> list[list[str]]:
     by_name: dict[str, dict[str, str]] = {}
     for shortcut in no_pixel:
         part = shortcut.get("source") or "overall"
-        by_name.setdefault(shortcut["features"], {})[part] = _interval(shortcut)
+        by_name.setdefault(shortcut["features"], {})[part] = interval(shortcut)
     return [
         [f"no pixels: {name}", *(cells.get(source, "") for source in ("overall", *sources))]
         for name, cells in by_name.items()
@@ -176,7 +179,7 @@ def _blend_text(results: Mapping[str, Any]) -> str:
     blend = results.get("blend")
     if not blend:
         return "Not measured."
-    weights = _joined([f"`{run}` {blend['weights'][run]:.3f}" for run in blend["members"]])
+    weights = joined([f"`{run}` {blend['weights'][run]:.3f}" for run in blend["members"]])
     rows = [["in-sample: weights chosen on the rows that are scored", _score(blend["oof"])]]
     if blend.get("nested"):
         rows.append(["nested: weights chosen on the other groups", _score(blend["nested"])])
@@ -185,7 +188,7 @@ def _blend_text(results: Mapping[str, Any]) -> str:
     return (
         f"Chosen: {blend['chosen']}, with the weights {weights}. The nested figure is the one to "
         "believe: weights that are scored on the rows they were chosen on flatter themselves.\n\n"
-        + _markdown(["estimate", "AUC"], rows)
+        + table(["estimate", "AUC"], rows)
     )
 
 
@@ -203,12 +206,12 @@ def _run_table(runs: Sequence[Mapping[str, Any]]) -> str:
         for run in runs
     ]
     header = ["run", "question", "backbone", "pixels", "parameters", "all folds", "images/s"]
-    return _markdown(header, rows)
+    return table(header, rows)
 
 
 def _machine_text(results: Mapping[str, Any]) -> str:
     machine = results["machine"]
-    versions = _joined([f"{name} {version}" for name, version in results["versions"].items()])
+    versions = joined([f"{name} {version}" for name, version in results["versions"].items()])
     return (
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gb']:.0f} GB of memory; "
         f"{versions}. Commit `{results['commit']}`."
@@ -220,26 +223,4 @@ def _overall(no_pixel: Sequence[Scores]) -> list[Scores]:
 
 
 def _score(scores: Mapping[str, Scores] | None, part: str = "overall") -> str:
-    return _interval((scores or {}).get(part))
-
-
-def _interval(score: Scores | None) -> str:
-    """ "0.912 (0.899–0.924)"; n/a where one class is absent, empty where nothing was measured."""
-    if not score:
-        return ""
-    if score.get("auc") is None:
-        return "n/a"
-    text = f"{score['auc']:.3f}"
-    if score.get("low") is None:
-        return text
-    return f"{text} ({score['low']:.3f}–{score['high']:.3f})"
-
-
-def _joined(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
-    align = ["---", *["--:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [list(header), align, *escaped])
+    return interval((scores or {}).get(part))

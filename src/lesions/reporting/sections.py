@@ -48,7 +48,7 @@ def scores_section(
         album.card(
             "roc",
             "ROC curve",
-            scores.plot_roc(roc, decided.point, f"{auc.loc[0, 'auc']:.3f}"),
+            scores.plot_roc(roc, decided.point, f"{auc['auc'].iloc[0]:.3f}"),
             "Shaded: 95 % of the curves if other patients had been drawn.",
         ),
         album.card(

@@ -1,7 +1,7 @@
 """Score public out-of-fold predictions and every way to blend them: docs/results/siim2020.json.
 
-The members' AUC with intervals by patient (bootstrap and DeLong), each method in sample and nested,
-the gain over equal weights, and how long the costly steps take beside scikit-learn.
+The members' scores with intervals by patient, each method in sample and nested, the gain over equal
+weights, and how long the costly steps take beside scikit-learn.
 
     python scripts/score_oof.py siim2020_oof/oof --groups isic2020/train.csv
 """
@@ -25,8 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from lesions.blending import speed
     from lesions.blending.members import load_members
-    from lesions.blending.outcome import study_blend
-    from lesions.evaluation.intervals import auc_interval
+    from lesions.blending.outcome import score_members, study_blend
     from lesions.files import write_json
 
     study = study_blend(load_members(args.members), args.groups)
@@ -36,13 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Names without folders: where the data lie on this machine is nobody's business.
     result["hashes"] = {Path(name).name: digest for name, digest in result["hashes"].items()}
     result["groups_from"] = f"{study.origin.split()[0]} of {Path(args.groups).name}"
-    result["member_scores"] = {
-        name: {
-            "bootstrap": auc_interval(study.pool.target, prob, groups).as_json(),
-            "delong": study.scores[name].as_json(),
-        }
-        for name, prob in zip(study.pool.names, study.pool.probs.T, strict=True)
-    }
+    result["member_scores"] = score_members(study)
     result["speed"] = {
         "bootstrap": speed.time_bootstrap(study.pool, groups),
         "hill_climb": speed.time_climb(speed.simulate_pool()),

@@ -93,6 +93,18 @@ def test_delong_is_the_textbook_variance():
     assert delong(target, prob, np.arange(55)).se ** 2 == pytest.approx(expected, rel=1e-12)
 
 
+def test_delong_by_group_sums_what_a_patient_adds_to_both_classes():
+    """With both classes in every group, Obuchowski's variance is that of the groups' sums."""
+    generator = np.random.default_rng(14)
+    groups, target = np.repeat(np.arange(30), 6), np.tile([1, 0, 0], 60)
+    # Skill differs by patient, so what its positives and its negatives add goes together.
+    prob = generator.normal(1, 1, 30)[groups] * (target - 0.3) + 0.5 * generator.normal(size=180)
+    auc, shares = roc_auc(target, prob), placements(target, prob)
+    added = np.bincount(groups, (shares - auc) / np.where(target == 1, 60, 120))
+    assert delong(target, prob, groups).se ** 2 == pytest.approx((added**2).sum() * 30 / 29)
+    assert delong(target, prob, groups).se > 1.2 * delong(target, prob).se
+
+
 def test_paired_delong_is_the_textbook_test():
     generator = np.random.default_rng(4)
     target = np.array([1] * 20 + [0] * 50)

@@ -13,7 +13,13 @@ from lesions.blending.nested import Outcome, compare_methods, gain_curve
 from lesions.blending.rows import load_rows
 from lesions.errors import InputError
 from lesions.evaluation.delong import delong
-from lesions.evaluation.intervals import Interval, as_null
+from lesions.evaluation.intervals import Interval, as_null, bootstrap
+from lesions.evaluation.metrics import (
+    average_precision,
+    partial_auc,
+    roc_auc,
+    stratified_auc,
+)
 from lesions.files import sha256, write_csv, write_json
 from lesions.paths import shown
 
@@ -117,6 +123,27 @@ def study_blend(
         for i, name in enumerate(pool.names)
     }
     return Study(members, rows, origin, pool, scores, outcomes, chosen, reason)
+
+
+def score_members(study: Study) -> dict[str, dict[str, Any]]:
+    """Of each member the metrics of the results page, with intervals by group."""
+    target, groups = study.pool.target, study.rows["group"].to_numpy()
+    metrics = {
+        "auc": roc_auc,
+        "within_group": stratified_auc(groups, nested=True),
+        "partial_auc": partial_auc(),
+        "average_precision": average_precision,
+    }
+    return {
+        name: {
+            "delong": study.scores[name].as_json(),
+            **{
+                key: bootstrap(metric, target, prob, groups).as_json()
+                for key, metric in metrics.items()
+            },
+        }
+        for name, prob in zip(study.pool.names, study.pool.probs.T, strict=True)
+    }
 
 
 def write_blend(

@@ -153,18 +153,19 @@ def siblings(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd.Da
 
 def find_problems(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> list[str]:
     """Why these folds must not be trained on, a sentence each; empty if they may."""
-    broken = straddling(reach(links, part))
-    problems = [
-        f"{len(found):,} links of kind {kind} reach across folds or into the test rows"
-        f" (such as {found['id'].iloc[0]})"
-        for kind, found in broken.groupby("kind", sort=False)
+    broken = straddling(reach(links, part)).groupby("kind")["id"].agg(["size", "first"])
+    torn = [
+        f"{kind} {broken.loc[kind, 'size']:,} (such as {broken.loc[kind, 'first']})"
+        for kind in KINDS
+        if kind in broken.index
     ]
+    problems = [f"in two folds, or in a fold and the test rows: {', '.join(torn)}"] if torn else []
     group = table["group"].to_numpy()[links["row"]]
-    torn = pd.Series(group).groupby([links["kind"].to_numpy(), links["id"].to_numpy()]).nunique()
-    if (torn > 1).any():
-        kind, name = torn.index[torn > 1][0]
+    groups = pd.Series(group).groupby([links["kind"].to_numpy(), links["id"].to_numpy()]).nunique()
+    if (groups > 1).any():
+        kind, name = groups.index[groups > 1][0]
         problems.append(
-            f"{(torn > 1).sum():,} links join images of different groups ({kind} {name})"
+            f"{(groups > 1).sum():,} links join images of different groups ({kind} {name})"
         )
     unlabelled = ~part.isin(["", "test"]) & table["target"].isna()
     if unlabelled.any():

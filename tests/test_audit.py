@@ -1,0 +1,315 @@
+"""The gate shuts where a link is torn, and a model without pixels scores what it can know."""
+
+import functools
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import audit as script
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REAL
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_folds import even_table, real_table
+
+from lesions.data.folds import add_folds
+from lesions.errors import InputError
+from lesions.evaluation.audit import (
+    audit,
+    build_links,
+    check_scheme,
+    find_problems,
+    overlap,
+    parts,
+)
+from lesions.evaluation.balance import balance
+from lesions.evaluation.shortcuts import FEATURES, predict_without_pixels, score_shortcuts
+from lesions.paths import CODE, PREPARED
+from lesions.reporting.audit_page import audit_page, audit_text
+
+NO_PAIRS = pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str)
+FACTS = {"dataset": "d", "task": "melanoma", "table_hash": "t", "fold_hash": "f", "versions": {}}
+COLUMNS = ["sex", "site", "diagnosis", "lesion_id"]
+
+
+def whole_table(groups: int = 60) -> pd.DataFrame:
+    """A table of whole groups in three folds, nothing known but patient and target."""
+    table = even_table(groups).assign(**dict.fromkeys(COLUMNS, ""))
+    table = table.assign(**dict.fromkeys(["age_approx", "width", "height"], np.nan))
+    return add_folds(table, 3, 0)
+
+
+def problems(table: pd.DataFrame, pairs: pd.DataFrame = NO_PAIRS) -> str:
+    return "; ".join(find_problems(table, build_links(table, pairs), parts(table)))
+
+
+def two_apart(table: pd.DataFrame) -> list[int]:
+    """Two rows of different folds and groups."""
+    return [table.index[table["fold"] == fold][0] for fold in (0, 1)]
+
+
+def test_whole_groups_pass_the_gate():
+    assert problems(whole_table()) == ""
+
+
+@pytest.mark.parametrize("kind", ["patient", "lesion", "photograph", "duplicate pair", "group"])
+@pytest.mark.parametrize("where", ["fold", "test"])
+def test_a_link_of_any_kind_that_leaves_its_fold_shuts_the_gate(kind, where):
+    table, pairs = whole_table(), NO_PAIRS
+    here, there = two_apart(table)
+    if where == "test":
+        table.loc[there, ["split", "fold"]] = ["test", -1]
+        table.loc[there, ["patient_id", "group"]] = "alone"
+    if kind == "photograph":
+        table.loc[there, "image_name"] = table.loc[here, "image_name"] + "_downsampled"
+    elif kind == "duplicate pair":
+        pairs = pd.DataFrame(
+            [table.loc[[here, there], "image_name"].tolist()], columns=pairs.columns
+        )
+    else:
+        column = kind if kind == "group" else f"{kind}_id"
+        table.loc[[here, there], column] = "shared"
+    assert f"{kind} 1 (such as " in problems(table, pairs)  # fmt: skip
+
+
+def test_a_row_that_is_set_aside_opens_no_gap_in_the_gate():
+    table = whole_table()
+    here, there = two_apart(table)
+    table.loc[there, ["split", "fold", "lesion_id"]] = ["quarantined", -1, "shared"]
+    table.loc[here, "lesion_id"] = "shared"
+    assert "in two folds" not in problems(table)
+
+
+def test_a_link_between_groups_of_one_fold_is_found_before_it_can_be_torn():
+    table = whole_table()
+    groups = table[table["fold"] == 0].drop_duplicates("group")
+    table.loc[groups.index[:2], "lesion_id"] = "shared"
+    assert "1 links join images of different groups (lesion shared)" in problems(table)
+
+
+def test_a_training_row_without_a_target_shuts_the_gate():
+    table = whole_table()
+    table.loc[3, "target"] = np.nan
+    assert "1 training rows have no target" in problems(table)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(-1, 2)), min_size=1))
+def test_siblings_are_counted_as_a_loop_over_all_pairs_counts_them(rows):
+    table = pd.DataFrame(rows, columns=["lesion_id", "fold"])
+    table = table.assign(
+        image_name=[f"i{row}" for row in range(len(rows))], patient_id="", group="", source="s",
+        split="train", target=[row % 2 for row in range(len(rows))],
+    )  # fmt: skip
+    found = check_scheme(table, build_links(table, NO_PAIRS), parts(table))["siblings"][0]
+    exposed = [
+        i
+        for i, (lesion, fold) in enumerate(rows)
+        if fold >= 0
+        and any(lesion and (lesion, fold) != other and lesion == other[0] for other in rows)
+    ]
+    assert found["images_exposed"] == len(exposed)
+    assert found["positives_exposed"] == sum(i % 2 for i in exposed)
+    assert found["images"] == sum(fold >= 0 for _, fold in rows)
+
+
+def test_what_train_and_test_share_is_counted_on_both_sides():
+    table = whole_table()
+    rows = table.index[:6]
+    table.loc[rows, "patient_id"] = "shared"
+    table.loc[rows[:2], ["split", "fold"]] = ["test", -1]
+    found = overlap(build_links(table, NO_PAIRS), parts(table)).set_index("kind")
+    assert found.loc["patient"].tolist() == [1, 4, 2]
+    assert found.loc["lesion", "shared"] == 0
+
+
+def test_the_balance_names_the_fold_that_differs():
+    table = whole_table().assign(sex="male")
+    table.loc[table["fold"] == 1, "sex"] = "female"
+    found = balance(table, parts(table))
+    assert [fold["rows"] for fold in found["folds"]] == table.groupby("fold").size().tolist()
+    share = {(row["feature"], row["value"]): row for row in found["shares"]}
+    assert share["sex", "female"]["1"] == 1 and share["sex", "female"]["0"] == 0
+    assert share["age", "not known"]["all"] == 1
+    assert found["largest"]["points"]["sex"] > 60 > 1 > found["largest"]["points"]["source"]
+
+
+def test_a_model_without_pixels_finds_a_shortcut_and_only_where_there_is_one():
+    table = whole_table(900)
+    random = np.random.default_rng(0)
+    late = table["target"] + random.normal(size=len(table)) > 0.5
+    table = table.assign(width=np.where(late, 6000.0, 1024.0), height=1000.0)
+    table = table.assign(age_approx=random.integers(20, 80, len(table)).astype(float))
+    auc = score_shortcuts(table).set_index("features")["auc"]
+    assert auc["width, height"] > 0.65
+    assert 0.4 < auc["age, sex, site"] < 0.6
+
+
+def test_no_row_is_predicted_by_a_model_that_saw_its_target():
+    # A column that names the row: in-sample it tells everything, out of fold nothing.
+    table = whole_table(600).sample(frac=1, random_state=0)
+    table["age_approx"] = table["target"] * 50 + table["fold"] * 100
+    inverted = table.assign(target=table["target"].where(table["fold"] != 0, 1 - table["target"]))
+    plain = predict_without_pixels(table, ["age_approx"])
+    held = (table["fold"] == 0).to_numpy()
+    np.testing.assert_array_equal(
+        plain[held], predict_without_pixels(inverted, ["age_approx"])[held]
+    )
+
+
+def test_what_is_not_known_is_not_scored_and_says_why():
+    scores = score_shortcuts(whole_table()).set_index("features")
+    assert scores.loc["width, height", "reason"] == "not known for any row"
+    assert pd.isna(scores.loc["images per patient", "reason"])
+    assert "source alone" not in scores.index  # one source only
+    everything = audit(whole_table(), NO_PAIRS) | FACTS
+    assert {"features": "width, height", "source": "all"}.items() <= everything["not_scored"][
+        1
+    ].items()
+    assert all(np.isfinite(score["auc"]) for score in everything["shortcuts"])
+    assert "n/a (not known for any row)" in audit_text(everything)
+
+
+def test_each_source_is_scored_by_a_model_of_its_own():
+    table = whole_table(300)
+    second = (table["group"].str[-1].astype(int) % 2 == 0) | (table["target"] == 1)
+    table["source"] = np.where(second, "isic2020", "isic2019")
+    scores = score_shortcuts(table)
+    assert scores["source"].unique().tolist() == ["all", "isic2019", "isic2020"]
+    alone = scores[scores["features"] == "source alone"]
+    assert alone["source"].tolist() == ["all"] and alone["auc"].iloc[0] > 0.6
+    assert (scores.loc[scores["source"] == "isic2019", "reason"] != "").all()
+    assert scores.groupby("source")["rows"].first()["all"] == len(table)
+
+
+def test_a_table_without_folds_is_refused():
+    with pytest.raises(InputError, match="no row of the table is in a fold"):
+        audit(whole_table().assign(fold=-1), NO_PAIRS)
+
+
+@pytest.fixture(scope="module")
+def audited(demo, tmp_path_factory):
+    """What the script said and wrote about the demo: exit code, lines, JSON, page."""
+    out = tmp_path_factory.mktemp("audit")
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[str] = []
+        patch.setattr("builtins.print", lambda *text: lines.extend(" ".join(text).splitlines()))
+        code = script.main(
+            ["--dataset", "demo", "--json", str(out / "a.json"), "--html", str(out / "a.html")]
+        )
+    return code, lines, json.loads((out / "a.json").read_text()), (out / "a.html").read_text()
+
+
+def test_the_demo_passes_and_its_numbers_are_written(audited, demo):
+    code, lines, numbers, page = audited
+    assert code == 0 and lines[-1] == "audit passed"
+    assert max(map(len, lines)) <= 120
+    assert json.loads((demo / "audit.json").read_text()) == numbers
+    assert (demo / "audit.html").read_text() == page
+    assert {score["source"] for score in numbers["shortcuts"]} == {"all", "isic2019", "isic2020"}
+    known = {"features", "source", "auc", "low", "high", "rows", "positives"}
+    assert all(set(score) == known for score in numbers["shortcuts"])
+    pairs = {row["kind"]: row["links"] for row in numbers["gate"]["schemes"]["table"]["links"]}
+    assert pairs["duplicate pair"] > 0 and pairs["lesion"] > 0
+
+
+def test_the_page_needs_nothing_beside_it(audited):
+    page = audited[3]
+    assert not re.search(r"(?:src|href)=\"(?!#|data:)", page)
+    assert "<script" not in page and "audit passed" in page
+    assert all(features in page for features in FEATURES)
+
+
+def test_a_torn_patient_fails_the_script(audited, demo, capsys):
+    from lesions.config import load_dataset_config
+    from lesions.data.table import load_table, save_table
+
+    table, _ = load_table("demo")
+    patients = table[(table["patient_id"] != "") & (table["fold"] >= 0)]
+    row = patients.index[patients["images_per_patient"] > 1][0]
+    table.loc[row, "fold"] = (table.loc[row, "fold"] + 1) % 3
+    save_table("torn", table, load_dataset_config("demo"))
+    try:
+        assert script.main(["--dataset", "torn"]) == 1
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith(
+            "audit FAILED: in two folds, or in a fold and the test rows: patient 1"
+        )
+        assert "FAILED" in (PREPARED / "torn" / "audit.html").read_text()
+    finally:
+        shutil.rmtree(PREPARED / "torn")
+
+
+def test_help_answers_before_anything_heavy_is_imported():
+    code = (
+        "import sys, audit\n"
+        "try: audit.main(['--help'])\n"
+        "except SystemExit: print({'pandas', 'sklearn', 'torch'} & set(sys.modules))"
+    )
+    env = {"PYTHONPATH": f"{CODE / 'scripts'}"}
+    told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert told.stdout.rstrip().endswith("set()"), told.stderr
+
+
+@functools.cache
+def real_with_deotte() -> pd.DataFrame:
+    from lesions.data.columns import Report
+    from lesions.data.deotte import add_deotte
+
+    table = real_table().assign(tfrecord=np.nan)
+    return add_deotte(table, REAL / "deotte", Report(strict=True))
+
+
+@pytest.mark.real
+def test_the_winners_folds_score_three_fifths_of_2019_beside_their_own_lesion():
+    table = real_with_deotte()
+    record = table["tfrecord"].fillna(-1)
+    legacy = table.assign(
+        fold=(record % 5).where(record >= 0, -1),
+        split=table["split"].mask((table["split"] == "train") & (record < 0), "quarantined"),
+    )
+    found = check_scheme(legacy, build_links(legacy, NO_PAIRS), parts(legacy))
+    early = {row["source"]: row for row in found["siblings"]}["isic2019"]
+    assert (early["images_exposed"], early["images"]) == (15_344, 25_272)
+    assert (early["positives_exposed"], early["positives"]) == (3_583, 4_509)
+    assert (early["lesions_straddling"], early["lesions"]) == (4_529, 5_054)
+    torn = {row["kind"]: row["straddling"] for row in found["links"]}
+    assert torn["patient"] == 0 and torn["lesion"] == 4_529
+
+
+@pytest.mark.real
+def test_our_folds_of_the_same_table_score_none_beside_its_own_lesion():
+    table = real_table()
+    found = check_scheme(table, build_links(table, NO_PAIRS), parts(table))
+    assert {row["images_exposed"] for row in found["siblings"]} == {0}
+    assert {row["straddling"] for row in found["links"]} == {0}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("features", "anchor"),
+    [("age, sex, site", 0.674), ("images per patient", 0.695), ("width, height", 0.788),
+     ("all of these", 0.846)],
+)  # fmt: skip
+def test_2020_without_pixels_scores_what_was_measured_before(features, anchor):
+    table = real_with_deotte()
+    rows = table[(table["source"] == "isic2020") & (table["fold"] >= 0)]
+    from lesions.evaluation.metrics import roc_auc
+
+    # Folds stratified by images per patient let that column score 0.02 more than random ones.
+    prob = predict_without_pixels(rows, FEATURES[features])
+    assert abs(roc_auc(rows["target"], prob) - anchor) < 0.03
+
+
+def test_the_published_audit_passed_and_holds_no_path():
+    text = (CODE / "docs" / "results" / "audit.json").read_text()
+    published = json.loads(text)
+    assert published["gate"]["passed"] and '"/' not in text
+    scores = {(row["features"], row["source"]): row["auc"] for row in published["shortcuts"]}
+    assert scores["source alone", "all"] == pytest.approx(0.747, abs=0.002)
+    assert published["fold_hash"] == "483e102a76966b0e"
+    assert audit_page(published).startswith("<!doctype html>")

@@ -1,0 +1,175 @@
+"""Folds that can be believed: groups whole, folds alike, the same whatever the row order."""
+
+import functools
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REAL
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lesions.data.folds import add_folds, fold_hash, require_whole_groups, split_groups, straddling
+from lesions.errors import InputError
+
+
+@functools.cache
+def real_table() -> pd.DataFrame:
+    """ISIC 2019 and 2020 from the official CSVs, with groups and five folds."""
+    from lesions.config import DatasetConfig, SourceConfig
+    from lesions.data.table import finish_table, one_row_a_name, read_sources
+
+    sources = {name: SourceConfig(folder=str(REAL / name)) for name in ("isic2019", "isic2020")}
+    config = DatasetConfig(sources=sources)
+    return finish_table(one_row_a_name(read_sources(config)), config)
+
+
+@st.composite
+def tables(draw: st.DrawFn, least: int = 3) -> pd.DataFrame:
+    """Tables of groups of 1 to 12 images, of two sources, with 0 to all of them positive."""
+    groups = draw(
+        st.lists(
+            st.tuples(st.integers(1, 12), st.booleans(), st.booleans(), st.integers(0, 3)),
+            min_size=least,
+            max_size=40,
+        )
+    )
+    rows = []
+    for number, (size, late, positive, unlabelled) in enumerate(groups):
+        for image in range(size):
+            rows.append(
+                {
+                    "image_name": f"ISIC_{number:03}_{image:02}",
+                    "group": f"ISIC_{number:03}_00",
+                    "source": "isic2020" if late else "isic2019",
+                    "target": float(positive and image % 2 == 0),
+                    "images_per_patient": float(size) if late else np.nan,
+                    "split": "test" if unlabelled == 3 and number >= least else "train",
+                    "patient_id": f"p{number}",
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables(), st.integers(2, 3), st.integers(0, 99))
+def test_no_group_is_in_two_folds_and_every_training_row_is_in_one(table, folds, seed):
+    folded = add_folds(table, folds, seed)
+    train = folded["split"] == "train"
+    assert folded[train].groupby("group")["fold"].nunique().max() == 1
+    assert folded.loc[train, "fold"].between(0, folds - 1).all()
+    assert (folded.loc[~train, "fold"] == -1).all()
+    assert straddling(folded) == []
+    pd.testing.assert_frame_equal(folded.drop(columns="fold"), table)
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables(), st.integers(2, 3), st.randoms())
+def test_folds_do_not_depend_on_row_order(table, folds, random):
+    order = list(range(len(table)))
+    random.shuffle(order)
+    before = add_folds(table, folds, 42)
+    after = add_folds(table.iloc[order].reset_index(drop=True), folds, 42)
+    assert after["fold"].tolist() == before["fold"].iloc[order].tolist()
+    assert fold_hash(after) == fold_hash(before)
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables(least=5), st.integers(2, 5))
+def test_no_fold_is_empty(table, folds):
+    folded = add_folds(table, folds, 0)
+    assert set(folded.loc[folded["split"] == "train", "fold"]) == set(range(folds))
+
+
+def even_table(groups: int = 300) -> pd.DataFrame:
+    """`groups` groups of 1 to 6 images, a tenth of the groups positive."""
+    sizes = np.arange(groups) % 6 + 1
+    group = np.repeat([f"g{number:04}" for number in range(groups)], sizes)
+    return pd.DataFrame(
+        {
+            "image_name": [f"ISIC_{row:06}" for row in range(len(group))],
+            "group": group,
+            "patient_id": group,
+            "source": "isic2020",
+            "target": np.repeat((np.arange(groups) % 10 == 0).astype(float), sizes),
+            "images_per_patient": np.repeat(sizes, sizes).astype(float),
+            "split": "train",
+        }
+    )
+
+
+def test_a_seed_repeats_its_folds_and_another_seed_draws_others():
+    table = even_table()
+    first, again, other = (add_folds(table, 5, seed)["fold"] for seed in (1, 1, 2))
+    assert first.equals(again)
+    assert 0.1 < (first == other).mean() < 0.5  # chance is a fifth
+
+
+def test_parts_take_their_shares_of_rows_and_positives():
+    table = even_table()
+    held = split_groups(table, [0.15, 0.85], 3) == 0
+    assert abs(held.mean() - 0.15) < 0.01
+    assert abs(table["target"][held].sum() / table["target"].sum() - 0.15) < 0.02
+
+
+def test_too_few_groups_for_the_folds_are_refused():
+    table = even_table(4)
+    with pytest.raises(InputError, match="4 groups cannot fill 5 folds"):
+        add_folds(table, 5, 0)
+
+
+def test_the_hash_of_the_folds_knows_every_fold_and_target():
+    table = add_folds(even_table(30), 3, 0)
+    other_fold, other_target = table.copy(), table.copy()
+    other_fold.loc[0, "fold"] = (table.loc[0, "fold"] + 1) % 3
+    other_target.loc[0, "target"] = 1 - table.loc[0, "target"]
+    assert len({fold_hash(each) for each in (table, other_fold, other_target)}) == 3
+
+
+@pytest.mark.parametrize("change", [{"fold": 1}, {"split": "test", "fold": -1}])
+def test_training_refuses_a_group_that_reaches_another_fold_or_the_test_rows(change):
+    table = add_folds(even_table(30), 3, 0)
+    row = table.index[(table["group"] == "g0005") & (table["fold"] != 1)]
+    if not len(row):  # the group lies in fold 1: move it on
+        table.loc[table["group"] == "g0005", "fold"] = 0
+        row = table.index[table["group"] == "g0005"]
+    table.loc[row[0], list(change)] = list(change.values())
+    with pytest.raises(InputError, match=r"1 groups lie in two folds \(g0005\)"):
+        require_whole_groups(table, "table.csv")
+
+
+def test_a_row_that_is_set_aside_tears_no_group():
+    table = add_folds(even_table(30), 3, 0)
+    row = table.index[table["group"] == "g0005"][0]
+    table.loc[row, ["split", "fold"]] = ["quarantined", -1]
+    assert straddling(table) == []
+
+
+@pytest.mark.real
+def test_real_folds_differ_by_less_than_two_percent_in_size_and_share_of_melanomas():
+    table = real_table()
+    assert straddling(table) == []
+    folds = table[table["fold"] >= 0].groupby("fold")["target"]
+    size, share = folds.size(), folds.mean()
+    assert len(size) == 5 and size.sum() == 58_457
+    assert (size / size.mean() - 1).abs().max() < 0.02
+    assert (share / share.mean() - 1).abs().max() < 0.02
+
+
+@pytest.mark.real
+def test_real_folds_are_those_that_published_scores_were_measured_on():
+    table = real_table()
+    assert fold_hash(table) == "483e102a76966b0e"
+    order = np.random.default_rng(0).permutation(len(table))
+    shuffled = table.iloc[order].reset_index(drop=True)
+    assert fold_hash(add_folds(shuffled, 5, 42)) == "483e102a76966b0e"
+
+
+@pytest.mark.real
+def test_each_real_source_is_spread_evenly_too():
+    table = real_table()
+    rows = table[table["fold"] >= 0]
+    counts = rows.groupby(["source", "fold"])["target"].agg(["size", "sum"])
+    for _, source in counts.groupby("source"):
+        assert (source["size"] / source["size"].mean() - 1).abs().max() < 0.02
+        assert (source["sum"] / source["sum"].mean() - 1).abs().max() < 0.1

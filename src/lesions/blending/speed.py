@@ -41,7 +41,7 @@ def climb_with_sklearn(pool: Pool, most: int) -> tuple[list[int], list[float]]:
 
 
 def time_climb(pool: Pool, picks: int = 5, repeats: int = 3) -> dict[str, Any]:
-    """Median CPU seconds of both searches over `picks` picks, their ratio, and whether they agree."""
+    """Median CPU seconds of both searches, their ratio, and whether they pick and score alike."""
     ours, theirs = [], []
     for _ in range(repeats):
         start = time.process_time()

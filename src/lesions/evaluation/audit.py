@@ -153,11 +153,13 @@ def siblings(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd.Da
 
 def find_problems(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> list[str]:
     """Why these folds must not be trained on, a sentence each; empty if they may."""
-    broken = straddling(reach(links, part)).groupby("kind")["id"].agg(["size", "first"])
+    broken = (
+        straddling(reach(links, part)).groupby("kind")["id"].agg(["size", "first"]).to_dict("index")
+    )
     torn = [
-        f"{kind} {broken.loc[kind, 'size']:,} (such as {broken.loc[kind, 'first']})"
+        f"{kind} {broken[kind]['size']:,} (such as {broken[kind]['first']})"
         for kind in KINDS
-        if kind in broken.index
+        if kind in broken
     ]
     problems = [f"in two folds, or in a fold and the test rows: {', '.join(torn)}"] if torn else []
     group = table["group"].to_numpy()[links["row"]]

@@ -60,6 +60,14 @@ def test_the_fast_auc_is_exact_with_ties(positives, negatives):
     assert found == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("width", [0.0, 5e-324, 1e-300, 1e-280, 1e300])
+def test_positives_next_to_each_other_or_far_apart_are_ranked_all_the_same(width):
+    positives, negatives = np.array([0.0, width, width]), np.array([-1e9, 0.0, width / 2, 1e9])
+    expected = np.mean([(p > n) + 0.5 * (p == n) for p in positives for n in negatives])
+    assert fast_auc(positives, negatives) == pytest.approx(expected)
+
+
 def test_hill_climbing_picks_what_a_loop_over_scikit_learn_picks_at_least_15_times_faster():
     found = speed.time_climb(speed.simulate_pool(), picks=2, repeats=1)
     assert (found["rows"], found["columns"]) == (58_457, 30)

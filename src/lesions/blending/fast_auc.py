@@ -19,9 +19,8 @@ def fast_auc(positives: Floats, negatives: Floats) -> float:
     low, width = rising[0], rising[-1] - rising[0]
     buckets = min(MOST_BUCKETS, max(1024, len(negatives)))
     # A rising function of the score: a higher bucket means a higher score, whatever the rounding.
-    scale = (buckets - 1) / width if width > 0 else 0.0
-    if not np.isfinite(scale):  # scores that differ by less than any bucket can be
-        scale = 0.0
+    # Positives closer together than any bucket can be are compared one by one.
+    scale = (buckets - 1) / width if width > 1e-290 else 0.0
     held = np.bincount(((rising - low) * scale).astype(np.int32), minlength=buckets)
 
     # Two more buckets: 0 for negatives below every positive, the last for those above.
@@ -31,7 +30,8 @@ def fast_auc(positives: Floats, negatives: Floats) -> float:
     shared[1:-1] = held > 0
 
     place = negatives - low
-    place *= scale
+    with np.errstate(over="ignore"):  # infinitely far is far enough for the last bucket
+        place *= scale
     np.clip(place, -1, buckets, out=place)
     index = np.floor(place, out=place).astype(np.int32)
     index += 1

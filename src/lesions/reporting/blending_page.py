@@ -47,12 +47,16 @@ def _choice(results: Mapping[str, Any]) -> str:
 
 def _members(results: Mapping[str, Any]) -> str:
     scores = results["member_scores"]
-    names = sorted(results["members"], key=lambda name: -scores[name]["bootstrap"]["value"])
-    rows = [
-        [f"`{name}`", _score(scores[name]["bootstrap"]), _score(scores[name]["delong"])]
-        for name in names
-    ]
-    return table(["model", "AUC, bootstrap over patients", "AUC, DeLong over patients"], rows)
+    names = sorted(results["members"], key=lambda name: -scores[name]["auc"]["value"])
+    columns = {
+        "auc": "AUC",
+        "delong": "AUC, DeLong",
+        "within_group": "AUC within patient",
+        "partial_auc": "partial AUC above 80 % TPR",
+        "average_precision": "average precision",
+    }
+    rows = [[f"`{name}`", *(_score(scores[name][key]) for key in columns)] for name in names]
+    return table(["model", *columns.values()], rows)
 
 
 def _score(found: Mapping[str, float]) -> str:
@@ -77,8 +81,8 @@ def _speed(speed: Mapping[str, Any]) -> str:
     bootstrap, climb = speed["bootstrap"], speed["hill_climb"]
     return (
         f"{bootstrap['replicates']:,} bootstrap replicates of AUC on {bootstrap['rows']:,} rows: "
-        f"{bootstrap['seconds']:.1f} s. Hill climbing over {climb['columns']} columns of "
-        f"{climb['rows']:,} rows: {climb['seconds']:.2f} s, against {climb['seconds_sklearn']:.1f} "
+        f"{bootstrap['seconds']:.1f} s of CPU time. Hill climbing over {climb['columns']} "
+        f"columns of {climb['rows']:,} rows: {climb['seconds']:.2f} s, against {climb['seconds_sklearn']:.1f} "
         "s for the same picks by a loop over scikit-learn's `roc_auc_score`, "
         f"{climb['ratio']:.0f} times as long."
     )

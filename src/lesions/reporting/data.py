@@ -16,6 +16,7 @@ from lesions.reporting.style import (
     MUTED,
     bare,
     build_figure,
+    legend_above,
 )
 
 ABSENT = "not recorded"
@@ -150,7 +151,7 @@ def plot_test(oof: pd.DataFrame, test: pd.DataFrame, threshold: float, label: st
         axes.stairs(share, edges, color=colour, fill=True, alpha=0.2)
         axes.stairs(share, edges, color=colour, linewidth=1.5, label=f"{name}, n = {len(rows):,}")
     axes.axvline(threshold, color=INK, linewidth=1)
-    axes.legend(loc="upper right")
+    legend_above(axes)
     axes.set(xlabel=label, ylabel="share of the images", xlim=(edges[0], edges[-1]))
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
     return figure

@@ -15,6 +15,34 @@ from lesions.reporting.style import WIDTH, build_figure
 TILES = 8
 PIXELS = 224  # a tile is never larger, so that a report stays a few megabytes
 
+# name: title and caption
+TITLES = {
+    "false_negatives": (
+        "Missed melanomas",
+        "Melanomas below the threshold, the lowest score first.",
+    ),
+    "false_positives": (
+        "False alarms",
+        "Benign lesions above the threshold, the highest score first.",
+    ),
+    "sure_melanoma": (
+        "Surest melanomas",
+        "Melanomas with the highest scores: what the model has learnt to see.",
+    ),
+    "sure_benign": (
+        "Surest benign lesions",
+        "Benign lesions with the lowest scores.",
+    ),
+    "unsure_melanoma": (
+        "Least certain melanomas",
+        "Melanomas nearest to the threshold, on either side.",
+    ),
+    "unsure_benign": (
+        "Least certain benign lesions",
+        "Benign lesions nearest to the threshold, on either side.",
+    ),
+}
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -32,49 +60,23 @@ def choose_galleries(oof: pd.DataFrame, flagged: np.ndarray, margin: np.ndarray)
     A group is shown once in a gallery: ten photographs of one lesion say little.
     """
     positive = (oof["target"] == 1).to_numpy()
-    oof = oof.assign(margin=margin)
-    parts = [
-        (
-            "false_negatives",
-            "Missed melanomas",
-            "Melanomas below the threshold, the lowest score first.",
-            oof[positive & ~flagged].sort_values("prob", kind="stable"),
-        ),
-        (
-            "false_positives",
-            "False alarms",
-            "Benign lesions above the threshold, the highest score first.",
-            oof[~positive & flagged].sort_values("prob", ascending=False, kind="stable"),
-        ),
-        (
-            "sure_melanoma",
-            "Surest melanomas",
-            "Melanomas with the highest scores: what the model has learnt to see.",
-            oof[positive & flagged].sort_values("prob", ascending=False, kind="stable"),
-        ),
-        (
-            "sure_benign",
-            "Surest benign lesions",
-            "Benign lesions with the lowest scores.",
-            oof[~positive & ~flagged].sort_values("prob", kind="stable"),
-        ),
-        (
-            "unsure_melanoma",
-            "Least certain melanomas",
-            "Melanomas nearest to the threshold, on either side.",
-            oof[positive].sort_values("margin", kind="stable"),
-        ),
-        (
-            "unsure_benign",
-            "Least certain benign lesions",
-            "Benign lesions nearest to the threshold, on either side.",
-            oof[~positive].sort_values("margin", kind="stable"),
-        ),
-    ]
-    return [
-        Gallery(name, title, caption, rows.drop_duplicates("group").head(TILES))
-        for name, title, caption, rows in parts
-    ]
+    missed, alarms = positive & ~flagged, ~positive & flagged
+    caught, cleared = positive & flagged, ~positive & ~flagged
+    rising, nearest = oof["prob"], pd.Series(margin, oof.index)
+    order = {
+        "false_negatives": (missed, rising),
+        "false_positives": (alarms, -rising),
+        "sure_melanoma": (caught, -rising),
+        "sure_benign": (cleared, rising),
+        "unsure_melanoma": (positive, nearest),
+        "unsure_benign": (~positive, nearest),
+    }
+    galleries = []
+    for name, (chosen, by) in order.items():
+        rows = oof.loc[by[chosen].sort_values(kind="stable").index]
+        rows = rows.drop_duplicates("group").head(TILES)
+        galleries.append(Gallery(name, *TITLES[name], rows))
+    return galleries
 
 
 def choose_samples(oof: pd.DataFrame) -> list[Gallery]:

@@ -44,7 +44,8 @@ def _gallery_card(results: Results, album: Album, chosen: gallery.Gallery) -> st
                 picture,
                 f"{diagnosis}, {what}",
                 f"{row['prob']:.3f} · {diagnosis}",
-                f"{what} {row['image_name']}",
+                what,
+                str(row["image_name"]),
             )
         )
     album.figures[chosen.name] = gallery.plot_sheet(chosen, results.images)

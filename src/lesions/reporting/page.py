@@ -45,12 +45,12 @@ def missing(title: str, reason: str) -> str:
     return card(title, f'<p class="missing">{escape(reason)}</p>')
 
 
-def tiles(entries: Sequence[tuple[str, str, str, str]]) -> str:
-    """Photographs with two lines below each: (data URI, alternative text, first, second line)."""
+def tiles(entries: Sequence[tuple[str, str, str, str, str]]) -> str:
+    """Photographs with three lines below: (data URI, alternative text, and the lines)."""
     items = (
         f'<li><img src="{uri}" alt="{escape(alt, quote=True)}" loading="lazy">'
-        f"<b>{escape(first)}</b><span>{escape(second)}</span></li>"
-        for uri, alt, first, second in entries
+        f"<b>{escape(first)}</b><span>{escape(second)}</span><span>{escape(third)}</span></li>"
+        for uri, alt, first, second, third in entries
     )
     return f'<ul class="tiles">{"".join(items)}</ul>'
 

@@ -87,7 +87,7 @@ def draw_rate(axes: Axes, y: float, found: Rate, colour: str, marker: str = "o")
     """A dot at the rate and a bar over its interval; nothing where there are no rows."""
     if found.n:
         axes.plot([found.low, found.high], [y, y], color=colour, linewidth=2.4, alpha=0.5)
-        axes.plot(found.value, y, marker, color=colour, markersize=4.6)
+        axes.plot(found.value, y, marker, color=colour, markersize=4.6, clip_on=False)
 
 
 def percent_axis(axes: Axes) -> None:

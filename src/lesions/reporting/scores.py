@@ -18,6 +18,7 @@ from lesions.reporting.style import (
     PAPER,
     bare,
     build_figure,
+    legend_above,
 )
 
 BAND_REPLICATES = 300  # percentiles of a curve settle sooner than those of a number
@@ -131,7 +132,7 @@ def plot_histogram(oof: pd.DataFrame, threshold: float, label: str) -> Figure:
         ha="left" if threshold < (low + high) * 0.6 else "right",
         fontsize=8.6,
     )
-    axes.legend(loc="upper center" if threshold > 0.7 else "upper right", bbox_to_anchor=(1, 0.92))
+    legend_above(axes)
     axes.set(xlabel=label, ylabel="share of the class", xlim=(low, high))
     axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
     return figure

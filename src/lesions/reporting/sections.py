@@ -19,44 +19,61 @@ def scores_section(
     results: Results, album: Album, auc: pd.DataFrame, decided: Decisions | None, why_not: str
 ) -> Section:
     """AUC by part, ROC, PR, scores by class; `why_not` is shown where there are no curves."""
-    oof = results.oof
+    baseline = (
+        "Diamonds know who was photographed and how, and see no pixel: what the model adds is the "
+        "distance to them."
+        if results.shortcuts
+        else "The scores of models without pixels are absent: python scripts/audit.py --dataset "
+        f"{results.dataset} writes them."
+    )
     forest = album.card(
         "auc",
         "AUC by source, fold and without pixels",
         scores.plot_forest(auc),
-        "Intervals by a bootstrap over groups. "
-        + (
-            "Diamonds know who was photographed and how, and see no pixel: what the model adds "
-            "is the distance to them."
-            if results.shortcuts
-            else "The scores of models without pixels are absent: python scripts/audit.py "
-            f"--dataset {results.dataset} writes them."
-        ),
+        f"Intervals by a bootstrap over groups. {baseline}",
     )
     numbers = page.card(
         "AUC as a table",
         page.table(["", "melanomas of images", "AUC, 95 % interval"], _auc_rows(auc)),
     )
-    cards = [forest]
     if decided is None:
-        return Section("scores", "Scores", why_not, [*cards, numbers])
+        return Section("scores", "Scores", why_not, [forest, numbers])
+    return Section(
+        "scores",
+        "Scores",
+        "How well the model orders melanomas above other lesions, on images that neither it nor "
+        "an image of the same group was trained on.",
+        [
+            forest,
+            *_curve_cards(results, album, decided, f"{auc['auc'].iloc[0]:.3f}"),
+            page.card(
+                "Other measures",
+                page.table(["", "value", "95 % interval"], measure_rows(results.oof, decided)),
+                "Of the order (first three), of the decisions at the threshold (next four), and "
+                f"of the calibrated risk (last three). Intervals from {MEASURE_REPLICATES} "
+                "resamples of the groups.",
+            ),
+            numbers,
+        ],
+    )
+
+
+def _curve_cards(results: Results, album: Album, decided: Decisions, auc: str) -> list[str]:
+    oof, caught = results.oof, decided.sensitivity.value
     roc, precision = scores.curve_bands(oof)
-    flagged = decided.flagged
-    tp = ((oof["target"] == 1) & flagged).sum()
+    right = float(oof["target"][decided.flagged].mean())
     share = float(oof["target"].mean())
-    cards += [
+    return [
         album.card(
             "roc",
             "ROC curve",
-            scores.plot_roc(roc, decided.point, f"{auc['auc'].iloc[0]:.3f}"),
+            scores.plot_roc(roc, decided.point, auc),
             "Shaded: 95 % of the curves if other patients had been drawn.",
         ),
         album.card(
             "precision_recall",
             "Precision and recall",
-            scores.plot_precision(
-                precision, share, (decided.sensitivity.value, float(tp / max(flagged.sum(), 1)))
-            ),
+            scores.plot_precision(precision, share, (caught, right)),
             "How many of the flagged lesions are melanoma depends on how common melanoma is: "
             f"here {percent(share)} of the images.",
         ),
@@ -66,22 +83,7 @@ def scores_section(
             scores.plot_histogram(oof, decided.threshold.value, results.score_label),
             "Where the two overlap, no threshold is right.",
         ),
-        page.card(
-            "Other measures",
-            page.table(["", "value", "95 % interval"], measure_rows(oof, decided)),
-            "Of the order (first three), of the decisions at the threshold (next four), and of "
-            f"the calibrated risk (last three). Intervals from {MEASURE_REPLICATES} resamples of "
-            "the groups.",
-        ),
-        numbers,
     ]
-    return Section(
-        "scores",
-        "Scores",
-        "How well the model orders melanomas above other lesions, on images that neither it nor "
-        "an image of the same group was trained on.",
-        cards,
-    )
 
 
 def _auc_rows(auc: pd.DataFrame) -> list[list[str]]:
@@ -154,23 +156,28 @@ def decisions_section(results: Results, album: Album, decided: Decisions) -> Sec
             "risk one acts at. A model is of use where it lies above both lines.",
         ),
     ]
-    parts = data.factors(oof)
-    parts["Certainty"] = decisions.certainty(decided.margin)
-    target, groups = oof["target"].to_numpy(), oof["group"].to_numpy()
-    for title, values in data.by_size(parts):
-        if set(values.cat.categories) == {data.ABSENT}:
-            cards.append(page.missing(f"Errors by {title.lower()}", "Not recorded in table.csv."))
-            continue
-        figure = rates.plot_errors(values.reset_index(drop=True), target, decided.flagged, groups)
-        cards.append(album.card(slug("errors", title), f"Errors by {title.lower()}", figure, ""))
     return Section(
         "decisions",
         "Decisions and errors",
         "One threshold for everybody errs more in some parts than in others. Dots are shares, "
         "bars 95 % intervals that allow for a patient's images being alike, grey numbers the "
         "images behind each dot, dotted lines the share over all.",
-        cards,
+        [*cards, *_error_cards(oof, album, decided)],
     )
+
+
+def _error_cards(oof: pd.DataFrame, album: Album, decided: Decisions) -> list[str]:
+    parts = data.factors(oof) | {"Certainty": decisions.certainty(decided.margin)}
+    target, groups = oof["target"].to_numpy(), oof["group"].to_numpy()
+    cards = []
+    for name, values in data.by_size(parts):
+        title = f"Errors by {name.lower()}"
+        if set(values.cat.categories) == {data.ABSENT}:
+            cards.append(page.missing(title, "Not recorded in table.csv."))
+            continue
+        figure = rates.plot_errors(values, target, decided.flagged, groups)
+        cards.append(album.card(slug("errors", name), title, figure, ""))
+    return cards
 
 
 def test_section(results: Results, album: Album, decided: Decisions | None) -> Section:
@@ -181,20 +188,6 @@ def test_section(results: Results, album: Album, decided: Decisions | None) -> S
         if len(test):
             reason = "There is no threshold to compare at."
         return Section("test", title, "", [page.missing("Test predictions", reason)])
-    called = decided.threshold.apply(test["prob"]) == 1
-    rows = [["flagged", percent(decided.flagged.mean()), percent(called.mean())]]
-    for source in sorted(set(test["source"])):
-        before, now = (oof["source"] == source).to_numpy(), (test["source"] == source).to_numpy()
-        shown = percent(decided.flagged[before].mean()) if before.any() else "not trained on"
-        rows.append([f"flagged, {source}", shown, percent(called[now].mean())])
-    known = test["target"].notna().to_numpy()
-    if known.any():
-        target = test["target"].to_numpy()
-        for value, event, name in ((1, called, "melanomas caught"), (0, ~called, "benign cleared")):
-            here = rates.rate(event[target == value], test["group"][target == value])
-            before = decided.sensitivity if value else decided.specificity
-            shown = f"{percent(here.value)} ({100 * here.low:.0f}–{100 * here.high:.0f})"
-            rows.append([name, percent(before.value), shown])
     return Section(
         "test",
         title,
@@ -212,9 +205,30 @@ def test_section(results: Results, album: Album, decided: Decisions | None) -> S
             ),
             page.card(
                 "At the threshold",
-                page.table(["", "out-of-fold", "test"], rows),
-                "In brackets a 95 % interval." if known.any() else "The test rows have no target.",
+                page.table(["", "out-of-fold", "test"], _test_rows(oof, test, decided)),
+                "In brackets a 95 % interval."
+                if test["target"].notna().any()
+                else "The test rows have no target.",
                 "double",
             ),
         ],
     )
+
+
+def _test_rows(oof: pd.DataFrame, test: pd.DataFrame, decided: Decisions) -> list[list[str]]:
+    """What the threshold makes of the out-of-fold and of the test rows, by source and class."""
+    called = decided.threshold.apply(test["prob"]) == 1
+    rows = [["flagged", percent(decided.flagged.mean()), percent(called.mean())]]
+    for source in sorted(set(test["source"])):
+        before, now = (oof["source"] == source).to_numpy(), (test["source"] == source).to_numpy()
+        shown = percent(decided.flagged[before].mean()) if before.any() else "not trained on"
+        rows.append([f"flagged, {source}", shown, percent(called[now].mean())])
+    known = test["target"].notna().to_numpy()
+    if known.any():
+        target = test["target"].to_numpy()
+        for value, event, name in ((1, called, "melanomas caught"), (0, ~called, "benign cleared")):
+            here = rates.rate(event[target == value], test["group"][target == value])
+            before = decided.sensitivity if value else decided.specificity
+            shown = f"{percent(here.value)} ({100 * here.low:.0f}–{100 * here.high:.0f})"
+            rows.append([name, percent(before.value), shown])
+    return rows

@@ -6,7 +6,6 @@ Figures are made without pyplot: no backend is chosen and nothing is kept open a
 import html
 import io
 import re
-from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -91,12 +90,9 @@ def bare(axes: Axes, grid: str = "x") -> None:
         spine.set_visible(False)
 
 
-def direct_labels(axes: Axes, entries: Iterable[tuple[str, str]], x: float, y: float) -> None:
-    """Name lines in their own colour inside the axes, one below the other from (x, y)."""
-    for step, (text, colour) in enumerate(entries):
-        axes.text(
-            x, y - 0.075 * step, text, color=colour, transform=axes.transAxes, ha="left", va="top"
-        )
+def legend_above(axes: Axes) -> None:
+    """The legend in a row above the axes, where it can cover nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.2)
 
 
 def svg(figure: Figure, name: str, alt: str) -> str:

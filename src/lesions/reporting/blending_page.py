@@ -80,9 +80,9 @@ def _methods(results: Mapping[str, Any]) -> str:
 def _speed(speed: Mapping[str, Any]) -> str:
     bootstrap, climb = speed["bootstrap"], speed["hill_climb"]
     return (
-        f"{bootstrap['replicates']:,} bootstrap replicates of AUC on {bootstrap['rows']:,} rows: "
-        f"{bootstrap['seconds']:.1f} s of CPU time. Hill climbing over {climb['columns']} "
-        f"columns of {climb['rows']:,} rows: {climb['seconds']:.2f} s, against {climb['seconds_sklearn']:.1f} "
-        "s for the same picks by a loop over scikit-learn's `roc_auc_score`, "
-        f"{climb['ratio']:.0f} times as long."
+        f"In CPU time: {bootstrap['replicates']:,} bootstrap replicates of AUC on "
+        f"{bootstrap['rows']:,} rows take {bootstrap['seconds']:.1f} s; hill climbing over "
+        f"{climb['columns']} columns of {climb['rows']:,} rows {climb['seconds']:.2f} s, and a "
+        "loop over scikit-learn's `roc_auc_score`, for the same picks, "
+        f"{climb['seconds_sklearn']:.1f} s: {climb['ratio']:.0f} times as long."
     )

@@ -145,6 +145,15 @@ def test_a_row_that_is_set_aside_tears_no_group():
     assert straddling(table) == []
 
 
+def test_rows_that_are_trained_on_and_never_scored_tear_a_group_they_share_with_the_test_rows():
+    table = add_folds(even_table(30), 3, 0)
+    rows = table.index[table["group"] == "g0005"]
+    table.loc[rows, "fold"] = -1
+    assert straddling(table) == []
+    table.loc[rows[0], "split"] = "test"
+    assert straddling(table) == ["g0005"]
+
+
 @pytest.mark.real
 def test_real_folds_differ_by_less_than_two_percent_in_size_and_share_of_melanomas():
     table = real_table()

@@ -39,11 +39,15 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """Binary cross-entropy on smoothed targets, positives weighted."""
+    """What is minimised: the formulas stand in training/loss.py."""
 
+    kind: Literal["bce", "cross_entropy", "focal"] = "bce"
     smoothing: float = Field(0.05, ge=0, lt=1)
-    # balanced: negatives / positives of the fold's training rows
+    # of bce; balanced: negatives / positives of the fold's training rows
     pos_weight: Literal["balanced"] | float = "balanced"
+    # of cross_entropy and focal: a class weighs (rows / its rows) ** alpha; 0 weighs all alike
+    alpha: float = Field(0.5, ge=0, le=1)
+    gamma: float = Field(2.0, ge=0)  # of focal: how much sure rows count less
 
 
 class AugmentConfig(Section):
@@ -57,6 +61,15 @@ class AugmentConfig(Section):
     coarse_dropout: float = Field(0.5, ge=0, le=1)
 
 
+class StageConfig(Section):
+    """Some epochs in which a part of the network learns; the schedule runs anew in each stage."""
+
+    epochs: int = Field(ge=1)
+    lr: float | None = Field(None, gt=0)  # train.lr when empty
+    # head: all but the backbone; a number: also the backbone's last layers; a name: from it up
+    trainable: Literal["all", "head"] | int | str = "all"
+
+
 class TrainConfig(Section):
     """One fold's training."""
 
@@ -64,16 +77,33 @@ class TrainConfig(Section):
     batch_size: int = Field(128, ge=2)  # images a step, over all processes and micro-batches
     micro_batch: int = Field(128, ge=1)  # images a forward pass: what fits one device's memory
     lr: float = Field(2e-4, gt=0)
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     weight_decay: float = Field(0.01, ge=0)
-    warmup_epochs: float = Field(1.0, ge=0)
+    layer_decay: float = Field(1.0, gt=0, le=1)  # lr of each backbone layer over the one above it
+    schedule: Literal["cosine", "one_cycle", "step", "plateau"] = "cosine"
+    warmup_epochs: float = Field(1.0, ge=0)  # one_cycle has a warm-up of its own
+    # step: epochs between two falls of the lr; plateau: epochs without a better `monitor`
+    decay_epochs: int = Field(10, ge=1)
+    decay_rate: float = Field(0.1, gt=0, lt=1)  # of each such fall
+    stages: list[StageConfig] = []  # staged unfreezing; empty: everything learns throughout
+    sampler: Literal["shuffled", "balanced"] = "shuffled"  # balanced: classes equally often
+    mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha); 0 switches it off
+    cutmix: float = Field(0.0, ge=0)  # the same; with both, a coin decides for each batch
     clip_grad: float = Field(1.0, gt=0)  # largest gradient norm
     ema_decay: float = Field(0.995, ge=0, lt=1)  # a step; 0 switches averaging off
     # best chooses the epoch on the very rows it is scored on: its AUC flatters
     keep: Literal["last", "best"] = "last"
-    patience: int | None = Field(None, ge=1)  # epochs without a better AUC before stopping
+    # what `best`, `patience` and plateau look at; its direction is known
+    monitor: Literal["auc", "average_precision", "log_loss", "loss"] = "auc"
+    patience: int | None = Field(None, ge=1)  # epochs without a better `monitor` before stopping
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     workers: int = Field(2, ge=0)  # data-loader processes of each training process
+    loader_timeout: float = Field(300.0, gt=0)  # seconds after which a worker counts as hanging
+    compile: bool = False
+    grad_checkpointing: bool = False  # less memory for a third more time
     save_minutes: float = Field(10.0, gt=0)  # most work a killed run loses
+    save_steps: int | None = Field(None, ge=1)  # also after so many steps
+    tracker: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
 
 
 class PredictConfig(Section):
@@ -101,6 +131,13 @@ class Config(Section):
             raise ValueError("train.batch_size must be a multiple of train.micro_batch")
         return self
 
+    @model_validator(mode="after")
+    def _stages_fill_the_epochs(self) -> "Config":
+        total = sum(stage.epochs for stage in self.train.stages)
+        if self.train.stages and total != self.train.epochs:
+            raise ValueError(f"train.epochs is {self.train.epochs}, but train.stages have {total}")
+        return self
+
 
 class SourceConfig(Section):
     """Where one source's files lie."""
@@ -125,6 +162,7 @@ class DatasetConfig(Section):
     scheme: Literal[
         "grouped", "legacy", "official", "system001", "system002", "system003", "system004"
     ] = "grouped"
+    near_duplicates: bool = False  # keep photographs that look alike to the pore in one group
     folds: int = Field(5, ge=2, le=100)
     holdout: float = Field(0.0, ge=0, lt=0.9)  # share of the labelled rows set aside as test
     seed: int = 42

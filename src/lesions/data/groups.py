@@ -17,18 +17,33 @@ def add_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     names = table["image_name"]
     photograph = names.str.removesuffix("_downsampled")
     links = [_links(photograph), _links(table["patient_id"]), _links(table["lesion_id"])]
-    row_of = pd.Series(np.arange(len(table)), index=names)
+    component = _components(len(table), [*links, _pair_links(names, pairs)])
+    return table.assign(group=names.groupby(component).transform("min"))
+
+
+def merge_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The table with the groups of each of the `pairs` joined; the first name stays."""
+    links = [_links(table["group"]), _pair_links(table["image_name"], pairs)]
+    group = table["group"].reset_index(drop=True)
+    joined = group.groupby(_components(len(table), links)).transform("min")
+    return table.assign(group=joined.to_numpy())
+
+
+def _components(rows: int, links: list[np.ndarray]) -> np.ndarray:
+    a, b = np.concatenate(links, axis=1)
+    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(rows, rows))
+    return connected_components(graph, directed=False)[1]
+
+
+def _pair_links(names: pd.Series, pairs: pd.DataFrame) -> np.ndarray:
+    """Edges (2, E) of the pairs of which both names are in the table."""
+    row_of = pd.Series(np.arange(len(names)), index=names)
     row_of = row_of[~row_of.index.duplicated()]  # the photograph link holds the others
     known = pairs[
         pairs["image_name_1"].isin(row_of.index) & pairs["image_name_2"].isin(row_of.index)
     ]
-    links.append(
-        np.stack([row_of[known["image_name_1"]], row_of[known["image_name_2"]]]).astype(int)
-    )
-    a, b = np.concatenate(links, axis=1)
-    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(table), len(table)))
-    component = pd.Series(connected_components(graph, directed=False)[1], index=table.index)
-    return table.assign(group=names.groupby(component).transform("min"))
+    ends = [row_of[known[name]].to_numpy(int) for name in ("image_name_1", "image_name_2")]
+    return np.stack(ends)
 
 
 def _links(ids: pd.Series) -> np.ndarray:

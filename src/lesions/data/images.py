@@ -101,6 +101,12 @@ def publish_cache(folder: Path, table: pd.DataFrame, size: int) -> None:
     part.replace(folder)
 
 
+def filled_images(folder: Path) -> np.ndarray:
+    """The pixels that `fill_cache` has just completed, memory-mapped, published or not."""
+    part = _part(folder)
+    return np.load((part if part.exists() else folder) / "images.npy", mmap_mode="r")
+
+
 def _part(folder: Path) -> Path:
     return folder.with_name(folder.name + ".part")
 

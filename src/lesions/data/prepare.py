@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from lesions.config import DatasetConfig, load_dataset_config
+from lesions.data import near_duplicates
 from lesions.data.columns import Report
 from lesions.data.decode import UnreadableImage, decode
-from lesions.data.images import fill_cache, publish_cache
+from lesions.data.images import fill_cache, filled_images, publish_cache
 from lesions.data.table import (
     finish_table,
     one_row_a_name,
@@ -60,6 +61,9 @@ def prepare(
     table["problem"] = ""
     if sizes:
         table = _fill_caches(table, dataset, sizes, report, quarantine)
+    if sizes and config.near_duplicates:
+        table = _link_near_duplicates(table, dataset)
+        sizes = sorted({*sizes, near_duplicates.SIZE})
     problem = table["problem"]
     table = finish_table(table, config)
     for size in sizes:
@@ -95,6 +99,19 @@ def _fill_caches(
     return table.assign(
         split=table["split"].mask(train, "quarantined"), problem=index["problem"].to_numpy()
     )
+
+
+def _link_near_duplicates(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """The table with look-alikes in one group, whatever the sizes of the caches are."""
+    folder = prepared(dataset) / str(near_duplicates.SIZE)
+    index = fill_cache(folder, table, near_duplicates.SIZE)
+    readable = (index["problem"] == "").to_numpy()
+    table, facts = near_duplicates.link_near_duplicates(
+        table, filled_images(folder), readable, prepared(dataset) / "near_duplicates.json"
+    )
+    said = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in facts.items())
+    print(f"near-duplicates: {said}")
+    return table
 
 
 def _with_places(

@@ -1,0 +1,121 @@
+"""How well near-duplicates are found: copies planted among real photographs, by kind."""
+
+import time
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from lesions.data.near_duplicates import NEIGHBOURS, SAME, SIZE, find_near_duplicates
+
+
+def _encoded(picture: np.ndarray, quality: int = 85) -> np.ndarray:
+    packed = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return np.asarray(cv2.imdecode(packed, cv2.IMREAD_COLOR))
+
+
+def _cropped(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """95 % of either side, from anywhere."""
+    height, width = np.array(picture.shape[:2]) * 95 // 100
+    top = rng.integers(picture.shape[0] - height + 1)
+    left = rng.integers(picture.shape[1] - width + 1)
+    return picture[top : top + height, left : left + width]
+
+
+def _scaled(picture: np.ndarray, factor: float | np.ndarray) -> np.ndarray:
+    return np.clip(picture * factor, 0, 255).astype(np.uint8)
+
+
+def _rotated(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.rot90(picture, int(rng.integers(1, 4)))
+
+
+Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+KINDS: dict[str, Change] = {
+    "re-encoded at quality 40": lambda picture, rng: _encoded(picture, 40),
+    "resized to 60 %": lambda p, rng: cv2.resize(p, None, fx=0.6, fy=0.6, interpolation=3),
+    "squashed to a square": lambda p, rng: cv2.resize(p, (128, 128), interpolation=3),
+    "cropped by 5 %": _cropped,
+    "5 % cut off each side": lambda p, rng: p[p.shape[0] // 20 : -(p.shape[0] // 20),
+                                              p.shape[1] // 20 : -(p.shape[1] // 20)],
+    "flipped": lambda picture, rng: picture[:, ::-1],
+    "rotated by 90 degrees": _rotated,
+    "brightness by 25 %": lambda picture, rng: _scaled(picture, rng.choice([0.75, 1.25])),
+    "each colour by up to 15 %": lambda p, rng: _scaled(p, rng.uniform(0.85, 1.15, 3)),
+    "cropped, rotated, brighter": lambda p, rng: _scaled(_rotated(_cropped(p, rng), rng), 1.15),
+}  # fmt: skip
+
+
+def measure(
+    table: pd.DataFrame, load: Callable[[str], np.ndarray], each: int = 200, seed: int = 0
+) -> dict:
+    """Recall of planted copies by kind, precision, and false pairs among real photographs.
+
+    `table` has image_name and lesion_id; `load` gives a photograph as uint8 BGR. Every copy is of
+    another photograph and saved as JPEG again. Pairs of one lesion are not counted as false.
+    """
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(table))[: each * len(KINDS)].reshape(len(KINDS), -1)
+    names = table["image_name"].tolist()
+    originals = [_small(load(name)) for name in names]
+    copies = [
+        _small(_encoded(np.ascontiguousarray(change(load(names[row]), rng))))
+        for change, chosen in zip(KINDS.values(), rows, strict=True)
+        for row in chosen
+    ]
+    images = np.stack(originals + copies)
+    began, wall = time.process_time(), time.perf_counter()
+    found = find_near_duplicates(images)
+    seconds, wall = time.process_time() - began, time.perf_counter() - wall
+    source = np.concatenate([np.arange(len(names)), rows.reshape(-1)])
+    pairs = set(zip(found["first"], found["second"], strict=True))
+    hits = [(int(row), len(names) + copy) in pairs for copy, row in enumerate(rows.reshape(-1))]
+    lesion = table["lesion_id"].to_numpy()[source]
+    first, second = found["first"].to_numpy(), found["second"].to_numpy()
+    real = second < len(names)
+    other = lesion[first] != lesion[second]
+    return {
+        "photographs": len(names),
+        "planted": len(copies),
+        "threshold": SAME,
+        "neighbours": NEIGHBOURS,
+        "recall": {
+            kind: float(np.mean(part))
+            for kind, part in zip(KINDS, np.array(hits).reshape(len(KINDS), -1), strict=True)
+        },
+        "recall_all": float(np.mean(hits)),
+        "pairs_found": len(found),
+        "precision": float(1 - other.mean()),
+        "real_pairs_of_one_lesion": int((real & ~other).sum()),
+        "real_pairs_of_different_lesions": [
+            [names[a], names[b], round(float(score), 3)]
+            for a, b, score in found[real & other].itertuples(index=False)
+        ],
+        "share_of_all_real_pairs_of_different_lesions": float((real & other).sum())
+        / (len(names) * (len(names) - 1) / 2),
+        "cpu_seconds": round(seconds, 1),
+        "wall_seconds": round(wall, 1),
+    }
+
+
+def time_many(images: np.ndarray, rows: int, seed: int = 0) -> dict:
+    """Seconds for `rows` images without a copy: blends of two of uint8 (N, 64, 64, 3)."""
+    rng = np.random.default_rng(seed)
+    many = np.empty((rows, SIZE, SIZE, 3), np.uint8)
+    for row in range(rows):
+        one, two = images[rng.integers(len(images), size=2)]
+        many[row] = cv2.addWeighted(one, 0.6, np.ascontiguousarray(two[::-1]), 0.4, 0)
+    began, wall = time.process_time(), time.perf_counter()
+    found = find_near_duplicates(many)
+    return {
+        "rows": rows,
+        "pairs_found": len(found),
+        "cpu_seconds": round(time.process_time() - began, 1),
+        "wall_seconds": round(time.perf_counter() - wall, 1),
+    }
+
+
+def _small(picture: np.ndarray) -> np.ndarray:
+    shown = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    return cv2.cvtColor(shown, cv2.COLOR_BGR2RGB)

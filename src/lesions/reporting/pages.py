@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from lesions import files
 from lesions.errors import InputError
 from lesions.reporting.blending_page import blending_page
+from lesions.reporting.gate_page import gate_page
 from lesions.reporting.markdown import interval, joined, table
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -104,6 +105,7 @@ def readme_block(results: Mapping[str, Any]) -> str:
 PAGES = (
     Page("docs/results.md", "real", results_page),
     Page("docs/siim2020.md", "siim2020", blending_page),
+    Page("docs/audit.md", "audit", gate_page),
     Page("README.md", "real", readme_block, block=True),
 )
 

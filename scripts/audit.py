@@ -2,7 +2,6 @@
 
     python scripts/audit.py --dataset isic
     python scripts/audit.py --dataset isic --legacy input/deotte   # beside the winner's folds
-    python scripts/audit.py --dataset isic --json audit.json --html audit.html
 
 Prints the links (patients, lesions, photographs, duplicates) that lie in two folds, how alike the
 folds are, and the AUC of models without pixels; writes input/prepared/<dataset>/audit.json and
@@ -46,7 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
     folders = [ROOT / source["folder"] for source in facts["config"]["sources"].values()]
     pairs = pd.concat([read_duplicates(folder, report) for folder in folders], ignore_index=True)
     report.check()
-
     found = {name: facts[name] for name in ("dataset", "table_hash", "fold_hash")}
     found |= {"task": facts["config"].get("task", "melanoma"), **audit(table, pairs, legacy)}
     found["versions"] = {name: version(name) for name in ("numpy", "pandas", "scikit-learn")}

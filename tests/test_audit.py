@@ -175,15 +175,19 @@ def test_what_is_not_known_is_not_scored_and_says_why():
 
 
 def test_each_source_is_scored_by_a_model_of_its_own():
-    table = whole_table(300)
-    second = (table["group"].str[-1].astype(int) % 2 == 0) | (table["target"] == 1)
-    table["source"] = np.where(second, "isic2020", "isic2019")
+    table = whole_table(1200)
+    # Small images are melanomas in one source, large ones in the other.
+    minority = table["group"].str[-2].isin(list("0123"))
+    table["source"] = np.where(minority, "isic2019", "isic2020")
+    table["width"] = np.where((table["target"] == 1) ^ minority, 6000.0, 1024.0)
     scores = score_shortcuts(table)
     assert scores["source"].unique().tolist() == ["all", "isic2019", "isic2020"]
+    width = scores[scores["features"] == "width, height"].set_index("source")
+    assert width["auc"].drop("all").min() > 0.95 > width.loc["all", "auc"]
+    assert width["rows"].tolist() == [len(table), minority.sum(), (~minority).sum()]
+    assert width["positives"].drop("all").sum() == width.loc["all", "positives"]
     alone = scores[scores["features"] == "source alone"]
-    assert alone["source"].tolist() == ["all"] and alone["auc"].iloc[0] > 0.6
-    assert (scores.loc[scores["source"] == "isic2019", "reason"] != "").all()
-    assert scores.groupby("source")["rows"].first()["all"] == len(table)
+    assert alone["source"].tolist() == ["all"]
 
 
 def test_a_table_without_folds_is_refused():
@@ -291,18 +295,18 @@ def test_our_folds_of_the_same_table_score_none_beside_its_own_lesion():
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    ("features", "anchor"),
-    [("age, sex, site", 0.674), ("images per patient", 0.695), ("width, height", 0.788),
-     ("all of these", 0.846)],
+    ("features", "anchor", "near"),
+    [("age, sex, site", 0.674, 0.015), ("images per patient", 0.695, 0.03),
+     ("width, height", 0.788, 0.015), ("all of these", 0.846, 0.015)],
 )  # fmt: skip
-def test_2020_without_pixels_scores_what_was_measured_before(features, anchor):
+def test_2020_without_pixels_scores_what_was_measured_before(features, anchor, near):
     table = real_with_deotte()
     rows = table[(table["source"] == "isic2020") & (table["fold"] >= 0)]
     from lesions.evaluation.metrics import roc_auc
 
     # Folds stratified by images per patient let that column score 0.02 more than random ones.
     prob = predict_without_pixels(rows, FEATURES[features])
-    assert abs(roc_auc(rows["target"], prob) - anchor) < 0.03
+    assert abs(roc_auc(rows["target"], prob) - anchor) < near
 
 
 def test_the_published_audit_passed_and_holds_no_path():

@@ -4,8 +4,8 @@
     python scripts/near_duplicates.py --input input/ham10000 --images FOLDER --rows 60000
 
 Plants 200 copies of each kind among the 10,015 photographs; writes recall by kind, precision, and
-the pairs found between different lesions to docs/results/near_duplicates.json. --rows also times that
-many images.
+the pairs found between different lesions to docs/results/near_duplicates.json. --rows times that
+many images, too.
 """
 
 import sys

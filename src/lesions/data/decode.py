@@ -36,7 +36,8 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
                     f"{width} x {height} = {width * height:,} pixels, more than {MAX_PIXELS:,}"
                 )
             image.draft("RGB", (size * 3 // 2, size * 3 // 2))
-            pixels = _rgb(ImageOps.exif_transpose(image))
+            ImageOps.exif_transpose(image, in_place=True)  # else it copies what needs no turn
+            pixels = _rgb(image)
     except FileNotFoundError:
         raise UnreadableImage("no such file") from None
     except UnidentifiedImageError:
@@ -45,7 +46,7 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
         raise
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken content
         raise UnreadableImage(str(error)) from error
-    shrinks = min(pixels.shape[:2]) >= size
+    shrinks = max(pixels.shape[:2]) >= size
     how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
     return cv2.resize(pixels, (size, size), interpolation=how), (width, height)
 
@@ -53,4 +54,4 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
 def _rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16"):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))

@@ -18,8 +18,7 @@ from lesions.cli import build_parser, run
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--dataset", required=True, help="a name from configs/datasets")
-    parser.add_argument("--legacy", type=Path, metavar="FOLDER",
-                        help="CSVs of Deotte's JPEG sets: his folds and the sizes")  # fmt: skip
+    parser.add_argument("--legacy", type=Path, metavar="FOLDER", help="Deotte's folds and sizes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the page here as well")
     args = parser.parse_args(arguments)
@@ -34,17 +33,18 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.data.sources import read_duplicates
     from lesions.data.table import load_table, prepared
     from lesions.evaluation.audit import audit
-    from lesions.paths import ROOT
+    from lesions.paths import ROOT, shown
     from lesions.reporting.audit_page import audit_page, audit_text
 
     table, facts = load_table(args.dataset)
-    report, legacy = Report(), None
+    report, legacy = Report(strict=True), None
     if args.legacy:
         table = add_deotte(table.assign(tfrecord=float("nan")), args.legacy, report)
         legacy = table["tfrecord"].where(table["tfrecord"] >= 0) % 5
     folders = [ROOT / source["folder"] for source in facts["config"]["sources"].values()]
+    for folder in (folder for folder in folders if not folder.is_dir()):
+        print(f"{shown(folder)} is not here: duplicates listed there are checked as groups only")
     pairs = pd.concat([read_duplicates(folder, report) for folder in folders], ignore_index=True)
-    report.check()
     found = {name: facts[name] for name in ("dataset", "table_hash", "fold_hash")}
     found |= {"task": facts["config"].get("task", "melanoma"), **audit(table, pairs, legacy)}
     found["versions"] = {name: version(name) for name in ("numpy", "pandas", "scikit-learn")}

@@ -1,13 +1,13 @@
 """Official files -> one table with groups and folds, and the image cache.
 
-    python scripts/prepare.py --dataset isic                    # needs input/isic2019, input/isic2020
-    python scripts/prepare.py --dataset isic --tables-only      # the CSVs alone, no photographs
-    python scripts/prepare.py --dataset isic --available-only   # go on with the photographs there are
+    python scripts/prepare.py --dataset isic                   # needs input/isic2019, isic2020
+    python scripts/prepare.py --dataset isic --tables-only     # the CSVs alone, no photographs
+    python scripts/prepare.py --dataset isic --available-only  # the photographs there are
     python scripts/prepare.py --dataset real --available-only --size 112 \\
-        --images isic2019=/data/ham/part_1 --images isic2019=/data/ham/part_2
+        --images isic2019=/data/ham/part_1 --images isic2019=/data/ham/part_2.zip
+    python scripts/prepare.py --dataset isic --set preprocess.hair=true --preview hair.png
 
-Writes input/prepared/<dataset>/table.csv, table.json and <size>/. Safe to repeat: what is done is
-not done again, and an interrupted build goes on.
+Writes input/prepared/<dataset>/table.csv, table.json and <size>/. What is done is not done again.
 """
 
 import sys
@@ -23,13 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs="+", default=[256], help="pixels (default 256)")
     parser.add_argument("--input", action="append", default=[], metavar="SOURCE=FOLDER",
                         help="where a source's CSVs lie")  # fmt: skip
-    parser.add_argument("--images", action="append", default=[], metavar="SOURCE=FOLDER",
-                        help="an image folder of a source; may be given several times")  # fmt: skip
+    parser.add_argument("--images", action="append", default=[], metavar="SOURCE=PLACE",
+                        help="an image folder or zip of it; may be repeated")  # fmt: skip
     parser.add_argument("--tables-only", action="store_true", help="no photographs, no cache")
     parser.add_argument("--available-only", action="store_true",
                         help="leave out the rows whose photograph is missing")  # fmt: skip
-    parser.add_argument("--quarantine", action="store_true",
-                        help="leave unreadable training images out of training and list them")  # fmt: skip
+    parser.add_argument("--quarantine", action="store_true", help="list unreadable images, go on")
+    parser.add_argument("--preview", type=Path, metavar="PNG", help="only draw what preprocess does")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change the data set's config, such as folds=3")  # fmt: skip
     args = parser.parse_args(arguments)
@@ -44,13 +44,16 @@ def main(arguments: list[str] | None = None) -> int:
         sizes=[] if args.tables_only else args.size,
         available_only=args.available_only,
         quarantine=args.quarantine,
+        preview=args.preview,
     )
+    if args.preview:
+        return 0
     print(
         f"{args.dataset}: {facts['rows']:,} images, {facts['positives']:,} melanomas among the"
         f" {facts['splits']['train']:,} to train on, {facts['groups']:,} groups;"
-        f" table {facts['table_hash']}, folds {facts['fold_hash']}"
+        f" table {facts['table_hash']}, folds {facts['fold_hash']}\n"
+        f"next: python scripts/audit.py --dataset {args.dataset}"
     )
-    print(f"next: python scripts/audit.py --dataset {args.dataset}")
     return 0
 
 

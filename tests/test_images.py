@@ -1,7 +1,9 @@
 """The image cache: faithful pixels, whole or not there, made once."""
 
 import json
+import pickle
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,9 +11,12 @@ import pandas as pd
 import pytest
 from conftest import REAL
 
+from lesions.config import PreprocessConfig
 from lesions.data import images as cache
+from lesions.data import preprocess, preview, stores
 from lesions.data.decode import decode
 from lesions.data.images import build_cache, fill_cache, load_images, verify_cache
+from lesions.data.preprocess import fitted
 from lesions.errors import InputError
 
 
@@ -51,7 +56,7 @@ def test_only_new_and_changed_photographs_are_decoded_again(tmp_path, monkeypatc
     build_cache(tmp_path / "48", table.iloc[:6], 48)
     decoded = []
 
-    def counted(path, size):
+    def counted(path, size, preprocess):
         decoded.append(path.stem)
         return decode(path, size)
 
@@ -74,9 +79,9 @@ def test_only_new_and_changed_photographs_are_decoded_again(tmp_path, monkeypatc
 def test_an_interrupted_build_is_not_read_and_goes_on(tmp_path, monkeypatch):
     table = photographs(tmp_path / "in", 8)
     monkeypatch.setattr(cache, "SAVE_EVERY", 2)
-    monkeypatch.setattr(cache.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(cache, "cpu_count", lambda: 1)
 
-    def killed(path, size):
+    def killed(path, size, preprocess):
         if path.stem == "i05":
             raise KeyboardInterrupt
         return decode(path, size)
@@ -88,7 +93,7 @@ def test_an_interrupted_build_is_not_read_and_goes_on(tmp_path, monkeypatch):
         load_images(tmp_path / "48", table, "prepare")
     decoded = []
 
-    def counted(path, size):
+    def counted(path, size, preprocess):
         decoded.append(path.stem)
         return decode(path, size)
 
@@ -128,10 +133,122 @@ def test_a_full_disk_is_said_with_what_is_needed(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     table = photographs(tmp_path / "in", 3)
-    monkeypatch.setattr(cache.os, "posix_fallocate", full, raising=False)
+    monkeypatch.setattr(stores.os, "posix_fallocate", full, raising=False)
     with pytest.raises(InputError, match="No space left on device: the cache of 3 images at 48 px"):
         build_cache(tmp_path / "48", table, 48)
     assert not list(tmp_path.glob("48*"))
+
+
+def test_a_cache_of_jpegs_is_near_to_the_array_and_a_fraction_of_its_size(tmp_path):
+    table = photographs(tmp_path / "in", 9)
+    build_cache(tmp_path / "array" / "96", table, 96)
+    build_cache(tmp_path / "jpeg" / "96", table.iloc[:5], 96, "jpeg")
+    build_cache(tmp_path / "jpeg" / "96", table.iloc[::-1], 96, "jpeg")  # copies, adds, reorders
+    array = load_images(tmp_path / "array" / "96", table, "prepare")
+    jpeg = load_images(tmp_path / "jpeg" / "96", table.iloc[::-1], "prepare")
+    assert jpeg.shape == array.shape
+    assert len(jpeg) == 9
+    jpeg = pickle.loads(pickle.dumps(jpeg))  # as a data-loader worker gets it
+    for row in range(9):
+        error = (jpeg[8 - row].astype(float) - array[row]) ** 2
+        assert 10 * np.log10(255**2 / error.mean()) > 40
+    size = {mode: sum(file.stat().st_size for file in (tmp_path / mode / "96").glob("images.*"))
+            for mode in ("array", "jpeg")}  # fmt: skip
+    assert size["jpeg"] < size["array"] / 4
+    verify_cache(tmp_path / "jpeg" / "96")
+    (tmp_path / "jpeg" / "96" / "images.bin").write_bytes(b"x" * size["jpeg"])
+    with pytest.raises(InputError, match=r"images\.bin is damaged"):
+        verify_cache(tmp_path / "jpeg" / "96")
+    with pytest.raises(InputError, match="row 3 is damaged"):
+        load_images(tmp_path / "jpeg" / "96", table.iloc[::-1], "prepare")[3]
+
+
+def test_an_interrupted_build_of_jpegs_goes_on_after_its_last_save(tmp_path, monkeypatch):
+    table = photographs(tmp_path / "in", 8)
+    monkeypatch.setattr(cache, "SAVE_EVERY", 2)
+    monkeypatch.setattr(cache, "cpu_count", lambda: 1)
+
+    def killed(path, size, preprocess):
+        if path.stem == "i05":
+            raise KeyboardInterrupt
+        return decode(path, size, preprocess)
+
+    monkeypatch.setattr(cache, "decode", killed)
+    with pytest.raises(KeyboardInterrupt):
+        build_cache(tmp_path / "48", table, 48, "jpeg")
+    with (tmp_path / "48.part" / "images.bin").open("ab") as file:
+        file.write(b"half a photograph")
+    monkeypatch.setattr(cache, "decode", decode)
+    build_cache(tmp_path / "48", table, 48, "jpeg")
+    build_cache(tmp_path / "fresh", table, 48, "jpeg")
+    one, two = ((tmp_path / name / "images.bin").read_bytes() for name in ("48", "fresh"))
+    assert one == two
+
+
+def test_the_kind_of_cache_is_chosen_by_disk_and_memory(tmp_path, monkeypatch):
+    assert stores.choose_mode(100, 64, tmp_path / "new" / "64") == "array"
+    assert stores.choose_mode(10**9, 512, tmp_path) == "jpeg"
+    monkeypatch.setattr(stores.shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    assert stores.choose_mode(100, 64, tmp_path) == "jpeg"
+
+
+def dermoscopy() -> np.ndarray:
+    """uint8 (300, 400, 3): a lesion with a hair, in a round field with dark corners."""
+    y, x = np.mgrid[:300, :400]
+    picture = np.full((300, 400, 3), (190, 150, 120), np.uint8)
+    picture[np.hypot(x - 200, y - 150) < 70] = (110, 70, 60)
+    cv2.line(picture, (120, 40), (180, 260), (45, 35, 30), 2)
+    picture[np.hypot(x - 200, y - 150) > 205] = 5
+    return picture
+
+
+def test_each_preprocessing_does_what_it_says():
+    picture = dermoscopy()
+    assert (fitted(picture, 96, PreprocessConfig()) == preprocess.resized(picture, 96)).all()
+    crop = fitted(picture, 96, PreprocessConfig(fit="crop"))
+    assert (crop == preprocess.resized(picture[:, 50:350], 96)).all()
+    pad = fitted(picture, 96, PreprocessConfig(fit="pad"))
+    assert (pad[:11] == 0).all()
+    assert (pad[-11:] == 0).all()
+    circle = fitted(picture, 96, PreprocessConfig(circle=True))
+    assert fitted(picture, 96, PreprocessConfig()).min() < 20
+    assert circle[[0, 0, -1, -1], [0, -1, 0, -1]].min() > 50  # no dark corner is left
+    bright = picture[60:240, 80:320]
+    assert preprocess.crop_circle(bright).shape == bright.shape  # no field, no crop
+    large = preprocess.resized(picture[:, 50:350], 256)
+    hair = fitted(picture, 256, PreprocessConfig(fit="crop", hair=True))
+    on_skin = np.s_[38:60]  # rows that the hair crosses outside the lesion
+    assert large[on_skin].min() < 80
+    assert hair[on_skin].min() > 95
+    tinted = np.clip(picture * [1.0, 0.7, 0.6], 0, 255).astype(np.uint8)
+    spread = [preprocess.shades_of_gray(p).reshape(-1, 3).mean(0).std() for p in (picture, tinted)]
+    assert spread[1] < tinted.reshape(-1, 3).mean(0).std() / 2
+    dull = (picture // 4 + 90).astype(np.uint8)
+    assert preprocess.equalise(dull).std() > dull.std()
+
+
+def test_a_cache_of_another_preprocessing_is_refused_and_made_anew(tmp_path):
+    table = photographs(tmp_path / "in", 4)
+    plain = build_cache(tmp_path / "48", table, 48)
+    before = np.array(load_images(tmp_path / "48", table, "prepare"))
+    config = PreprocessConfig(fit="crop", clahe=True)
+    (tmp_path / "table.json").write_text(
+        json.dumps({"config": {"preprocess": config.model_dump()}})
+    )
+    with pytest.raises(InputError, match="made with another preprocessing: run prepare"):
+        load_images(tmp_path / "48", table, "prepare")
+    index = build_cache(tmp_path / "48", table, 48, preprocess=config)
+    after = load_images(tmp_path / "48", table, "prepare")
+    assert index["width"].tolist() == plain["width"].tolist()
+    assert (before != after).any()
+    assert (after[1] == decode(Path(table["path"][1]), 48, config)[0]).all()
+
+
+def test_the_preview_shows_every_option(tmp_path):
+    table = photographs(tmp_path / "in", 9)
+    preview.write_preview(tmp_path / "sheet.png", table, PreprocessConfig(hair=True), rows=3)
+    height, width = cv2.imread(str(tmp_path / "sheet.png")).shape[:2]
+    assert (height - 22, width) == (3 * preview.SIZE, 8 * preview.SIZE)
 
 
 @pytest.mark.real

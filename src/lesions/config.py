@@ -151,6 +151,16 @@ class SourceConfig(Section):
     diagnoses: dict[str, str] = {}  # the CSV's word: a diagnosis of data/tasks.py
 
 
+class PreprocessConfig(Section):
+    """What is done to a photograph before it enters the cache: data/preprocess.py."""
+
+    fit: Literal["squash", "pad", "crop"] = "squash"  # how it becomes a square
+    circle: bool = False  # crop a round dark field to the rectangle inside
+    hair: bool = False  # paint over dark lines
+    shades_of_gray: bool = False  # colours under a neutral light
+    clahe: bool = False  # even out the contrast
+
+
 class DatasetConfig(Section):
     """What scripts/prepare.py makes one table of."""
 
@@ -162,6 +172,9 @@ class DatasetConfig(Section):
     scheme: Literal[
         "grouped", "legacy", "official", "system001", "system002", "system003", "system004"
     ] = "grouped"
+    preprocess: PreprocessConfig = PreprocessConfig()
+    # of the cache: auto takes array unless it is too large for the free disk or the memory
+    cache: Literal["auto", "array", "jpeg"] = "auto"
     near_duplicates: bool = False  # keep photographs that look alike to the pore in one group
     folds: int = Field(5, ge=2, le=100)
     holdout: float = Field(0.0, ge=0, lt=0.9)  # share of the labelled rows set aside as test

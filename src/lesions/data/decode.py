@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lesions.config import PreprocessConfig
+from lesions.data.preprocess import fitted
+
 VERSION = 1  # raise it when the same file would give other pixels: caches are made anew
 MAX_PIXELS = 120_000_000  # the largest photographs published have 24 million
 
@@ -17,9 +20,12 @@ class UnreadableImage(ValueError):
     """Why a file is no usable photograph."""
 
 
-def decode(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
-    """The photograph as uint8 RGB (size, size, 3), squashed to a square, and its (width, height).
+def decode(
+    path: Path, size: int, preprocess: PreprocessConfig | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The photograph as uint8 RGB (size, size, 3), and the (width, height) of its file.
 
+    It is squashed to a square, or whatever `preprocess` says.
     A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves at least 1.5 times `size`, then averaged
     down: several times faster than a full decode, and Pillow, unlike OpenCV, says when the file
     is cut short. The EXIF orientation is applied; width and height are those before it.
@@ -35,7 +41,8 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
                 raise UnreadableImage(
                     f"{width} x {height} = {width * height:,} pixels, more than {MAX_PIXELS:,}"
                 )
-            image.draft("RGB", (size * 3 // 2, size * 3 // 2))
+            least = size * 3 // 2 if not (preprocess and preprocess.circle) else size * 11 // 5
+            image.draft("RGB", (least, least))
             ImageOps.exif_transpose(image, in_place=True)  # else it copies what needs no turn
             pixels = _rgb(image)
     except FileNotFoundError:
@@ -46,9 +53,7 @@ def decode(path: Path, size: int) -> tuple[np.ndarray, tuple[int, int]]:
         raise
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken content
         raise UnreadableImage(str(error)) from error
-    shrinks = max(pixels.shape[:2]) >= size
-    how = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    return cv2.resize(pixels, (size, size), interpolation=how), (width, height)
+    return fitted(pixels, size, preprocess or PreprocessConfig()), (width, height)
 
 
 def _rgb(image: Image.Image) -> np.ndarray:

@@ -1,20 +1,23 @@
 """The image cache: every photograph decoded and resized once, row = table row.
 
-A cache is the folder input/prepared/<dataset>/<size>/ with images.npy (uint8 (N, S, S, 3), RGB),
-index.csv, which says what each row was made from, and cache.json. It is made in <size>.part and
-renamed when it is whole, so that what carries the name is never half a cache.
+A cache is the folder input/prepared/<dataset>/<size>/ with the pixels (data/stores.py), index.csv,
+which says what each row was made from, and cache.json. It is made in <size>.part and renamed when
+it is whole, so that what carries the name is never half a cache.
 """
 
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from lesions.config import PreprocessConfig
 from lesions.data.decode import VERSION, UnreadableImage, decode
+from lesions.data.stores import FILES, ArrayStore, JpegImages, JpegStore, Mode, open_images
 from lesions.data.table import names_hash
 from lesions.errors import InputError
 from lesions.files import read_csv, read_json, sha256, write_csv, write_json
@@ -22,99 +25,144 @@ from lesions.paths import shown
 
 INDEX = ["row", "fingerprint", "bytes", "width", "height", "problem"]
 SAVE_EVERY = 1000  # images: what an interrupted build does again at most
+Images = np.ndarray | JpegImages
+Fact = tuple[int, int, str]  # width, height, problem
 
 
 def load_images(folder: Path, table: pd.DataFrame, command: str) -> np.ndarray:
-    """The finished cache of exactly this table: uint8 (N, S, S, 3), memory-mapped, read-only.
+    """The finished cache of exactly this table: by row uint8 (S, S, 3), read-only.
 
-    InputError naming `command` if there is none, or if it belongs to another table.
+    An array, or of a cache of JPEGs what can be read by row like one.
+
+    InputError naming `command` if there is none, or if it belongs to another table, or was made
+    with another preprocessing than the table beside it asks for.
     """
     if not (folder / "cache.json").exists():
         raise InputError(f"{shown(folder)}: no image cache: run {command}")
     facts = read_json(folder / "cache.json")
     if facts["version"] != VERSION or facts["names_hash"] != names_hash(table):
         raise InputError(f"{shown(folder)}: the image cache is of another table: run {command}")
-    return np.load(folder / "images.npy", mmap_mode="r")
+    beside = folder.parent / "table.json"
+    config = read_json(beside).get("config", {}) if beside.exists() else {}
+    wanted = PreprocessConfig(**config.get("preprocess", {}))
+    if PreprocessConfig(**facts.get("preprocess", {})) != wanted:
+        raise InputError(f"{shown(folder)}: made with another preprocessing: run {command}")
+    return cast(np.ndarray, open_images(folder, facts.get("mode", "array"), facts["size"]))
 
 
-def build_cache(folder: Path, table: pd.DataFrame, size: int) -> pd.DataFrame:
+def build_cache(
+    folder: Path,
+    table: pd.DataFrame,
+    size: int,
+    mode: Mode = "array",
+    preprocess: PreprocessConfig | None = None,
+) -> pd.DataFrame:
     """Make or complete the cache of `table`, whose `path` says where each photograph lies.
 
     Returns the index, one row a table row: bytes, width, height, and the problem of an unreadable
     file, whose pixels are black ("" for the others). A row made before from the same file (name,
     bytes, time of change) is not decoded again, be it in a finished cache or an interrupted one.
     """
-    index = fill_cache(folder, table, size)
-    publish_cache(folder, table, size)
+    index = fill_cache(folder, table, size, mode, preprocess)
+    publish_cache(folder, table)
     return index
 
 
-def fill_cache(folder: Path, table: pd.DataFrame, size: int) -> pd.DataFrame:
+def fill_cache(
+    folder: Path,
+    table: pd.DataFrame,
+    size: int,
+    mode: Mode = "array",
+    preprocess: PreprocessConfig | None = None,
+) -> pd.DataFrame:
     """`build_cache` without the last step: the cache that carries the name stays as it is."""
+    key = _key(size, mode, preprocess or PreprocessConfig())
     fingerprints, sizes = _fingerprints(table)
     index = _read_index(folder)
-    if (folder / "cache.json").exists() and index["fingerprint"].tolist() == fingerprints:
+    if _key_of(folder) == key and index["fingerprint"].tolist() == fingerprints:
+        shutil.rmtree(_part(folder), ignore_errors=True)
         return index
     part = _part(folder)
-    images = _open_part(part, table, size)
-    facts = _copy_known(images, fingerprints, [part, folder])
+    store, resumed = _open_store(part, len(table), key)
+    facts = _resumed(part, fingerprints) if resumed else {}
+    if _key_of(folder) == key:
+        facts |= _copied(store, folder, key, fingerprints, facts)
     todo = [row for row in range(len(table)) if row not in facts]
     paths = table["path"].tolist()
 
-    def one(row: int) -> tuple[int, int, str]:
+    def one(row: int) -> tuple[Fact, bytes | np.ndarray]:
         try:
-            images[row], (width, height) = decode(Path(paths[row]), size)
+            image, (width, height) = decode(Path(paths[row]), size, preprocess)
         except UnreadableImage as error:
-            images[row] = 0
-            return 0, 0, str(error)
-        return width, height, ""
+            return (0, 0, str(error)), store.packed(np.zeros((size, size, 3), np.uint8))
+        return (width, height, ""), store.packed(image)
 
     def save() -> pd.DataFrame:
-        images.flush()
+        store.flush()
         rows = [(row, fingerprints[row], sizes[row], *facts[row]) for row in sorted(facts)]
         index = pd.DataFrame(rows, columns=INDEX)
         write_csv(part / "index.csv", index)
         return index
 
     with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
+        ThreadPoolExecutor(cpu_count()) as pool,
         tqdm(total=len(todo), desc=f"images at {size} px", unit="image", disable=None) as bar,
     ):
         for start in range(0, len(todo), SAVE_EVERY):
             block = todo[start : start + SAVE_EVERY]
-            for row, fact in zip(block, pool.map(one, block), strict=True):
+            for row, (fact, packed) in zip(block, pool.map(one, block), strict=True):
+                store.put(row, packed)
                 facts[row] = fact
                 bar.update()
             save()
     return save()
 
 
-def publish_cache(folder: Path, table: pd.DataFrame, size: int) -> None:
+def publish_cache(folder: Path, table: pd.DataFrame) -> None:
     """Give a filled cache its name and its checksum, in place of the one before."""
     part = _part(folder)
     if not part.exists():
         return
-    facts_json = {"version": VERSION, "size": size, "names_hash": names_hash(table)}
-    write_json(part / "cache.json", facts_json | {"sha256": sha256(part / "images.npy")})
+    key = read_json(part / "key.json")
+    checksum = sha256(part / FILES[key["mode"]])
+    write_json(part / "cache.json", key | {"names_hash": names_hash(table), "sha256": checksum})
     if folder.exists():
         shutil.rmtree(folder)
     part.replace(folder)
 
 
-def filled_images(folder: Path) -> np.ndarray:
-    """The pixels that `fill_cache` has just completed, memory-mapped, published or not."""
+def filled_images(folder: Path) -> Images:
+    """The pixels that `fill_cache` has just completed, published or not."""
     part = _part(folder)
-    return np.load((part if part.exists() else folder) / "images.npy", mmap_mode="r")
+    facts = read_json(part / "key.json" if part.exists() else folder / "cache.json")
+    return open_images(part if part.exists() else folder, facts["mode"], facts["size"])
+
+
+def verify_cache(folder: Path) -> None:
+    """InputError if the pixels on disk are not those that were written."""
+    facts = read_json(folder / "cache.json")
+    file = folder / FILES[facts.get("mode", "array")]
+    if sha256(file) != facts["sha256"]:
+        raise InputError(f"{shown(folder)}: {file.name} is damaged: delete the folder and prepare")
 
 
 def _part(folder: Path) -> Path:
     return folder.with_name(folder.name + ".part")
 
 
-def verify_cache(folder: Path) -> None:
-    """InputError if the pixels on disk are not those that were written."""
-    if sha256(folder / "images.npy") != read_json(folder / "cache.json")["sha256"]:
-        raise InputError(f"{shown(folder)}: images.npy is damaged: delete the folder and prepare")
+def _key(size: int, mode: Mode, preprocess: PreprocessConfig) -> dict:
+    """What decides the pixels, besides the files: a cache of another key is made anew."""
+    return {"version": VERSION, "size": size, "mode": mode, "preprocess": preprocess.model_dump()}
+
+
+def _key_of(folder: Path) -> dict | None:
+    if not (folder / "cache.json").exists():
+        return None
+    facts = read_json(folder / "cache.json")
+    preprocess = PreprocessConfig(**facts.get("preprocess", {}))
+    return _key(facts["size"], facts.get("mode", "array"), preprocess) | {
+        "version": facts["version"]
+    }
 
 
 def _fingerprints(table: pd.DataFrame) -> tuple[list[str], list[int]]:
@@ -134,53 +182,58 @@ def _read_index(folder: Path) -> pd.DataFrame:
     return index.assign(problem=index["problem"].fillna(""))
 
 
-def _open_part(part: Path, table: pd.DataFrame, size: int) -> np.memmap:
-    """The array to fill: an interrupted build's of the same table, or a new one."""
-    wanted = (len(table), size, size, 3)
-    path = part / "images.npy"
-    if path.exists() and (part / "index.csv").exists():
-        images = np.lib.format.open_memmap(path, "r+")
-        if images.shape == wanted:
-            return images
+def _open_store(part: Path, rows: int, key: dict) -> tuple[ArrayStore | JpegStore, bool]:
+    """The store to fill, and whether it is an interrupted build's of the same key and length."""
+    kind = ArrayStore if key["mode"] == "array" else JpegStore
+    mark = part / "key.json"
+    if mark.exists() and read_json(mark) == key | {"rows": rows} and (part / "index.csv").exists():
+        return kind(part, rows, key["size"], new=False), True
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    images = np.lib.format.open_memmap(path, "w+", np.uint8, wanted)
     try:
-        # A memory map of a file with holes kills the process when the disk fills; reserve it all.
-        if hasattr(os, "posix_fallocate"):
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        store = kind(part, rows, key["size"], new=True)
     except OSError as error:
         shutil.rmtree(part)
-        need = np.prod(wanted) / 2**30
+        need = rows * key["size"] ** 2 * 3 / 2**30
         raise InputError(
-            f"{shown(part)}: {error.strerror}: the cache of {len(table):,} images at {size} px"
-            f" needs {need:.2f} GiB"
+            f"{shown(part)}: {error.strerror}: the cache of {rows:,} images at {key['size']} px"
+            f" needs {need:.2f} GiB; `cache: jpeg` in the data set's config about a tenth of it"
         ) from error
-    return images
+    write_json(mark, key | {"rows": rows})
+    return store, False
 
 
-def _copy_known(
-    images: np.ndarray, fingerprints: list[str], folders: list[Path]
-) -> dict[int, tuple[int, int, str]]:
-    """Facts (width, height, problem) of the rows that need no decoding, their pixels in place."""
+def _resumed(part: Path, fingerprints: list[str]) -> dict[int, Fact]:
+    """Facts of the rows that an interrupted build has done, as far as their files are the same."""
+    return {row: fact for row, fingerprint, fact in _rows(part) if fingerprints[row] == fingerprint}
+
+
+def _copied(
+    store: ArrayStore | JpegStore,
+    folder: Path,
+    key: dict,
+    fingerprints: list[str],
+    known: dict[int, Fact],
+) -> dict[int, Fact]:
+    """Facts of the rows that the finished cache has, now in the store too."""
+    old = open_images(folder, key["mode"], key["size"])
     row_of = {fingerprint: row for row, fingerprint in enumerate(fingerprints)}
-    facts: dict[int, tuple[int, int, str]] = {}
-    part = folders[0]
-    for folder in folders:
-        index = _read_index(folder)
-        state = folder / "cache.json"
-        if index.empty or (state.exists() and read_json(state)["version"] != VERSION):
+    facts: dict[int, Fact] = {}
+    for row, fingerprint, fact in _rows(folder):
+        new = row_of.get(fingerprint)
+        if new is None or new in known or new in facts:
             continue
-        old = images if folder == part else np.load(folder / "images.npy", mmap_mode="r")
-        columns = ("row", "fingerprint", "width", "height", "problem")
-        for row, fingerprint, *fact in zip(*(index[c].tolist() for c in columns), strict=True):
-            new = row_of.get(fingerprint)
-            if new is None or new in facts or old.shape[1:] != images.shape[1:]:
-                continue
-            if old is not images:
-                images[new] = old[row]
-            elif new != row:
-                continue
-            facts[new] = (int(fact[0]), int(fact[1]), fact[2])
+        store.put(new, old.packed(row).tobytes() if isinstance(old, JpegImages) else old[row])
+        facts[new] = fact
     return facts
+
+
+def _rows(folder: Path) -> list[tuple[int, str, Fact]]:
+    index = _read_index(folder)
+    facts = zip(index["width"], index["height"], index["problem"], strict=True)
+    return [
+        (int(row), fingerprint, (int(width), int(height), problem))
+        for row, fingerprint, (width, height, problem) in zip(
+            index["row"], index["fingerprint"], facts, strict=True
+        )
+    ]

@@ -40,11 +40,15 @@ def find_near_duplicates(images: np.ndarray, group: np.ndarray | None = None) ->
     looked for. All pairs are compared, in O(N) memory; images without any contrast have no copies.
     """
     group = np.arange(len(images)) if group is None else pd.factorize(pd.Series(group))[0]
-    rows = np.flatnonzero(images.std(axis=(1, 2, 3)) > 2)
+    rows = np.array([row for row, image in enumerate(images) if image.std() > 2], int)
     if len(rows) < 2:
         return pd.DataFrame({"first": [], "second": [], "score": []})
-    first, second, turn = _candidates(images[rows], group[rows])
-    details = np.stack([_detail(image) for image in images[rows]])
+    if len(rows) < len(images):
+        images, group = images[rows], group[rows]
+    first, second, turn = _candidates(images, group)
+    details = np.empty((len(images), SIZE, SIZE), np.float16)
+    for row, image in enumerate(images):
+        details[row] = _detail(image)
     score = _verify(details, first, second, turn)
     pairs = pd.DataFrame({"first": rows[first], "second": rows[second], "score": score})
     pairs[["first", "second"]] = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
@@ -64,7 +68,8 @@ def link_near_duplicates(
     kept = read_json(path) if path.exists() else {}
     if kept.get("key") != key:
         rows = np.flatnonzero(readable)
-        found = find_near_duplicates(np.asarray(images)[rows], table["group"].to_numpy()[rows])
+        seen = images if readable.all() else images[rows]
+        found = find_near_duplicates(seen, table["group"].to_numpy()[rows])
         names = table["image_name"].to_numpy()[rows]
         one, two = names[found["first"]].tolist(), names[found["second"]].tolist()
         score = found["score"].round(4).tolist()
@@ -180,14 +185,14 @@ def _verify(
 
     def score(pair: tuple[int, int, int]) -> float:
         query, other, how = pair
-        turned = details[query]
+        turned = details[query].astype(np.float32)
         if how & 1:
             turned = turned[::-1]
         if how & 2:
             turned = turned[:, ::-1]
         if how & 4:
             turned = turned.T
-        return _likeness(np.ascontiguousarray(turned), details[other])
+        return _likeness(np.ascontiguousarray(turned), details[other].astype(np.float32))
 
     pairs = list(zip(first.tolist(), second.tolist(), turn.tolist(), strict=True))
     with ThreadPoolExecutor() as pool:

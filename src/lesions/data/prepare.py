@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lesions.config import DatasetConfig, load_dataset_config
@@ -10,6 +11,8 @@ from lesions.data import near_duplicates
 from lesions.data.columns import Report
 from lesions.data.decode import UnreadableImage, decode
 from lesions.data.images import fill_cache, filled_images, publish_cache
+from lesions.data.preview import write_preview
+from lesions.data.stores import choose_mode
 from lesions.data.table import (
     finish_table,
     one_row_a_name,
@@ -22,6 +25,7 @@ from lesions.errors import InputError
 from lesions.files import write_csv
 from lesions.paths import shown
 
+LOOKED_AT = "near_duplicates"  # the cache in which look-alikes are searched
 SHOWN = 60  # problems printed at most
 CHECKED_AT_ONCE = 5000  # photographs looked at although a table is wrong
 
@@ -34,11 +38,12 @@ def prepare(
     images: dict[str, list[str]] | None = None,
     available_only: bool = False,
     quarantine: bool = False,
+    preview: Path | None = None,
 ) -> dict:
     """Write table.csv, table.json and a cache for each of `sizes`; returns the table's facts.
 
     `folders` and `images` say for a source where its CSVs and its photographs lie. Without sizes
-    the table is made from the CSVs alone.
+    the table is made from the CSVs alone. With `preview` only that picture sheet is written.
     """
     config = load_dataset_config(dataset, changes)
     config = _with_places(config, folders or {}, images or {})
@@ -58,29 +63,37 @@ def prepare(
     if report.problems:
         _check_photographs(table, report, sizes)
     _refuse(report, dataset)
+    if preview:
+        write_preview(preview, table, config.preprocess)
+        print(f"written to {preview}")
+        return {}
     table["problem"] = ""
     if sizes:
-        table = _fill_caches(table, dataset, sizes, report, quarantine)
+        table = _fill_caches(table, dataset, sizes, config, report, quarantine)
+    caches = [str(size) for size in sizes]
     if sizes and config.near_duplicates:
         table = _link_near_duplicates(table, dataset)
-        sizes = sorted({*sizes, near_duplicates.SIZE})
+        caches.append(LOOKED_AT)
     problem = table["problem"]
     table = finish_table(table, config)
-    for size in sizes:
-        publish_cache(prepared(dataset) / str(size), table, size)
+    for name in caches:
+        publish_cache(prepared(dataset) / name, table)
     _list_quarantine(table.assign(problem=problem), dataset)
     return save_table(dataset, table, config)
 
 
 def _fill_caches(
-    table: pd.DataFrame, dataset: str, sizes: Sequence[int], report: Report, quarantine: bool
-) -> pd.DataFrame:
+    table: pd.DataFrame, dataset: str, sizes: Sequence[int], config: DatasetConfig,
+    report: Report, quarantine: bool,
+) -> pd.DataFrame:  # fmt: skip
     """The table with what the photographs tell; unreadable training rows are `quarantined`.
 
     InputError that lists them without `quarantine`; a test row always stays.
     """
     for size in sizes:
-        index = fill_cache(prepared(dataset) / str(size), table, size)
+        folder = prepared(dataset) / str(size)
+        mode = choose_mode(len(table), size, folder) if config.cache == "auto" else config.cache
+        index = fill_cache(folder, table, size, mode, config.preprocess)
     bad = (index["problem"] != "").to_numpy()
     # A source may know the size of originals that are here in a smaller copy.
     known = {name: table[name].fillna(index[name]).astype(int) for name in ("width", "height")}
@@ -103,11 +116,12 @@ def _fill_caches(
 
 def _link_near_duplicates(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """The table with look-alikes in one group, whatever the sizes of the caches are."""
-    folder = prepared(dataset) / str(near_duplicates.SIZE)
+    folder = prepared(dataset) / LOOKED_AT
     index = fill_cache(folder, table, near_duplicates.SIZE)
     readable = (index["problem"] == "").to_numpy()
+    images = np.asarray(filled_images(folder))
     table, facts = near_duplicates.link_near_duplicates(
-        table, filled_images(folder), readable, prepared(dataset) / "near_duplicates.json"
+        table, images, readable, prepared(dataset) / "near_duplicates.json"
     )
     said = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in facts.items())
     print(f"near-duplicates: {said}")

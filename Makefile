@@ -1,6 +1,7 @@
 # make demo   the whole pipeline on the embedded sample: a submission and a report in minutes
 # make test   every test that needs neither a GPU nor a network
 # make check  ruff and mypy
+# make kill-test  20 runs killed at random points, resumed, compared byte for byte
 # make lock   pin requirements.txt anew
 # Each sets up .venv itself, from requirements.lock.
 
@@ -11,7 +12,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 # Threads that wait for a core taken by another program sleep instead of burning the one they have.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: demo test check lock clean
+.PHONY: demo test check kill-test lock clean
 
 # A stamp made after the installation, so that an interrupted one is done again.
 .venv/installed: requirements.lock
@@ -32,6 +33,9 @@ check: .venv/installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+kill-test: .venv/installed
+	$(PY) scripts/kill_test.py
 
 lock: .venv/installed
 	$(PY) -m uv pip compile --universal --python-version 3.11 --extra dev --no-header \

@@ -5,11 +5,14 @@
     python scripts/train.py --config configs/effnet_b1.yaml --fold 0 \\
         --set train.epochs=3 --pretrained none --name quick_look
 
-Writes oof/<run>/config.yaml and fold<k>.csv, .json, .safetensors. The run's name is the config's
-path below configs/.
+Writes oof/<run>/config.yaml and fold<k>.csv, .json, .safetensors, with the course in
+history<k>.csv, metrics<k>.jsonl and training_curves.png. The run's name is the config's path below
+configs/. Exits with 75 when --max-hours is used up, with 143 or 130 after SIGTERM or SIGINT: the
+same command then goes on. Several GPUs or machines, SLURM: docs/training.md.
 """
 
 import sys
+import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
@@ -24,13 +27,19 @@ def main(arguments: list[str] | None = None) -> int:
                         help="change a key of the config, such as train.lr=1e-4")  # fmt: skip
     parser.add_argument("--pretrained", metavar="FILE|none", help="the backbone's first weights")
     parser.add_argument("--name", help="another name for the run")
+    parser.add_argument("--max-hours", type=float, metavar="H",
+                        help="stop in time before H hours are over, and exit with 75")  # fmt: skip
     args = parser.parse_args(arguments)
+    begun = time.monotonic()
 
     from lesions.config import load_config, run_name
     from lesions.data.table import load_table
     from lesions.errors import InputError
     from lesions.inference.launch import build_accelerator
-    from lesions.training.fold import train_fold
+    from lesions.paths import OOF
+    from lesions.reporting.curves import draw_curves
+    from lesions.training.course import oof_table, train_folds
+    from lesions.training.stop import StopRequest
 
     changes = list(args.set)
     if args.pretrained:
@@ -45,14 +54,13 @@ def main(arguments: list[str] | None = None) -> int:
         folds = range(int(args.fold), int(args.fold) + 1)
     else:
         raise InputError(f"--fold {args.fold}: expected a number or all")
-    accelerator = build_accelerator(config.train.precision)
-    for fold in folds:
-        result = train_fold(config, name, fold, accelerator)
-        accelerator.print(
-            f"{name} fold {fold}: out-of-fold AUC {result['auc']:.4f}"
-            f" on {result['rows']:,} images ({result['seconds'] / 60:.1f} min)"
-        )
-    return 0
+    accelerator = build_accelerator(config.train.precision, config.train.tracker, OOF / name)
+    code = train_folds(config, name, folds, accelerator, StopRequest(args.max_hours, begun))
+    if accelerator.is_main_process:
+        draw_curves(OOF / name)
+        if not code and args.fold == "all":
+            print(oof_table(config, name, folds))
+    return code
 
 
 if __name__ == "__main__":

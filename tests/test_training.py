@@ -17,7 +17,8 @@ from lesions.data.table import load_table
 from lesions.errors import InputError
 from lesions.inference.checkpoint import load_model
 from lesions.paths import OOF
-from lesions.training import loop
+from lesions.training import loop, loss
+from lesions.training import steps as steps_module
 from lesions.training.loss import pos_weight, smoothed_bce
 from lesions.training.schedule import lr_factor
 from lesions.training.state import locked
@@ -55,24 +56,22 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
     name = f"killed{at}"
     shutil.rmtree(OOF / name, ignore_errors=True)
     steps = 0
-    step = loop.FoldTrainer._step
+    step = steps_module.Stepper.step
 
-    def count(self, micro):
+    def count(self, *arguments):
         nonlocal steps
         if steps == at:
             raise Killed
         steps += 1
-        step(self, micro)
-        self.save(OOF / name / "state" / "fold0.pt", self_hashes)
+        return step(self, *arguments)
 
-    _, facts = load_table("demo")
-    self_hashes = {"table": facts["table_hash"], "folds": facts["fold_hash"]}
+    saving = ("train.save_steps=1",)
     with monkeypatch.context() as patch:
-        patch.setattr(loop.FoldTrainer, "_step", count)
+        patch.setattr(steps_module.Stepper, "step", count)
         with pytest.raises(Killed):
-            train([*tiny_run(name), "--fold", "0"])
+            train([*tiny_run(name, *saving), "--fold", "0"])
     assert not (OOF / name / "fold0.csv").exists()
-    train([*tiny_run(name), "--fold", "0"])
+    train([*tiny_run(name, *saving), "--fold", "0"])
     assert (OOF / name / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
     a, b = (load_file(folder / "fold0.safetensors") for folder in (OOF / name, trained))
     assert all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
@@ -141,9 +140,9 @@ def test_a_second_run_at_the_same_fold_is_refused_and_names_the_first(demo: Path
 def test_steps_without_a_finite_loss_end_the_run_and_keep_the_saved_state(
     demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "MOST_BAD_STEPS", 2)
-    monkeypatch.setattr(loop, "smoothed_bce", lambda logit, *_: logit.sum() * float("nan"))
-    with pytest.raises(InputError, match="without a finite loss"):
+    monkeypatch.setattr(steps_module, "MOST_BAD_STEPS", 2)
+    monkeypatch.setattr(loss, "smoothed_bce", lambda logit, *_: logit.sum() * float("nan"))
+    with pytest.raises(InputError, match="without a finite loss, the last one on ISIC_"):
         train([*tiny_run("nan"), "--fold", "0"])
     assert not (OOF / "nan" / "fold0.json").exists()
 

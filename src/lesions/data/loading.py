@@ -1,15 +1,24 @@
 """Image cache and table -> batches whose content depends on (seed, epoch, row) alone."""
 
 import hashlib
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
 from albumentations import Compose
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lesions.data.augmentation import augment
+from lesions.errors import InputError, listed
+
+Item = tuple[int, ...]  # epoch, row, and from the second time a row comes in an epoch: how often
+MOST_WORKERS = 256
 
 
 def seed_of(*parts: int) -> int:
@@ -30,28 +39,35 @@ class LesionDataset(Dataset):
 
     def __init__(
         self,
-        images: np.ndarray,
+        images: Any,
         metadata: np.ndarray,
         target: np.ndarray,
         pipeline: Compose | None = None,
         seed: int = 0,
+        names: Sequence[str] | None = None,
     ):
-        self.images = images  # memory-mapped: the workers share one copy
+        self.images = images  # rows of uint8 (S, S, 3), memory-mapped: the workers share one copy
         self.metadata = metadata
         self.target = target
         self.pipeline = pipeline
         self.seed = seed
+        self.names = names  # of the rows, for messages
+        # The row each worker is at, where the main process sees it when a worker is gone.
+        self.at = torch.full((MOST_WORKERS,), -1, dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, item: tuple[int, int]) -> dict:
-        epoch, row = item
-        image = self.images[row]
-        if self.pipeline is None:
-            image = np.array(image)
-        else:
-            image = augment(self.pipeline, np.array(image), seed_of(self.seed, epoch, row))
+    def __getitem__(self, item: Item) -> dict:
+        row = item[1]
+        worker = get_worker_info()
+        if worker:
+            self.at[worker.id] = row
+        image = np.array(self.images[row])
+        if self.pipeline is not None:
+            image = augment(self.pipeline, image, seed_of(self.seed, *item))
+        if worker:
+            self.at[worker.id] = -1
         return {
             "image": image,
             "metadata": self.metadata[row],
@@ -59,20 +75,26 @@ class LesionDataset(Dataset):
             "row": row,
         }
 
+    def name(self, row: int) -> str:
+        """What a message calls the row."""
+        return f"table row {row}" if self.names is None else str(self.names[row])
+
 
 class TrainBatches(Sampler):
     """Micro-batches of (epoch, row), the share of one process; resumes at any step.
 
     An epoch is a permutation drawn from (seed, epoch), cut into whole steps of `batch_size` rows
     over all processes (the rest waits for another epoch); process `rank` takes every
-    `processes`-th row of a step, in micro-batches of at most `micro_batch`.
+    `processes`-th row of a step, in micro-batches of at most `micro_batch`. With `classes`, the
+    rows' classes, rows are drawn with replacement instead, each class as often as the others.
     """
 
     def __init__(
         self, rows: np.ndarray, batch_size: int, micro_batch: int, seed: int,
-        rank: int = 0, processes: int = 1,
+        rank: int = 0, processes: int = 1, classes: np.ndarray | None = None,
     ):  # fmt: skip
         self.rows = rows
+        self.classes = classes
         self.batch_size = min(batch_size, len(rows) // processes * processes)
         self.micro_batch = micro_batch
         self.seed = seed
@@ -88,25 +110,46 @@ class TrainBatches(Sampler):
     def __len__(self) -> int:
         return (self.steps - self.first_step) * self.micro_batches
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.rows)
+    def __iter__(self) -> Iterator[list[Item]]:
+        items = self._items()
         for step in range(self.first_step, self.steps):
-            share = order[step * self.batch_size : (step + 1) * self.batch_size]
-            for part in np.array_split(share[self.rank :: self.processes], self.micro_batches):
-                yield [(self.epoch, int(row)) for row in part]
+            share = items[step * self.batch_size : (step + 1) * self.batch_size]
+            mine = share[self.rank :: self.processes]
+            for part in np.array_split(np.arange(len(mine)), self.micro_batches):
+                yield [mine[place] for place in part]
+
+    def _items(self) -> list[Item]:
+        """The epoch's order, the same for every process."""
+        draw = np.random.default_rng([self.seed, self.epoch])
+        if self.classes is None:
+            return [(self.epoch, int(row)) for row in draw.permutation(self.rows)]
+        members = [self.rows[self.classes == known] for known in np.unique(self.classes)]
+        # Every class in turn, then shuffled: counts differ by one at most.
+        chosen = draw.permutation(np.arange(len(self.rows)) % len(members))
+        seen: dict[int, int] = {}
+        items: list[Item] = []
+        for which in chosen:
+            row = int(draw.choice(members[which]))
+            repeat = seen.get(row, 0)
+            seen[row] = repeat + 1
+            items.append((self.epoch, row, repeat) if repeat else (self.epoch, row))
+        return items
 
 
 def build_loader(
-    dataset: LesionDataset, batches: Sampler | list[list[tuple[int, int]]], workers: int
+    dataset: LesionDataset,
+    batches: Sampler | list[list[tuple[int, int]]],
+    workers: int,
+    timeout: float = 300,
 ) -> DataLoader:
-    """Batches as dicts of tensors; a worker that hangs for five minutes ends the run."""
+    """Batches as dicts of tensors; waiting `timeout` seconds for a worker is an error."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        timeout=300 if workers else 0,
+        timeout=timeout if workers else 0,
         worker_init_fn=_quiet_worker,
     )
 
@@ -123,6 +166,46 @@ def eval_batches(
     ]
 
 
+@contextmanager
+def named_failures(loader: DataLoader) -> Iterator[None]:
+    """InputError that names the images where a worker of `loader` dies or hangs in the block."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader"):
+            raise
+        dataset = loader.dataset
+        assert isinstance(dataset, LesionDataset)
+        names = [dataset.name(row) for row in dataset.at.tolist() if row >= 0]
+        _kill_workers(loader)
+        raise InputError(
+            f"a data-loader worker died or hung ({error}) at {listed(names) or 'no image'}:"
+            " look at the image; if it is sound, memory ran out: fewer train.workers"
+        ) from error
+
+
+def end_workers(loader: DataLoader) -> None:
+    """End the processes of a loader that is done; they hear no signal."""
+    if isinstance(loader._iterator, _MultiProcessingDataLoaderIter):
+        loader._iterator._shutdown_workers()
+    loader._iterator = None
+
+
+def _kill_workers(loader: DataLoader) -> None:
+    """For workers that hang: they would not listen, and keep this process from ending."""
+    iterator = loader._iterator
+    if isinstance(iterator, _MultiProcessingDataLoaderIter):
+        # Or torch raises once more, at any place, when it hears of their end.
+        signal_handling._remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
+        for worker in iterator._workers:
+            worker.kill()
+            worker.join()
+
+
 def _quiet_worker(_: int) -> None:
+    # A signal to the whole group asks the main process to save and stop: it needs its workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -1,6 +1,8 @@
 """The accelerator of this process, however it was launched."""
 
 import os
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -8,13 +10,21 @@ from accelerate import Accelerator
 from lesions.errors import InputError
 
 
-def build_accelerator(precision: str) -> Accelerator:
-    """An Accelerator in the wanted precision.
+def build_accelerator(
+    precision: str, tracker: str = "none", folder: Path | None = None
+) -> Accelerator:
+    """An Accelerator in the wanted precision; a tracker other than none writes to `folder`.
 
     InputError if several processes were started that do not know each other: each would train the
-    whole fold and overwrite the others' files.
+    whole fold and overwrite the others' files. InputError if the tracker is not installed.
     """
-    accelerator = Accelerator(mixed_precision=mixed_precision(precision))
+    if tracker != "none" and find_spec(tracker) is None:
+        raise InputError(f"train.tracker={tracker}: not installed: pip install {tracker}")
+    accelerator = Accelerator(
+        mixed_precision=mixed_precision(precision),
+        log_with=None if tracker == "none" else tracker,
+        project_dir=folder,
+    )
     started = int(os.environ.get("WORLD_SIZE", 1))
     if started > 1 and accelerator.num_processes == 1:
         raise InputError(

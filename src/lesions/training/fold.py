@@ -15,16 +15,18 @@ from lesions.data.images import load_images
 from lesions.data.loading import LesionDataset, seed_of
 from lesions.data.metadata import encode_metadata, fit_metadata
 from lesions.data.table import load_table, prepared
-from lesions.errors import InputError
+from lesions.errors import InputError, listed
 from lesions.evaluation.metrics import roc_auc
 from lesions.files import read_json, write_csv, write_json, write_text
 from lesions.inference.checkpoint import save_model, versions
 from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import OOF, shown
+from lesions.training.log import FoldLog
 from lesions.training.loop import FoldTrainer
-from lesions.training.loss import pos_weight
-from lesions.training.state import load_state, locked
+from lesions.training.loss import build_loss
+from lesions.training.state import changes, load_state, locked, remove_state
+from lesions.training.stop import StopRequest
 
 TASK = "melanoma"
 
@@ -41,22 +43,25 @@ class FoldData:
     valid_rows: np.ndarray
 
 
-def train_fold(config: Config, run: str, fold: int, accelerator: Accelerator) -> dict:
+def train_fold(
+    config: Config, run: str, fold: int, accelerator: Accelerator, stop: StopRequest | None = None
+) -> dict:
     """Train `fold`, or go on with it; returns the content of its fold<k>.json.
 
     Writes oof/<run>/fold<k>.safetensors, .csv and, last, .json: a fold with its .json is done and
-    is not trained again.
+    is not trained again. Stopped if `stop` asks for it: the state is then saved.
     """
+    stop = stop or StopRequest()
     folder = OOF / run
     data = load_fold(config, fold)
     result_path = folder / f"fold{fold}.json"
     if result_path.exists():
         return _finished(result_path, config, data.hashes)
     if not accelerator.is_main_process:
-        return _train(config, run, fold, data, accelerator)
+        return _train(config, run, fold, data, accelerator, stop)
     with locked(folder / f".fold{fold}.lock"):
         _claim(folder, config)
-        return _train(config, run, fold, data, accelerator)
+        return _train(config, run, fold, data, accelerator, stop)
 
 
 def load_fold(config: Config, fold: int) -> FoldData:
@@ -73,36 +78,28 @@ def load_fold(config: Config, fold: int) -> FoldData:
     train_rows = np.flatnonzero((table["split"] == "train") & ~in_fold)
     neutral = fit_metadata(table.iloc[train_rows])
     metadata = encode_metadata(table, config.data.metadata, neutral)
+    names = table["image_name"].tolist()
     return FoldData(
         table,
         {"table": facts["table_hash"], "folds": facts["fold_hash"]},
-        LesionDataset(images, metadata, table["target"].to_numpy(np.float32)),
+        LesionDataset(images, metadata, table["target"].to_numpy(np.float32), names=names),
         neutral,
         train_rows,
         np.flatnonzero(in_fold),
     )
 
 
-def _train(config: Config, run: str, fold: int, data: FoldData, accelerator: Accelerator) -> dict:
+def _train(
+    config: Config, run: str, fold: int, data: FoldData, accelerator: Accelerator,
+    stop: StopRequest,
+) -> dict:  # fmt: skip
     state_path = OOF / run / "state" / f"fold{fold}.pt"
-    state = load_state(state_path, config, data.hashes)
-    target = data.dataset.target[data.train_rows]
-    weight = pos_weight(config.loss, target)
-    torch.manual_seed(seed_of(config.seed, fold))
-    model = LesionClassifier(config.model, data.dataset.metadata.shape[1])
-    trainer = FoldTrainer(
-        config, fold, model, data.dataset, data.train_rows, data.valid_rows, weight, accelerator
-    )
-    accelerator.print(
-        f"{run} fold {fold}: {config.model.backbone},"
-        f" {sum(p.numel() for p in model.parameters()):,} parameters; {len(target):,} images,"
-        f" {int(target.sum()):,} positive (weight {weight:.2f}); {trainer.steps:,} steps of"
-        f" {trainer.batches.batch_size}; {accelerator.num_processes} process(es) on"
-        f" {device_name(accelerator)}, precision {accelerator.mixed_precision}"
-    )
+    state = load_state(state_path, config, data.hashes, accelerator.print)
+    trainer = _build_trainer(config, run, fold, data, accelerator, stop)
     if state:
         trainer.resume(state)
         accelerator.print(f"going on at step {trainer.progress.step:,} of {trainer.steps:,}")
+    _require_same_step(trainer.progress.step, accelerator)
     trainer.train(state_path, data.hashes)
     prob = predict(
         trainer.averaged, data.dataset, data.valid_rows, config.predict, accelerator,
@@ -127,9 +124,49 @@ def _train(config: Config, run: str, fold: int, data: FoldData, accelerator: Acc
         save_model(stem.with_suffix(".safetensors"), trainer.averaged.state_dict(), header)
         write_csv(stem.with_suffix(".csv"), oof)
         write_json(stem.with_suffix(".json"), result)
-        state_path.unlink(missing_ok=True)
+        remove_state(state_path)
     accelerator.wait_for_everyone()
     return result
+
+
+def _build_trainer(
+    config: Config, run: str, fold: int, data: FoldData, accelerator: Accelerator,
+    stop: StopRequest,
+) -> FoldTrainer:  # fmt: skip
+    """The trainer at its first step; says what it is going to do."""
+    target = data.dataset.target[data.train_rows]
+    torch.manual_seed(seed_of(config.seed, fold))
+    model = LesionClassifier(config.model, data.dataset.metadata.shape[1])
+    log = FoldLog(OOF / run, fold, accelerator)
+    trainer = FoldTrainer(
+        config, fold, model, data.dataset, data.train_rows, data.valid_rows,
+        build_loss(config.loss, target), accelerator, stop, log,
+    )  # fmt: skip
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    accelerator.print(
+        f"{run} fold {fold}: {config.model.backbone}, {parameters:,} parameters;"
+        f" {len(target):,} images, {int(target.sum()):,} positive, to validate"
+        f" {len(data.valid_rows):,}; {trainer.steps:,} steps of {trainer.batches.batch_size};"
+        f" {accelerator.num_processes} process(es) on {device_name(accelerator)},"
+        f" precision {accelerator.mixed_precision}; config in {shown(OOF / run)}/config.yaml"
+    )
+    log.event(
+        "started", fold=fold, parameters=parameters, rows=len(target), steps=trainer.steps,
+        positives=int(target.sum()), processes=accelerator.num_processes,
+        device=device_name(accelerator), precision=str(accelerator.mixed_precision),
+    )  # fmt: skip
+    return trainer
+
+
+def _require_same_step(step: int, accelerator: Accelerator) -> None:
+    """InputError where the processes found different states: machines that share no folder."""
+    mine = torch.tensor([step], device=accelerator.device)
+    steps = accelerator.gather(mine).tolist()
+    if len(set(steps)) > 1:
+        raise InputError(
+            f"the processes stand at different steps ({listed(steps)}): all machines have to see"
+            " the same oof/ folder"
+        )
 
 
 def _scores(oof: pd.DataFrame, source: pd.Series) -> dict:
@@ -147,11 +184,12 @@ def _scores(oof: pd.DataFrame, source: pd.Series) -> dict:
 def _course(trainer: FoldTrainer) -> dict:
     """How the training went. last_auc and best_auc are single-view validation AUCs by epoch."""
     progress = trainer.progress
+    best = progress.best_epoch(trainer.config.train.monitor)
     history = [{key: _or_none(value) for key, value in row.items()} for row in progress.history]
     return {
         "last_auc": history[-1]["auc"],
-        "best_auc": history[progress.best_epoch - 1]["auc"],
-        "best_epoch": progress.best_epoch,
+        "best_auc": history[best - 1]["auc"],
+        "best_epoch": best,
         "history": history,
         "seconds": round(progress.seconds, 1),
         "images_per_second": round(
@@ -167,6 +205,9 @@ def _finished(path: Path, config: Config, hashes: dict[str, str]) -> dict:
         "table_hash": hashes["table"],
         "fold_hash": hashes["folds"],
     }
+    saved = path.parent / "config.yaml"
+    if saved.exists() and not changes(yaml.safe_load(saved.read_text()), config):
+        now["config_hash"] = result["config_hash"]  # it differs in what decides no number
     changed = differences({key: result[key] for key in now}, now)
     if changed:
         raise InputError(
@@ -181,7 +222,7 @@ def _claim(folder: Path, config: Config) -> None:
     path = folder / "config.yaml"
     begun = [*folder.glob("fold*.json"), *folder.glob("state/fold*.pt")]
     if path.exists() and begun:
-        changed = differences(yaml.safe_load(path.read_text()), config.model_dump())
+        changed = changes(yaml.safe_load(path.read_text()), config)
         if changed:
             raise InputError(
                 f"{shown(folder)} holds a run with other settings ({'; '.join(changed)}):"

@@ -1,9 +1,12 @@
 """What a killed fold goes on from, and the lock that keeps a second run out."""
 
+import errno
 import fcntl
+import hashlib
 import io
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,37 +15,100 @@ import torch
 
 from lesions.config import Config, differences
 from lesions.errors import InputError, listed
-from lesions.files import write_bytes
+from lesions.files import atomic
 from lesions.paths import shown
+
+# What may change between two parts of a run: no number depends on it.
+FREE = ("workers", "loader_timeout", "save_minutes", "save_steps", "tracker")
+SEAL = b"lesions sha256 "  # then 64 hex digits: the end of every state file
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values; the file before it stays whole until this one is."""
-    content = io.BytesIO()  # torch reports a full disk without saying so; a plain write does
-    torch.save(state, content)
-    write_bytes(path, content.getvalue())
+    """Write tensors and plain values, sealed with a checksum; the file before it is kept beside.
+
+    InputError on a full disk, with the bytes it takes; both older files are then as they were.
+    """
+    buffer = io.BytesIO()  # torch reports a full disk without saying so; a plain write does
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    try:
+        with atomic(path) as part:
+            with part.open("wb") as file:
+                file.write(content)
+                file.write(SEAL + hashlib.sha256(content).hexdigest().encode())
+                file.flush()
+                os.fsync(file.fileno())
+            # Only now: the file before it stays in its place until this one is whole.
+            if path.exists():
+                path.replace(previous(path))
+    except InputError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"{shown(path)}: the disk is full: saving takes {len(content):,} bytes,"
+                f" {shutil.disk_usage(path.parent).free:,} are free. What was saved before is"
+                " whole: make room, then run the same command again"
+            ) from error
+        raise
 
 
-def load_state(path: Path, config: Config, hashes: dict[str, str]) -> dict[str, Any] | None:
-    """The saved state, or None if there is none.
+def load_state(
+    path: Path, config: Config, hashes: dict[str, str], say: Callable[[str], None] = print
+) -> dict[str, Any] | None:
+    """The saved state, or the one before it where that one is damaged, or None if there is none.
 
     InputError if it was saved under another config, table or folds: it lists the differences.
     """
-    if not path.exists():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a damaged file
-        raise InputError(f"{shown(path)}: damaged ({error}): delete it to start anew") from error
-    changed = differences(state["config"], config.model_dump()) + differences(
-        state["hashes"], hashes
-    )
-    if changed:
-        raise InputError(
-            f"{shown(path)}: was saved with other settings ({listed(changed)}):"
-            " undo the change, give the run another --name, or delete the file"
-        )
-    return state
+    damaged = []
+    for file in (path, previous(path)):
+        if not file.exists():
+            continue
+        try:
+            state = _read(file)
+        except InputError as error:
+            damaged.append(str(error))
+            continue
+        changed = changes(state["config"], config) + differences(state["hashes"], hashes)
+        if changed:
+            raise InputError(
+                f"{shown(file)}: was saved with other settings ({listed(changed)}):"
+                " undo the change, give the run another --name, or delete the file"
+            )
+        if damaged:
+            say(f"{damaged[0]}: going on from {file.name}, the one before it")
+        return state
+    if damaged:
+        raise InputError(f"{'; '.join(damaged)}: delete to start anew")
+    return None
+
+
+def previous(path: Path) -> Path:
+    """Where the state before the newest lies: fold0.pt -> fold0.previous.pt."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def remove_state(path: Path) -> None:
+    """Delete both state files of a fold that is done."""
+    path.unlink(missing_ok=True)
+    previous(path).unlink(missing_ok=True)
+
+
+def changes(saved: dict[str, Any], config: Config) -> list[str]:
+    """Lines "key: old -> new" for what decides a run's numbers and differs from `saved`.
+
+    Keys that `saved` does not know yet count as having had today's default.
+    """
+    free = {"train": set(FREE)}
+    before = Config.model_validate(saved).model_dump(exclude=free)
+    return differences(before, config.model_dump(exclude=free))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    body, seal = content[: -len(SEAL) - 64], content[-len(SEAL) - 64 :]
+    if seal != SEAL + hashlib.sha256(body).hexdigest().encode():
+        raise InputError(f"{shown(path)}: damaged (its checksum differs)")
+    return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
 
 
 @contextmanager
@@ -63,4 +129,6 @@ def locked(path: Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename}")
         file.flush()
+        for part in path.parent.glob("state/.*.part"):
+            part.unlink()  # what a run killed within a save has left
         yield

@@ -1,0 +1,69 @@
+"""A run's folds one after the other: what was stopped goes on, what is done is not done again."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from accelerate import Accelerator
+
+from lesions.config import Config
+from lesions.data.table import load_table
+from lesions.evaluation.intervals import score_table
+from lesions.files import read_csv
+from lesions.paths import OOF, shown
+from lesions.training.fold import train_fold
+from lesions.training.stop import Stopped, StopRequest
+
+
+def train_folds(
+    config: Config, run: str, folds: Iterable[int], accelerator: Accelerator, stop: StopRequest
+) -> int:
+    """Train the folds of a run; the exit code, other than 0 if it was stopped (see stop.py)."""
+    if config.train.tracker != "none":
+        accelerator.init_trackers(run.replace("/", "-"), config=flat(config.model_dump()))
+    with stop.listening():
+        for number, fold in enumerate(folds):
+            # Not before the first one: a session in which nothing gets on would be repeated.
+            code = stop.agreed(0, accelerator) if number else 0
+            if code:
+                accelerator.print(f"stopped before fold {fold}; resume me")
+                return code
+            try:
+                result = train_fold(config, run, fold, accelerator, stop)
+            except Stopped as stopped:
+                return stopped.code
+            auc = "undefined" if result["auc"] is None else f"{result['auc']:.4f}"
+            accelerator.print(
+                f"{run} fold {fold}: out-of-fold AUC {auc}"
+                f" on {result['rows']:,} images ({result['seconds'] / 60:.1f} min)"
+            )
+    accelerator.end_training()
+    return 0
+
+
+def oof_table(config: Config, run: str, folds: Iterable[int]) -> str:
+    """Out-of-fold AUC of the whole run and of each source, with intervals by group, as text."""
+    columns = ["image_name", "target", "prob"]
+    parts = [
+        read_csv(OOF / run / f"fold{fold}.csv", columns, text=("image_name",)) for fold in folds
+    ]
+    known = load_table(config.dataset)[0][["image_name", "group", "source"]]
+    oof = pd.concat(parts)[columns].merge(known, on="image_name", validate="1:1")
+    lines = [f"{'out of fold':24} {'images':>8} {'positive':>8}  AUC [95 %]"]
+    for row in score_table(oof).to_dict("records"):
+        auc = f"{row['auc']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+        lines.append(
+            f"{row['part']:24} {row['rows']:8,} {row['positives']:8,}  {row['reason'] or auc}"
+        )
+    return "\n".join([*lines, f"{shown(OOF / run)}: {len(parts)} folds, every image once"])
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
+    """Nested keys joined by dots, anything but numbers as text: all that every tracker takes."""
+    leaves: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            leaves |= flat(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value if isinstance(value, int | float) else str(value)
+    return leaves

@@ -1,0 +1,198 @@
+"""Runs killed at random points and resumed, against one left alone: scripts/kill_test.py."""
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import socket
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from lesions.config import load_config
+from lesions.errors import InputError
+from lesions.files import sha256
+from lesions.paths import CODE, CONFIGS, OOF
+
+CONFIG = CONFIGS / "demo/mobilenetv3.yaml"
+CHANGES = [
+    "train.epochs=2", "train.batch_size=16", "train.micro_batch=8", "train.save_steps=1",
+    "data.image_size=32", "train.keep=best",
+]  # fmt: skip
+SAVES = 8  # of such a run: one a step, one an epoch
+PATIENCE = 300  # seconds a run may take
+
+
+@dataclass(frozen=True)
+class Point:
+    """When a run is killed: within its save number `save`, or `delay` seconds after it."""
+
+    save: int
+    within: bool
+    delay: float
+    processes: int
+    workers: tuple[int, int]  # before and after
+
+
+def kill_points(points: int, two_processes: int, seed: int) -> dict[str, Any]:
+    """Kill and resume a run at `points` random points; how many ended with the same bytes."""
+    OOF.mkdir(parents=True, exist_ok=True)
+    context = multiprocessing.get_context("forkserver")
+    os.environ["PYTHONPATH"] = str(CODE / "src")  # for the server, which imports once for all
+    context.set_forkserver_preload(["lesions.training.course"])
+    draw = random.Random(seed)
+    plan = [
+        Point(
+            save=draw.randint(1, SAVES - 1),
+            within=number % 2 == 0,
+            delay=draw.random() * 0.2,
+            processes=2 if number < two_processes else 1,
+            workers=(draw.choice([0, 2]), draw.choice([0, 2])),
+        )
+        for number in range(points)
+    ]
+    expected = {}
+    for processes in sorted({point.processes for point in plan}):
+        _finish(_start(context, f"whole{processes}", processes, 0))
+        expected[processes] = fingerprint(OOF / f"whole{processes}")
+    tried = []
+    for number, point in enumerate(plan):
+        name = f"killed{number}"
+        shutil.rmtree(OOF / name, ignore_errors=True)
+        killed_at, within = _kill(context, name, point)
+        _finish(_start(context, name, point.processes, point.workers[1]))
+        found = fingerprint(OOF / name)
+        differing = [part for part in found if found[part] != expected[point.processes][part]]
+        tried.append(
+            asdict(point) | {"within": within, "saved_steps": killed_at, "differing": differing}
+        )
+        verdict = f"differs in {', '.join(differing)}" if differing else "identical"
+        print(f"{number + 1}: {tried[-1]}: {verdict}", flush=True)
+    return {
+        "config": CONFIG.relative_to(CODE).as_posix(),
+        "changes": CHANGES,
+        "points": points,
+        "identical": sum(not entry["differing"] for entry in tried),
+        "within_a_save": sum(entry["within"] for entry in tried),
+        "on_two_processes": sum(entry["processes"] == 2 for entry in tried),
+        "tried": tried,
+    }
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    """Digests of all that has to be the same; the state's last save without its seconds."""
+    state = torch.load(folder / "state/fold0.pt", weights_only=True)
+    state["progress"].pop("seconds")
+    kept = ("model", "ema", "optimizer", "progress", "best")
+    parts = {part: _digest(state[part]) for part in kept}
+    # The file's header has the run's name, which differs.
+    parts["weights"] = _digest(load_file(folder / "fold0.safetensors"))
+    return parts | {name: sha256(folder / name) for name in ("fold0.csv", "history0.csv")}
+
+
+def _digest(value: Any) -> str:
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, dict):
+            for key, part in value.items():
+                digest.update(repr(key).encode())
+                add(part)
+        elif isinstance(value, list | tuple):
+            for part in value:
+                add(part)
+        elif isinstance(value, torch.Tensor):
+            digest.update(repr((value.dtype, value.shape)).encode())
+            digest.update(value.contiguous().numpy().tobytes())
+        else:
+            digest.update(repr(value).encode())
+
+    add(value)
+    return digest.hexdigest()
+
+
+def _start(context: Any, name: str, processes: int, workers: int) -> list[ForkServerProcess]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(processes):
+        environment = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        if processes > 1:
+            environment |= {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes),
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+            }  # fmt: skip
+        process = context.Process(target=_train, args=(name, workers, environment))
+        process.start()
+        started.append(process)
+    return started
+
+
+def _train(name: str, workers: int, environment: dict[str, str]) -> None:
+    """One process of a run, as scripts/train.py does it; its last state stays."""
+    os.environ.update(environment)
+    os.setpgid(0, 0)  # killed with its data-loader workers, as a machine that goes down does
+    torch.set_num_threads(1)
+    from lesions.inference.launch import build_accelerator
+    from lesions.training import course, fold
+    from lesions.training.stop import StopRequest
+
+    fold.remove_state = lambda path: None
+    config = load_config(CONFIG, [*CHANGES, f"train.workers={workers}"])
+    quiet = (OOF / f"{name}.log").open("a")
+    with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+        accelerator = build_accelerator(config.train.precision)
+        course.train_folds(config, name, [0], accelerator, StopRequest())
+
+
+def _finish(processes: list[ForkServerProcess]) -> None:
+    for process in processes:
+        process.join(PATIENCE)
+        if process.exitcode != 0:
+            _kill_all(processes)
+            raise InputError(f"a run that should have finished ended with {process.exitcode}")
+
+
+def _kill(context: Any, name: str, point: Point) -> tuple[int, bool]:
+    """Start the run and kill it at the point: the step last saved, and whether it was saving."""
+    state = OOF / name / "state"
+    processes = _start(context, name, point.processes, point.workers[0])
+    deadline = time.monotonic() + PATIENCE
+    seen: set[int] = set()  # times of the newest state file: one a save
+    while len(seen) < point.save - point.within or (point.within and not _parts(state)):
+        with contextlib.suppress(FileNotFoundError):
+            seen.add((state / "fold0.pt").stat().st_mtime_ns)
+        if not processes[0].is_alive() or time.monotonic() > deadline:
+            _kill_all(processes)
+            raise InputError(f"{name}: over before it could be killed: see {OOF / name}.log")
+        time.sleep(0.0005)
+    if not point.within:
+        time.sleep(point.delay)
+    _kill_all(processes)
+    within = bool(_parts(state))
+    newest = state / "fold0.pt"
+    if not newest.exists():
+        return 0, within
+    return torch.load(newest, weights_only=True)["progress"]["step"], within
+
+
+def _parts(state: Path) -> list[Path]:
+    return list(state.glob(".*.part"))
+
+
+def _kill_all(processes: list[ForkServerProcess]) -> None:
+    for process in processes:
+        if process.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    for process in processes:
+        process.join()

@@ -1,0 +1,46 @@
+"""What a run says about its course: history<k>.csv, metrics<k>.jsonl, and a tracker if chosen."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from accelerate import Accelerator
+
+from lesions.errors import InputError
+from lesions.files import write_csv
+
+
+class FoldLog:
+    """Writes beside a fold's results; only the main process does."""
+
+    def __init__(self, folder: Path, fold: int, accelerator: Accelerator):
+        self.history = folder / f"history{fold}.csv"
+        self.metrics = folder / f"metrics{fold}.jsonl"
+        self.fold, self.accelerator = fold, accelerator
+
+    def event(self, name: str, **values: Any) -> None:
+        """Append a line to metrics<k>.jsonl: what happened when, resumes and repeats included."""
+        if not self.accelerator.is_main_process:
+            return
+        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": name} | values
+        line = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in line.items()
+        }
+        try:
+            self.metrics.parent.mkdir(parents=True, exist_ok=True)
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.metrics}: cannot be written: {error.strerror}") from error
+
+    def epoch(self, history: list[dict[str, float]], **facts: Any) -> None:
+        """Write the whole history anew, append its last row, and pass it to the tracker."""
+        self.event("epoch", **history[-1], **facts)
+        if self.accelerator.is_main_process:
+            write_csv(self.history, pd.DataFrame(history))
+        values = {f"fold{self.fold}/{key}": value for key, value in (history[-1] | facts).items()}
+        self.accelerator.log(values, step=int(history[-1]["epoch"]))

@@ -1,0 +1,186 @@
+"""The optimiser steps of a fold: lr, loss, gradient, and what happens where they are not finite."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from timm.layers import convert_sync_batchnorm
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from lesions.config import TrainConfig
+from lesions.data.loading import LesionDataset, seed_of
+from lesions.errors import InputError, listed
+from lesions.training.loss import Loss
+from lesions.training.mixing import mix_batch
+from lesions.training.schedule import RISING, best_of, schedule_factor
+from lesions.training.stages import build_optimizer, freeze_norms, set_trainable, stage_of
+from lesions.training.stop import code_of
+
+MOST_BAD_STEPS = 10  # in a row, without a finite gradient; fp16 needs a few to find its scale
+
+
+@dataclass
+class Progress:
+    """Where a fold stands: plain numbers, so that the state file needs no pickle."""
+
+    step: int = 0  # optimiser steps done
+    lr: float = 0.0  # of the last one
+    losses: list[float] = field(default_factory=list)  # of the current epoch's steps
+    history: list[dict[str, float]] = field(default_factory=list)  # one row a validated epoch
+    bad_steps: int = 0  # in a row, up to now
+    skipped: int = 0  # in all
+    seconds: float = 0.0
+
+    def best_epoch(self, monitor: str) -> int:
+        """The epoch (from 1) with the best `monitor`, the first of equals; the last if none is."""
+        best = best_of([row[monitor] for row in self.history], RISING[monitor])
+        return len(self.history) if best is None else best + 1
+
+
+class Stepper:
+    """Network, moving average and optimiser, and one step of them."""
+
+    def __init__(
+        self, train: TrainConfig, seed: int, model: Any, dataset: LesionDataset,
+        loss: Loss, accelerator: Accelerator, epoch_steps: int,
+    ):  # fmt: skip
+        self.config, self.seed, self.dataset, self.loss = train, seed, dataset, loss
+        self.accelerator, self.epoch_steps = accelerator, epoch_steps
+        self.progress = Progress()
+        model = model.to(accelerator.device).to(memory_format=torch.channels_last)
+        if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
+            model = convert_sync_batchnorm(model)
+        if train.grad_checkpointing:
+            model.backbone.set_grad_checkpointing(True)
+        self.stage, self.stage_epoch = stage_of(train, 0)
+        set_trainable(model, self.stage.trainable)
+        self.optimizer = build_optimizer(model, train)
+        self.ema = ModelEmaV3(model, train.ema_decay, use_warmup=True) if train.ema_decay else None
+        if train.compile:
+            model.compile()  # in place: names in a checkpoint stay as they are
+        # The scheduler stays out of prepare(), which would step it once per process.
+        self.model, self.optimizer = accelerator.prepare(model, self.optimizer)
+        self.buffers = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]
+        self.buffers_before = [buffer.clone() for buffer in self.buffers]
+
+    @property
+    def network(self) -> Any:
+        """The model as it was given, without what the processes wrap it in."""
+        return self.accelerator.unwrap_model(self.model)
+
+    @property
+    def averaged(self) -> nn.Module:
+        """The network that is validated and kept: the moving average where there is one."""
+        return self.ema.module if self.ema else self.network
+
+    def enter_epoch(self, epoch: int) -> None:
+        """Let learn what the epoch's stage says."""
+        before = self.stage
+        self.stage, self.stage_epoch = stage_of(self.config, epoch)
+        if self.stage is before:
+            return
+        network = self.network
+        set_trainable(network, self.stage.trainable)
+        if isinstance(self.model, DistributedDataParallel):
+            # It decides when it is built which gradients the processes share.
+            device = self.accelerator.device
+            devices = [device.index] if device.type == "cuda" else None
+            self.model = DistributedDataParallel(network, device_ids=devices)
+
+    def lr(self) -> float:
+        """The full network's learning rate at the step to come."""
+        step = self.progress.step - self.stage_epoch * self.epoch_steps
+        epochs = self.stage.epochs
+        monitored = [row[self.config.monitor] for row in self.progress.history[self.stage_epoch :]]
+        full = self.stage.lr or self.config.lr
+        return full * schedule_factor(
+            self.config, step, epochs * self.epoch_steps, self.epoch_steps, monitored
+        )
+
+    def step(self, micro: list[dict], flags: Callable[[], Tensor]) -> int:
+        """One optimiser step over this process's micro-batches.
+
+        Returns the exit code that the processes' `flags` (see stop.py) come to, 0 to go on: they
+        travel with the loss, so that agreeing costs nothing.
+        """
+        progress, accelerator = self.progress, self.accelerator
+        lr = progress.lr = self.lr()
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr * group.get("lr_scale", 1.0)
+        self.model.train()
+        freeze_norms(self.model)
+        torch._foreach_copy_(self.buffers_before, self.buffers)
+        loss = self._backward(micro)
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
+        shared = accelerator.reduce(torch.cat([loss.view(1), flags()]), "mean")
+        loss, code = shared[0], code_of(shared[1:])
+        finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
+        if finite or accelerator.scaler is not None:  # the fp16 scaler skips by itself
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        progress.step += 1
+        if finite:
+            progress.losses.append(loss.item())
+            progress.bad_steps = 0
+            if self.ema:
+                self.ema.update(self.network, progress.step)
+        else:
+            self._skip(micro)
+        return code
+
+    def _backward(self, micro: list[dict]) -> Tensor:
+        """Leave the gradient of the mean loss of all micro-batches, which is returned."""
+        rank = self.accelerator.process_index
+        total = sum(len(batch["row"]) for batch in micro)
+        loss = torch.zeros((), device=self.accelerator.device)
+        for number, batch in enumerate(micro):
+            # Dropout and mixing depend on the step alone, not on what was drawn before.
+            seed = seed_of(self.seed, self.progress.step, number, rank)
+            torch.manual_seed(seed)
+            last = number == len(micro) - 1
+            with self.accelerator.no_sync(self.model) if not last else nullcontext():
+                part = self._loss(batch, seed) * (len(batch["row"]) / total)
+                self.accelerator.backward(part)
+            loss += part.detach()
+        return loss
+
+    def _loss(self, batch: dict[str, Any], seed: int) -> Tensor:
+        device = self.accelerator.device
+        image, metadata, target = mix_batch(
+            (
+                batch["image"].to(device, non_blocking=True),
+                batch["metadata"].to(device),
+                batch["target"].to(device),
+            ),
+            self.config.mixup,
+            self.config.cutmix,
+            seed,
+        )
+        with self.accelerator.autocast():
+            logit = self.model(image, metadata)
+        return self.loss(logit, target)
+
+    def _skip(self, micro: list[dict]) -> None:
+        """Count a step without effect; InputError that names its images if there are too many."""
+        progress = self.progress
+        torch._foreach_copy_(self.buffers, self.buffers_before)  # batch statistics took part in it
+        progress.bad_steps += 1
+        progress.skipped += 1
+        if progress.bad_steps >= MOST_BAD_STEPS:
+            rows = torch.cat([batch["row"] for batch in micro]).tolist()
+            raise InputError(
+                f"{progress.bad_steps} steps in a row without a finite loss, the last one on"
+                f" {listed((self.dataset.name(row) for row in rows), most=8)}: lower train.lr or"
+                " set train.precision=fp32; the last saved state is untouched"
+            )
+
+    def mean_loss(self) -> float:
+        """Of the current epoch's steps so far; NaN without one."""
+        losses = self.progress.losses
+        return float(np.mean(losses)) if losses else float("nan")

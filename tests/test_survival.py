@@ -1,0 +1,276 @@
+"""A run that is stopped, killed, starved of disk or fed with garbage loses nothing and says why."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from accelerate import Accelerator
+from conftest import tiny_run
+from torch.utils.data import get_worker_info
+from train import main as train
+
+from lesions.config import Config, load_config
+from lesions.data.loading import LesionDataset, build_loader, named_failures
+from lesions.errors import InputError
+from lesions.paths import CONFIGS, OOF
+from lesions.training import loss, steps
+from lesions.training.killing import kill_points
+from lesions.training.state import load_state, locked, previous, save_state
+from lesions.training.stop import RESUME, StopRequest, code_of
+
+HASHES = {"table": "a", "folds": "b"}
+
+
+def config(**changes) -> Config:
+    return load_config(
+        CONFIGS / "demo/mobilenetv3.yaml", [f"{key}={value}" for key, value in changes.items()]
+    )
+
+
+def state(step: int) -> dict:
+    return {"config": config().model_dump(), "hashes": HASHES, "step": step,
+            "weights": torch.arange(100.0) + step}  # fmt: skip
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "state" / "fold0.pt"
+    for step in (1, 2):
+        save_state(path, state(step))
+    return path
+
+
+def test_the_state_before_the_newest_is_kept(saved: Path) -> None:
+    found = [torch.load(path, weights_only=True)["step"] for path in (saved, previous(saved))]
+    assert found == [2, 1] and len(list(saved.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_state_is_named_and_the_one_before_it_used(saved: Path, damage: str) -> None:
+    content = bytearray(saved.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    saved.write_bytes(content[: {"cut": -50, "flipped": None, "empty": 0}[damage]])
+    said: list[str] = []
+    found = load_state(saved, config(), HASHES, said.append)
+    assert found and found["step"] == 1
+    assert "fold0.pt: damaged" in said[0] and "fold0.previous.pt" in said[0]
+
+
+def test_a_kill_between_the_two_renames_loses_one_save(saved: Path) -> None:
+    saved.replace(previous(saved))
+    found = load_state(saved, config(), HASHES)
+    assert found and found["step"] == 2
+
+
+def test_two_damaged_states_are_refused(saved: Path) -> None:
+    for path in (saved, previous(saved)):
+        path.write_bytes(b"nothing")
+    with pytest.raises(InputError, match=r"fold0\.pt: damaged(.|\n)*fold0\.previous\.pt: damaged"):
+        load_state(saved, config(), HASHES)
+
+
+def test_another_config_or_table_is_refused_with_the_difference(saved: Path) -> None:
+    with pytest.raises(InputError, match=r"train\.lr: 0\.002 -> 0\.5"):
+        load_state(saved, config(**{"train.lr": 0.5}), HASHES)
+    with pytest.raises(InputError, match="folds: b -> c"):
+        load_state(saved, config(), HASHES | {"folds": "c"})
+
+
+def test_a_config_saved_before_a_key_existed_still_resumes(saved: Path) -> None:
+    old = state(3)
+    del old["config"]["train"]["tracker"]
+    save_state(saved, old)
+    assert load_state(saved, config(), HASHES)
+
+
+def test_workers_may_change_between_two_parts_of_a_run(saved: Path) -> None:
+    assert load_state(saved, config(**{"train.workers": 7, "train.save_minutes": 1}), HASHES)
+
+
+def test_a_full_disk_is_said_with_the_bytes_and_the_old_states_stay(saved: Path) -> None:
+    before = {path: path.read_bytes() for path in saved.parent.iterdir()}
+    part = saved.with_name(f".{saved.name}.{os.getpid()}.part")
+    part.symlink_to("/dev/full")  # the system's own full disk
+    with pytest.raises(InputError, match=r"fold0\.pt: the disk is full: saving takes [1-9]"):
+        save_state(saved, state(3))
+    assert {path: path.read_bytes() for path in saved.parent.iterdir()} == before
+
+
+def test_what_a_kill_within_a_save_leaves_is_removed(saved: Path) -> None:
+    part = saved.with_name(".fold0.pt.123.part")
+    part.touch()
+    with locked(saved.parents[1] / ".fold0.lock"):
+        assert not part.exists()
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_finishes_the_step_and_saves_it(
+    trained: Path, number: int, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"signal{code}"
+    with monkeypatch.context() as patch:
+        after_steps(patch, 2, lambda: os.kill(os.getpid(), number))
+        assert train([*tiny_run(name), "--fold", "0"]) == code
+    handler = signal.getsignal(number)
+    assert handler in (signal.SIG_DFL, signal.default_int_handler)
+    saved = torch.load(OOF / name / "state/fold0.pt", weights_only=True)
+    assert saved["progress"]["step"] == 2
+    assert train([*tiny_run(name), "--fold", "0"]) == 0
+    assert (OOF / name / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
+    events = [json.loads(line)["event"]
+              for line in (OOF / name / "metrics0.jsonl").read_text().splitlines()]  # fmt: skip
+    assert events == ["started", "stopped", "started", "resumed", "epoch", "epoch"]
+
+
+def after_steps(patch: pytest.MonkeyPatch, count: int, act) -> None:
+    """Call `act` within the training step number `count`."""
+    step = steps.Stepper.step
+
+    def counted(self, *arguments):
+        if self.progress.step + 1 == count:
+            act()
+        return step(self, *arguments)
+
+    patch.setattr(steps.Stepper, "step", counted)
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    child = os.fork()
+    if not child:
+        stop = StopRequest()
+        with stop.listening():
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stop.code(0) == 143
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
+
+
+def test_a_worker_that_inherits_the_handler_leaves_the_request_to_its_parent() -> None:
+    stop = StopRequest()
+    with stop.listening():
+        child = os.fork()
+        if not child:
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(stop.signal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_hours_end_with_room_for_what_comes_next() -> None:
+    stop = StopRequest(max_hours=1, begun=time.monotonic() - 3000)
+    assert stop.code(needed=500) == 0  # 540 s are left of an hour less a minute
+    assert stop.code(needed=560) == RESUME
+    assert StopRequest().code(needed=1e9) == 0
+
+
+def test_one_process_asked_to_stop_stops_all() -> None:
+    asked, others = StopRequest(), StopRequest()
+    asked.signal = signal.SIGTERM
+    device = torch.device("cpu")
+    mean = (asked.flags(0, device) + 3 * others.flags(0, device)) / 4
+    assert code_of(mean) == 143 and code_of(others.flags(0, device)) == 0
+    assert asked.agreed(0, Accelerator(cpu=True)) == 143
+
+
+def test_max_hours_stops_saves_and_says_resume_me(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = 0
+    arguments = [*tiny_run("hours"), "--fold", "0"]
+    while train([*arguments, "--max-hours", "1e-9"]) == RESUME:
+        assert "resume me" in capsys.readouterr().out
+        runs += 1
+    assert runs >= 6  # a step each time, so that every session gets on
+    assert (OOF / "hours/fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
+
+
+def test_one_bad_step_is_skipped_and_leaves_no_trace_in_the_network(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A photograph of NaN spoils batch statistics too, without any optimiser step."""
+    to_loss = steps.Stepper._loss
+
+    def spoil(self, batch, seed):
+        if self.progress.step == 1:
+            batch = batch | {"image": batch["image"] * float("nan")}
+        return to_loss(self, batch, seed)
+
+    monkeypatch.setattr(steps.Stepper, "_loss", spoil)
+    train([*tiny_run("spoilt"), "--fold", "0"])
+    result = json.loads((OOF / "spoilt/fold0.json").read_text())
+    assert result["auc"] is not None and pd.read_csv(OOF / "spoilt/fold0.csv")["prob"].nunique() > 9
+    last = json.loads((OOF / "spoilt/metrics0.jsonl").read_text().splitlines()[-1])
+    assert last["skipped"] == 1
+
+
+def test_a_row_of_bad_steps_names_images_and_overwrites_no_state(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "MOST_BAD_STEPS", 3)
+    right = loss.smoothed_bce
+    calls = 0
+
+    def failing(logit, *others):
+        nonlocal calls
+        calls += 1
+        return right(logit, *others) * (float("nan") if calls > 2 else 1)  # two a step
+
+    monkeypatch.setattr(loss, "smoothed_bce", failing)
+    with pytest.raises(InputError, match="3 steps in a row(.|\n)*ISIC_[0-9]+"):
+        train([*tiny_run("nans", "train.save_steps=1", "train.epochs=3"), "--fold", "0"])
+    saved = torch.load(OOF / "nans/state/fold0.pt", weights_only=True)
+    assert saved["progress"]["step"] == 1 and not (OOF / "nans/fold0.json").exists()
+
+
+class Faulty(LesionDataset):
+    """Row 5 kills or blocks the worker that loads it."""
+
+    fault = "die"
+
+    def __getitem__(self, item):
+        if item[1] == 5 and (worker := get_worker_info()):
+            self.at[worker.id] = 5
+            if self.fault == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(600)
+        return super().__getitem__(item)
+
+
+@pytest.mark.parametrize("fault", ["die", "hang"])
+def test_a_worker_that_dies_or_hangs_ends_the_run_and_names_the_image(fault: str) -> None:
+    zeros = np.zeros(8, np.float32)
+    images = np.zeros((8, 4, 4, 3), np.uint8)
+    dataset = Faulty(images, zeros[:, None], zeros, names=[f"ISIC_{row}" for row in range(8)])
+    dataset.fault = fault
+    loader = build_loader(dataset, [[(0, row)] for row in range(8)], workers=1, timeout=2)
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"died or hung .* at ISIC_5:"), named_failures(loader):
+        list(loader)
+    assert time.monotonic() - begun < 30
+
+
+def test_workers_outlive_a_signal_to_the_whole_group() -> None:
+    """SLURM and Ctrl-C send it to every process; the main one needs its workers to finish."""
+    zeros = np.zeros(40, np.float32)
+    dataset = LesionDataset(np.zeros((40, 4, 4, 3), np.uint8), zeros[:, None], zeros)
+    loader = build_loader(dataset, [[(0, row)] for row in range(40)], workers=1, timeout=20)
+    batches = iter(loader)
+    next(batches)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(batches._workers[0].pid, number)
+    assert len(list(batches)) == 39
+
+
+@pytest.mark.slow
+def test_a_run_killed_for_real_ends_with_the_same_bytes(demo: Path) -> None:
+    outcome = kill_points(points=2, two_processes=1, seed=1)
+    assert outcome["identical"] == 2, outcome

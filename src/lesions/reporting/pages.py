@@ -204,11 +204,19 @@ def _run_table(runs: Sequence[Mapping[str, Any]]) -> str:
             f"{run['parameters'] / 1e6:.2f} M",
             f"{run['seconds'] / 60:.0f} min",
             f"{run['images_per_second']:.0f}",
+            _epochs(run),
         ]
         for run in runs
     ]
     header = ["run", "question", "backbone", "pixels", "parameters", "all folds", "images/s"]
+    header += ["last / best epoch"]
     return table(header, rows)
+
+
+def _epochs(run: Mapping[str, Any]) -> str:
+    """Mean validation AUC over folds, one view: the epoch that is kept, and the best one."""
+    means = [sum(run[key]) / len(run[key]) for key in ("last_auc", "best_auc") if run.get(key)]
+    return " / ".join(f"{mean:.3f}" for mean in means)
 
 
 def _machine_text(results: Mapping[str, Any]) -> str:

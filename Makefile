@@ -11,6 +11,8 @@ PY := .venv/bin/python
 export NO_ALBUMENTATIONS_UPDATE := 1
 # Threads that wait for a core taken by another program sleep instead of burning the one they have.
 export OMP_WAIT_POLICY := PASSIVE
+# Behind a company's proxy its certificate is known to the system, not to uv.
+export UV_SYSTEM_CERTS := 1
 
 .PHONY: demo test check kill-test lock clean
 

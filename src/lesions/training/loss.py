@@ -79,5 +79,5 @@ def focal(logit: Tensor, share: Tensor, weight: Tensor, gamma: float, smoothing:
     2017: https://arxiv.org/abs/1708.02002.
     """
     smooth = share * (1 - smoothing) + smoothing / share.shape[1]
-    log_p = (logit.log_softmax(1) + smooth.clamp_min(1e-12).log()).logsumexp(1)
-    return -(share @ weight * (1 - log_p.exp()).clamp_min(0) ** gamma * log_p).mean()
+    log_p = (logit.log_softmax(1) + smooth.log()).logsumexp(1)
+    return -(share @ weight * (1 - log_p.exp()).clamp_min(1e-7) ** gamma * log_p).mean()

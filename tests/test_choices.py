@@ -1,0 +1,324 @@
+"""Each choice of a config against torch's own, a formula by hand, or what it promises."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_run
+from torch import nn
+from torch.nn import functional as F
+from train import main as train
+
+from lesions.config import Config, LossConfig, ModelConfig, TrainConfig
+from lesions.data.loading import LesionDataset, TrainBatches
+from lesions.errors import InputError
+from lesions.inference.launch import build_accelerator
+from lesions.models.classifier import LesionClassifier
+from lesions.paths import OOF
+from lesions.training import steps
+from lesions.training.loss import build_loss, class_weights, focal, shares
+from lesions.training.mixing import mix_batch
+from lesions.training.schedule import best_of, plateaus, schedule_factor
+from lesions.training.stages import (
+    build_optimizer,
+    freeze_norms,
+    layers_of,
+    set_trainable,
+    stage_of,
+)
+from lesions.training.steps import Progress
+
+TARGET = np.array([0] * 6 + [1] * 2)
+
+
+@pytest.fixture(scope="module")
+def model() -> LesionClassifier:
+    torch.manual_seed(0)
+    return LesionClassifier(
+        ModelConfig(backbone="mobilenetv3_small_050", pretrained=False), columns=2
+    )
+
+
+def test_class_weights_are_the_power_of_the_inverse_share_with_mean_one() -> None:
+    """By hand: 8 / (2 * 6) and 8 / (2 * 2), square roots 0.8165 and 1.4142, mean 1.1153."""
+    np.testing.assert_allclose(class_weights(TARGET, 2, 0.5), [0.7320, 1.2680], atol=1e-4)
+    np.testing.assert_allclose(class_weights(TARGET, 2, 0.0), 1)
+
+
+@pytest.mark.parametrize("kind", ["cross_entropy", "focal"])
+def test_one_logit_is_the_second_of_two_classes(kind: str) -> None:
+    loss = build_loss(LossConfig(kind=kind), TARGET)  # type: ignore[arg-type]
+    logit, target = torch.randn(8, 1), torch.tensor(TARGET).float()
+    two = torch.cat([torch.zeros(8, 1), logit], dim=1)
+    torch.testing.assert_close(loss(logit, target), loss(two, target))
+
+
+def test_cross_entropy_is_weighted_by_class_and_smoothed() -> None:
+    logit, target = torch.randn(5, 3), torch.tensor([0, 1, 2, 2, 1])
+    weight = torch.tensor(class_weights(np.arange(9) // 4, 3, 1)).float()
+    config = LossConfig(kind="cross_entropy", smoothing=0.1, alpha=1)
+    loss = build_loss(config, np.arange(9) // 4, classes=3)
+    smooth = F.one_hot(target, 3) * 0.9 + 0.1 / 3
+    expected = -(smooth * weight * logit.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(loss(logit, target), expected)
+    assert not torch.isclose(expected, F.cross_entropy(logit, target))
+
+
+def test_focal_loss_by_hand() -> None:
+    """p = 0.75, smoothed 0.95 * 0.75 + 0.05 * 0.25 = 0.725; -1.5 * 0.275^2 * ln 0.725 = 0.03648."""
+    logit = torch.tensor([[0.0, np.log(3.0)]])
+    share, weight = torch.tensor([[0.0, 1.0]]), torch.tensor([0.5, 1.5])
+    found = focal(logit, share, weight, gamma=2, smoothing=0.1)
+    assert found.item() == pytest.approx(0.03648, abs=1e-5)
+    flat = focal(logit, share, torch.ones(2), gamma=0, smoothing=0)
+    assert flat.item() == pytest.approx(-np.log(0.75))
+
+
+def test_focal_loss_of_a_wrong_and_certain_row_is_finite_and_teaches() -> None:
+    logit = torch.tensor([[100.0, -100.0]], requires_grad=True)
+    focal(logit, torch.tensor([[0.0, 1.0]]), torch.ones(2), 2.0, 0.0).backward()
+    assert logit.grad is not None and torch.isfinite(logit.grad).all() and logit.grad[0, 1] < 0
+
+
+def test_mixed_targets_have_the_loss_between_their_parts() -> None:
+    """The cross-entropy is linear in the target, whichever way it is weighted."""
+    for kind in ("bce", "cross_entropy"):
+        loss = build_loss(LossConfig(kind=kind), TARGET)  # type: ignore[arg-type]
+        logit = torch.randn(1, 1)
+        ends = [loss(logit, torch.tensor([end])) for end in (0.0, 1.0)]
+        torch.testing.assert_close(loss(logit, torch.tensor([0.3])), 0.7 * ends[0] + 0.3 * ends[1])
+    assert shares(torch.tensor([2, 0]), 3).tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_one_cycle_is_torchs() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=50)
+    config = TrainConfig(schedule="one_cycle")
+    for step in range(50):
+        found = schedule_factor(config, step, 50, 10, [])
+        assert found == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_the_step_schedule_falls_every_few_epochs() -> None:
+    config = TrainConfig(schedule="step", decay_epochs=2, decay_rate=0.1, warmup_epochs=0.5)
+    factors = [schedule_factor(config, step, 60, 10, []) for step in range(60)]
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert factors[5:20] == [1] * 15 and factors[20:40] == pytest.approx([0.1] * 20)
+    assert factors[40:] == pytest.approx([0.01] * 20)
+
+
+def test_plateau_falls_after_epochs_without_a_better_value() -> None:
+    assert plateaus([0.5, 0.6, 0.6, 0.5], patience=2, rising=True) == 1
+    assert plateaus([0.5, 0.6, 0.6, 0.7, 0.6], patience=2, rising=True) == 0
+    assert plateaus([0.5, 0.6, 0.7], patience=2, rising=False) == 1
+    assert plateaus([0.5] + [0.4] * 6, patience=2, rising=True) == 3
+    config = TrainConfig(schedule="plateau", decay_epochs=2, warmup_epochs=0, decay_rate=0.5)
+    assert schedule_factor(config, 45, 100, 10, [0.6, 0.5, 0.5, 0.5]) == 0.5
+
+
+def test_the_schedule_does_not_depend_on_the_number_of_processes() -> None:
+    """Every process counts the whole run's steps, not its share's."""
+    steps_of = {
+        TrainBatches(np.arange(83), 16, 4, 0, 0, processes).steps for processes in (1, 2, 4)
+    }
+    assert steps_of == {5}
+
+
+@pytest.mark.parametrize("monitor, best", [("auc", 2), ("log_loss", 3), ("loss", 3)])
+def test_the_best_epoch_is_that_of_the_monitored_metric(monitor: str, best: int) -> None:
+    values = [(0.5, 0.9, 0.8), (0.8, 0.7, 0.6), (0.8, 0.2, 0.1), (float("nan"), 0.9, 0.3)]
+    history = [dict(zip(("auc", "log_loss", "loss"), row, strict=True)) for row in values]
+    assert Progress(history=history).best_epoch(monitor) == best
+    assert best_of([float("nan")], True) is None
+
+
+@pytest.mark.parametrize(
+    "name, kind",
+    [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)],
+)
+def test_optimisers_have_all_parameters_once(model: LesionClassifier, name: str, kind) -> None:
+    for decay in (1.0, 0.7):
+        config = TrainConfig(optimizer=kind.__name__.lower(), layer_decay=decay, weight_decay=0.03)
+        optimizer = build_optimizer(model, config)
+        assert type(optimizer) is kind
+        found = [id(p) for group in optimizer.param_groups for p in group["params"]]
+        assert sorted(found) == sorted(id(p) for p in model.parameters())
+        assert {group["weight_decay"] for group in optimizer.param_groups} == {0.03}
+
+
+def test_lower_layers_learn_more_slowly(model: LesionClassifier) -> None:
+    optimizer = build_optimizer(model, TrainConfig(layer_decay=0.5))
+    scale = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
+    layers = layers_of(model.backbone)
+    above = max(layers.values()) + 1
+    for name, parameter in model.backbone.named_parameters():
+        assert scale[id(parameter)] == 0.5 ** (above - layers[name])
+    assert scale[id(model.head.linear.weight)] == 1
+    assert len(set(scale.values())) == above + 1 > 5
+
+
+def learning(model: LesionClassifier) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def test_the_parts_that_learn_are_those_named(model: LesionClassifier) -> None:
+    set_trainable(model, "head")
+    assert {name.split(".")[0] for name in learning(model)} == {"head", "metadata"}
+    set_trainable(model, "blocks.4")
+    blocks = {name.split(".")[2] for name in learning(model) if name.startswith("backbone.blocks")}
+    assert blocks == {"4", "5"} and "backbone.conv_stem.weight" not in learning(model)
+    set_trainable(model, 1)
+    last = max(layers_of(model.backbone).values())
+    expected = {f"backbone.{name}" for name, layer in layers_of(model.backbone).items()
+                if layer == last}  # fmt: skip
+    assert {name for name in learning(model) if name.startswith("backbone")} == expected
+    set_trainable(model, "all")
+    assert len(learning(model)) == len(list(model.parameters()))
+    with pytest.raises(InputError, match=r"no layer block9: it has(.|\n)*blocks\.0"):
+        set_trainable(model, "block9")
+
+
+def test_batch_statistics_of_frozen_layers_stay(model: LesionClassifier) -> None:
+    set_trainable(model, "head")
+    model.train()
+    freeze_norms(model)
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    model(torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8), torch.randn(4, 2))
+    moved = {name.split(".")[0] for name, buffer in model.named_buffers()
+             if not torch.equal(buffer, before[name])}  # fmt: skip
+    set_trainable(model, "all")
+    assert moved == {"metadata"}
+
+
+def test_stages_follow_each_other_and_fill_the_epochs() -> None:
+    stages = [{"epochs": 2, "trainable": "head", "lr": 0.01}, {"epochs": 3}]
+    config = TrainConfig.model_validate({"epochs": 5, "stages": stages})
+    found = [stage_of(config, epoch) for epoch in range(5)]
+    assert [stage.trainable for stage, _ in found] == ["head"] * 2 + ["all"] * 3
+    assert [first for _, first in found] == [0, 0, 2, 2, 2]
+    with pytest.raises(ValueError, match=r"train\.epochs is 9, but train\.stages have 5"):
+        Config.model_validate({"dataset": "demo", "model": {"backbone": "resnet10t"},
+                               "train": {"epochs": 9, "stages": stages}})  # fmt: skip
+
+
+def test_a_staged_run_trains_the_head_first_and_keeps_what_is_frozen(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the other choices of a run beside it: they have to go together."""
+    seen = []
+    step = steps.Stepper.step
+
+    def watched(self, micro, flags):
+        stem = self.network.backbone.conv_stem.weight.detach().clone()
+        head = self.network.head.linear.weight.detach().clone()
+        code = step(self, micro, flags)
+        seen.append((
+            torch.equal(stem, self.network.backbone.conv_stem.weight),
+            torch.equal(head, self.network.head.linear.weight),
+            self.optimizer.param_groups[-1]["lr"],
+        ))  # fmt: skip
+        return code
+
+    monkeypatch.setattr(steps.Stepper, "step", watched)
+    stages = "train.stages=[{epochs: 1, trainable: head, lr: 0.01}, {epochs: 1}]"
+    train([*tiny_run("staged", stages, "train.warmup_epochs=0", "train.layer_decay=0.9",
+                     "loss.kind=focal", "train.mixup=0.2", "train.cutmix=1",
+                     "train.sampler=balanced", "train.monitor=log_loss", "train.keep=best"),
+           "--fold", "0"])  # fmt: skip
+    assert [stem for stem, _, _ in seen] == [True] * 3 + [False] * 3
+    assert not any(head for _, head, _ in seen)
+    assert seen[0][2] == pytest.approx(0.01) and seen[3][2] == pytest.approx(2e-3)
+    assert (OOF / "staged/training_curves.png").stat().st_size > 1000
+
+
+ROWS = np.arange(10, 50)
+CLASSES = (ROWS >= 44).astype(int)  # 34 and 6 rows
+
+
+def test_balanced_batches_have_the_classes_equally_often_and_share_out() -> None:
+    shares_of = [list(TrainBatches(ROWS, 8, 4, 7, rank, 2, CLASSES)) for rank in (0, 1)]
+    whole = list(TrainBatches(ROWS, 8, 8, 7, classes=CLASSES))
+    for step, batch in enumerate(whole):
+        assert sorted(shares_of[0][step] + shares_of[1][step]) == sorted(batch)
+    drawn = [item for batch in whole for item in batch]
+    assert sum(item[1] >= 44 for item in drawn) == len(drawn) / 2 == 20
+    assert len(set(drawn)) == len(drawn), "a row that comes again is augmented anew"
+
+
+def test_a_row_drawn_twice_in_an_epoch_is_augmented_anew() -> None:
+    from lesions.config import AugmentConfig
+    from lesions.data.augmentation import build_augmentation
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
+    zeros = np.zeros(2, np.float32)
+    pipeline = build_augmentation(AugmentConfig(shift_scale_rotate=1), 32)
+    dataset = LesionDataset(images, zeros[:, None], zeros, pipeline)
+    draws = [dataset[item]["image"].tobytes() for item in ((0, 1), (0, 1, 1), (0, 1, 2))]
+    assert len(set(draws)) == 3
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Image i is filled with i, so that a pixel says which image it is from."""
+    number = torch.arange(6)
+    image = number.view(6, 1, 1, 1).expand(6, 16, 16, 3).to(torch.uint8)
+    return image, number.float().view(6, 1), number.float()
+
+
+@pytest.mark.parametrize("mixup, cutmix", [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
+def test_mixing_is_a_function_of_the_seed_and_keeps_pixels_and_targets_together(
+    mixup: float, cutmix: float
+) -> None:
+    for seed in range(12):
+        image, metadata, target = mix_batch(batch(), mixup, cutmix, seed)
+        again = mix_batch(batch(), mixup, cutmix, seed)
+        assert torch.equal(image, again[0])
+        torch.testing.assert_close(image.mean((1, 2, 3)), target)
+        torch.testing.assert_close(metadata[:, 0], target)
+    assert not torch.equal(mix_batch(batch(), 0.4, 0, 1)[0], mix_batch(batch(), 0.4, 0, 2)[0])
+
+
+def test_cutmix_cuts_and_mixup_blends() -> None:
+    cut = torch.cat([mix_batch(batch(), 0, 1.0, seed)[0] for seed in range(5)])
+    assert torch.equal(cut, cut.round())
+    assert any(len(image.unique()) == 2 for image in cut)
+    blend = torch.cat([mix_batch(batch(), 1.0, 0, seed)[0] for seed in range(5)])
+    assert all(len(image.unique()) == 1 for image in blend)
+    assert not torch.equal(blend, blend.round())
+    untouched = batch()
+    assert mix_batch(untouched, 0, 0, 1) is untouched
+
+
+def test_batch_statistics_over_processes_keep_names_activations_and_results() -> None:
+    """torch's own conversion would drop the activation of timm's normalisation layers."""
+    torch.manual_seed(0)
+    config = ModelConfig(backbone="mobilenetv3_small_050", pretrained=False)
+    plain = LesionClassifier(config, columns=2).eval()
+    image, metadata = torch.randint(0, 256, (2, 32, 32, 3)), torch.randn(2, 2)
+    expected, names = plain(image, metadata), list(plain.state_dict())
+    converted = steps.convert_sync_batchnorm(plain).eval()
+    assert list(converted.state_dict()) == names
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in converted.modules())
+    torch.testing.assert_close(converted(image, metadata), expected)
+
+
+def test_gradient_checkpointing_gives_the_same_gradient() -> None:
+    grads = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        config = ModelConfig(backbone="mobilenetv3_small_050", pretrained=False, dropout=0)
+        network = LesionClassifier(config, columns=0).train()
+        network.backbone.set_grad_checkpointing(checkpointing)
+        torch.manual_seed(1)
+        network(torch.randint(0, 256, (4, 32, 32, 3)), torch.zeros(4, 0)).sum().backward()
+        grads.append(network.backbone.conv_stem.weight.grad)
+    torch.testing.assert_close(*grads)
+
+
+def test_a_tracker_that_is_not_installed_is_said_and_none_is_imported() -> None:
+    with pytest.raises(InputError, match="pip install trackio"):
+        build_accelerator("fp32", tracker="trackio")
+    assert not {"wandb", "trackio", "mlflow"} & set(sys.modules)

@@ -1,8 +1,8 @@
 """Speed and fidelity of making the image cache, against cv2.imread and an area resize.
 
-    python scripts/bench_cache.py --images FOLDER --size 256 512
+    python scripts/bench_cache.py --images FOLDER FOLDER --size 256 512
 
-FOLDER holds photographs at published size, anywhere below it. One core, CPU time, the two ways in
+The folders hold photographs at published size, anywhere below. One core, CPU time, the two ways in
 turn; the mix of sizes is that of ISIC 2019 and 2020. Writes docs/results/cache.json.
 """
 
@@ -15,7 +15,7 @@ from lesions.cli import build_parser, run
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--images", type=Path, required=True, help="folder of photographs")
+    parser.add_argument("--images", type=Path, nargs="+", required=True, help="folders")
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="pixels")
     parser.add_argument("--repeats", type=int, default=7, help="turns (default 7)")
     parser.add_argument("--most", type=int, default=8, help="files of each size class (default 8)")
@@ -27,9 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.files import write_json
     from lesions.paths import ROOT, shown
 
-    paths = [path for path in args.images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg")]
+    files = [path for folder in args.images for path in folder.rglob("*")]
+    paths = [path for path in files if path.suffix.lower() in (".jpg", ".jpeg")]
     if not paths:
-        raise InputError(f"{args.images}: no JPEG below it")
+        raise InputError(f"{', '.join(map(str, args.images))}: no JPEG below")
     results = []
     for size in args.size:
         result = measure(paths, size, args.repeats, args.most)
@@ -40,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
             f" {result['psnr_median']:.1f} dB, least {result['psnr_least']:.1f} dB"
         )
     out = args.out or ROOT / "docs" / "results" / "cache.json"
-    write_json(out, {"sizes": results})
+    write_json(out, {"folders": [folder.name for folder in args.images], "sizes": results})
     print(f"written to {shown(out)}")
     return 0
 

@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--available-only", action="store_true",
                         help="leave out the rows whose photograph is missing")  # fmt: skip
     parser.add_argument("--quarantine", action="store_true", help="list unreadable images, go on")
-    parser.add_argument("--preview", type=Path, metavar="PNG", help="only draw what preprocess does")
+    parser.add_argument("--preview", type=Path, metavar="PNG", help="draw what preprocess does")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change the data set's config, such as folds=3")  # fmt: skip
     args = parser.parse_args(arguments)

@@ -12,6 +12,7 @@ import pytest
 from conftest import REAL
 
 from lesions.config import PreprocessConfig
+from lesions.data import decode as decoding
 from lesions.data import images as cache
 from lesions.data import preprocess, preview, stores
 from lesions.data.decode import decode
@@ -249,6 +250,32 @@ def test_the_preview_shows_every_option(tmp_path):
     preview.write_preview(tmp_path / "sheet.png", table, PreprocessConfig(hair=True), rows=3)
     height, width = cv2.imread(str(tmp_path / "sheet.png")).shape[:2]
     assert (height - 22, width) == (3 * preview.SIZE, 8 * preview.SIZE)
+
+
+@pytest.mark.parametrize(
+    ("size", "of_file", "decoded"),
+    [
+        (256, (1022, 767), (511, 384)),
+        (256, (600, 450), (600, 450)),
+        (256, (3200, 2000), (800, 500)),
+        (512, (3200, 2000), (1600, 1000)),
+        (64, (3200, 2000), (400, 250)),
+    ],
+)
+def test_jpegs_are_decoded_at_half_sizes_of_at_least_one_and_a_half(
+    size, of_file, decoded, tmp_path, monkeypatch
+):
+    path = tmp_path / "a.jpg"
+    assert cv2.imwrite(str(path), np.zeros((*of_file[::-1], 3), np.uint8))
+    seen = []
+
+    def spied(pixels, size, config):
+        seen.append(pixels.shape[1::-1])
+        return fitted(pixels, size, config)
+
+    monkeypatch.setattr(decoding, "fitted", spied)
+    assert decoding.decode(path, size)[1] == of_file
+    assert seen == [decoded]
 
 
 @pytest.mark.real

@@ -41,7 +41,8 @@ def decode(
                 raise UnreadableImage(
                     f"{width} x {height} = {width * height:,} pixels, more than {MAX_PIXELS:,}"
                 )
-            least = size * 3 // 2 if not (preprocess and preprocess.circle) else size * 11 // 5
+            # Less one: Pillow rounds down where the decoder rounds up, as 767 pixels to 384.
+            least = (size * 11 // 5 if preprocess and preprocess.circle else size * 3 // 2) - 1
             image.draft("RGB", (least, least))
             ImageOps.exif_transpose(image, in_place=True)  # else it copies what needs no turn
             pixels = _rgb(image)

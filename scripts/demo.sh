@@ -19,5 +19,17 @@ step python scripts/blend.py demo/resnet10t demo/mobilenetv3 --out submissions/d
 step python scripts/check_submission.py submissions/demo/blend.csv \
     --sample input/sample/isic2020/sample_submission.csv
 step python scripts/report.py --run demo/resnet10t
+python - <<'PY'
+import json
+
+blend = json.load(open("submissions/demo/blend.json"))
+chosen = blend["methods"][blend["chosen"]]
+print("\nAUC on the drawn 2020 images, out-of-fold, 95 % interval over patients")
+for run, score in blend["member_scores"].items():
+    low, high = score["interval"]
+    print(f"  {run:18} {score['auc']:.3f} [{low:.3f}, {high:.3f}]")
+low, high = chosen["interval"]
+print(f"  {'blend, nested':18} {chosen['nested']:.3f} [{low:.3f}, {high:.3f}]")
+PY
 printf '\nsubmission  submissions/demo/blend.csv\nreport      oof/demo/resnet10t/report.html\n'
 printf 'The sample is drawn, not photographed: its scores say that the pipeline works, no more.\n'

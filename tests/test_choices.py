@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import tiny_run
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 from train import main as train
@@ -316,6 +317,14 @@ def test_gradient_checkpointing_gives_the_same_gradient() -> None:
         network(torch.randint(0, 256, (4, 32, 32, 3)), torch.zeros(4, 0)).sum().backward()
         grads.append(network.backbone.conv_stem.weight.grad)
     torch.testing.assert_close(*grads)
+
+
+def test_compiling_changes_no_name_in_a_checkpoint(demo: Path, trained: Path) -> None:
+    """The wiring alone: with eager kernels behind it a compiled run gives the same bytes."""
+    with torch.compiler.set_stance("force_eager"):
+        train([*tiny_run("compiled", "train.compile=true"), "--fold", "0"])
+    a, b = (load_file(folder / "fold0.safetensors") for folder in (OOF / "compiled", trained))
+    assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_a_tracker_that_is_not_installed_is_said_and_none_is_imported() -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from lesions.config import load_config
 from lesions.errors import InputError
 from lesions.files import sha256
+from lesions.inference.checkpoint import versions
 from lesions.paths import CODE, CONFIGS, OOF
 
 CONFIG = CONFIGS / "demo/mobilenetv3.yaml"
@@ -79,6 +80,7 @@ def kill_points(points: int, two_processes: int, seed: int) -> dict[str, Any]:
     return {
         "config": CONFIG.relative_to(CODE).as_posix(),
         "changes": CHANGES,
+        "versions": versions(),
         "points": points,
         "identical": sum(not entry["differing"] for entry in tried),
         "within_a_save": sum(entry["within"] for entry in tried),
@@ -140,6 +142,7 @@ def _start(context: Any, name: str, processes: int, workers: int) -> list[ForkSe
 def _train(name: str, workers: int, environment: dict[str, str]) -> None:
     """One process of a run, as scripts/train.py does it; its last state stays."""
     os.environ.update(environment)
+    multiprocessing.set_start_method("fork", force=True)  # of data-loader workers, as on Linux
     os.setpgid(0, 0)  # killed with its data-loader workers, as a machine that goes down does
     torch.set_num_threads(1)
     from lesions.inference.launch import build_accelerator

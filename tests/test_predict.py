@@ -55,6 +55,14 @@ def test_an_untrained_fold_is_named_with_the_command(trained: Path) -> None:
         predict(["--run", "partly"])
 
 
+def test_a_checkpoint_of_another_model_is_refused(trained: Path) -> None:
+    shutil.copytree(trained, OOF / "swapped", dirs_exist_ok=True)
+    config = OOF / "swapped" / "config.yaml"
+    config.write_text(config.read_text().replace("mobilenetv3_small_050", "resnet10t"))
+    with pytest.raises(InputError, match="another model than config.yaml(.|\n)*resnet10t"):
+        predict(["--run", "swapped"])
+
+
 def test_an_unreadable_test_photograph_still_gets_a_row(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,7 +38,7 @@ def read_sources(
     one, InputError says all of it. Photographs in archives are found if they may be unpacked.
     """
     found = report or Report()
-    tables: list[pd.DataFrame] = [no_rows("")]
+    tables: list[pd.DataFrame] = [no_rows("").assign(path="")]
     listed_pairs = [pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str)]
     for name, source in config.sources.items():
         folder = (ROOT / source.folder).resolve()

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from lesions.config import Config, load_config
+from lesions.config import Config, differences, load_config
 from lesions.data.images import load_images
 from lesions.data.loading import LesionDataset
 from lesions.data.metadata import encode_metadata
 from lesions.data.table import load_table, prepared
-from lesions.errors import InputError
+from lesions.errors import InputError, listed
 from lesions.inference.checkpoint import load_model
 from lesions.inference.predict import predict
 from lesions.paths import OOF, shown
@@ -59,6 +59,13 @@ def _predict_fold(
             " folds to average with --folds"
         )
     model, header = load_model(path, task="melanoma")
+    trained = Config.model_validate(header["config"])
+    if (trained.model, trained.data) != (config.model, config.data):
+        changed = differences(trained.model_dump(), config.model_dump())
+        raise InputError(
+            f"{shown(path)} is a checkpoint of another model than config.yaml beside it:"
+            f" {listed(changed)}"
+        )
     if header["fold_hash"] != facts["fold_hash"]:
         raise InputError(
             f"{shown(path)} was trained on folds {header['fold_hash']}, the table now has"

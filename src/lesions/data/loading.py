@@ -179,8 +179,9 @@ def named_failures(loader: DataLoader) -> Iterator[None]:
         names = [dataset.name(row) for row in dataset.at.tolist() if row >= 0]
         _kill_workers(loader)
         raise InputError(
-            f"a data-loader worker died or hung ({error}) at {listed(names) or 'no image'}:"
-            " look at the image; if it is sound, memory ran out: fewer train.workers"
+            f"a data-loader worker died or hung ({error}) at"
+            f" {listed(names) or 'none, between two images'}: look at the image; if it is sound,"
+            " memory may have run out: fewer train.workers"
         ) from error
 
 

@@ -141,6 +141,8 @@ class FoldTrainer:
         if not code:
             return
         save()
+        # A launcher that sees one process end signals the others: none may still be saving.
+        self.accelerator.wait_for_everyone()
         self.log.event("stopped", step=self.progress.step, code=code)
         self.accelerator.print(
             f"\nfold {self.fold}: stopped after step {self.progress.step:,} of {self.steps:,};"

@@ -49,8 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     if args.preview:
         return 0
     print(
-        f"{args.dataset}: {facts['rows']:,} images, {facts['positives']:,} {facts['config']['task']}"
-        f" among the {facts['splits']['train']:,} to train on, {facts['groups']:,} groups;"
+        f"{args.dataset}: {facts['rows']:,} images, {facts['positives']:,}"
+        f" {facts['config']['task']} among the {facts['splits']['train']:,} to train on, {facts['groups']:,} groups;"
         f" table {facts['table_hash']}, folds {facts['fold_hash']}\n"
         f"next: python scripts/audit.py --dataset {args.dataset}"
     )

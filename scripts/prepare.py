@@ -26,8 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", action="append", default=[], metavar="SOURCE=PLACE",
                         help="an image folder or zip of it; may be repeated")  # fmt: skip
     parser.add_argument("--tables-only", action="store_true", help="no photographs, no cache")
-    parser.add_argument("--available-only", action="store_true",
-                        help="leave out the rows whose photograph is missing")  # fmt: skip
+    parser.add_argument("--available-only", action="store_true", help="the photographs there are")
     parser.add_argument("--quarantine", action="store_true", help="list unreadable images, go on")
     parser.add_argument("--preview", type=Path, metavar="PNG", help="draw what preprocess does")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
@@ -49,9 +48,9 @@ def main(arguments: list[str] | None = None) -> int:
     if args.preview:
         return 0
     print(
-        f"{args.dataset}: {facts['rows']:,} images, {facts['positives']:,}"
-        f" {facts['config']['task']} among the {facts['splits']['train']:,} to train on, {facts['groups']:,} groups;"
-        f" table {facts['table_hash']}, folds {facts['fold_hash']}\n"
+        f"{args.dataset}: {facts['rows']:,} images in {facts['groups']:,} groups;"
+        f" {facts['splits']['train']:,} to train on, {facts['positives']:,} of them"
+        f" {facts['config']['task']}; table {facts['table_hash']}, folds {facts['fold_hash']}\n"
         f"next: python scripts/audit.py --dataset {args.dataset}"
     )
     return 0

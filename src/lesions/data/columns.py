@@ -26,14 +26,17 @@ SITES = [
 # 2019 tells the sides of the torso apart; HAM10000 has finer places, joined as ISIC 2019 did.
 SITE_WORDS = {site: site for site in SITES} | {
     "anterior torso": "torso", "posterior torso": "torso", "lateral torso": "torso",
-    "abdomen": "torso", "back": "torso", "chest": "torso", "trunk": "torso",
-    "acral": "palms/soles", "ear": "head/neck", "face": "head/neck", "neck": "head/neck",
-    "scalp": "head/neck", "foot": "lower extremity", "hand": "upper extremity",
-    "genital": "oral/genital",
+    "abdomen": "torso", "back": "torso", "chest": "torso", "trunk": "torso", "ear": "head/neck",
+    "face": "head/neck", "neck": "head/neck", "scalp": "head/neck", "acral": "palms/soles",
+    "foot": "lower extremity", "hand": "upper extremity", "genital": "oral/genital",
 }  # fmt: skip
 SEX_WORDS = {"male": "male", "female": "female", "m": "male", "f": "female"}
 OLDEST = 120
 MISSING = ("", "unknown", "nan", "na", "n/a", "none", "null")
+
+
+def _at(where: Path | str) -> str:
+    return shown(where) if isinstance(where, Path) else where
 
 
 class Report:
@@ -48,7 +51,7 @@ class Report:
         self.strict = strict
 
     def problem(self, where: Path | str, what: str) -> None:
-        self.add(f"{_named(where)}: {what}")
+        self.add(f"{_at(where)}: {what}")
 
     def add(self, line: str) -> None:
         if self.strict:
@@ -56,7 +59,7 @@ class Report:
         self.problems.append(line)
 
     def note(self, where: Path | str, what: str) -> None:
-        self.notes.append(f"{_named(where)}: {what}")
+        self.notes.append(f"{_at(where)}: {what}")
 
     def rows(self, path: Path, values: pd.Series, wrong: np.ndarray, expected: str) -> None:
         """Note the rows of the file (its header is row 1) at which `wrong` is true, if any is."""
@@ -75,31 +78,23 @@ class Report:
             raise InputError(f"{len(self.problems):,} problems:\n  " + "\n  ".join(lines))
 
 
-def read_columns(
-    report: Report,
-    path: Path,
-    columns: Mapping[str, str],
-    optional: Mapping[str, str] | None = None,
-) -> pd.DataFrame | None:
+def read_columns(report: Report, path: Path, columns: Mapping[str, str]) -> pd.DataFrame | None:
     """The file's columns under the table's names (table name -> file's name), parsed.
 
-    PARSERS says how a column of a name is checked; others are text. An optional column that is
-    missing is left out. None if there is nothing to go on with; wrong values become missing ones,
-    so that the rest can be checked.
+    PARSERS says how a column of a name is checked; others are text. None if there is nothing to go
+    on with; wrong values become missing ones, so that the rest can be checked.
     """
     raw = _read_text(report, path)
     if raw is None:
         return None
-    wanted = dict(columns)
-    wanted |= {name: own for name, own in (optional or {}).items() if own in raw.columns}
-    missing = [own for own in wanted.values() if own not in raw.columns]
+    missing = [own for own in columns.values() if own not in raw.columns]
     for own in missing:
         near = difflib.get_close_matches(own, [str(name) for name in raw.columns], 1, 0.7)
         hint = f" (is it '{near[0]}'?)" if near else ""
         has = ", ".join(map(str, raw.columns))
         report.problem(path, f"no column '{own}'{hint}: it has {has}")
     table = pd.DataFrame(index=raw.index)
-    for name, own in wanted.items():
+    for name, own in columns.items():
         if own in raw.columns:
             values = raw[own].str.strip()
             table[name] = PARSERS.get(name, _text)(report, path, values)
@@ -235,10 +230,6 @@ def _words(words: Mapping[str, str]) -> Callable[[Report, Path, pd.Series], pd.S
         return found
 
     return parse
-
-
-def _named(where: Path | str) -> str:
-    return shown(where) if isinstance(where, Path) else where
 
 
 PARSERS: dict[str, Callable[[Report, Path, pd.Series], pd.Series]] = {

@@ -1,14 +1,11 @@
 """Train a run fold by fold; what was stopped goes on, what is done is not done again.
 
     accelerate launch scripts/train.py --config configs/effnet_b1.yaml --fold 0
-    python scripts/train.py --config configs/effnet_b1.yaml --fold all
-    python scripts/train.py --config configs/effnet_b1.yaml --fold 0 \\
-        --set train.epochs=3 --pretrained none --name quick_look
+    python scripts/train.py --config configs/effnet_b1.yaml --set train.epochs=3 --name quick_look
 
 Writes oof/<run>/config.yaml and fold<k>.csv, .json, .safetensors, with the course in
-history<k>.csv, metrics<k>.jsonl and training_curves.png. The run's name is the config's path below
-configs/. Exits with 75 when --max-hours is used up, with 143 or 130 after SIGTERM or SIGINT: the
-same command then goes on. Several GPUs or machines, SLURM: docs/training.md.
+history<k>.csv, metrics<k>.jsonl and training_curves.png. Exit codes 75, 143 and 130 mean that the
+same command goes on. Several GPUs or machines, SLURM, what is saved: docs/training.md.
 """
 
 import sys
@@ -24,11 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", required=True, type=Path, help="configs/....yaml")
     parser.add_argument("--fold", default="all", help="a fold's number, or all (default)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help="change a key of the config, such as train.lr=1e-4")  # fmt: skip
+                        help="change the config, such as train.lr=1e-4")  # fmt: skip
     parser.add_argument("--pretrained", metavar="FILE|none", help="the backbone's first weights")
     parser.add_argument("--name", help="another name for the run")
-    parser.add_argument("--max-hours", type=float, metavar="H",
-                        help="stop in time before H hours are over, and exit with 75")  # fmt: skip
+    parser.add_argument("--max-hours", type=float, metavar="H", help="stop in time, exit with 75")
     args = parser.parse_args(arguments)
     begun = time.monotonic()
 
@@ -43,9 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     changes = list(args.set)
     if args.pretrained:
-        changes.append(
-            f"model.pretrained={'false' if args.pretrained == 'none' else args.pretrained}"
-        )
+        weights = "false" if args.pretrained == "none" else args.pretrained
+        changes.append(f"model.pretrained={weights}")
     config = load_config(args.config, changes)
     name = args.name or run_name(args.config)
     if args.fold == "all":

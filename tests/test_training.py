@@ -17,7 +17,7 @@ from lesions.data.table import load_table
 from lesions.errors import InputError
 from lesions.inference.checkpoint import load_model
 from lesions.paths import OOF
-from lesions.training import loop, loss
+from lesions.training import log, loss
 from lesions.training import steps as steps_module
 from lesions.training.loss import pos_weight, smoothed_bce
 from lesions.training.schedule import lr_factor
@@ -158,7 +158,7 @@ def test_patience_stops_a_run_that_no_longer_improves(
     demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     falling = iter([0.9, 0.8, 0.7, 0.6, 0.5])
-    monkeypatch.setattr(loop, "roc_auc", lambda *_: next(falling))
+    monkeypatch.setattr(log, "roc_auc", lambda *_: next(falling))
     train([*tiny_run("patient", "train.patience=2", "train.epochs=5"), "--fold", "0"])
     result = json.loads((OOF / "patient" / "fold0.json").read_text())
     assert len(result["history"]) == 3 and result["best_epoch"] == 1

@@ -6,11 +6,23 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
 from lesions.errors import InputError
+from lesions.evaluation.metrics import average_precision, roc_auc
 from lesions.files import write_csv
+
+
+def epoch_scores(target: np.ndarray, prob: np.ndarray) -> dict[str, float]:
+    """What an epoch's validation is judged by: `train.monitor` names one of these, or the loss."""
+    sure = np.clip(np.where(target == 1, prob, 1 - prob), 1e-7, 1)
+    return {
+        "auc": float(roc_auc(target, prob)),
+        "average_precision": float(average_precision(target, prob)),
+        "log_loss": float(-np.log(sure).mean()),
+    }
 
 
 class FoldLog:

@@ -22,9 +22,8 @@ from lesions.data.loading import (
     named_failures,
     seed_of,
 )
-from lesions.evaluation.metrics import average_precision, roc_auc
 from lesions.inference.predict import predict
-from lesions.training.log import FoldLog
+from lesions.training.log import FoldLog, epoch_scores
 from lesions.training.loss import Loss
 from lesions.training.state import save_state
 from lesions.training.steps import Progress, Stepper
@@ -195,16 +194,11 @@ class FoldTrainer:
             self.averaged, self.dataset, self.valid_rows, self.config.predict, accelerator,
             views=1, title=f"fold {self.fold} validation",
         )  # fmt: skip
-        target = self.dataset.target[self.valid_rows]
-        sure = np.clip(np.where(target == 1, prob, 1 - prob), 1e-7, 1)
         row = {
             "epoch": epoch + 1,
             "loss": self.stepper.mean_loss(),
             "lr": progress.lr,
-            "auc": float(roc_auc(target, prob)),
-            "average_precision": float(average_precision(target, prob)),
-            "log_loss": float(-np.log(sure).mean()),
-        }
+        } | epoch_scores(self.dataset.target[self.valid_rows], prob)
         progress.history.append(row)
         progress.losses = []
         monitor = self.config.train.monitor

@@ -18,6 +18,7 @@ from PIL import Image
 from lesions.cli import run
 from lesions.data.decode import UnreadableImage, decode
 from lesions.data.sample import write_sample
+from lesions.errors import InputError
 
 BAD = REAL / "bad_inputs"
 TRUTH = "isic2019/ISIC_2019_Training_GroundTruth.csv"
@@ -324,3 +325,9 @@ def test_files_of_other_projects_test_suites_are_read_or_named():
     assert len(files) == 14
     assert list(problems) == ["truncated_jpeg.jpg"]
     assert "truncated" in problems["truncated_jpeg.jpg"]
+
+
+def test_folders_that_are_not_there_are_all_named(tmp_path: Path) -> None:
+    nowhere = [f"isic2019={tmp_path / 'a'}", f"isic2020={tmp_path / 'b'}"]
+    with pytest.raises(InputError, match=r"(?s)a: no such folder.*b: no such folder"):
+        prepare.main(["--dataset", "demo", "--input", nowhere[0], "--input", nowhere[1]])

@@ -221,6 +221,7 @@ def test_a_staged_run_trains_the_head_first_and_keeps_what_is_frozen(
             torch.equal(stem, self.network.backbone.conv_stem.weight),
             torch.equal(head, self.network.head.linear.weight),
             self.optimizer.param_groups[-1]["lr"],
+            self.optimizer.param_groups[-2]["lr"],
         ))  # fmt: skip
         return code
 
@@ -230,8 +231,9 @@ def test_a_staged_run_trains_the_head_first_and_keeps_what_is_frozen(
                      "loss.kind=focal", "train.mixup=0.2", "train.cutmix=1",
                      "train.sampler=balanced", "train.monitor=log_loss", "train.keep=best"),
            "--fold", "0"])  # fmt: skip
-    assert [stem for stem, _, _ in seen] == [True] * 3 + [False] * 3
-    assert not any(head for _, head, _ in seen)
+    assert [stem for stem, *_ in seen] == [True] * 3 + [False] * 3
+    assert not any(head for _, head, *_ in seen)
+    assert [below / top for *_, top, below in seen] == pytest.approx([0.9] * 6)
     assert seen[0][2] == pytest.approx(0.01) and seen[3][2] == pytest.approx(2e-3)
     assert (OOF / "staged/training_curves.png").stat().st_size > 1000
 

@@ -19,6 +19,7 @@ from lesions.inference.checkpoint import load_model
 from lesions.paths import OOF
 from lesions.training import log, loss
 from lesions.training import steps as steps_module
+from lesions.training.loop import FoldTrainer
 from lesions.training.loss import pos_weight, smoothed_bce
 from lesions.training.schedule import lr_factor
 from lesions.training.state import locked
@@ -78,6 +79,22 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
     histories = [json.loads((folder / "fold0.json").read_text())["history"]
                  for folder in (OOF / name, trained)]  # fmt: skip
     assert histories[0] == histories[1]
+
+
+def test_a_run_killed_while_it_validates_still_has_that_epoch_in_its_history(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_):
+        raise Killed
+
+    arguments = [*tiny_run("unvalidated", "train.save_steps=1"), "--fold", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(FoldTrainer, "_validate", killed)
+        with pytest.raises(Killed):
+            train(arguments)
+    train(arguments)
+    for name in ("fold0.csv", "history0.csv"):
+        assert (OOF / "unvalidated" / name).read_bytes() == (trained / name).read_bytes()
 
 
 def test_accumulated_micro_batches_make_the_gradient_of_the_whole_batch() -> None:

@@ -13,6 +13,7 @@ from lesions.errors import InputError
 from lesions.reporting.blending_page import blending_page
 from lesions.reporting.gate_page import gate_page
 from lesions.reporting.markdown import interval, joined, table
+from lesions.reporting.measured_pages import cache_page, near_duplicates_page, survival_page
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 Scores = Mapping[str, Any]
@@ -106,6 +107,9 @@ PAGES = (
     Page("docs/results.md", "real", results_page),
     Page("docs/siim2020.md", "siim2020", blending_page),
     Page("docs/audit.md", "audit", gate_page),
+    Page("docs/near_duplicates.md", "near_duplicates", near_duplicates_page),
+    Page("docs/cache.md", "cache", cache_page),
+    Page("docs/survival.md", "survival", survival_page),
     Page("README.md", "real", readme_block, block=True),
 )
 

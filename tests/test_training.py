@@ -23,6 +23,7 @@ from lesions.training.loop import FoldTrainer
 from lesions.training.loss import pos_weight, smoothed_bce
 from lesions.training.schedule import lr_factor
 from lesions.training.state import locked
+from lesions.training.steps import Stepper
 
 
 def test_a_fold_leaves_one_row_an_image_and_says_what_made_it(trained: Path) -> None:
@@ -200,3 +201,26 @@ def test_a_checkpoint_describes_itself(trained: Path) -> None:
     model, header = load_model(trained / "fold1.safetensors", task="melanoma")
     assert header["fold"] == 1 and header["config"]["model"]["backbone"] == "mobilenetv3_small_050"
     assert header["fold_hash"] == load_table("demo")[1]["fold_hash"] and not model.training
+
+
+def test_deterministic_kernels_are_on_while_training_alone(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    step = Stepper.step
+
+    def watched(self, *arguments):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Stepper, "step", watched)
+    train([*tiny_run("same", "train.deterministic=true"), "--fold", "0"])
+    assert seen and all(seen) and not torch.are_deterministic_algorithms_enabled()
+    assert (OOF / "same" / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
+
+
+def test_the_resolved_config_is_told_at_the_start(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train([*tiny_run("tiny"), "--fold", "0"])
+    assert "image_size: 32" in capsys.readouterr().out

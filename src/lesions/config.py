@@ -100,6 +100,7 @@ class TrainConfig(Section):
     workers: int = Field(2, ge=0)  # data-loader processes of each training process
     loader_timeout: float = Field(300.0, gt=0)  # seconds after which a worker counts as hanging
     compile: bool = False
+    deterministic: bool = False  # on a GPU: kernels that give the same bytes again, but slower
     grad_checkpointing: bool = False  # less memory for a third more time
     save_minutes: float = Field(10.0, gt=0)  # most work a killed run loses
     save_steps: int | None = Field(None, ge=1)  # also after so many steps

@@ -1,4 +1,4 @@
-"""docs/near_duplicates.md, cache.md and survival.md: what the benchmarks of one part measured."""
+"""docs/near_duplicates.md, cache.md, survival.md and step.md: what one benchmark measured."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -88,6 +88,8 @@ def survival_page(results: Mapping[str, Any]) -> str:
         "for byte: weights, optimiser state, out-of-fold file, history. "
         f"{results['within_a_save']} of the kills fell within a save, "
         f"{results['on_two_processes']} on two connected processes.",
+        "A kill loses what was done since the last save: here one step at most "
+        "(`train.save_steps=1`), by default ten minutes (`train.save_minutes`).",
         f"`{results['config']}` with `{'`, `'.join(results['changes'])}`.",
         table(
             ["processes", "workers before / after", "within a save", "steps saved", "differing"],
@@ -104,6 +106,36 @@ def survival_page(results: Mapping[str, Any]) -> str:
         ),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def step_page(results: Mapping[str, Any]) -> str:
+    """The page, from what scripts/bench_step.py measured."""
+    machine, seconds = results["machine"], results["seconds"]
+    parts = [
+        *_opening("step", "A training step", "python scripts/bench_step.py"),
+        f"`{results['backbone']}` at {results['image_size']} pixels, {results['batch']} images a "
+        f"step, random weights, {results['threads']} threads of {machine['cpu']}; "
+        f"{results['repeats']} turns, wall time, median. The plain loop is eager float32 without "
+        "clipping or averaging; ours is the step of `scripts/train.py`, clipping and moving "
+        f"average included, in {results['precision']} and channels_last. torch "
+        f"{results['versions']['torch']}.",
+        table(
+            ["loop", "seconds a step", "images/s", "times as fast"],
+            [
+                ["plain", *_rate(seconds["plain"], results["batch"]), "1"],
+                [
+                    "ours",
+                    *_rate(seconds["ours"], results["batch"]),
+                    f"{results['ratio']:.2f} ({results['low']:.2f} to {results['high']:.2f})",
+                ],
+            ],
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rate(seconds: float, batch: int) -> list[str]:
+    return [f"{seconds:.2f}", f"{batch / seconds:.1f}"]
 
 
 def _milliseconds(measured: Mapping[str, float]) -> str:

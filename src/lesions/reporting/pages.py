@@ -13,7 +13,12 @@ from lesions.errors import InputError
 from lesions.reporting.blending_page import blending_page
 from lesions.reporting.gate_page import gate_page
 from lesions.reporting.markdown import interval, joined, table
-from lesions.reporting.measured_pages import cache_page, near_duplicates_page, survival_page
+from lesions.reporting.measured_pages import (
+    cache_page,
+    near_duplicates_page,
+    step_page,
+    survival_page,
+)
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 Scores = Mapping[str, Any]
@@ -110,6 +115,7 @@ PAGES = (
     Page("docs/near_duplicates.md", "near_duplicates", near_duplicates_page),
     Page("docs/cache.md", "cache", cache_page),
     Page("docs/survival.md", "survival", survival_page),
+    Page("docs/step.md", "step", step_page),
     Page("README.md", "real", readme_block, block=True),
 )
 

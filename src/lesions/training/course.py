@@ -1,9 +1,13 @@
 """A run's folds one after the other: what was stopped goes on, what is done is not done again."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pandas as pd
+import torch
+import yaml
 from accelerate import Accelerator
 
 from lesions.config import Config
@@ -21,7 +25,10 @@ def train_folds(
     """Train the folds of a run; the exit code, other than 0 if it was stopped (see stop.py)."""
     if config.train.tracker != "none":
         accelerator.init_trackers(run.replace("/", "-"), config=flat(config.model_dump()))
-    with stop.listening():
+    accelerator.print(
+        yaml.safe_dump(config.model_dump(), sort_keys=False, default_flow_style=None, width=100)
+    )
+    with stop.listening(), same_kernels(config.train.deterministic):
         for number, fold in enumerate(folds):
             # Not before the first one: a session in which nothing gets on would be repeated.
             code = stop.agreed(0, accelerator) if number else 0
@@ -39,6 +46,18 @@ def train_folds(
             )
     accelerator.end_training()
     return 0
+
+
+@contextmanager
+def same_kernels(wanted: bool) -> Iterator[None]:
+    """Let torch compute by deterministic kernels alone, if `wanted`; it raises where it has none."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA looks when it starts
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(wanted or before)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def oof_table(config: Config, run: str, folds: Iterable[int]) -> str:

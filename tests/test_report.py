@@ -14,6 +14,7 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from lesions.errors import InputError
 from lesions.evaluation.metrics import roc_auc
 from lesions.reporting import data, gallery, materials, sections, style
+from lesions.reporting import results as results_module
 from lesions.reporting.album import Album
 from lesions.reporting.decisions import confusion_counts, decide
 from lesions.reporting.rates import rate
@@ -346,3 +347,15 @@ def test_figures_take_their_colours_from_the_page():
     assert "var(--melanoma)" in text
     assert style.MELANOMA not in text
     assert 'aria-label="a &quot;quoted&quot; name"' in text
+
+
+def test_rows_of_one_source_are_set_beside_that_sources_score_without_pixels(
+    tmp_path: Path,
+) -> None:
+    audit = tmp_path / "audit.json"
+    score = {"features": "all of these", "low": 0.5, "high": 0.8}
+    shortcuts = [score | {"source": "all", "auc": 0.7}, score | {"source": "isic2020", "auc": 0.6}]
+    audit.write_text(json.dumps({"shortcuts": shortcuts}))
+    both, late = (pd.Series(sources) for sources in (["isic2019", "isic2020"], ["isic2020"] * 2))
+    assert results_module._shortcuts(audit, both) == shortcuts
+    assert [row["auc"] for row in results_module._shortcuts(audit, late) or []] == [0.6]

@@ -137,17 +137,26 @@ def join(
     if submission.exists():
         sent = files.read_csv(submission, ["image_name", "target"], ("image_name",))
         test = _joined(table, sent.rename(columns={"target": "prob"}), shown(submission))
-    audit = prepared / "audit.json"
     return Results(
         name=name,
         dataset=prepared.name,
         oof=oof.astype({"target": int}),
         test=test,
         folds=list(folds),
-        shortcuts=files.read_json(audit).get("shortcuts") if audit.exists() else None,
+        shortcuts=_shortcuts(prepared / "audit.json", oof["source"]),
         images=_open_images(prepared, table, image_size),
         details=details or {},
     )
+
+
+def _shortcuts(audit: Path, sources: pd.Series) -> list[dict[str, Any]] | None:
+    """The scores without pixels on the rows that are scored: one source's where there is one."""
+    if not audit.exists():
+        return None
+    scores = files.read_json(audit)["shortcuts"]
+    only = sources.unique()
+    own = [row | {"source": "all"} for row in scores if len(only) == 1 and row["source"] == only[0]]
+    return own or scores
 
 
 def _joined(table: pd.DataFrame, predictions: pd.DataFrame, what: str) -> pd.DataFrame:

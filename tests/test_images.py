@@ -123,6 +123,8 @@ def test_damaged_pixels_and_a_cache_of_another_version_are_noticed(tmp_path):
     path.write_bytes(bytes(content))
     with pytest.raises(InputError, match=r"images\.npy is damaged"):
         verify_cache(tmp_path / "48")
+    with pytest.raises(InputError, match=r"images\.npy is damaged"):  # a second prepare sees it
+        build_cache(tmp_path / "48", table, 48)
     facts = json.loads((tmp_path / "48" / "cache.json").read_text())
     (tmp_path / "48" / "cache.json").write_text(json.dumps(facts | {"version": 0}))
     with pytest.raises(InputError, match="run prepare"):

@@ -81,6 +81,7 @@ def fill_cache(
     index = _read_index(folder)
     if _key_of(folder) == key and index["fingerprint"].tolist() == fingerprints:
         shutil.rmtree(_part(folder), ignore_errors=True)
+        verify_cache(folder)
         return index
     part = _part(folder)
     store, resumed = _open_store(part, len(table), key)

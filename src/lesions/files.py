@@ -71,7 +71,9 @@ def read_csv(path: Path, columns: list[str], text: tuple[str, ...] = ()) -> pd.D
     """
     path = Path(path)
     try:
-        table = pd.read_csv(path, dtype={name: str for name in text}, encoding="utf-8-sig")
+        types = {name: str for name in text}
+        # The default parser may miss the last digit, and a tie costs AUC.
+        table = pd.read_csv(path, dtype=types, encoding="utf-8-sig", float_precision="round_trip")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:

@@ -50,7 +50,7 @@ def train_folds(
 
 @contextmanager
 def same_kernels(wanted: bool) -> Iterator[None]:
-    """Let torch compute by deterministic kernels alone, if `wanted`; it raises where it has none."""
+    """Let torch compute by deterministic kernels alone, if `wanted`; it raises without one."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA looks when it starts
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(wanted or before)

@@ -30,7 +30,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()  # torch reports a full disk without saying so; a plain write does
     torch.save(state, buffer)
-    content = buffer.getbuffer()
+    content = buffer.getvalue()  # not getbuffer: Python 3.12.1 crashes on one left in a traceback
     try:
         with atomic(path) as part:
             with part.open("wb") as file:

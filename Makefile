@@ -2,6 +2,7 @@
 # make test   every test that needs neither a GPU nor a network
 # make check  ruff and mypy
 # make kill-test  20 runs killed at random points, resumed, compared byte for byte
+# make bench  the cache and the training step, timed: PHOTOS="folders of originals"
 # make lock   pin requirements.txt anew
 # Each sets up .venv itself, from requirements.lock.
 
@@ -14,7 +15,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Behind a company's proxy its certificate is known to the system, not to uv.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: demo test check kill-test lock clean
+.PHONY: demo test check bench kill-test lock clean
 
 # A stamp made after the installation, so that an interrupted one is done again.
 .venv/installed: requirements.lock
@@ -38,6 +39,13 @@ check: .venv/installed
 
 kill-test: .venv/installed
 	$(PY) scripts/kill_test.py
+
+PHOTOS ?= $(wildcard input/isic2020/jpeg/train input/isic2019/ISIC_2019_Training_Input)
+bench: .venv/installed
+	@$(if $(strip $(PHOTOS)),,echo "no originals below input/: name some with PHOTOS=...";)
+	$(if $(strip $(PHOTOS)),$(PY) scripts/bench_cache.py --images $(PHOTOS))
+	$(PY) scripts/bench_step.py
+	$(PY) scripts/docs.py
 
 lock: .venv/installed
 	$(PY) -m uv pip compile --universal --python-version 3.11 --extra dev --no-header \

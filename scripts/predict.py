@@ -21,13 +21,15 @@ def main(arguments: list[str] | None = None) -> int:
                         help="change predict.views or predict.batch_size")  # fmt: skip
     args = parser.parse_args(arguments)
 
+    from lesions.config import load_config
     from lesions.files import write_csv
     from lesions.inference.launch import build_accelerator
     from lesions.inference.submit import predict_test
-    from lesions.paths import SUBMISSIONS, shown
+    from lesions.paths import OOF, SUBMISSIONS, shown
 
-    accelerator = build_accelerator("auto")
-    submission = predict_test(args.run, accelerator, args.folds, args.set)
+    config = load_config(OOF / args.run / "config.yaml", args.set)
+    accelerator = build_accelerator(config.train.precision)
+    submission = predict_test(args.run, config, accelerator, args.folds)
     path = SUBMISSIONS / f"{args.run}.csv"
     if accelerator.is_main_process:
         write_csv(path, submission)

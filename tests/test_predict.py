@@ -89,11 +89,14 @@ def torchrun(*arguments: str) -> None:
 
 
 def test_two_processes_predict_as_one_does(trained: Path) -> None:
-    predict(["--run", "tiny"])
-    one = pd.read_csv(SUBMISSIONS / "tiny.csv")
-    (SUBMISSIONS / "tiny.csv").unlink()
-    torchrun("scripts/predict.py", "--run", "tiny")
-    two = pd.read_csv(SUBMISSIONS / "tiny.csv")
+    shutil.copytree(trained, OOF / "exact", dirs_exist_ok=True)
+    config = OOF / "exact" / "config.yaml"
+    config.write_text(config.read_text().replace("precision: auto", "precision: fp32"))
+    predict(["--run", "exact"])
+    one = pd.read_csv(SUBMISSIONS / "exact.csv")
+    (SUBMISSIONS / "exact.csv").unlink()
+    torchrun("scripts/predict.py", "--run", "exact")
+    two = pd.read_csv(SUBMISSIONS / "exact.csv")
     assert two["image_name"].tolist() == one["image_name"].tolist()
     np.testing.assert_allclose(two["target"], one["target"], atol=1e-6)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from lesions.config import Config, differences, load_config
+from lesions.config import Config, differences
 from lesions.data.images import load_images
 from lesions.data.loading import LesionDataset
 from lesions.data.metadata import encode_metadata
@@ -18,17 +18,13 @@ from lesions.paths import OOF, shown
 
 
 def predict_test(
-    run: str,
-    accelerator: Accelerator,
-    folds: Sequence[int] | None = None,
-    changes: Sequence[str] = (),
+    run: str, config: Config, accelerator: Accelerator, folds: Sequence[int] | None = None
 ) -> pd.DataFrame:
     """image_name and target (the mean probability) of every test row, in the table's order.
 
     A row whose photograph cannot be read gets the mean of the others: it has to be in the file.
     InputError if a fold is missing, or was trained on another table than the present one.
     """
-    config = load_config(OOF / run / "config.yaml", changes)
     table, facts = load_table(config.dataset)
     test = np.flatnonzero(table["split"] == "test")
     if not len(test):

@@ -78,12 +78,15 @@ def test_an_unreadable_test_photograph_still_gets_a_row(
     assert submission[name] == pytest.approx(submission.drop(name).mean())
 
 
-def torchrun(*arguments: str) -> None:
-    """Run a script on the CPU in two connected gloo processes."""
+def run_script(processes: int, *arguments: str) -> None:
+    """Run a script on the CPU in a process of its own, or in connected gloo processes."""
     environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    launch = [sys.executable]
+    if processes > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        launch += ["--"]
     done = subprocess.run(
-        [*launch, "--", *arguments], cwd=CODE, env=environment, capture_output=True, text=True
+        [*launch, *arguments], cwd=CODE, env=environment, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -92,17 +95,17 @@ def test_two_processes_predict_as_one_does(trained: Path) -> None:
     shutil.copytree(trained, OOF / "exact", dirs_exist_ok=True)
     config = OOF / "exact" / "config.yaml"
     config.write_text(config.read_text().replace("precision: auto", "precision: fp32"))
-    predict(["--run", "exact"])
+    run_script(1, "scripts/predict.py", "--run", "exact")
     one = pd.read_csv(SUBMISSIONS / "exact.csv")
     (SUBMISSIONS / "exact.csv").unlink()
-    torchrun("scripts/predict.py", "--run", "exact")
+    run_script(2, "scripts/predict.py", "--run", "exact")
     two = pd.read_csv(SUBMISSIONS / "exact.csv")
     assert two["image_name"].tolist() == one["image_name"].tolist()
     np.testing.assert_allclose(two["target"], one["target"], atol=1e-6)
 
 
 def test_two_processes_train_a_fold_with_every_row_once(trained: Path) -> None:
-    torchrun("scripts/train.py", *tiny_run("two"), "--fold", "0")
+    run_script(2, "scripts/train.py", *tiny_run("two"), "--fold", "0")
     oof, expected = (pd.read_csv(OOF / run / "fold0.csv") for run in ("two", "tiny"))
     assert oof["image_name"].tolist() == expected["image_name"].tolist()
     assert oof["prob"].between(0, 1).all()

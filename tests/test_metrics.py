@@ -17,7 +17,6 @@ from lesions.evaluation.metrics import (
     stratified_auc,
     undefined_reason,
 )
-from lesions.evaluation.multiclass import one_vs_rest
 
 RANKING = {
     "roc_auc": roc_auc,
@@ -199,17 +198,3 @@ def test_targets_other_than_0_and_1_are_an_error_not_a_score():
         roc_auc([0, 1, 2], [0.1, 0.2, 0.3])
     with pytest.raises(ValueError, match="3 targets but 2 scores"):
         roc_auc([0, 1, 1], [0.1, 0.2])
-
-
-def test_one_class_against_the_rest():
-    generator = np.random.default_rng(8)
-    classes = ["mel", "nv", "bcc"]
-    codes = generator.integers(0, 3, 300)
-    probs = generator.dirichlet([1, 1, 1], 300) + 0.3 * np.eye(3)[codes]
-    found = one_vs_rest(np.array(classes)[codes], probs, [*classes])
-    for i, name in enumerate(classes):
-        expected = reference.roc_auc_score(codes == i, probs[:, i])
-        assert found[name].value == pytest.approx(expected)
-        assert found[name].low < expected < found[name].high
-    absent = one_vs_rest(np.array(classes)[codes % 2], probs, classes)["bcc"]
-    assert str(absent) == "n/a (one class only)"

@@ -12,10 +12,13 @@ import numpy as np
 from lesions.evaluation.metrics import Floats, Metric, ratio
 
 
-def build_confusion(target: Any, predicted: Any, weight: Floats) -> Floats:
-    """Weighted confusion matrices (B, C, C): rows the true class, columns the predicted one."""
+def build_confusion(target: Any, predicted: Any, weight: Floats, classes: int = 2) -> Floats:
+    """Weighted confusion matrices (B, C, C): rows the true class, columns the predicted one.
+
+    C is `classes`, or more where there are rows of more.
+    """
     target, predicted = np.asarray(target).astype(int), np.asarray(predicted).astype(int)
-    classes = max(2, int(max(target.max(), predicted.max())) + 1)
+    classes = max(classes, int(max(target.max(), predicted.max())) + 1)
     cells = np.eye(classes**2)[target * classes + predicted]  # (N, C * C), one-hot
     return (weight @ cells).reshape(-1, classes, classes)
 

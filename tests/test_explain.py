@@ -1,0 +1,199 @@
+"""Explanations: Grad-CAM and occlusion equal captum's, and show what moves the prediction."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from captum.attr import LayerGradCam, Occlusion
+from torch import Tensor, nn
+
+from lesions.config import Config, ModelConfig
+from lesions.data.metadata import COLUMNS, encode_metadata
+from lesions.inference import explain
+from lesions.models.classifier import LesionClassifier
+
+VIT = ("vit_tiny_patch16_224", {"img_size": 64})
+SWIN = ("swin_tiny_patch4_window7_224", {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 24})
+CONVOLUTIONAL = [
+    ("mobilenetv2_100", {}, "bn2"),
+    ("mobilenetv3_small_050", {}, "blocks"),
+    ("tf_efficientnet_b0", {}, "bn2"),
+    ("resnet10t", {}, "layer4"),
+    ("densenet121", {"block_config": (1, 1, 1, 1)}, "features"),
+]
+
+
+def build(backbone: str, arguments: dict, columns: int = 0, **changes: Any) -> LesionClassifier:
+    torch.manual_seed(0)
+    config = ModelConfig(backbone=backbone, pretrained=False, backbone_args=arguments, **changes)
+    model = LesionClassifier(config, columns, outputs=3).eval()
+    with torch.no_grad():  # behind an activation that is never negative all speaks for output 0
+        model.head.linear.weight[0].abs_()
+        model.head.linear.weight[1] *= -model.head.linear.weight[1].sign()
+    return model
+
+
+def batch(columns: int = 0, size: int = 64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randint(0, 256, (2, size, size, 3), generator=generator, dtype=torch.uint8)
+    return pixels, torch.rand(2, columns, generator=generator)
+
+
+def difference(ours: Tensor, captum: Tensor) -> float:
+    """Largest difference, with the largest value as 1."""
+    assert captum.max() > 0
+    return float(((ours - captum).abs().max() / captum.max()).detach())
+
+
+@pytest.mark.parametrize("columns", [0, 9])
+@pytest.mark.parametrize(("backbone", "arguments", "layer"), CONVOLUTIONAL)
+def test_grad_cam_equals_captums(backbone: str, arguments: dict, layer: str, columns: int) -> None:
+    model = build(backbone, arguments, columns)
+    images, metadata = batch(columns)
+    expected = LayerGradCam(model, model.backbone.get_submodule(layer)).attribute(
+        images.float(), 0, additional_forward_args=metadata, relu_attributions=True
+    )
+    ours = explain.coarse_grad_cam(model, images, metadata, 0)
+    assert difference(ours, expected[:, 0]) < 1e-6
+
+
+class AsMap(nn.Module):
+    """A transformer's layer, whose patches pass `map` as (B, F, h, w) on their way."""
+
+    def __init__(self, layer: nn.Module, prefix: int):
+        super().__init__()
+        self.layer, self.prefix, self.map = layer, prefix, nn.Identity()
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = self.layer(features)
+        if features.ndim == 4:
+            return self.map(features.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        first, patches = features[:, : self.prefix], features[:, self.prefix :]
+        side = int(patches.shape[1] ** 0.5)
+        through = self.map(patches.reshape(len(patches), side, side, -1).permute(0, 3, 1, 2))
+        return torch.cat([first, through.flatten(2).transpose(1, 2)], dim=1)
+
+
+@pytest.mark.parametrize("columns", [0, 9])
+@pytest.mark.parametrize(("backbone", "arguments"), [VIT, SWIN])
+def test_grad_cam_of_transformers_equals_captums(
+    backbone: str, arguments: dict, columns: int
+) -> None:
+    model = build(backbone, arguments, columns)
+    images, metadata = batch(columns)
+    ours = explain.coarse_grad_cam(model, images, metadata, 2)
+    if backbone.startswith("vit"):
+        through = model.backbone.blocks[-1].norm1 = AsMap(model.backbone.blocks[-1].norm1, 1)
+    else:
+        through = model.backbone.norm = AsMap(model.backbone.norm, 0)
+    expected = LayerGradCam(model, through.map).attribute(
+        images.float(), 2, additional_forward_args=metadata, relu_attributions=True
+    )
+    assert ours.shape == expected[:, 0].shape
+    assert difference(ours, expected[:, 0]) < 1e-6
+
+
+def test_maps_reach_one_and_an_output_without_support_is_all_zero() -> None:
+    model = build("resnet10t", {}, 9)
+    images, metadata = batch(9)
+    maps = explain.grad_cam(model, images, metadata, 0)
+    assert maps.shape == (2, 64, 64) and maps.dtype == np.float32
+    assert maps.min() >= 0 and maps.max(axis=(1, 2)) == pytest.approx([1, 1])
+    assert not explain.grad_cam(model, images, metadata, 1).any()
+
+
+def test_grad_cam_works_where_gradients_are_off_and_leaves_none_behind() -> None:
+    model = build("resnet10t", {}).requires_grad_(False)
+    with torch.inference_mode():
+        images, metadata = batch()
+        maps = explain.grad_cam(model, images, metadata, 0)
+    assert maps.max() == 1
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_map_points_at_what_the_model_looks_at() -> None:
+    """A network that answers for bright pixels alone, asked where it looked."""
+    model = build("resnet10t", {})
+    images, metadata = batch()
+    images.fill_(0)
+    images[0, 32:, 32:] = 255  # the first image's lower right quarter, the second's upper left
+    images[1, :32, :32] = 255
+
+    class Bright(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pool = nn.AvgPool2d(16)
+
+        def forward_features(self, x: Tensor) -> Tensor:
+            return self.pool(x)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.forward_features(x).relu().mean((2, 3))
+
+    model.backbone = Bright()
+    model.head.linear = nn.Linear(3, 3)
+    nn.init.ones_(model.head.linear.weight)
+    maps = explain.grad_cam(model, images, metadata, 0)
+    falls = explain.occlusion(model, images, metadata, 0, cells=4)
+    for first, second in (maps, falls):
+        quarter = len(first) // 2
+        assert first[quarter:, quarter:].sum() > 0.8 * first.sum()
+        assert second[:quarter, :quarter].sum() > 0.8 * second.sum()
+
+
+def test_occlusion_equals_captums() -> None:
+    model = build("mobilenetv3_small_050", {}, 9)
+    images, metadata = batch(9)
+    colour = images.float().mean((1, 2), keepdim=True).round().expand(-1, 64, 64, -1)
+    expected = Occlusion(model).attribute(
+        images.float(), (16, 16, 3), (16, 16, 3), colour, 1, additional_forward_args=metadata
+    )[:, ::16, ::16, 0]
+    ours = explain.occlusion(model, images, metadata, 1, cells=4)
+    assert np.abs(ours - expected.numpy()).max() < 1e-6 * max(1, np.abs(ours).max())
+
+
+ROWS = pd.DataFrame(
+    {
+        "sex": ["male", ""], "age_approx": [80.0, np.nan], "site": ["torso", ""],
+        "images_per_patient": [3.0, np.nan], "bytes": [9000, np.nan],
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["none", "clinical", "full"])
+def test_a_fields_effect_is_the_difference_to_its_absence(kind: str) -> None:
+    header = {
+        "config": Config.model_validate(
+            {"dataset": "demo", "model": {"backbone": "x"}, "data": {"metadata": kind}}
+        ).model_dump(),
+        "neutral": {"log_images_per_patient": 1.0, "log_bytes": 10.0},
+    }
+    model = build("mobilenetv3_small_050", {}, len(COLUMNS[kind]))
+    images, _ = batch()
+    effects = explain.metadata_effects(model, header, images, ROWS, 1)
+    assert list(effects) == list(explain.FIELDS[kind])
+    assert (effects.loc[1] == 0).all()  # nothing was known of it
+    if kind == "none":
+        return
+    assert (effects.loc[0] != 0).all()
+    old = ROWS.assign(age_approx=np.nan)
+    with torch.no_grad():
+        with_age, without = (
+            model(images, torch.from_numpy(encode_metadata(rows, kind, header["neutral"])))
+            .softmax(1)[0, 1] for rows in (ROWS, old)
+        )  # fmt: skip
+    assert effects.loc[0, "age_approx"] == pytest.approx(float(with_age - without), abs=1e-7)
+
+
+def test_an_overlay_leaves_what_is_cold_as_it_was() -> None:
+    image = batch()[0][0].numpy()
+    cam = np.zeros((64, 64), np.float32)
+    assert np.array_equal(explain.overlay(image, cam), image)
+    cam[:32] = 1
+    shown = explain.overlay(image, cam)
+    assert shown.dtype == np.uint8 and shown.shape == image.shape
+    assert np.array_equal(shown[32:], image[32:])
+    assert not np.array_equal(shown[:32], image[:32])

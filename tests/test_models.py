@@ -8,9 +8,13 @@ import pytest
 import timm
 import torch
 
-from lesions.config import ModelConfig
+from lesions.config import CbamConfig, ModelConfig
 from lesions.errors import InputError
+from lesions.models.attention import Cbam
 from lesions.models.classifier import LesionClassifier
+from lesions.models.feature_map import attend, weigh_channels
+from lesions.models.fusion import MetadataGate
+from lesions.models.heads import Funnel
 
 TINY = ModelConfig(backbone="mobilenetv3_small_050", pretrained=False)
 
@@ -44,7 +48,7 @@ def test_images_are_normalised_as_the_weights_expect() -> None:
     config = TINY.model_copy(update={"pretrained_cfg": {"mean": (0.5,) * 3, "std": (0.25,) * 3}})
     model = LesionClassifier(config, columns=0).eval()
     seen = []
-    model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.backbone.conv_stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     batch = images()
     model(batch, torch.empty(4, 0))
     expected = (batch.permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
@@ -90,3 +94,119 @@ def test_an_unknown_backbone_is_named(tag: str) -> None:
         LesionClassifier(ModelConfig(backbone=tag), columns=0)
     with pytest.raises(InputError, match=f"model.backbone {tag}"):
         LesionClassifier(ModelConfig(backbone=tag, pretrained=False), columns=0)
+
+
+def test_a_wrong_backbone_keyword_is_named() -> None:
+    config = TINY.model_copy(update={"backbone_args": {"no_such_word": 1}})
+    with pytest.raises(InputError, match="mobilenetv3_small_050.*no_such_word"):
+        LesionClassifier(config, columns=0)
+
+
+def test_a_checkpoint_of_the_default_network_has_the_names_it_always_had() -> None:
+    names = LesionClassifier(TINY, columns=9).state_dict()
+    assert {name.split(".")[0] for name in names} == {"backbone", "metadata", "head"}
+    assert {name for name in names if name.startswith("head.")} == {
+        "head.linear.weight", "head.linear.bias"
+    }  # fmt: skip
+    assert "metadata.4.weight" in names
+
+
+def test_the_gate_by_hand() -> None:
+    """x (1 + alpha tanh(W2 silu(W1 metadata)))."""
+    gate = MetadataGate(3, 5).eval()
+    with torch.no_grad():
+        gate.alpha.fill_(0.5)
+    metadata = torch.randn(4, 3)
+    hidden = metadata @ gate.hidden.weight.T + gate.hidden.bias
+    hidden = hidden * hidden.sigmoid()
+    expected = 1 + 0.5 * torch.tanh(hidden @ gate.output.weight.T + gate.output.bias)
+    torch.testing.assert_close(gate(metadata), expected)
+    assert gate.hidden.out_features == 64 and MetadataGate(3, 5).alpha.item() == 1
+
+
+def test_the_gate_is_noisy_in_training_alone() -> None:
+    gate, metadata = MetadataGate(3, 5), torch.randn(4, 3)
+    assert not torch.equal(gate(metadata), gate(metadata))
+    gate.eval()
+    assert torch.equal(gate(metadata), gate(metadata))
+    noise = []
+    gate.output.register_forward_pre_hook(lambda _, inputs: noise.append(inputs[0]))
+    gate(metadata), gate.train()(metadata.repeat(1000, 1))
+    assert (noise[1] - noise[0].repeat(1000, 1)).std().item() == pytest.approx(0.05, rel=0.02)
+
+
+def test_the_gate_weighs_the_same_channels_in_every_shape_of_a_map() -> None:
+    convolutional, factor = torch.randn(2, 6, 3, 3), torch.randn(2, 6)
+    expected = convolutional * factor[:, :, None, None]
+    torch.testing.assert_close(weigh_channels(convolutional, factor), expected)
+    last = weigh_channels(convolutional.permute(0, 2, 3, 1), factor)
+    torch.testing.assert_close(last.permute(0, 3, 1, 2), expected)
+    tokens = weigh_channels(convolutional.flatten(2).transpose(1, 2), factor)
+    torch.testing.assert_close(tokens.transpose(1, 2), expected.flatten(2))
+
+
+def test_cbam_by_hand() -> None:
+    """Channels from the mean and maximum over places, then places from those over channels."""
+    cbam, x = Cbam(8, reduction=2, kernel=3), torch.randn(2, 8, 4, 4)
+    first, second = (getattr(cbam[0], name).weight[:, :, 0, 0] for name in ("fc1", "fc2"))
+    assert first.shape == (4, 8) and cbam[0].fc1.bias is None
+
+    def shared(values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.silu(values @ first.T) @ second.T
+
+    weight = (shared(x.mean((2, 3))) + shared(x.amax((2, 3)))).sigmoid()
+    weighed = x * weight[:, :, None, None]
+    planes = torch.stack([weighed.mean(1), weighed.amax(1)], dim=1)
+    places = torch.nn.functional.conv2d(planes, cbam[1].conv.weight, padding=1).sigmoid()
+    torch.testing.assert_close(cbam(x), weighed * places)
+
+
+def test_cbam_of_kernel_0_weighs_channels_alone() -> None:
+    assert len(Cbam(8, reduction=16, kernel=0)) == 1
+    with pytest.raises(ValueError, match="must be odd, or 0"):
+        CbamConfig(kernel=4)
+
+
+def test_cbam_is_the_same_in_every_shape_of_a_map_and_leaves_prefix_tokens() -> None:
+    cbam, x = Cbam(6, reduction=2, kernel=3), torch.randn(2, 6, 4, 4)
+    expected = cbam(x)
+    torch.testing.assert_close(attend(cbam, x, 6, 0), expected)
+    last = attend(cbam, x.permute(0, 2, 3, 1), 6, 0)
+    torch.testing.assert_close(last.permute(0, 3, 1, 2), expected)
+    prefix, patches = torch.randn(2, 1, 6), x.flatten(2).transpose(1, 2)
+    tokens = attend(cbam, torch.cat([prefix, patches], dim=1), 6, 1)
+    torch.testing.assert_close(tokens[:, :1], prefix)
+    torch.testing.assert_close(tokens[:, 1:], expected.flatten(2).transpose(1, 2))
+
+
+def test_the_funnel_halves_its_dropout_from_layer_to_layer() -> None:
+    funnel = Funnel(20, 7, dropout=0.5, widths=[512, 256, 128])
+    assert [layer.p for layer in funnel if isinstance(layer, torch.nn.Dropout)] == [
+        0.5,
+        0.25,
+        0.125,
+    ]
+    widths = [layer.out_features for layer in funnel if isinstance(layer, torch.nn.Linear)]
+    assert widths == [512, 256, 128, 7]
+    norms = [layer.num_features for layer in funnel if isinstance(layer, torch.nn.BatchNorm1d)]
+    assert norms == [20, 512, 256, 128]
+    assert [type(layer).__name__ for layer in list(funnel)[1:5]] == [
+        "Linear", "SiLU", "BatchNorm1d", "Dropout"
+    ]  # fmt: skip
+    assert funnel(torch.randn(4, 20)).shape == (4, 7)
+
+
+def test_without_metadata_there_is_nothing_to_gate() -> None:
+    config = TINY.model_copy(update={"fusion": "gate"})
+    model = LesionClassifier(config, columns=0).eval()
+    assert model.gate is None and model(images(), torch.empty(4, 0)).shape == (4, 1)
+
+
+def test_cbam_on_a_class_token_and_images_of_a_wrong_size_are_told_with_what_to_set() -> None:
+    vit = ModelConfig(
+        backbone="vit_tiny_patch16_224", pretrained=False, backbone_args={"img_size": 32}
+    )
+    with pytest.raises(InputError, match="global_pool: avg"):
+        LesionClassifier(vit.model_copy(update={"cbam": CbamConfig()}), columns=0)
+    with pytest.raises(InputError, match=r"data\.image_size=32.*img_size: 48"):
+        LesionClassifier(vit, columns=0)(images(size=48), torch.empty(4, 0))

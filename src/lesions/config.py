@@ -4,10 +4,17 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from lesions.errors import InputError, listed
 from lesions.paths import CONFIGS, shown
@@ -20,9 +27,23 @@ class Section(BaseModel):
 class DataConfig(Section):
     """What a sample consists of."""
 
-    image_size: int = Field(256, ge=32, le=2048)  # pixels, square
+    image_size: int = Field(256, ge=28, le=2048)  # pixels, square
     # full adds two columns that tell where a photograph comes from: see data/metadata.py
     metadata: Literal["none", "clinical", "full"] = "clinical"
+
+
+class CbamConfig(Section):
+    """Attention on the feature map: models/attention.py."""
+
+    reduction: int = Field(16, ge=1)  # channels over the hidden width of the channel part
+    kernel: int = Field(5, ge=0)  # side of the spatial part's window, odd; 0 leaves the part out
+
+    @field_validator("kernel")
+    @classmethod
+    def _odd(cls, kernel: int) -> int:
+        if kernel and kernel % 2 == 0:
+            raise ValueError("must be odd, or 0")
+        return kernel
 
 
 class ModelConfig(Section):
@@ -34,8 +55,13 @@ class ModelConfig(Section):
     # overlays timm's pretrained_cfg, for local weights that expect another mean and std
     pretrained_cfg: dict[str, Any] = {}
     backbone_args: dict[str, Any] = {}  # further keywords of timm.create_model
-    dropout: float = Field(0.5, ge=0, lt=1)  # of each sample in the multi-sample head
+    # how metadata enter: beside the pooled features, or as a weight of each channel of the map
+    fusion: Literal["concat", "gate"] = "concat"
+    cbam: CbamConfig | None = None
+    head: Literal["linear", "multi_sample_dropout", "funnel"] = "multi_sample_dropout"
+    dropout: float = Field(0.5, ge=0, lt=1)  # of each sample, or of the funnel's first layer
     dropout_samples: int = Field(5, ge=1)
+    funnel: list[Annotated[int, Field(ge=1)]] = [512, 256, 128]  # its layers' widths
 
 
 class LossConfig(Section):

@@ -17,7 +17,8 @@ def build_backbone(config: ModelConfig, load_weights: bool = True) -> Any:
     """A timm network without its classifier: (B, 3, S, S) in, pooled features (B, F) out.
 
     `load_weights` false leaves random weights, for a checkpoint that brings its own. Mean and std
-    stand in its `pretrained_cfg`, F in `head_hidden_size`.
+    stand in its `pretrained_cfg`, F in `head_hidden_size`, the channels of its map in
+    `num_features`.
     """
     overlay = dict(config.pretrained_cfg)
     pretrained = bool(config.pretrained) and load_weights
@@ -35,9 +36,29 @@ def build_backbone(config: ModelConfig, load_weights: bool = True) -> Any:
             num_classes=0,
             **config.backbone_args,
         )
-    except RuntimeError as error:
-        # timm's own word for an unknown name, a wrong tag, or a file of another network
+    except (RuntimeError, TypeError) as error:
+        # timm's own word for an unknown name, a wrong tag or keyword, or a file of another network
         raise InputError(f"model.backbone {config.backbone}: {error}") from error
+
+
+def require_map(backbone: Any, config: ModelConfig) -> None:
+    """InputError for a ViT that pools its class token alone: its patches can be weighed in vain."""
+    if getattr(backbone, "global_pool", None) == "token":
+        raise InputError(
+            f"model.cbam: {config.backbone} pools its class token, not the patches that cbam"
+            " weighs: set model.backbone_args={global_pool: avg, fc_norm: false}"
+        )
+
+
+def require_size(backbone: Any, size: int) -> None:
+    """InputError for images of another size than the one that the backbone's positions are for."""
+    patches = getattr(backbone, "patch_embed", None)
+    expected = getattr(patches, "img_size", None)
+    if expected and getattr(patches, "strict_img_size", False) and expected != (size, size):
+        raise InputError(
+            f"the backbone takes images of {expected[0]} pixels, data.image_size is {size}: set"
+            f" data.image_size={expected[0]} or model.backbone_args={{img_size: {size}}}"
+        )
 
 
 def _require_weights(tag: str) -> None:
@@ -50,7 +71,10 @@ def _require_weights(tag: str) -> None:
     except RuntimeError as error:
         raise InputError(f"model.backbone {tag}: {error}") from error
     if weights is None or not weights.hf_hub_id:
-        raise InputError(f"model.backbone {tag}: timm has no weights of that tag")
+        raise InputError(
+            f"model.backbone {tag}: timm has no weights of that tag: set model.pretrained=false"
+            " for random ones"
+        )
     hub_id = weights.hf_hub_id.rstrip("/")
     hub_id = f"{hub_id}/{tag}" if hub_id == "timm" else hub_id
     names = ["model.safetensors", "pytorch_model.bin"]

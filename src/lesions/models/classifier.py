@@ -1,4 +1,4 @@
-"""The network: backbone and metadata branch, concatenated, into a multi-sample dropout head."""
+"""The network: backbone, what acts on its feature map, metadata branch, head."""
 
 from typing import Any
 
@@ -6,43 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lesions.config import ModelConfig
-from lesions.models.backbone import build_backbone
-
-
-class MetadataBranch(nn.Sequential):
-    """(B, C) metadata -> (B, 128) features."""
-
-    width = 128
-
-    def __init__(self, columns: int):
-        super().__init__(
-            nn.Linear(columns, 512),
-            nn.BatchNorm1d(512),
-            nn.SiLU(),
-            nn.Dropout(0.3),
-            nn.Linear(512, self.width),
-            nn.BatchNorm1d(self.width),
-            nn.SiLU(),
-        )
-
-
-class MultiSampleDropout(nn.Module):
-    """Several dropout masks through one shared linear layer, logits averaged.
-
-    Inoue, 2019: https://arxiv.org/abs/1905.09788. In evaluation it is the linear layer alone.
-    """
-
-    def __init__(self, features: int, outputs: int, dropout: float, samples: int):
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(features, outputs)
-        self.samples = samples
-
-    def forward(self, features: Tensor) -> Tensor:
-        if not self.training:
-            return self.linear(features)
-        logits = [self.linear(self.dropout(features)) for _ in range(self.samples)]
-        return torch.stack(logits).mean(dim=0)
+from lesions.models.attention import Cbam
+from lesions.models.backbone import build_backbone, require_map, require_size
+from lesions.models.feature_map import attend, weigh_channels
+from lesions.models.fusion import MetadataBranch, MetadataGate
+from lesions.models.heads import build_head
 
 
 class LesionClassifier(nn.Module):
@@ -54,19 +22,35 @@ class LesionClassifier(nn.Module):
     def __init__(self, config: ModelConfig, columns: int, outputs: int = 1, weights: bool = True):
         super().__init__()
         self.backbone = build_backbone(config, weights)
+        self.channels: int = self.backbone.num_features
+        self.prefix: int = getattr(self.backbone, "num_prefix_tokens", 0)
         features: int = self.backbone.head_hidden_size
-        self.metadata = MetadataBranch(columns) if columns else None
+        gated = bool(columns) and config.fusion == "gate"
+        self.gate = MetadataGate(columns, self.channels) if gated else None
+        self.attention = None
+        if config.cbam:
+            require_map(self.backbone, config)
+            self.attention = Cbam(self.channels, config.cbam.reduction, config.cbam.kernel)
+        self.metadata = MetadataBranch(columns) if columns and not gated else None
         if self.metadata is not None:
             features += self.metadata.width
-        self.head = MultiSampleDropout(features, outputs, config.dropout, config.dropout_samples)
+        self.head = build_head(config, features, outputs)
         expected: dict[str, Any] = self.backbone.pretrained_cfg
         self.register_buffer("mean", torch.tensor(expected["mean"]) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(expected["std"]) * 255, persistent=False)
 
     def forward(self, image: Tensor, metadata: Tensor) -> Tensor:
+        require_size(self.backbone, image.shape[1])
         # A permuted (B, S, S, 3) tensor already is channels_last: no copy is made for it.
         normalised = ((image - self.mean) / self.std).permute(0, 3, 1, 2)
-        features = self.backbone(normalised)
+        feature_map = self.backbone.forward_features(normalised)
+        if self.gate is not None:
+            with torch.autocast(image.device.type, enabled=False):
+                factor = self.gate(metadata.float())
+            feature_map = weigh_channels(feature_map, factor)
+        if self.attention is not None:
+            feature_map = attend(self.attention, feature_map, self.channels, self.prefix)
+        features = self.backbone.forward_head(feature_map, pre_logits=True)
         # Half precision would tie close probabilities, and ties cost AUC.
         with torch.autocast(image.device.type, enabled=False):
             features = features.float()

@@ -14,6 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest  # noqa: E402
 
+pytest_plugins = ["kaggle_fake"]
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 TINY = [
     "train.epochs=2", "train.batch_size=16", "train.micro_batch=8", "train.workers=0",

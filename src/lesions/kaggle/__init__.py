@@ -1,0 +1,1 @@
+"""The Kaggle loop: download, data sets, kernels, submissions, through the genuine client."""

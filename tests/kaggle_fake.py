@@ -1,0 +1,337 @@
+"""A local stand-in for Kaggle's server, for the genuine `kaggle` client, with faults to order.
+
+The client has no option for its address: with KAGGLE_API_ENVIRONMENT=LOCALHOST it calls
+http://localhost, and HTTP_PROXY leads that, and every other http address, to this server. An
+https address would leave the machine, so HTTPS_PROXY leads nowhere.
+
+    def test_x(kaggle):                      # the fixture; sets credentials and addresses
+        kaggle.files["train.csv"] = b"..."
+        kaggle.fail("ListDataFiles", 429, headers={"Retry-After": "3"})   # the next call of it
+        kaggle.fail("/blob", "cut", times=2, after=1000)                  # path of a plain address
+        ...
+        kaggle.asked("CreateSubmission")     # the bodies it was called with
+        subprocess.run([...], env=kaggle.environment)
+"""
+
+import json
+import re
+import socket
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+TOKEN = "KGAT_secret0token0of0the0tests"
+HTML = b"<!doctype html><html><body>Kaggle is down for maintenance</body></html>"
+STORE = "http://storage.invalid"  # what signed addresses look like; the proxy leads here
+
+
+@dataclass
+class Fault:
+    """What to answer instead: a status, or "html", "cut" (after some bytes) or "truncated"."""
+
+    kind: int | str
+    headers: dict[str, str] = field(default_factory=dict)
+    message: str = "the fake says no"
+    after: int = 0
+
+
+class FakeKaggle:
+    """The server's state, to be set and read by a test; every answer is made from it."""
+
+    def __init__(self) -> None:
+        self.user = "tester"
+        self.files: dict[str, bytes] = {}  # the competition's
+        self.datasets: dict[str, dict[str, Any]] = {}  # owner/name -> zip, files, versions
+        self.stored: dict[str, bytes] = {}  # addresses: kernel outputs, other archives
+        self.kernel_statuses: list[tuple[str, str]] = [("COMPLETE", "")]  # the last one stays
+        self.outputs: dict[str, bytes] = {}
+        self.log = "ran"
+        self.push_answer: dict[str, Any] = {}
+        self.pushed: list[dict[str, Any]] = []
+        self.submissions: list[dict[str, Any]] = []
+        self.left = 5
+        self.outcomes: list[dict[str, Any]] = [
+            {"status": "COMPLETE", "publicScore": "0.9321", "privateScore": "0.9210"}
+        ]
+        self.gpu_hours = (4.0, 30.0)  # used, allowed
+        self.etag = '"1"'
+        self.uploads: dict[str, bytes] = {}
+        self.calls: list[tuple[str, Any]] = []
+        self.requests: list[tuple[str, str, dict[str, str]]] = []  # method, path, headers
+        self.faults: dict[str, list[Fault]] = defaultdict(list)
+        self.environment: dict[str, str] = {}
+        self.waits: list[float] = []  # seconds that were to be slept
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Bound", (Handler,), {"fake": self})
+        )
+        self._server.daemon_threads = True
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def fail(self, name: str, kind: int | str, times: int = 1, **options: Any) -> None:
+        """The next `times` calls of the method, or of paths that begin so, end in this fault."""
+        self.faults[name] += [Fault(kind, **options)] * times
+
+    def asked(self, method: str) -> list[Any]:
+        return [body for name, body in self.calls if name == method]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def fault(self, name: str) -> Fault | None:
+        for key, faults in self.faults.items():
+            if faults and (name == key or (key.startswith("/") and name.startswith(key))):
+                return faults.pop(0)
+        return None
+
+    # The methods, by the name that stands in the address; each takes and returns JSON.
+
+    def IntrospectToken(self, body: Any) -> Any:
+        return {"active": body["token"] == TOKEN, "username": self.user}
+
+    def ListDataFiles(self, body: Any) -> Any:
+        return _paged(self.files, body, "files")
+
+    def ListDatasetFiles(self, body: Any) -> Any:
+        held = self.datasets[f"{body['ownerSlug']}/{body['datasetSlug']}"]
+        return _paged(held["files"], body, "datasetFiles")
+
+    def GetDatasetStatus(self, body: Any) -> Any:
+        name = f"{body['ownerSlug']}/{body['datasetSlug']}"
+        return {"status": "READY"} if name in self.datasets else 404
+
+    def CreateDataset(self, body: Any) -> Any:
+        name = f"{body['ownerSlug']}/{body['slug']}"
+        files = [self.uploads[item["token"]] for item in body["files"]]
+        self.datasets[name] = {"versions": [files], "notes": [""], "files": {}}
+        return {"ref": name, "url": f"https://www.kaggle.com/datasets/{name}", "status": "ok"}
+
+    def CreateDatasetVersion(self, body: Any) -> Any:
+        name = f"{body['ownerSlug']}/{body['datasetSlug']}"
+        if name not in self.datasets:
+            return 404
+        held = self.datasets[name]
+        held["versions"].append([self.uploads[item["token"]] for item in body["body"]["files"]])
+        held["notes"].append(body["body"]["versionNotes"])
+        return {"ref": name, "url": f"https://www.kaggle.com/datasets/{name}", "status": "ok"}
+
+    def StartBlobUpload(self, body: Any) -> Any:
+        return self._upload(body["name"])
+
+    def StartSubmissionUpload(self, body: Any) -> Any:
+        return self._upload(body["fileName"])
+
+    def _upload(self, name: str) -> Any:
+        token = f"upload-{len(self.uploads)}-{name}"
+        self.uploads[token] = b""
+        return {"token": token, "createUrl": f"{STORE}/upload/{token}?X-Goog-Signature=sig0nature"}
+
+    def CreateSubmission(self, body: Any) -> Any:
+        ref = 1000 + len(self.submissions)
+        token = body["blobFileTokens"]
+        self.submissions.insert(0, {
+            "ref": ref, "fileName": token.split("-", 2)[2], "date": _now(), "status": "PENDING",
+            "description": body.get("submissionDescription", ""), "publicScore": "",
+        })  # fmt: skip
+        self.left -= 1
+        return {"message": "Successfully submitted", "ref": ref}
+
+    def ListSubmissions(self, body: Any) -> Any:
+        answer = {"submissions": [dict(item) for item in self.submissions]}
+        # Pending when first listed, scored when listed again.
+        for item in self.submissions:
+            if item["status"] == "PENDING":
+                item |= self.outcomes[0] if len(self.outcomes) == 1 else self.outcomes.pop(0)
+        return answer
+
+    def GetSubmissionLimits(self, body: Any) -> Any:
+        return {"numToday": 5 - self.left, "numAllowedNow": self.left}
+
+    def SaveKernel(self, body: Any) -> Any:
+        self.pushed.append(body)
+        answer = {"ref": body["slug"], "url": f"https://www.kaggle.com/code/{body['slug']}"}
+        return answer | {"versionNumber": len(self.pushed)} | self.push_answer
+
+    def GetKernelSessionStatus(self, body: Any) -> Any:
+        known = self.kernel_statuses
+        status, message = known.pop(0) if len(known) > 1 else known[0]
+        return {"status": status, "failureMessage": message}
+
+    def ListKernelSessionOutput(self, body: Any) -> Any:
+        for name, content in self.outputs.items():
+            self.stored[f"/output/{name}"] = content
+        files = [{"fileName": n, "url": f"{STORE}/output/{n}"} for n in self.outputs]
+        first = int(body.get("pageToken") or 0)
+        more = {"nextPageToken": str(first + 2)} if len(files) > first + 2 else {"log": self.log}
+        return {"files": files[first : first + 2]} | more
+
+    def GetAcceleratorQuotaStatistics(self, body: Any) -> Any:
+        used, allowed = (f"{hours * 3600:.0f}s" for hours in self.gpu_hours)
+        return {"gpuQuota": {"timeUsed": used, "totalTimeAllowed": allowed}}
+
+    # Downloads are redirects to signed addresses.
+
+    def DownloadDataFile(self, body: Any) -> Any:
+        name = body["fileName"]
+        return f"/file/{name}" if name in self.files else 404
+
+    def DownloadDataset(self, body: Any) -> Any:
+        name = f"{body['ownerSlug']}/{body['datasetSlug']}"
+        return f"/dataset/{name}" if name in self.datasets else 404
+
+    def content(self, path: str) -> bytes | None:
+        if path.startswith("/file/"):
+            return self.files.get(path.removeprefix("/file/"))
+        if path.startswith("/dataset/"):
+            return self.datasets.get(path.removeprefix("/dataset/"), {}).get("zip")
+        return self.stored.get(path)
+
+
+def _paged(files: dict[str, bytes], body: Any, key: str) -> Any:
+    first = int(body.get("pageToken") or 0)
+    names = sorted(files)[first : first + 3]
+    more = {"nextPageToken": str(first + 3)} if len(files) > first + 3 else {}
+    return {key: [{"name": name, "totalBytes": len(files[name])} for name in names]} | more
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    fake: FakeKaggle
+
+    def do_POST(self) -> None:
+        body = json.loads(self._body() or b"{}")
+        service, _, method = urlsplit(self.path).path.rpartition("/")
+        self.fake.requests.append(("POST", self.path, dict(self.headers)))
+        if not service.startswith("/api/v1/") or not hasattr(self.fake, method):
+            return self._json(404, {"code": 404, "message": f"no method {self.path}"})
+        authorized = self.headers.get("Authorization") == f"Bearer {TOKEN}"
+        if not authorized and method != "IntrospectToken":
+            return self._json(401, {"code": 401, "message": "Unauthenticated"})
+        self.fake.calls.append((method, body))
+        if fault := self.fake.fault(method):
+            return self._fail(fault, b'{"files": []}')
+        answer = getattr(self.fake, method)(body)
+        if isinstance(answer, int):
+            return self._json(answer, {"code": answer, "message": "not found"})
+        if isinstance(answer, str):
+            headers = {"Location": f"{STORE}{answer}?X-Goog-Signature=sig0nature"}
+            return self._send(302, b"", headers)
+        return self._json(200, answer)
+
+    def do_GET(self) -> None:
+        path = unquote(urlsplit(self.path).path)
+        self.fake.requests.append(("GET", path, dict(self.headers)))
+        content = self.fake.content(path)
+        if fault := self.fake.fault(path):
+            return self._fail(fault, self._range(content or b"")[1])
+        if content is None:
+            return self._send(404, b"no such object")
+        status, part, headers = *self._range(content), {}
+        if status == 206:
+            start = len(content) - len(part)
+            headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
+        return self._send(status, part, headers | {"ETag": self.fake.etag})
+
+    def do_PUT(self) -> None:
+        content = self._body()
+        path = unquote(urlsplit(self.path).path)
+        self.fake.requests.append(("PUT", path, dict(self.headers)))
+        if fault := self.fake.fault(path):
+            return self._fail(fault, b"")
+        self.fake.uploads[path.removeprefix("/upload/")] = content
+        return self._send(200, b"")
+
+    def _range(self, content: bytes) -> tuple[int, bytes]:
+        wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        if not wanted or self.headers.get("If-Range", self.fake.etag) != self.fake.etag:
+            return 200, content
+        start = int(wanted[1])
+        return (206, content[start:]) if start < len(content) else (416, b"")
+
+    def _fail(self, fault: Fault, content: bytes) -> None:
+        if fault.kind == "html":
+            return self._send(200, HTML, {"Content-Type": "text/html; charset=utf-8"})
+        if fault.kind == "cut":
+            # Promises all of it, sends a part, and is gone.
+            self.send_response(206 if "Range" in self.headers else 200)
+            self.send_header("Content-Type", "application/octet-stream")
+            self.send_header("Content-Length", str(max(len(content), fault.after + 1)))
+            self.send_header("ETag", self.fake.etag)
+            self.end_headers()
+            self.wfile.write(content[: fault.after])
+            self.wfile.flush()
+            self.close_connection = True
+            return self.connection.shutdown(socket.SHUT_RDWR)
+        if fault.kind == "truncated":
+            return self._send(200, content[: fault.after], {"ETag": self.fake.etag})
+        assert isinstance(fault.kind, int)
+        return self._json(fault.kind, {"code": fault.kind, "message": fault.message}, fault.headers)
+
+    def _json(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
+        headers = {"Content-Type": "application/json"} | (headers or {})
+        self._send(status, json.dumps(value).encode(), headers)
+
+    def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _body(self) -> bytes:
+        if "chunked" in self.headers.get("Transfer-Encoding", ""):
+            return b"".join(iter(self._chunk, b""))
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def _chunk(self) -> bytes:
+        chunk = self.rfile.read(int(self.rfile.readline(), 16))
+        self.rfile.readline()
+        return chunk
+
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+def forget_client() -> None:
+    """The next call imports and authenticates the client anew: it reads its surroundings once."""
+    from lesions.kaggle.calls import connect
+
+    connect.cache_clear()
+    for name in [name for name in sys.modules if name.split(".")[0] == "kaggle"]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def kaggle(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> Iterator[FakeKaggle]:
+    """The fake, with credentials for it; nothing sleeps, `kaggle.waits` says how long it would."""
+    fake = FakeKaggle()
+    home = tmp_path_factory.mktemp("home of kaggle")
+    proxy, nowhere = f"http://127.0.0.1:{fake.port}", "http://127.0.0.1:9"
+    fake.environment = {
+        "KAGGLE_API_ENVIRONMENT": "LOCALHOST", "KAGGLE_API_TOKEN": TOKEN,
+        "KAGGLE_CONFIG_DIR": str(home), "HOME": str(home), "NO_PROXY": "", "no_proxy": "",
+        "HTTP_PROXY": proxy, "http_proxy": proxy, "HTTPS_PROXY": nowhere, "https_proxy": nowhere,
+    }  # fmt: skip
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_KERNEL_RUN_TYPE", "VERBOSE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in fake.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("time.sleep", fake.waits.append)
+    forget_client()
+    yield fake
+    forget_client()
+    fake.close()

@@ -85,6 +85,7 @@ class AugmentConfig(Section):
     hue_saturation: float = Field(0.5, ge=0, le=1)
     brightness_contrast: float = Field(0.5, ge=0, le=1)
     coarse_dropout: float = Field(0.5, ge=0, le=1)
+    fused: bool = False  # the same list in fewer passes over the pixels: data/fused.py
 
 
 class StageConfig(Section):

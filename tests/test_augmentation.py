@@ -1,0 +1,114 @@
+"""The fused augmentation is the stock list: the same pixels for the same draws, as often."""
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+from albumentations.augmentations.geometric import functional as geometry
+from albumentations.augmentations.pixel import functional as pixels
+from scipy.stats import ks_2samp
+
+from lesions.config import AugmentConfig
+from lesions.data.augmentation import augment, build_augmentation
+from lesions.data.fused import FusedColour, shift_hsv, turn_of, warp_matrix
+
+SIZE = 96
+NEVER = dict.fromkeys(
+    ("flip", "rotate90", "shift_scale_rotate", "hue_saturation", "brightness_contrast",
+     "coarse_dropout"), 0.0,
+)  # fmt: skip
+
+
+def photograph(seed: int = 0) -> np.ndarray:
+    """Skin colours, smooth, with grey and saturated patches."""
+    draw = np.random.default_rng(seed)
+    coarse = draw.integers((120, 60, 40), (250, 190, 170), (6, 6, 3)).astype(np.uint8)
+    image = cv2.resize(coarse, (SIZE, SIZE), interpolation=cv2.INTER_CUBIC)
+    image[:9, :9], image[-9:, :9], image[:9, -9:] = 0, 128, (255, 0, 60)
+    return image
+
+
+@pytest.mark.parametrize("quarters", range(4))
+@pytest.mark.parametrize("flip_x", [False, True])
+@pytest.mark.parametrize("flip_y", [False, True])
+def test_a_turn_and_a_warp_are_those_of_the_stock_list(flip_x, flip_y, quarters):
+    image = photograph()
+    turned = image[:, ::-1] if flip_x else image
+    turned = turned[::-1] if flip_y else turned
+    turned = np.ascontiguousarray(geometry.rot90(turned, quarters))
+    turn = turn_of(flip_x, flip_y, quarters)
+    assert np.array_equal(turn.apply(image), turned)
+    shift, scale, degrees = (4, -5), (0.9, 1.12), 33.0
+    stock = geometry.create_affine_transformation_matrix(
+        dict(zip("xy", shift, strict=True)), {"x": 0, "y": 0}, dict(zip("xy", scale, strict=True)),
+        degrees, geometry.center((SIZE, SIZE)),
+    )  # fmt: skip
+    expected = geometry.warp_affine(
+        turned, stock, cv2.INTER_LINEAR, 0, cv2.BORDER_REFLECT, (SIZE, SIZE)
+    )
+    matrix = warp_matrix(turn, shift, scale, degrees, SIZE)
+    warped = cv2.warpAffine(image, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
+    error = np.abs(warped.astype(int) - expected)
+    assert error.max() <= 2 and error.mean() < 0.05
+
+
+@pytest.mark.parametrize("shifts", [(9.7, 19.2, 8.8), (-9.7, -19.2, -8.8), (-0.4, 0.6, 0.0)])
+def test_colours_are_those_of_the_stock_list(shifts):
+    image = photograph(1)
+    expected = pixels.shift_hsv(image.copy(), *shifts)
+    assert np.array_equal(shift_hsv(image, *shifts), expected)
+    bright = A.RandomBrightnessContrast(p=1).apply(expected, alpha=1.15, beta=-30.5)
+    fused = FusedColour(1, 1, 10, 20, 10, 0.2, 0.2)
+    assert np.array_equal(fused.apply(image, shifts=shifts, alpha_beta=(1.15, -30.5)), bright)
+    assert np.array_equal(image, photograph(1))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_transforms_are_drawn_one_by_one(fused):
+    """Seeded alike, each would draw the same numbers: all of them would apply, or none."""
+    config = AugmentConfig(**NEVER | {"flip": 0.5, "hue_saturation": 0.5}, fused=fused)
+    image, pipeline = photograph(), build_augmentation(config, SIZE)
+    turned, coloured = [], []
+    for seed in range(200):
+        found = augment(pipeline, image, seed)
+        where = np.abs(found.mean(axis=2) - image.mean(axis=2)).mean()
+        turned.append(where > 20)
+        coloured.append(not np.isclose(found.mean(), image.mean(), atol=1e-6))
+    both = np.array(turned) & np.array(coloured)
+    assert 0.65 < np.mean(turned) < 0.85 and 0.4 < np.mean(coloured) < 0.6
+    assert 0.28 < both.mean() < 0.47
+
+
+def draws(config: AugmentConfig, count: int = 500) -> np.ndarray:
+    """What is where after `count` draws: coordinates and colours at three places, (count, 9)."""
+    axis = np.linspace(20, 230, 32).astype(np.uint8)
+    x, y = np.meshgrid(axis, axis)
+    image = np.stack([x, y, np.full_like(x, 90)], axis=2)
+    pipeline = build_augmentation(config, 32)
+    places = ([10, 16, 25], [12, 16, 9])
+    return np.array([augment(pipeline, image, seed)[places].ravel() for seed in range(count)])
+
+
+@pytest.mark.parametrize("only", [{"flip": 0.5, "rotate90": 0.5}, {"shift_scale_rotate": 1.0},
+                                  {"hue_saturation": 0.7, "brightness_contrast": 0.7}])  # fmt: skip
+def test_the_fused_list_is_drawn_as_often_and_as_far(only):
+    stock, fused = (draws(AugmentConfig(**NEVER | only, fused=fused)) for fused in (False, True))
+    for one, two in zip(stock.T, fused.T, strict=True):
+        assert ks_2samp(one, two).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_transform_of_probability_nought_never_applies(fused):
+    image = photograph()
+    pipeline = build_augmentation(AugmentConfig(**NEVER, fused=fused), SIZE)
+    assert all(np.array_equal(augment(pipeline, image, seed), image) for seed in range(20))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_no_augmentation_writes_to_the_image_it_is_given(fused):
+    image = photograph()
+    image.flags.writeable = False
+    pipeline = build_augmentation(AugmentConfig(fused=fused), SIZE)
+    for seed in range(60):
+        assert augment(pipeline, image, seed).shape == (SIZE, SIZE, 3)
+    assert np.array_equal(image, photograph())

@@ -28,8 +28,9 @@ class DataConfig(Section):
     """What a sample consists of."""
 
     image_size: int = Field(256, ge=28, le=2048)  # pixels, square
-    # full adds two columns that tell where a photograph comes from: see data/metadata.py
-    metadata: Literal["none", "clinical", "full"] = "clinical"
+    # full adds two columns that tell where a photograph comes from, ham10000 has HAM10000's finer
+    # places of the body: see data/metadata.py
+    metadata: Literal["none", "clinical", "full", "ham10000"] = "clinical"
 
 
 class CbamConfig(Section):

@@ -87,7 +87,7 @@ def read_columns(report: Report, path: Path, columns: Mapping[str, str]) -> pd.D
     raw = _read_text(report, path)
     if raw is None:
         return None
-    missing = [own for own in columns.values() if own not in raw.columns]
+    missing = [own for own in dict.fromkeys(columns.values()) if own not in raw.columns]
     for own in missing:
         near = difflib.get_close_matches(own, [str(name) for name in raw.columns], 1, 0.7)
         hint = f" (is it '{near[0]}'?)" if near else ""

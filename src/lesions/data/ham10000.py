@@ -7,22 +7,31 @@ import pandas as pd
 
 from lesions.data.columns import Report, common_rows, no_rows, read_columns
 
+# Its own places of the body, finer than the table's sites, in alphabetical order.
+PLACES = [
+    "abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand",
+    "lower extremity", "neck", "scalp", "trunk", "upper extremity",
+]  # fmt: skip
 DERMAMNIST = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]  # its labels 0 to 6
 
 
 def read_ham10000(folder: Path, report: Report) -> pd.DataFrame:
-    """HAM10000: 10,015 images of 7,470 lesions, seven diagnoses, no patient ids."""
+    """HAM10000: 10,015 images of 7,470 lesions, seven diagnoses, no patient ids.
+
+    Its rows have a column more than those of other sources: `localization`, one of PLACES or "".
+    """
     path = folder / "HAM10000_metadata.csv"
     if not path.exists() and (folder / "HAM10000_metadata").exists():
         path = folder / "HAM10000_metadata"  # Dataverse's file has no suffix
     rows = read_columns(
         report, path,
         {"image_name": "image_id", "lesion_id": "lesion_id", "diagnosis": "dx",
-         "age_approx": "age", "sex": "sex", "site": "localization"},
+         "age_approx": "age", "sex": "sex", "site": "localization",
+         "localization": "localization"},
     )  # fmt: skip
     if rows is None:
         return no_rows("ham10000")
-    return common_rows(rows, "ham10000")
+    return common_rows(rows, "ham10000").assign(localization=rows["localization"].str.lower())
 
 
 def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:

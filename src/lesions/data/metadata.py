@@ -1,9 +1,13 @@
 """Table rows -> the metadata branch's input."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
+from lesions.data.ham10000 import PLACES
 from lesions.data.sources import SITES
+from lesions.errors import InputError
 
 COLUMNS = {
     "none": [],
@@ -11,6 +15,8 @@ COLUMNS = {
     # Both further columns tell which year a photograph comes from, and 2019 has ten times the
     # melanomas of 2020: they raise a merged score without a look at the skin.
     "full": ["sex", "age", "log images per patient", "log bytes", *SITES, "site unknown"],
+    # One-hot without the first level, as in HAM10000's systems: a woman's abdomen is all zeros.
+    "ham10000": ["age/100", "male", "sex unknown", *PLACES[1:], "place unknown"],
 }
 
 UNKNOWN = -1.0  # of sex and age: a value of its own, not a woman and not a newborn
@@ -19,16 +25,24 @@ UNKNOWN = -1.0  # of sex and age: a value of its own, not a woman and not a newb
 def fit_metadata(train: pd.DataFrame) -> dict[str, float]:
     """The neutral values for what a row may lack, from the training rows alone.
 
-    log_images_per_patient and log_bytes are means over the rows that have them (0 if none does).
+    log_images_per_patient and log_bytes are means over the rows that have them (0 if none does);
+    rows_of_<place>, of a table that tells places, counts the rows that show it.
     """
-    return {
+    neutral = {
         "log_images_per_patient": _mean(_log_images(train)),
         "log_bytes": _mean(_log_bytes(train)),
     }
+    if "localization" in train:
+        neutral |= {_rows_of(place): float(sum(train["localization"] == place)) for place in PLACES}
+    return neutral
 
 
 def encode_metadata(table: pd.DataFrame, kind: str, neutral: dict[str, float]) -> np.ndarray:
-    """float32 (N, len(COLUMNS[kind])): sex 0 female, 1 male; age in units of 90 years; 7 sites."""
+    """float32 (N, len(COLUMNS[kind])): sex 0 female, 1 male; age in units of 90 years; 7 sites.
+
+    Of ham10000: age in units of 100 years, 14 places; one that no training row showed is unknown.
+    InputError for a table without places.
+    """
     values = {
         "sex": table["sex"].map({"female": 0.0, "male": 1.0}).fillna(UNKNOWN),
         "age": (table["age_approx"].astype(float) / 90).fillna(UNKNOWN),
@@ -36,10 +50,32 @@ def encode_metadata(table: pd.DataFrame, kind: str, neutral: dict[str, float]) -
         "log bytes": _log_bytes(table).fillna(neutral["log_bytes"]),
         "site unknown": ~table["site"].isin(SITES),
     } | {site: table["site"] == site for site in SITES}
+    if kind == "ham10000":
+        values |= _ham10000(table, neutral)
     encoded = np.empty((len(table), len(COLUMNS[kind])), np.float32)
     for column, name in enumerate(COLUMNS[kind]):
         encoded[:, column] = values[name]
     return encoded
+
+
+def _ham10000(table: pd.DataFrame, neutral: dict[str, float]) -> dict[str, Any]:
+    if "localization" not in table:
+        raise InputError(
+            "data.metadata ham10000 reads HAM10000's own places of the body, and the table has no"
+            " column localization: take data.metadata=clinical, or prepare the data set again from"
+            " HAM10000_metadata.csv"
+        )
+    shown = [place for place in PLACES if neutral.get(_rows_of(place))]
+    return {
+        "age/100": (table["age_approx"].astype(float) / 100).fillna(UNKNOWN),
+        "male": table["sex"] == "male",
+        "sex unknown": ~table["sex"].isin(["female", "male"]),
+        "place unknown": ~table["localization"].isin(shown),
+    } | {place: (table["localization"] == place) & (place in shown) for place in PLACES}
+
+
+def _rows_of(place: str) -> str:
+    return f"rows_of_{place}"
 
 
 def _log_bytes(table: pd.DataFrame) -> pd.Series:

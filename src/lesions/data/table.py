@@ -24,8 +24,9 @@ COLUMNS = [
     "sex", "age_approx", "site", "width", "height", "bytes", "images_per_patient",
     "group", "fold", "path",
 ]  # fmt: skip
+OPTIONAL = ["localization"]  # after these, where a source gives it: HAM10000
 TEXT = ("image_name", "source", "split", "patient_id", "lesion_id", "diagnosis", "sex", "site",
-        "group", "path")  # fmt: skip
+        "localization", "group", "path")  # fmt: skip
 
 
 def read_sources(
@@ -50,7 +51,7 @@ def read_sources(
         path = image_paths(table, source.reader or name, folder, given, found, unpack)
         tables.append(table.assign(path=path))
         listed_pairs.append(read_duplicates(folder, found))
-    table = pd.concat(tables, ignore_index=True).fillna({"path": ""})
+    table = pd.concat(tables, ignore_index=True).fillna({"path": "", "localization": ""})
     pairs = pd.concat(listed_pairs, ignore_index=True)
     if config.deotte:
         table = add_deotte(table, ROOT / config.deotte, found)
@@ -123,7 +124,7 @@ def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
             table.loc[train, "split"] = np.where(part == 0, "test", "train")
         table = add_folds(table, config.folds, config.seed)
         require_whole_groups(table, "the new table")
-    return table[[name for name in COLUMNS if name in table]]
+    return table[[name for name in COLUMNS + OPTIONAL if name in table]]
 
 
 def prepared(dataset: str) -> Path:
@@ -163,7 +164,8 @@ def load_table(dataset: str) -> tuple[pd.DataFrame, dict]:
         raise InputError(f"{shown(folder)}: no table: run {command}")
     facts = read_json(folder / "table.json")
     table = read_csv(folder / "table.csv", COLUMNS, TEXT)
-    table[list(TEXT)] = table[list(TEXT)].fillna("")
+    text = [name for name in TEXT if name in table]
+    table[text] = table[text].fillna("")
     if table_hash(table) != facts["table_hash"]:
         raise InputError(f"{shown(folder / 'table.csv')} does not match its hash: run {command}")
     return table, facts

@@ -1,0 +1,102 @@
+"""HAM10000's 17 metadata columns, and the one column more that its table has for them."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REAL
+
+from lesions.config import DatasetConfig, SourceConfig
+from lesions.data.columns import Report
+from lesions.data.ham10000 import PLACES, read_ham10000
+from lesions.data.metadata import COLUMNS, encode_metadata, fit_metadata
+from lesions.data.table import COLUMNS as COLUMNS_OF_A_TABLE
+from lesions.data.table import finish_table, load_table, read_sources, save_table, table_hash
+from lesions.errors import InputError
+
+HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+
+
+def write_rows(folder: Path, *rows: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"L{i},ISIC_{i},nv,histo,{row}\n" for i, row in enumerate(rows)]
+    (folder / "HAM10000_metadata.csv").write_text(HEADER + "".join(lines))
+    return folder
+
+
+def rows_of(*rows: str, folder: Path) -> pd.DataFrame:
+    table = read_ham10000(write_rows(folder, *rows), Report(strict=True))
+    return table.assign(bytes=1.0, images_per_patient=np.nan)
+
+
+def test_there_are_17_columns_one_hot_without_the_first_level(tmp_path: Path) -> None:
+    table = rows_of("50,male,back", "80,female,abdomen", ",unknown,unknown", folder=tmp_path)
+    encoded = encode_metadata(table, "ham10000", fit_metadata(table))
+    names = COLUMNS["ham10000"]
+    assert encoded.shape == (3, 17) and encoded.dtype == np.float32
+    told = [dict(zip(names, row.tolist(), strict=True)) for row in encoded]
+    seen = [{name: value for name, value in row.items() if value} for row in told]
+    assert seen[0] == {"age/100": 0.5, "male": 1, "back": 1}
+    assert seen[1] == {"age/100": pytest.approx(0.8)}
+    assert seen[2] == {"age/100": -1, "sex unknown": 1, "place unknown": 1}
+
+
+def test_a_missing_age_is_not_the_age_of_a_newborn(tmp_path: Path) -> None:
+    table = rows_of("0,male,back", ",male,back", folder=tmp_path)
+    newborn, missing = encode_metadata(table, "ham10000", fit_metadata(table))
+    assert newborn[0] == 0 and missing[0] == -1
+    np.testing.assert_array_equal(newborn[1:], missing[1:])
+
+
+def test_a_place_that_no_training_row_showed_is_unknown(tmp_path: Path) -> None:
+    """Its own column would come with a weight that nothing has taught."""
+    table = rows_of("50,male,back", "50,male,ear", "50,male,abdomen", "50,male,nose",
+                    folder=tmp_path)  # fmt: skip
+    encoded = encode_metadata(table, "ham10000", fit_metadata(table.iloc[:1]))
+    places = encoded[:, 3:]
+    unknown = COLUMNS["ham10000"].index("place unknown") - 3
+    assert places.sum(axis=1).tolist() == [1, 1, 1, 1]
+    assert places[:, unknown].tolist() == [0, 1, 1, 1]
+    whole = encode_metadata(table, "ham10000", fit_metadata(table))
+    assert whole[:, 3 + unknown].tolist() == [0, 0, 0, 1]
+
+
+def test_a_table_without_places_is_told_what_to_take_instead(tmp_path: Path) -> None:
+    table = rows_of("50,male,back", folder=tmp_path).drop(columns="localization")
+    assert fit_metadata(table).keys() == {"log_images_per_patient", "log_bytes"}
+    with pytest.raises(InputError, match="no column localization: take data.metadata=clinical"):
+        encode_metadata(table, "ham10000", fit_metadata(table))
+
+
+def test_the_table_keeps_the_place_and_reads_it_back(tmp_path: Path) -> None:
+    folder = write_rows(tmp_path / "ham", *["50,male,back", "50,male,unknown"] * 6)
+    config = DatasetConfig(
+        sources={"ham10000": SourceConfig(folder=str(folder))}, task="malignant", folds=2
+    )
+    table = finish_table(read_sources(config), config)
+    assert list(table.columns) == COLUMNS_OF_A_TABLE + ["localization"]
+    save_table("places", table, config)
+    again, facts = load_table("places")
+    assert again["localization"].tolist() == ["back", ""] * 6
+    assert again["site"].tolist() == ["torso", ""] * 6
+    without = table.drop(columns="localization")
+    assert table_hash(without) != facts["table_hash"] == table_hash(again)
+
+
+def test_a_table_of_other_sources_has_no_such_column(demo: Path) -> None:
+    assert "localization" not in load_table("demo")[0]
+
+
+@pytest.mark.real
+def test_all_of_ham10000_is_encoded(tmp_path: Path) -> None:
+    """57 ages, 57 sexes and 234 places are unknown, 39 are newborn, 1,022 are of the abdomen."""
+    table = read_ham10000(REAL / "ham10000", Report(strict=True))
+    table = table.assign(bytes=1.0, images_per_patient=np.nan)
+    neutral = fit_metadata(table)
+    encoded = pd.DataFrame(encode_metadata(table, "ham10000", neutral), columns=COLUMNS["ham10000"])
+    assert (encoded["age/100"] == -1).sum() == 57 and (encoded["age/100"] == 0).sum() == 39
+    assert encoded["sex unknown"].sum() == 57 and encoded["place unknown"].sum() == 234
+    places = encoded.iloc[:, 3:].sum(axis=1)
+    assert (places == 0).sum() == neutral["rows_of_abdomen"] == 1022 and places.max() == 1
+    assert sorted(set(table["localization"]) - {""}) == PLACES

@@ -75,7 +75,7 @@ def test_the_table_keeps_the_place_and_reads_it_back(tmp_path: Path) -> None:
         sources={"ham10000": SourceConfig(folder=str(folder))}, task="malignant", folds=2
     )
     table = finish_table(read_sources(config), config)
-    assert list(table.columns) == COLUMNS_OF_A_TABLE + ["localization"]
+    assert list(table.columns) == [*COLUMNS_OF_A_TABLE, "localization"]
     save_table("places", table, config)
     again, facts = load_table("places")
     assert again["localization"].tolist() == ["back", ""] * 6

@@ -1,0 +1,117 @@
+"""What lies below a folder of mounts, known by what it holds and not by what it is called."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import pandas as pd
+
+from lesions.files import read_json
+
+# The file by which a source's official download is known.
+SIGNATURES = {
+    "ISIC-2017_Training_Part3_GroundTruth.csv": "isic2017",
+    "ISIC2018_Task3_Training_GroundTruth.csv": "isic2018",
+    "ISIC_2019_Training_GroundTruth.csv": "isic2019",
+    "HAM10000_metadata.csv": "ham10000",
+    "dermamnist.npz": "dermamnist",
+    "dermamnist_64.npz": "dermamnist",
+    "dermamnist_128.npz": "dermamnist",
+    "dermamnist_224.npz": "dermamnist",
+}
+WEIGHTS = (".safetensors", ".pth", ".bin")
+DEEPEST = 8
+MOST = 1000  # entries looked at in a folder: photographs by the ten thousand take minutes to list
+
+
+@dataclass
+class Inputs:
+    """Where everything lies that a kernel can use; the nearest place counts where there are two."""
+
+    sources: dict[str, Path] = field(default_factory=dict)  # source: folder of its CSVs
+    deotte: dict[str, Path] = field(default_factory=dict)  # jpeg-melanoma-512x512: folder
+    prepared: dict[str, Path] = field(default_factory=dict)  # data set: folder of its table
+    backbones: dict[str, Path] = field(default_factory=dict)  # timm tag: file of weights
+    runs: dict[str, list[Path]] = field(default_factory=dict)  # run: folders with some of it
+    submissions: dict[str, Path] = field(default_factory=dict)  # run: its test predictions
+
+    def told(self) -> str:
+        """One line a kind of what was found."""
+        kinds = {
+            "originals": [*self.sources, *self.deotte],
+            "prepared": [f"{name} ({', '.join(sizes(at))} px)" for name, at in self.prepared.items()],
+            "backbones": self.backbones,
+            "runs": self.runs,
+            "test predictions": self.submissions,
+        }
+        return "\n".join(f"  {kind}: {', '.join(names) or 'none'}" for kind, names in kinds.items())
+
+
+def find_inputs(root: Path) -> Inputs:
+    """Everything usable below `root`."""
+    found = Inputs()
+    for folder, names in folders(root):
+        _find_data(found, folder, names)
+        _find_results(found, folder, names)
+    return found
+
+
+def folders(root: Path) -> Iterator[tuple[Path, set[str]]]:
+    """Every folder below `root` with the names of its files, the nearest first, then by name."""
+    level = [root]
+    for _ in range(DEEPEST):
+        deeper = []
+        for folder in level:
+            with os.scandir(folder) as entries:
+                looked_at = list(islice(entries, MOST))
+            yield folder, {entry.name for entry in looked_at if entry.is_file()}
+            deeper += [Path(e.path) for e in looked_at if e.is_dir() and e.name[0] != "."]
+        level = sorted(deeper)
+
+
+def sizes(prepared: Path) -> list[str]:
+    """The pixel sizes in which a prepared data set has its images."""
+    return sorted((file.parent.name for file in prepared.glob("[0-9]*/cache.json")), key=int)
+
+
+def _find_data(found: Inputs, folder: Path, names: set[str]) -> None:
+    for name in names & {*SIGNATURES}:
+        found.sources.setdefault(SIGNATURES[name], folder)
+    if {"table.csv", "table.json"} <= names:
+        found.prepared.setdefault(read_json(folder / "table.json")["dataset"], folder)
+    elif "train.csv" in names:
+        # Deotte's sets have the names of the competition's files, and this column more.
+        if "tfrecord" in pd.read_csv(folder / "train.csv", nrows=0):
+            found.deotte.setdefault(_deotte_name(folder, names), folder)
+        elif {"test.csv", "sample_submission.csv"} <= names:
+            found.sources.setdefault("isic2020", folder)
+
+
+def _find_results(found: Inputs, folder: Path, names: set[str]) -> None:
+    parts = folder.parts
+    if "oof" in parts:
+        run = "/".join(parts[len(parts) - parts[::-1].index("oof") :])
+        if "config.yaml" in names and run:
+            found.runs.setdefault(run, []).append(folder)
+        return
+    if "submissions" in parts:
+        above = "/".join(parts[len(parts) - parts[::-1].index("submissions") :])
+        for name in sorted(names):
+            if name.endswith(".csv"):
+                run = f"{above}/{name}".removeprefix("/").removesuffix(".csv")
+                found.submissions.setdefault(run, folder / name)
+    for name in sorted(names):
+        if name.endswith(WEIGHTS):
+            found.backbones.setdefault(name.rpartition(".")[0], folder / name)
+
+
+def _deotte_name(folder: Path, names: set[str]) -> str:
+    """The name that the set unpacks under, by its test rows and the width of an image."""
+    kind = "melanoma" if "test.csv" in names else "isic2019"
+    first = next(os.scandir(folder / "train"), None) if (folder / "train").is_dir() else None
+    image = cv2.imread(first.path) if first else None
+    width = image.shape[1] if image is not None else 0
+    return f"jpeg-{kind}-{width}x{width}"

@@ -47,10 +47,15 @@ def difference(ours: Tensor, captum: Tensor) -> float:
     return float(((ours - captum).abs().max() / captum.max()).detach())
 
 
-@pytest.mark.parametrize("columns", [0, 9])
+WITH = [(0, {}), (9, {"fusion": "concat"}), (9, {"fusion": "gate"})]
+
+
+@pytest.mark.parametrize(("columns", "changes"), [*WITH, (9, {"fusion": "gate", "cbam": {}})])
 @pytest.mark.parametrize(("backbone", "arguments", "layer"), CONVOLUTIONAL)
-def test_grad_cam_equals_captums(backbone: str, arguments: dict, layer: str, columns: int) -> None:
-    model = build(backbone, arguments, columns)
+def test_grad_cam_equals_captums(
+    backbone: str, arguments: dict, layer: str, columns: int, changes: dict
+) -> None:
+    model = build(backbone, arguments, columns, **changes)
     images, metadata = batch(columns)
     expected = LayerGradCam(model, model.backbone.get_submodule(layer)).attribute(
         images.float(), 0, additional_forward_args=metadata, relu_attributions=True
@@ -76,12 +81,12 @@ class AsMap(nn.Module):
         return torch.cat([first, through.flatten(2).transpose(1, 2)], dim=1)
 
 
-@pytest.mark.parametrize("columns", [0, 9])
+@pytest.mark.parametrize(("columns", "changes"), WITH)
 @pytest.mark.parametrize(("backbone", "arguments"), [VIT, SWIN])
 def test_grad_cam_of_transformers_equals_captums(
-    backbone: str, arguments: dict, columns: int
+    backbone: str, arguments: dict, columns: int, changes: dict
 ) -> None:
-    model = build(backbone, arguments, columns)
+    model = build(backbone, arguments, columns, **changes)
     images, metadata = batch(columns)
     ours = explain.coarse_grad_cam(model, images, metadata, 2)
     if backbone.startswith("vit"):
@@ -102,6 +107,8 @@ def test_maps_reach_one_and_an_output_without_support_is_all_zero() -> None:
     assert maps.shape == (2, 64, 64) and maps.dtype == np.float32
     assert maps.min() >= 0 and maps.max(axis=(1, 2)) == pytest.approx([1, 1])
     assert not explain.grad_cam(model, images, metadata, 1).any()
+    against = explain.grad_cam(model, images, metadata, 1, against=True)
+    assert against.max(axis=(1, 2)) == pytest.approx([1, 1])
 
 
 def test_grad_cam_works_where_gradients_are_off_and_leaves_none_behind() -> None:
@@ -130,8 +137,8 @@ def test_the_map_points_at_what_the_model_looks_at() -> None:
         def forward_features(self, x: Tensor) -> Tensor:
             return self.pool(x)
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.forward_features(x).relu().mean((2, 3))
+        def forward_head(self, feature_map: Tensor, pre_logits: bool) -> Tensor:
+            return feature_map.relu().mean((2, 3))
 
     model.backbone = Bright()
     model.head.linear = nn.Linear(3, 3)

@@ -25,13 +25,16 @@ UNKNOWN_FULL: dict[str, Any] = UNKNOWN | {"images_per_patient": np.nan, "bytes":
 FIELDS = {"none": {}, "clinical": UNKNOWN, "full": UNKNOWN_FULL}
 
 
-def grad_cam(model: LesionClassifier, images: Tensor, metadata: Tensor, output: int) -> np.ndarray:
-    """What speaks for logit `output`: float32 (B, S, S) in [0, 1], each image's maximum at 1.
+def grad_cam(
+    model: LesionClassifier, images: Tensor, metadata: Tensor, output: int, against: bool = False
+) -> np.ndarray:
+    """What speaks for (or `against`) logit `output`: float32 (B, S, S) in [0, 1], maximum 1.
 
     `images` are uint8 (B, S, S, 3) and `metadata` (B, C), as the model takes them; the model is in
-    evaluation mode. All zeros where no place speaks for it.
+    evaluation mode. All zeros where no place speaks for it: of a model that answers yes or no,
+    ask an image that it calls benign what speaks against.
     """
-    maps = coarse_grad_cam(model, images, metadata, output)
+    maps = coarse_grad_cam(model, images, metadata, output, against)
     size = (images.shape[1], images.shape[2])
     maps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     peak = maps.amax((1, 2), keepdim=True)
@@ -39,7 +42,7 @@ def grad_cam(model: LesionClassifier, images: Tensor, metadata: Tensor, output: 
 
 
 def coarse_grad_cam(
-    model: LesionClassifier, images: Tensor, metadata: Tensor, output: int
+    model: LesionClassifier, images: Tensor, metadata: Tensor, output: int, against: bool = False
 ) -> Tensor:
     """Grad-CAM as it is defined, at the resolution of the backbone's last map: (B, h, w), >= 0."""
     seen: list[Tensor] = []
@@ -51,8 +54,8 @@ def coarse_grad_cam(
     hook = target_layer(model, images.shape[1]).register_forward_hook(keep)
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            logit = model(images, metadata)[:, output]
-            gradient = torch.autograd.grad(logit.sum(), seen[0])[0]
+            logit = model(images, metadata)[:, output].sum()
+            gradient = torch.autograd.grad(-logit if against else logit, seen[0])[0]
     finally:
         hook.remove()
     features, gradient = (_channels_first(model.backbone, each) for each in (seen[0], gradient))

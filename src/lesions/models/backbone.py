@@ -1,4 +1,4 @@
-"""Any timm backbone by its full tag, with weights from a hub, a local file, or none."""
+"""Any timm backbone, ours of cnn.py too, with weights from a hub, a local file, or none."""
 
 import os
 import threading
@@ -8,6 +8,7 @@ from typing import Any
 import timm
 from huggingface_hub import constants, try_to_load_from_cache
 
+import lesions.models.cnn  # noqa: F401 - timm learns the names of our own networks
 from lesions.config import ModelConfig
 from lesions.errors import InputError
 from lesions.paths import ROOT

@@ -1,0 +1,124 @@
+"""The small networks of the DermaMNIST study, as timm backbones: lesions_cnn_*, lesions_hybrid*.
+
+`filters`, `depth`, `dense` and `drop_rate` can be set in model.backbone_args. They end in a dense
+layer and its dropout, so that the head that belongs to them is `linear`. Images come as 0 to 1.
+"""
+
+from typing import Any
+
+from timm.models import (
+    build_model_with_cfg,
+    checkpoint_seq,
+    generate_default_cfgs,
+    register_model,
+)
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lesions.models.attention import Cbam
+
+
+def _convolution(channels: int, filters: int) -> list[nn.Module]:
+    return [nn.Conv2d(channels, filters, 3, padding=1), nn.BatchNorm2d(filters), nn.ReLU()]
+
+
+class LesionsCnn(nn.Module):
+    """(B, 3, S, S) -> (B, num_classes), or (B, dense) features if num_classes is 0.
+
+    Of `depth` blocks of two convolutions, the first `filters` wide, the second twice and the others
+    four times that, each halving the side: at least 2 ** depth pixels. A hybrid has a stem before.
+    """
+
+    def __init__(
+        self, filters: int, depth: int, dense: int, drop_rate: float, stem: bool = False,
+        cbam: bool = False, num_classes: int = 2, in_chans: int = 3,
+    ):  # fmt: skip
+        super().__init__()
+        self.num_classes, self.drop_rate, self.grad_checkpointing = num_classes, drop_rate, False
+        channels = filters if stem else in_chans
+        self.stem = nn.Sequential(*(_convolution(in_chans, filters) if stem else []))
+        self.blocks = nn.Sequential()
+        for number in range(depth):
+            width = filters * 2 ** min(number, 2)
+            layers = _convolution(channels, width) + _convolution(width, width)
+            if cbam:
+                layers.append(Cbam(width, reduction=8, kernel=3, act=nn.ReLU, bias=True))
+            self.blocks.append(nn.Sequential(*layers, nn.MaxPool2d(2), nn.Dropout(drop_rate / 2)))
+            channels = width
+        self.num_features, self.head_hidden_size = channels, dense
+        self.dense = nn.Linear(channels, dense)
+        self.norm = nn.BatchNorm1d(dense)
+        self.classifier = nn.Linear(dense, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The feature map (B, num_features, S / 2 ** depth, S / 2 ** depth)."""
+        x = self.stem(x)
+        return checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Features (B, dense) of the map, or the classifier's logits of them."""
+        x = self.norm(self.dense(x.mean((2, 3))).relu())
+        x = F.dropout(x, self.drop_rate, self.training)
+        return x if pre_logits else self.classifier(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """timm's word for the order of the layers."""
+        return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Hold less of a forward pass in memory, and compute it again."""
+        self.grad_checkpointing = enable
+
+
+def _build(name: str, pretrained: bool, arguments: dict[str, Any], **defaults: Any) -> LesionsCnn:
+    return build_model_with_cfg(LesionsCnn, name, pretrained, **defaults | arguments)
+
+
+NAMES = ["cnn_shallow", "cnn_deep", "cnn_wide", "hybrid", "hybrid_cbam"]
+default_cfgs = generate_default_cfgs({
+    f"lesions_{name}": {
+        "input_size": (3, 28, 28), "pool_size": (3, 3), "num_classes": 2, "crop_pct": 1.0,
+        "interpolation": "bilinear", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0),
+        "first_conv": "stem.0" if name.startswith("hybrid") else "blocks.0.0",
+        "classifier": "classifier",
+    }
+    for name in NAMES
+})  # fmt: skip
+
+
+@register_model
+def lesions_cnn_shallow(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
+    """Three blocks from 32 filters."""
+    return _build("lesions_cnn_shallow", pretrained, arguments,
+                  filters=32, depth=3, dense=128, drop_rate=0.4)  # fmt: skip
+
+
+@register_model
+def lesions_cnn_deep(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
+    """Four blocks from 64 filters."""
+    return _build("lesions_cnn_deep", pretrained, arguments,
+                  filters=64, depth=4, dense=256, drop_rate=0.4)  # fmt: skip
+
+
+@register_model
+def lesions_cnn_wide(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
+    """Three blocks from 128 filters."""
+    return _build("lesions_cnn_wide", pretrained, arguments,
+                  filters=128, depth=3, dense=256, drop_rate=0.5)  # fmt: skip
+
+
+@register_model
+def lesions_hybrid(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
+    """A stem and three blocks from 64 filters."""
+    return _build("lesions_hybrid", pretrained, arguments,
+                  filters=64, depth=3, dense=256, drop_rate=0.5, stem=True)  # fmt: skip
+
+
+@register_model
+def lesions_hybrid_cbam(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
+    """lesions_hybrid with attention in each block, before it is pooled."""
+    return _build("lesions_hybrid_cbam", pretrained, arguments,
+                  filters=64, depth=3, dense=256, drop_rate=0.5, stem=True, cbam=True)  # fmt: skip

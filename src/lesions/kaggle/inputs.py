@@ -22,6 +22,12 @@ SIGNATURES = {
     "dermamnist_128.npz": "dermamnist",
     "dermamnist_224.npz": "dermamnist",
 }
+# Small tables of a source that its data set on Kaggle lacks, and the source.
+EXTRAS = {
+    "ISIC_2020_Training_Duplicates.csv": "isic2020",
+    "ISIC_2020_Training_GroundTruth_v2.csv": "isic2020",
+    "ISIC2018_Task3_Training_LesionGroupings.csv": "isic2018",
+}
 WEIGHTS = (".safetensors", ".pth", ".bin")
 DEEPEST = 8
 MOST = 1000  # entries looked at in a folder: photographs by the ten thousand take minutes to list
@@ -32,6 +38,7 @@ class Inputs:
     """Where everything lies that a kernel can use; the nearest place counts where there are two."""
 
     sources: dict[str, Path] = field(default_factory=dict)  # source: folder of its CSVs
+    extras: dict[str, Path] = field(default_factory=dict)  # file of EXTRAS: where it is
     deotte: dict[str, Path] = field(default_factory=dict)  # jpeg-melanoma-512x512: folder
     prepared: dict[str, Path] = field(default_factory=dict)  # data set: folder of its table
     backbones: dict[str, Path] = field(default_factory=dict)  # timm tag: file of weights
@@ -40,9 +47,10 @@ class Inputs:
 
     def told(self) -> str:
         """One line a kind of what was found."""
+        prepared = [f"{name} ({', '.join(sizes(at))} px)" for name, at in self.prepared.items()]
         kinds = {
-            "originals": [*self.sources, *self.deotte],
-            "prepared": [f"{name} ({', '.join(sizes(at))} px)" for name, at in self.prepared.items()],
+            "originals": [*self.sources, *self.deotte, *self.extras],
+            "prepared": prepared,
             "backbones": self.backbones,
             "runs": self.runs,
             "test predictions": self.submissions,
@@ -80,6 +88,8 @@ def sizes(prepared: Path) -> list[str]:
 def _find_data(found: Inputs, folder: Path, names: set[str]) -> None:
     for name in names & {*SIGNATURES}:
         found.sources.setdefault(SIGNATURES[name], folder)
+    for name in names & {*EXTRAS}:
+        found.extras.setdefault(name, folder / name)
     if {"table.csv", "table.json"} <= names:
         found.prepared.setdefault(read_json(folder / "table.json")["dataset"], folder)
     elif "train.csv" in names:

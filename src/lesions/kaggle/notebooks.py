@@ -4,8 +4,6 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from lesions.errors import InputError
-
 KINDS = ("prepare", "train-fold", "predict", "blend")
 MADE = "*Made by `scripts/kaggle_push.py` from a template in `src/lesions/kaggle`: do not edit.*\n"
 

@@ -8,18 +8,18 @@ in its place already.
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from lesions.config import load_config, load_dataset_config
 from lesions.errors import InputError, listed
 from lesions.files import write_text
-from lesions.kaggle.inputs import Inputs, find_inputs, sizes
+from lesions.kaggle.inputs import EXTRAS, Inputs, find_inputs, sizes
+from lesions.kaggle.launch import launch, run_script
 from lesions.paths import CODE, CONFIGS, INPUT, OOF, PREPARED, ROOT, SUBMISSIONS
 
-LEAST_COMPUTE = 7.0  # CUDA's compute capability that today's torch still has kernels for
+# What is kept of a session is 20 GB at most and is read over a network: a tenth of an array.
+CACHE = "jpeg"
 
 
 class Session:
@@ -46,7 +46,9 @@ class Session:
             _link(PREPARED / dataset, place)
             self._link_sources(dataset)
         arguments = ["--dataset", dataset, "--size", *map(str, sizes)]
-        _require(_run([sys.executable, script("prepare"), *arguments]), "prepare")
+        if self.linked:
+            arguments += ["--set", f"cache={CACHE}"]
+        _require(run_script("prepare", arguments), "prepare")
 
     def train_fold(self, run: str, fold: int, max_hours: float) -> None:
         """Train the fold, or go on with it, for `max_hours` since this session began."""
@@ -63,7 +65,7 @@ class Session:
                 _link(ROOT / weights, self.found.backbones[config.model.backbone])
         left = max_hours - (time.monotonic() - self.begun) / 3600
         arguments = ["--config", str(CONFIGS / f"{run}.yaml"), "--fold", str(fold)]
-        code = _launch("train", [*arguments, "--max-hours", f"{left:.5f}"])
+        code = launch("train", [*arguments, "--max-hours", f"{left:.5f}"])
         if (folder / f"fold{fold}.json").exists():
             print(f"\nfold {fold} of {run} is done: its files are in {self.working}/oof/{run}")
         elif code == 0 or _last_event(folder, fold).get("event") != "stopped":
@@ -75,7 +77,7 @@ class Session:
         """Leave submission.csv, the test predictions of a run, in the working folder."""
         config = load_config(self._take_runs([run])[0] / "config.yaml")
         self._require_prepared(config.dataset, config.data.image_size)
-        _require(_launch("predict", ["--run", run]), "predict")
+        _require(launch("predict", ["--run", run]), "predict")
         self._keep_submission(SUBMISSIONS / f"{run}.csv")
 
     def blend(self, runs: list[str]) -> None:
@@ -88,7 +90,7 @@ class Session:
             else:
                 print(f"no test predictions of {run} are attached: they are made here")
                 self.predict(run)
-        _require(_run([sys.executable, script("blend"), *runs]), "blend")
+        _require(run_script("blend", runs), "blend")
         self._keep_submission(SUBMISSIONS / "blend.csv")
 
     def _link_backbones(self) -> None:
@@ -113,7 +115,11 @@ class Session:
                     f" {listed(self.found.sources) or 'none of any source'}"
                 )
             if at:
-                _link(ROOT / source.folder, at)
+                _link_all(ROOT / source.folder, sorted(at.iterdir()))
+        for file, source_name in EXTRAS.items():
+            if file in self.found.extras and source_name in config.sources:
+                folder = ROOT / config.sources[source_name].folder
+                _link_all(folder, [self.found.extras[file]])
         for name, at in self.found.deotte.items():
             _link(INPUT / "deotte" / name, at)
 
@@ -123,7 +129,9 @@ class Session:
             return  # the scripts say what a checkout lacks
         at = self.found.prepared.get(dataset)
         if at is None or (size and str(size) not in sizes(at)):
-            has = f"it is attached with {listed(sizes(at)) or 'no images'}" if at else "not attached"
+            has = (
+                f"it is attached with {listed(sizes(at)) or 'no images'}" if at else "not attached"
+            )
             raise InputError(
                 f"prepared data set {dataset} at {size or 'any'} pixels: {has}: attach the output"
                 f" of its notebook (python scripts/kaggle_push.py kernel prepare --dataset"
@@ -176,29 +184,11 @@ def take_up(folders: list[Path], kept: Path, fold: int) -> None:
     print(f"fold {fold}: going on from {best}")
 
 
-def gpus() -> list[str]:
-    """Names of the GPUs; InputError for one that today's torch does not run on, such as a P100."""
-    command = ["nvidia-smi", "--query-gpu=name,compute_cap", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return []
-    named = [line.rsplit(",", 1) for line in answer.splitlines() if "," in line]
-    old = [name for name, compute in named if float(compute) < LEAST_COMPUTE]
-    if old:
-        raise InputError(f"{listed(old)}: too old for the installed torch: choose GPU T4 x2")
-    return [name for name, _ in named]
-
-
 def commit_of_code() -> str:
     """The commit that the code was pushed from, or of this checkout."""
     from lesions.inference.checkpoint import commit
 
     return commit()
-
-
-def script(name: str) -> str:
-    return str(CODE / "scripts" / f"{name}.py")
 
 
 def _steps(folder: Path, fold: int) -> float:
@@ -216,26 +206,6 @@ def _last_event(folder: Path, fold: int) -> dict:
     return json.loads(lines[-1]) if lines else {}
 
 
-def _launch(name: str, arguments: list[str]) -> int:
-    """Run a script on every GPU there is, or on the CPU, and return its exit code."""
-    count = len(gpus())
-    launcher = ["-m", "accelerate.commands.launch", "--num_processes", str(count),
-                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-                *(["--multi_gpu"] if count > 1 else [])] if count else []  # fmt: skip
-    return _run([sys.executable, *launcher, script(name), *arguments])
-
-
-def _run(command: list[str]) -> int:
-    """Run a command with its output in the notebook as it comes; its exit code."""
-    print("$", " ".join(["python", *command[1:]]), flush=True)
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as process:
-        for line in process.stdout or []:
-            print(line, end="", flush=True)
-    return process.returncode
-
-
 def _require(code: int, name: str) -> None:
     if code:
         raise InputError(f"scripts/{name}.py ended with {code}: its last lines above say why")
@@ -245,6 +215,11 @@ def _link(path: Path, target: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.symlink_to(target)
+
+
+def _link_all(folder: Path, targets: list[Path]) -> None:
+    for target in targets:
+        _link(folder / target.name, target)
 
 
 def _link_same(path: Path, file: Path) -> None:

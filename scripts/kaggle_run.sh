@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Train runs on Kaggle from here, fold by fold, to submissions/blend.csv: push, wait, fetch, next.
+#
+#   scripts/kaggle_run.sh effnet_b1 effnet_b3        # configs by name
+#   FOLDS="0 1" scripts/kaggle_run.sh effnet_b1      # only these folds, no predictions
+#
+# Stops with 75 at the weekly GPU quota. Whenever it was stopped, give the same command again: what
+# is fetched is not trained again, a session that still runs is waited for. docs/kaggle.md
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [[ $# == 0 || "$1" == -h || "$1" == --help ]]; then sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 0; fi
+push() { python scripts/kaggle_push.py "$@"; }
+needs() { python -c 'import sys; sys.path.insert(0, "src")
+from lesions.config import load_config
+config = load_config(sys.argv[1])
+print(config.dataset, config.data.image_size)' "configs/$1.yaml"; }
+
+push code
+for run in "$@"; do
+    read -r data size <<<"$(needs "$run")"
+    push kernel prepare "$data" --size "$size" --wait
+    sent=
+    for fold in ${FOLDS:-0 1 2 3 4}; do
+        [[ -e oof/$run/fold$fold.json ]] && continue
+        [[ $sent ]] || { push weights "$run"; sent=yes; }
+        push kernel train-fold "$run" --fold "$fold" --wait
+    done
+    [[ ${FOLDS:-} || -e submissions/$run.csv ]] && continue
+    push weights "$run"
+    push kernel predict "$run" --wait
+done
+[[ ${FOLDS:-} ]] || python scripts/blend.py "$@"

@@ -43,6 +43,13 @@ class Fault:
     after: int = 0
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *arguments: Any) -> None:
+        """A client that hangs up is no news."""
+
+
 class FakeKaggle:
     """The server's state, to be set and read by a test; every answer is made from it."""
 
@@ -69,10 +76,7 @@ class FakeKaggle:
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.environment: dict[str, str] = {}
         self.waits: list[float] = []  # seconds that were to be slept
-        self._server = ThreadingHTTPServer(
-            ("127.0.0.1", 0), type("Bound", (Handler,), {"fake": self})
-        )
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"fake": self}))
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 

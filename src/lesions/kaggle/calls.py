@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -62,19 +62,30 @@ def connect() -> "KaggleApi":
 def call(what: str, use: Callable[["KaggleApi"], T], *, page: str = "", repeat: bool = True) -> T:
     """What `use(api)` returns; `what` begins the message where it fails ("submitting x.csv").
 
-    `page` is named where Kaggle answers 403: the rules to be accepted. Without `repeat` only what
+    `page` is named where the server answers 403: the rules to be accepted, or what the owner says
+    of the file. Without `repeat` only what
     surely had no effect (429) is tried again.
     """
     return attempt(what, lambda: use(connect()), page=page, repeat=repeat)
 
 
-def attempt(what: str, send: Callable[[], T], *, page: str = "", repeat: bool = True) -> T:
-    """What `send()` returns, tried again after 429, 5xx and a cut connection; see `call`."""
+def attempt(
+    what: str,
+    send: Callable[[], T],
+    *,
+    page: str = "",
+    repeat: bool = True,
+    headers: Mapping[str, str] | None = None,
+) -> T:
+    """What `send()` returns, tried again after 429, 5xx and a cut connection; see `call`.
+
+    `headers` go with each GET, also with one that the client is redirected to.
+    """
     from requests import RequestException
 
     for left in reversed(range(TRIES)):
         try:
-            with _guarded():
+            with _guarded(headers or {}):
                 return send()
         except InputError:
             raise
@@ -126,15 +137,17 @@ class _Clean(io.TextIOBase):
 
 
 @contextmanager
-def _guarded() -> Iterator[None]:
+def _guarded(headers: Mapping[str, str]) -> Iterator[None]:
     """The client prints only what is clean, to the error stream, and no wait is without end."""
     from requests.adapters import HTTPAdapter
 
     send = HTTPAdapter.send
 
-    def limited(self: HTTPAdapter, *arguments: Any, **options: Any) -> Any:
+    def limited(self: HTTPAdapter, request: Any, *arguments: Any, **options: Any) -> Any:
         options["timeout"] = options.get("timeout") or LIMITS
-        return send(self, *arguments, **options)
+        if request.method == "GET":
+            request.headers.update(headers)
+        return send(self, request, *arguments, **options)
 
     with (
         redirect_stdout(io.StringIO()),
@@ -212,8 +225,10 @@ def _told(error: Exception, page: str, wait: float | None) -> tuple[str, str]:
 def _advice(status: int, page: str, wait: float | None) -> str:
     if status == 401:
         return f"the credentials were refused: make a new token at {SETTINGS}"
-    if status == 403 and page:
+    if status == 403 and page.endswith("/rules"):
         return f"accept the rules in a browser, with the same account: {page}"
+    if status in (403, 404) and page and not page.endswith("/rules"):
+        return f"the owner may have moved the file: see {page}"
     if status == 403:
         return "this account may not: check owner and name, and that its phone is verified"
     if status == 404:

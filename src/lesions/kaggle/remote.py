@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesions.errors import InputError
-from lesions.kaggle.calls import attempt, call, cleaned, connect
+from lesions.kaggle.calls import call, cleaned, connect
 from lesions.kaggle.transfer import fetch
 
 if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
-    from requests import PreparedRequest, Response
+    from requests import Response
 
 COMPETITION = "siim-isic-melanoma-classification"
 
@@ -43,7 +43,8 @@ def competition_download(name: str, path: Path, competition: str = COMPETITION) 
         with api.build_kaggle_client() as kaggle:
             return kaggle.competitions.competition_api_client.download_data_file(request)
 
-    return fetch(_located(f"downloading {name}", ask, rules_page(competition)), path)
+    what = f"downloading {name}"
+    return fetch(lambda: ask(connect()), path, what=what, page=rules_page(competition))
 
 
 def dataset_files(dataset: str) -> dict[str, int]:
@@ -71,7 +72,7 @@ def dataset_download(dataset: str, path: Path, name: str = "") -> str:
         with api.build_kaggle_client() as kaggle:
             return kaggle.datasets.dataset_api_client.download_dataset(request)
 
-    return fetch(_located(f"downloading {dataset}", ask, ""), path)
+    return fetch(lambda: ask(connect()), path, what=f"downloading {dataset}")
 
 
 def _files(ask: Callable[[str | None], Any], key: str) -> dict[str, int]:
@@ -85,15 +86,3 @@ def _files(ask: Callable[[str | None], Any], key: str) -> dict[str, int]:
         token = answer.next_page_token or None
         if not token:
             return files
-
-
-def _located(
-    what: str, ask: Callable[["KaggleApi"], "Response"], page: str
-) -> Callable[[], "PreparedRequest"]:
-    """For `fetch`: the request at the end of the server's redirects, by the client's own call."""
-
-    def locate() -> "PreparedRequest":
-        with attempt(what, lambda: ask(connect()), page=page) as response:
-            return response.request.copy()
-
-    return locate

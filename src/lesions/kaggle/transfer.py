@@ -1,42 +1,48 @@
 """A file of any size from the network: resumed, checked, and in place only when it is whole."""
 
 import hashlib
-import json
 import os
+import shutil
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from lesions.errors import InputError
-from lesions.files import write_json
+from lesions.files import read_json, write_json
 from lesions.kaggle.calls import TRIES, attempt
 from lesions.paths import shown
 
 if TYPE_CHECKING:
-    from requests import PreparedRequest, Response
+    from requests import Response
 
-_BLOCK = 2**20
+_BLOCK = 2**16  # bytes: what a cut connection loses at most
 
 
-def at(address: str) -> Callable[[], "PreparedRequest"]:
-    """The request of a plain address, for `fetch`."""
-    from requests import Request
+def at(address: str) -> Callable[[], "Response"]:
+    """Opens a plain address, for `fetch`."""
 
-    return lambda: Request("GET", address).prepare()
+    def opened() -> "Response":
+        import requests
+
+        response = requests.get(address, headers={"User-Agent": "lesions/0.1"}, stream=True)
+        response.raise_for_status()
+        return response
+
+    return opened
 
 
 def fetch(
-    locate: Callable[[], "PreparedRequest"], path: Path, *, page: str = "", md5: str = ""
+    opened: Callable[[], "Response"], path: Path, *, what: str = "", page: str = "", md5: str = ""
 ) -> str:
     """Download to `path`; returns the sha256. What an earlier attempt left is gone on from.
 
-    `locate` gives the request, anew for every attempt: signed addresses expire. InputError where
-    the server refuses, sends a web page, or breaks off again and again (the part is kept), and
-    where the checksum `md5` is another (the part is removed).
+    `opened` gives the streaming response, anew for every attempt: signed addresses expire. `what`
+    begins the messages, `page` is named where the server refuses. InputError where it refuses,
+    sends a web page, breaks off again and again (the part is kept), or sends more than the disk
+    holds, and where the checksum `md5` is another (the part is removed).
     """
     from requests import ConnectionError, Timeout
     from requests.exceptions import ChunkedEncodingError
@@ -44,21 +50,23 @@ def fetch(
     part, mark = _part(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     failed = 0
-    while failed < TRIES:
-        held = _held(path)
-        response = attempt(path.name, partial(_send, locate, held, mark), page=page)
-        try:
-            _receive(response, path)
-            break
-        except (ConnectionError, Timeout, ChunkedEncodingError):
-            # Going forward, however slowly, is no failure.
-            failed = 0 if _held(path) > held else failed + 1
-            time.sleep(2**failed)
-        finally:
-            response.close()
-    else:
+    while failed < TRIES and not _complete(path):
+        start = held(path)
+        headers = {"Accept-Encoding": "identity"}
+        if start:
+            # Without If-Range a file that has changed would be glued to the old one's beginning.
+            headers |= {"Range": f"bytes={start}-", "If-Range": read_json(mark)["validator"]}
+        with attempt(what or path.name, opened, page=page, headers=headers) as response:
+            try:
+                _receive(response, path)
+                break
+            except (ConnectionError, Timeout, ChunkedEncodingError):
+                # Going forward, however slowly, is no failure.
+                failed = 0 if held(path) > start else failed + 1
+                time.sleep(2**failed)
+    if failed == TRIES:
         raise InputError(
-            f"{path.name}: the connection was cut {failed} times without a byte; {_held(path):,}"
+            f"{path.name}: the connection was cut {failed} times without a byte; {held(path):,}"
             " bytes are kept: give the command again to go on"
         )
     sha256 = _digests(part, md5, path)
@@ -71,30 +79,17 @@ def _part(path: Path) -> tuple[Path, Path]:
     return path.with_name(f".{path.name}.part"), path.with_name(f".{path.name}.part.json")
 
 
-def _held(path: Path) -> int:
+def held(path: Path) -> int:
     """Bytes there are already of the file, if it is known which state of it they belong to."""
     part, mark = _part(path)
-    return part.stat().st_size if part.exists() and mark.exists() else 0
+    if not part.exists() or not mark.exists():
+        return 0
+    bytes_ = part.stat().st_size
+    return bytes_ if bytes_ <= read_json(mark)["size"] else 0
 
 
-def _send(locate: Callable[[], "PreparedRequest"], held: int, mark: Path) -> "Response":
-    """The server's answer from byte `held` on, or from the start if the file has changed."""
-    from requests import Session
-
-    request = locate()
-    with Session() as session:
-        request.headers["Accept-Encoding"] = "identity"
-        if held:
-            request.headers["Range"] = f"bytes={held}-"
-            request.headers["If-Range"] = json.loads(mark.read_text())["validator"]
-        settings = session.merge_environment_settings(request.url or "", {}, True, None, None)
-        response = session.send(request, **settings)
-        if response.status_code == 416:
-            # More is held than there is: from the start.
-            del request.headers["Range"], request.headers["If-Range"]
-            response = session.send(request, **settings)
-        response.raise_for_status()
-        return response
+def _complete(path: Path) -> bool:
+    return bool(held(path)) and held(path) == read_json(_part(path)[1])["size"]
 
 
 def _receive(response: "Response", path: Path) -> None:
@@ -108,12 +103,18 @@ def _receive(response: "Response", path: Path) -> None:
     start = part.stat().st_size if response.status_code == 206 else 0
     length = response.headers.get("Content-Length")
     total = start + int(length) if length else None
+    free = shutil.disk_usage(path.parent).free
+    if length and int(length) > free:
+        raise InputError(
+            f"{path.name}: {int(length):,} bytes to come, {free:,} free in {shown(path.parent)}:"
+            " make room, give the command again"
+        )
     validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
     if start == 0:
         mark.unlink(missing_ok=True)
         part.write_bytes(b"")
         # If-Range takes no weak validator; without one a part cannot be gone on from.
-        if validator and not validator.startswith("W/"):
+        if total and validator and not validator.startswith("W/"):
             write_json(mark, {"validator": validator, "size": total})
     bar = tqdm(total=total, initial=start, desc=path.name, unit="B", unit_scale=True, disable=None)
     try:

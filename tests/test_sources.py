@@ -16,7 +16,7 @@ from lesions.data.archives import extract, unpacked
 from lesions.data.columns import COMMON, Report
 from lesions.data.sources import READERS, read_source
 from lesions.data.table import finish_table, one_row_a_name, read_sources
-from lesions.data.tasks import DIAGNOSES, MALIGNANT, TASKS, WORDS, labels
+from lesions.data.tasks import DIAGNOSES, MALIGNANT, TASKS, WORDS, classes_of, targets
 from lesions.errors import InputError
 
 HAM = {"nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115}
@@ -77,7 +77,8 @@ def test_ham10000_has_the_published_counts_and_sits_in_isic2019_and_2018():
     assert table["diagnosis"].value_counts().to_dict() == HAM
     assert table["age_approx"].isna().sum() == 57
     later = real("isic2019").set_index("image_name").loc[table["image_name"]]
-    assert (labels(later["diagnosis"], "diagnosis7").to_numpy() == table["diagnosis"]).all()
+    number = targets(later["diagnosis"], "diagnosis7").astype(int)
+    assert (np.array(classes_of("diagnosis7"))[number] == table["diagnosis"]).all()
     assert (later["lesion_id"].to_numpy() == table["lesion_id"]).all()
     # 2019 has no general place for trunk and genital
     placed = (later["site"] != "").to_numpy()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -175,7 +176,7 @@ def test_keep_best_keeps_the_weights_of_the_best_epoch(demo: Path) -> None:
 def test_patience_stops_a_run_that_no_longer_improves(
     demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    falling = iter([0.9, 0.8, 0.7, 0.6, 0.5])
+    falling = chain([0.9, 0.8, 0.7, 0.6, 0.5], repeat(0.4))
     monkeypatch.setattr(log, "roc_auc", lambda *_: next(falling))
     train([*tiny_run("patient", "train.patience=2", "train.epochs=5"), "--fold", "0"])
     result = json.loads((OOF / "patient" / "fold0.json").read_text())

@@ -28,6 +28,8 @@ class DataConfig(Section):
     """What a sample consists of."""
 
     image_size: int = Field(256, ge=28, le=2048)  # pixels, square
+    # what is asked: the data set's own task when empty; diagnosis7 and 8 are of many classes
+    task: Literal["melanoma", "malignant", "diagnosis7", "diagnosis8"] | None = None
     # full adds two columns that tell where a photograph comes from, ham10000 has HAM10000's finer
     # places of the body: see data/metadata.py
     metadata: Literal["none", "clinical", "full", "ham10000"] = "clinical"
@@ -122,7 +124,9 @@ class TrainConfig(Section):
     # best chooses the epoch on the very rows it is scored on: its AUC flatters
     keep: Literal["last", "best"] = "last"
     # what `best`, `patience` and plateau look at; its direction is known
-    monitor: Literal["auc", "average_precision", "log_loss", "loss"] = "auc"
+    monitor: Literal[
+        "auc", "average_precision", "log_loss", "loss", "f2", "balanced_accuracy", "macro_f1"
+    ] = "auc"
     patience: int | None = Field(None, ge=1)  # epochs without a better `monitor` before stopping
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     workers: int = Field(2, ge=0)  # data-loader processes of each training process
@@ -161,6 +165,15 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _loss_fits_the_task(self) -> "Config":
+        if (self.data.task or "").startswith("diagnosis") and self.loss.kind == "bce":
+            raise ValueError(
+                f"loss.kind bce is for two classes, data.task {self.data.task} has more:"
+                " take cross_entropy or focal"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stages_fill_the_epochs(self) -> "Config":
         total = sum(stage.epochs for stage in self.train.stages)
         if self.train.stages and total != self.train.epochs:
@@ -195,6 +208,7 @@ class DatasetConfig(Section):
 
     sources: dict[str, SourceConfig] = Field(min_length=1)
     task: Literal["melanoma", "malignant"] = "melanoma"  # what `target` says: data/tasks.py
+    stratify: Literal["target", "diagnosis"] = "target"  # what folds are alike in, besides source
     # Deotte's CSVs: sizes of the originals without a photograph, and the legacy folds
     deotte: str | None = None
     # grouped: ours; the others are published splits, for comparison: data/schemes.py

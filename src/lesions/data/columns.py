@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lesions.data.tasks import WORDS, labels
+from lesions.data.tasks import WORDS, targets
 from lesions.errors import InputError, listed
 from lesions.paths import shown
 
@@ -113,7 +113,7 @@ def common_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
     text = [name for name in COMMON if name not in _NUMBERS]
     rows[text] = rows[text].astype(object).fillna("")
     rows[list(_NUMBERS)] = rows[list(_NUMBERS)].astype(float)
-    told = labels(rows["diagnosis"], "melanoma")
+    told = targets(rows["diagnosis"], "melanoma")
     rows["target"] = rows["target"].fillna(told)
     rows["split"] = rows["split"].mask(rows["split"] == "", "train")
     return rows

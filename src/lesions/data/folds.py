@@ -8,21 +8,27 @@ import pandas as pd
 from lesions.errors import InputError, listed
 
 
-def strata(table: pd.DataFrame) -> pd.Series:
-    """The stratum of each row: source, target, and how many images its patient has."""
+def strata(table: pd.DataFrame, diagnoses: bool = False) -> pd.Series:
+    """The stratum of each row: source, target, and how many images its patient has.
+
+    `diagnoses`: its diagnosis too, for tasks with more than two classes.
+    """
     bins = pd.cut(table["images_per_patient"], [0, 5, 15, 40, np.inf], labels=False).fillna(-1)
     target = table["target"].fillna(-1).astype(int).astype(str)
-    return table["source"] + " " + target + " " + bins.astype(int).astype(str)
+    stratum = table["source"] + " " + target + " " + bins.astype(int).astype(str)
+    return stratum + " " + table["diagnosis"] if diagnoses else stratum
 
 
-def split_groups(table: pd.DataFrame, shares: list[float], seed: int) -> np.ndarray:
+def split_groups(
+    table: pd.DataFrame, shares: list[float], seed: int, diagnoses: bool = False
+) -> np.ndarray:
     """The part (0..len(shares)-1) of each row: groups stay whole, strata fall by `shares`.
 
     Groups are dealt out from the largest to the smallest, each to the part where it adds least to
     the chi-square distance from those shares, over the strata, all rows and all positives. Equal
     groups come in the order of a hash of seed and name: the outcome depends on the rows alone.
     """
-    counts = pd.crosstab(table["group"], strata(table))
+    counts = pd.crosstab(table["group"], strata(table, diagnoses))
     sizes = counts.sum(axis=1)
     positives = table["target"].fillna(0).groupby(table["group"]).sum().reindex(counts.index)
     features = np.column_stack([counts, sizes, positives]).astype(float)
@@ -41,14 +47,14 @@ def split_groups(table: pd.DataFrame, shares: list[float], seed: int) -> np.ndar
     return pd.Series(parts, index=counts.index).reindex(table["group"]).to_numpy()
 
 
-def add_folds(table: pd.DataFrame, folds: int, seed: int) -> pd.DataFrame:
+def add_folds(table: pd.DataFrame, folds: int, seed: int, diagnoses: bool = False) -> pd.DataFrame:
     """The table with `fold`: 0..folds-1 on train rows, -1 elsewhere."""
     train = table["split"] == "train"
     groups = table.loc[train, "group"].nunique()
     if groups < folds:
         raise InputError(f"{groups} groups cannot fill {folds} folds: lower `folds`")
     fold = np.full(len(table), -1)
-    fold[train] = split_groups(table[train], [1.0] * folds, seed)
+    fold[train] = split_groups(table[train], [1.0] * folds, seed, diagnoses)
     return table.assign(fold=fold)
 
 

@@ -14,7 +14,7 @@ from lesions.data.groups import add_groups
 from lesions.data.photographs import image_paths
 from lesions.data.schemes import published_split
 from lesions.data.sources import read_duplicates, read_source
-from lesions.data.tasks import labels
+from lesions.data.tasks import targets
 from lesions.errors import InputError, listed
 from lesions.files import read_csv, read_json, write_csv, write_json
 from lesions.paths import PREPARED, ROOT, shown
@@ -55,7 +55,7 @@ def read_sources(
     pairs = pd.concat(listed_pairs, ignore_index=True)
     if config.deotte:
         table = add_deotte(table, ROOT / config.deotte, found)
-    table["target"] = labels(table["diagnosis"], config.task).astype(float).fillna(table["target"])
+    table["target"] = targets(table["diagnosis"], config.task).fillna(table["target"])
     _require_labels(table, found)
     _require_agreement(table, pairs, found)
     if report is None:
@@ -116,13 +116,14 @@ def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
             raise InputError(f"holdout: scheme {config.scheme} has its own test rows, or none")
         table = published_split(table, config)
     else:
+        diagnoses = config.stratify == "diagnosis"
         if config.holdout:
             train = table["split"] == "train"
             shares = [config.holdout, 1 - config.holdout]
-            part = split_groups(table[train], shares, config.seed)
+            part = split_groups(table[train], shares, config.seed, diagnoses)
             table = table.copy()
             table.loc[train, "split"] = np.where(part == 0, "test", "train")
-        table = add_folds(table, config.folds, config.seed)
+        table = add_folds(table, config.folds, config.seed, diagnoses)
         require_whole_groups(table, "the new table")
     return table[[name for name in COLUMNS + OPTIONAL if name in table]]
 
@@ -169,6 +170,16 @@ def load_table(dataset: str) -> tuple[pd.DataFrame, dict]:
     if table_hash(table) != facts["table_hash"]:
         raise InputError(f"{shown(folder / 'table.csv')} does not match its hash: run {command}")
     return table, facts
+
+
+def task_targets(table: pd.DataFrame, facts: dict, task: str | None) -> tuple[str, pd.Series]:
+    """The task of a run and each row's target: 0 or 1, or a class number; NaN without a label.
+
+    `task` None is the data set's own; see data/tasks.py for the classes.
+    """
+    if task is None:
+        return facts["config"]["task"], table["target"].astype(float)
+    return task, targets(table["diagnosis"], task)
 
 
 def table_hash(table: pd.DataFrame) -> str:

@@ -38,6 +38,19 @@ TASKS: dict[str, dict] = {
 }
 
 
-def labels(diagnosis: pd.Series, task: str) -> pd.Series:
-    """The task's label of each diagnosis: 0 or 1, or a class name; NaN where it has none."""
-    return diagnosis.map(TASKS[task])
+def classes_of(task: str) -> list[str]:
+    """The task's classes in the order of its probabilities; empty where it asks yes or no."""
+    names = set(TASKS[task].values())
+    return sorted(names) if names != {0, 1} else []
+
+
+def targets(diagnosis: pd.Series, task: str) -> pd.Series:
+    """Each diagnosis as 0 or 1, or as its class's number; NaN where the task has no class for it.
+
+    float64, in the order of `diagnosis`.
+    """
+    label = diagnosis.map(TASKS[task])
+    classes = classes_of(task)
+    if classes:
+        label = label.map({name: number for number, name in enumerate(classes)})
+    return label.astype(float)

@@ -31,8 +31,9 @@ def save_model(path: Path, weights: dict[str, torch.Tensor], header: dict) -> No
 def load_model(path: Path, task: str | None = None) -> tuple[LesionClassifier, dict]:
     """The model in evaluation mode on the CPU, and its header.
 
-    The header holds config, fold, task, neutral (see data/metadata.py), table_hash, fold_hash and
-    versions. InputError if the file is none of this repository's, or of another task.
+    The header holds config, fold, task, classes (none: yes or no), neutral (see data/metadata.py),
+    table_hash, fold_hash and versions. InputError if the file is none of this repository's, or of
+    another task.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -49,7 +50,10 @@ def load_model(path: Path, task: str | None = None) -> tuple[LesionClassifier, d
         raise InputError(f"{shown(path)}: trained for {header['task']}, not for {task}")
     config = Config.model_validate(header["config"])
     model = LesionClassifier(
-        config.model, columns=len(COLUMNS[config.data.metadata]), weights=False
+        config.model,
+        columns=len(COLUMNS[config.data.metadata]),
+        outputs=max(1, len(header.setdefault("classes", []))),
+        weights=False,
     )
     try:
         model.load_state_dict(weights)

@@ -22,8 +22,9 @@ def predict_test(
 ) -> pd.DataFrame:
     """image_name and target (the mean probability) of every test row, in the table's order.
 
-    A row whose photograph cannot be read gets the mean of the others: it has to be in the file.
-    InputError if a fold is missing, or was trained on another table than the present one.
+    Of a task with classes prob_<class> instead of target. A row whose photograph cannot be read
+    gets the mean of the others: it has to be in the file. InputError if a fold is missing, or was
+    trained on another table than the present one.
     """
     table, facts = load_table(config.dataset)
     test = np.flatnonzero(table["split"] == "test")
@@ -33,13 +34,13 @@ def predict_test(
     predictions = [
         _predict_fold(run, fold, config, table, facts, test, accelerator) for fold in wanted
     ]
-    mean = pd.concat(predictions).groupby("image_name")["prob"].mean()
-    submission = table.iloc[test][["image_name"]].reset_index(drop=True)
-    submission["target"] = submission["image_name"].map(mean)
+    mean = pd.concat(predictions).groupby("image_name").mean()
+    names = table["image_name"].iloc[test]
+    submission = mean.loc[names].reset_index()
     unread = (table["bytes"].iloc[test] == 0) | (table["width"].iloc[test] == 0)
     if unread.any():
-        readable = submission.loc[~unread.to_numpy(), "target"]
-        submission.loc[unread.to_numpy(), "target"] = readable.mean()
+        readable = submission.loc[~unread.to_numpy(), mean.columns]
+        submission.loc[unread.to_numpy(), mean.columns] = readable.mean().to_numpy()
         accelerator.print(f"{unread.sum():,} unreadable test photographs got the mean probability")
     return submission
 
@@ -54,7 +55,7 @@ def _predict_fold(
             f"{shown(path)}: not trained yet: run scripts/train.py for fold {fold}, or name the"
             " folds to average with --folds"
         )
-    model, header = load_model(path, task="melanoma")
+    model, header = load_model(path, task=config.data.task or facts["config"]["task"])
     trained = Config.model_validate(header["config"])
     if (trained.model, trained.data) != (config.model, config.data):
         changed = differences(trained.model_dump(), config.model_dump())
@@ -76,4 +77,6 @@ def _predict_fold(
         model.to(accelerator.device), dataset, test, config.predict, accelerator,
         views=config.predict.views, title=f"{run} fold {fold} test",
     )  # fmt: skip
-    return table.iloc[test][["image_name"]].assign(prob=prob)
+    columns = [f"prob_{name}" for name in header["classes"]] or ["target"]
+    told = pd.DataFrame(prob.reshape(len(test), -1), columns=columns)
+    return told.assign(image_name=table["image_name"].iloc[test].to_numpy())

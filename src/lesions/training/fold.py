@@ -14,21 +14,19 @@ from lesions.data.folds import require_whole_groups
 from lesions.data.images import load_images
 from lesions.data.loading import LesionDataset, seed_of
 from lesions.data.metadata import encode_metadata, fit_metadata
-from lesions.data.table import load_table, prepared
+from lesions.data.table import load_table, prepared, task_targets
+from lesions.data.tasks import classes_of
 from lesions.errors import InputError, listed
-from lesions.evaluation.metrics import roc_auc
 from lesions.files import read_json, write_csv, write_json, write_text
 from lesions.inference.checkpoint import save_model, versions
 from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import OOF, shown
-from lesions.training.log import FoldLog
+from lesions.training.log import FoldLog, epoch_scores
 from lesions.training.loop import FoldTrainer
 from lesions.training.loss import build_loss
 from lesions.training.state import changes, load_state, locked, remove_state
 from lesions.training.stop import StopRequest
-
-TASK = "melanoma"
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,9 @@ class FoldData:
     """A fold's rows and what a model may see of them."""
 
     table: pd.DataFrame
+    task: str
+    classes: list[str]  # of the task, in the order of the outputs; none: it asks yes or no
+    scheme: dict[str, str | int]  # of the folds, and how many groups straddle them
     hashes: dict[str, str]  # of the table and of its folds
     dataset: LesionDataset
     neutral: dict[str, float]  # see data/metadata.py
@@ -67,7 +68,10 @@ def train_fold(
 def load_fold(config: Config, fold: int) -> FoldData:
     """The fold's data; InputError if the data set, the cache or the fold is not there."""
     table, facts = load_table(config.dataset)
-    require_whole_groups(table, f"data set {config.dataset}")
+    scheme = facts["config"]["scheme"]
+    if scheme == "grouped":  # another is a published split, to be compared with on its own rows
+        require_whole_groups(table, f"data set {config.dataset}")
+    task, target = task_targets(table, facts, config.data.task)
     folds = int(table["fold"].max()) + 1
     if not 0 <= fold < folds:
         raise InputError(f"--fold {fold}: data set {config.dataset} has folds 0 to {folds - 1}")
@@ -75,17 +79,21 @@ def load_fold(config: Config, fold: int) -> FoldData:
     command = f"python scripts/prepare.py --dataset {config.dataset} --size {size}"
     images = load_images(prepared(config.dataset) / str(size), table, command)
     in_fold = (table["fold"] == fold).to_numpy()
-    train_rows = np.flatnonzero((table["split"] == "train") & ~in_fold)
+    labelled = target.notna()
+    train_rows = np.flatnonzero((table["split"] == "train") & ~in_fold & labelled)
     neutral = fit_metadata(table.iloc[train_rows])
     metadata = encode_metadata(table, config.data.metadata, neutral)
     names = table["image_name"].tolist()
     return FoldData(
         table,
+        task,
+        classes_of(task),
+        {"name": scheme, "straddling": facts["straddling"]},
         {"table": facts["table_hash"], "folds": facts["fold_hash"]},
-        LesionDataset(images, metadata, table["target"].to_numpy(np.float32), names=names),
+        LesionDataset(images, metadata, target.to_numpy(np.float32), names=names),
         neutral,
         train_rows,
-        np.flatnonzero(in_fold),
+        np.flatnonzero(in_fold & labelled),
     )
 
 
@@ -105,18 +113,22 @@ def _train(
         trainer.averaged, data.dataset, data.valid_rows, config.predict, accelerator,
         views=config.predict.views, title=f"fold {fold} out-of-fold",
     )  # fmt: skip
-    oof = data.table.iloc[data.valid_rows][["image_name", "fold", "target"]]
-    oof = oof.assign(target=oof["target"].astype(int), prob=prob)
+    target = data.dataset.target[data.valid_rows]
+    oof = data.table.iloc[data.valid_rows][["image_name", "fold"]]
+    oof = pd.concat([oof, answers(target, prob, data.classes, oof.index)], axis=1)
     shared = {
         "run": run,
         "fold": fold,
-        "task": TASK,
+        "task": data.task,
+        "classes": data.classes,
+        "scheme": data.scheme,
         "config_hash": config_hash(config),
         "table_hash": data.hashes["table"],
         "fold_hash": data.hashes["folds"],
         "versions": versions(),
     }
-    result = shared | _scores(oof, data.table["source"]) | _course(trainer)
+    sources = data.table["source"].iloc[data.valid_rows].to_numpy()
+    result = shared | _scores(target, prob, sources, data.classes) | _course(trainer)
     result["device"] = device_name(accelerator)
     if accelerator.is_main_process:
         header = shared | {"config": config.model_dump(), "neutral": data.neutral}
@@ -136,23 +148,33 @@ def _build_trainer(
     """The trainer at its first step; says what it is going to do."""
     target = data.dataset.target[data.train_rows]
     torch.manual_seed(seed_of(config.seed, fold))
-    model = LesionClassifier(config.model, data.dataset.metadata.shape[1])
+    classes = len(data.classes)
+    model = LesionClassifier(config.model, data.dataset.metadata.shape[1], max(1, classes))
     log = FoldLog(OOF / run, fold, accelerator)
     trainer = FoldTrainer(
         config, fold, model, data.dataset, data.train_rows, data.valid_rows,
-        build_loss(config.loss, target), accelerator, stop, log,
+        build_loss(config.loss, target, max(2, classes)), accelerator, stop, log, data.classes,
     )  # fmt: skip
+    if data.scheme["straddling"]:
+        accelerator.print(
+            f"LEAK: {config.dataset} is a published split ({data.scheme['name']}) with"
+            f" {data.scheme['straddling']:,} groups in training and validation both: its scores"
+            " flatter, and are for comparison with its authors' alone"
+        )
+    counts = np.unique(target, return_counts=True)[1]
+    named = [f"{n:,} {name}" for n, name in zip(counts, data.classes, strict=False)]
+    told = ", ".join(named) or f"{int(target.sum()):,} positive"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     accelerator.print(
         f"{run} fold {fold}: {config.model.backbone}, {parameters:,} parameters;"
-        f" {len(target):,} images, {int(target.sum()):,} positive, to validate"
+        f" {len(target):,} images, {told}, to validate"
         f" {len(data.valid_rows):,}; {trainer.steps:,} steps of {trainer.batches.batch_size};"
         f" {accelerator.num_processes} process(es) on {device_name(accelerator)},"
         f" precision {accelerator.mixed_precision}; config in {shown(OOF / run)}/config.yaml"
     )
     log.event(
         "started", fold=fold, parameters=parameters, rows=len(target), steps=trainer.steps,
-        positives=int(target.sum()), processes=accelerator.num_processes,
+        classes=counts.tolist(), processes=accelerator.num_processes,
         device=device_name(accelerator), precision=str(accelerator.mixed_precision),
     )  # fmt: skip
     return trainer
@@ -169,15 +191,28 @@ def _require_same_step(step: int, accelerator: Accelerator) -> None:
         )
 
 
-def _scores(oof: pd.DataFrame, source: pd.Series) -> dict:
+def answers(
+    target: np.ndarray, prob: np.ndarray, classes: list[str], index: pd.Index
+) -> pd.DataFrame:
+    """What a prediction file says of each row: target and prob, or class name and prob_<class>."""
+    if not classes:
+        return pd.DataFrame({"target": target.astype(int), "prob": prob}, index)
+    names = pd.Series(np.array(classes)[target.astype(int)], index, name="target")
+    columns = [f"prob_{name}" for name in classes]
+    return pd.concat([names, pd.DataFrame(prob, index, columns)], axis=1)
+
+
+def _scores(target: np.ndarray, prob: np.ndarray, source: np.ndarray, classes: list[str]) -> dict:
+    """`auc` is that of yes or no, or the classes' mean; single numbers of the other measures."""
+    by_source = {
+        str(name): epoch_scores(target[source == name], prob[source == name], classes)["auc"]
+        for name in np.unique(source)
+    }
     return {
-        "auc": _or_none(roc_auc(oof["target"], oof["prob"])),
-        "auc_by_source": {
-            name: _or_none(roc_auc(rows["target"], rows["prob"]))
-            for name, rows in oof.groupby(source.loc[oof.index])
-        },
-        "rows": len(oof),
-        "positives": int(oof["target"].sum()),
+        **{key: _or_none(value) for key, value in epoch_scores(target, prob, classes).items()},
+        "auc_by_source": {name: _or_none(value) for name, value in by_source.items()},
+        "rows": len(target),
+        "positives": None if classes else int(target.sum()),
     }
 
 

@@ -3,26 +3,53 @@
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
+from sklearn.metrics import f1_score, fbeta_score
 
 from lesions.errors import InputError
 from lesions.evaluation.metrics import average_precision, roc_auc
 from lesions.files import write_csv
 
 
-def epoch_scores(target: np.ndarray, prob: np.ndarray) -> dict[str, float]:
-    """What an epoch's validation is judged by: `train.monitor` names one of these, or the loss."""
-    sure = np.clip(np.where(target == 1, prob, 1 - prob), 1e-7, 1)
+def epoch_scores(
+    target: np.ndarray, prob: np.ndarray, classes: Sequence[str] = ()
+) -> dict[str, float]:
+    """What an epoch's validation is judged by: `train.monitor` names one of these, or the loss.
+
+    Of (N,) probabilities with F2 at 0.5; of class numbers and (N, K) with the means over the
+    classes that occur, and the most probable class as the answer.
+    """
+    if not classes:
+        sure = np.where(target == 1, prob, 1 - prob)
+        return {
+            "auc": float(roc_auc(target, prob)),
+            "average_precision": float(average_precision(target, prob)),
+            "log_loss": _log_loss(sure),
+            "f2": float(fbeta_score(target, prob >= 0.5, beta=2, zero_division=0.0)),
+        }
+    number, answer = target.astype(int), prob.argmax(axis=1)
+    found = np.unique(number)
     return {
-        "auc": float(roc_auc(target, prob)),
-        "average_precision": float(average_precision(target, prob)),
-        "log_loss": float(-np.log(sure).mean()),
+        "auc": float(np.nanmean([roc_auc(number == k, prob[:, k]) for k in found])),
+        "average_precision": float(
+            np.nanmean([average_precision(number == k, prob[:, k]) for k in found])
+        ),
+        "log_loss": _log_loss(prob[np.arange(len(prob)), number]),
+        "accuracy": float((answer == number).mean()),
+        "balanced_accuracy": float(np.mean([(answer[number == k] == k).mean() for k in found])),
+        "macro_f1": float(f1_score(number, answer, average="macro", zero_division=0.0)),
     }
+
+
+def _log_loss(sure: np.ndarray) -> float:
+    """Of the probabilities given to what was true."""
+    return float(-np.log(np.clip(sure, 1e-7, 1)).mean())
 
 
 class FoldLog:

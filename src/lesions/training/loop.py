@@ -1,7 +1,7 @@
 """One fold's training loop: the same bytes however often it was stopped and resumed."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class FoldTrainer:
     def __init__(
         self, config: Config, fold: int, model: nn.Module, dataset: LesionDataset,
         train_rows: np.ndarray, valid_rows: np.ndarray, loss: Loss, accelerator: Accelerator,
-        stop: StopRequest, log: FoldLog,
+        stop: StopRequest, log: FoldLog, classes: Sequence[str] = (),
     ):  # fmt: skip
         self.config, self.fold, self.accelerator = config, fold, accelerator
         self.dataset, self.valid_rows, self.stop, self.log = dataset, valid_rows, stop, log
@@ -56,7 +56,11 @@ class FoldTrainer:
                 build_augmentation(config.augment, config.data.image_size), seed, dataset.names,
             ), self.batches, train.workers, train.loader_timeout,
         )  # fmt: skip
-        self.stepper = Stepper(train, seed, model, dataset, loss, accelerator, self.batches.steps)
+        self.classes = classes  # none: the task asks yes or no
+        self.stepper = Stepper(
+            train, seed, model, dataset, loss, accelerator, self.batches.steps,
+            max(2, len(classes)),
+        )  # fmt: skip
         self.best: dict[str, Tensor] = {}
         self.steps = train.epochs * self.batches.steps
         # The longest of each so far, in seconds: what a time limit has to leave room for.
@@ -198,7 +202,7 @@ class FoldTrainer:
             "epoch": epoch + 1,
             "loss": self.stepper.mean_loss(),
             "lr": progress.lr,
-        } | epoch_scores(self.dataset.target[self.valid_rows], prob)
+        } | epoch_scores(self.dataset.target[self.valid_rows], prob, self.classes)
         progress.history.append(row)
         progress.losses = []
         monitor = self.config.train.monitor

@@ -10,6 +10,8 @@ Batch = tuple[Tensor, Tensor, Tensor]
 def mix_batch(batch: Batch, mixup: float, cutmix: float, seed: int) -> Batch:
     """Images (B, S, S, 3), metadata and targets, each row mixed with another of the batch.
 
+    Targets are shares: (B,) of the second of two classes, or (B, K).
+
     `mixup` and `cutmix` are the alphas of Beta(alpha, alpha), 0 for off; with both on, a coin
     decides. Images come back as float32. Metadata and targets take the images' shares. Zhang et
     al., 2017: https://arxiv.org/abs/1710.09412; Yun et al., 2019: https://arxiv.org/abs/1905.04899.

@@ -5,7 +5,11 @@ from collections.abc import Sequence
 
 from lesions.config import TrainConfig
 
-RISING = {"auc": True, "average_precision": True, "log_loss": False, "loss": False}
+# Whether more is better of what training/log.py says of an epoch.
+RISING = {
+    "auc": True, "average_precision": True, "log_loss": False, "loss": False,
+    "f2": True, "accuracy": True, "balanced_accuracy": True, "macro_f1": True,
+}  # fmt: skip
 
 
 def lr_factor(step: int, steps: int, warmup: int) -> float:

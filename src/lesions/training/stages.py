@@ -27,35 +27,38 @@ def layers_of(backbone: Any) -> dict[str, int]:
 
 
 def set_trainable(model: Any, trainable: int | str) -> None:
-    """Let the head, the metadata branch and the chosen backbone layers learn, and nothing else."""
+    """Let the chosen backbone layers learn, and what is no part of the backbone, and nothing else.
+
+    From a named layer up means in timm's order of layers and, within one, as they are defined.
+    """
     model.requires_grad_(True)
     if trainable == "all":
         return
     layers = layers_of(model.backbone)
+    names = [name for name, _ in model.backbone.named_parameters()]
+    places = {name: (layers[name], index) for index, name in enumerate(names)}
+    above = max(layers.values()) + 1
     if trainable == "head":
-        first = max(layers.values()) + 1
+        first = (above, 0)
     elif isinstance(trainable, int):
-        first = max(layers.values()) + 1 - trainable
+        first = (above - trainable, 0)
     else:
-        named = [layer for name, layer in layers.items() if f"{name}.".startswith(f"{trainable}.")]
+        named = [places[name] for name in names if f"{name}.".startswith(f"{trainable}.")]
         if not named:
-            blocks = dict.fromkeys(".".join(name.split(".")[:2]) for name in layers)
+            blocks = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
             raise InputError(
                 f"train.stages: the backbone has no layer {trainable}: it has"
                 f" {listed(blocks, most=40)}"
             )
         first = min(named)
     for name, parameter in model.backbone.named_parameters():
-        parameter.requires_grad_(layers[name] >= first)
+        parameter.requires_grad_(places[name] >= first)
 
 
 def freeze_norms(model: nn.Module) -> None:
     """Hold the batch statistics of frozen layers: a training mode would go on moving them."""
     for module in model.modules():
-        frozen = isinstance(module, _BatchNorm) and not any(
-            parameter.requires_grad for parameter in module.parameters()
-        )
-        if frozen:
+        if isinstance(module, _BatchNorm) and module.affine and not module.weight.requires_grad:
             module.eval()
 
 
@@ -67,7 +70,8 @@ def build_optimizer(model: Any, train: TrainConfig) -> torch.optim.Optimizer:
         above = max(layers.values()) + 1  # the head's place
         by_layer: dict[int, list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
-            layer = layers.get(name.removeprefix("backbone."), above)
+            part, _, within = name.partition(".")
+            layer = layers[within] if part == "backbone" else above
             by_layer.setdefault(layer, []).append(parameter)
         groups = [
             {"params": parameters, "lr_scale": train.layer_decay ** (above - layer)}

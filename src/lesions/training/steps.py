@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from lesions.config import TrainConfig
 from lesions.data.loading import LesionDataset, seed_of
 from lesions.errors import InputError, listed
-from lesions.training.loss import Loss
+from lesions.training.loss import Loss, shares
 from lesions.training.mixing import mix_batch
 from lesions.training.schedule import RISING, best_of, schedule_factor
 from lesions.training.stages import build_optimizer, freeze_norms, set_trainable, stage_of
@@ -48,10 +48,10 @@ class Stepper:
 
     def __init__(
         self, train: TrainConfig, seed: int, model: Any, dataset: LesionDataset,
-        loss: Loss, accelerator: Accelerator, epoch_steps: int,
+        loss: Loss, accelerator: Accelerator, epoch_steps: int, classes: int = 2,
     ):  # fmt: skip
         self.config, self.seed, self.dataset, self.loss = train, seed, dataset, loss
-        self.accelerator, self.epoch_steps = accelerator, epoch_steps
+        self.accelerator, self.epoch_steps, self.classes = accelerator, epoch_steps, classes
         self.progress = Progress()
         model = model.to(accelerator.device).to(memory_format=torch.channels_last)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
@@ -156,7 +156,7 @@ class Stepper:
             (
                 batch["image"].to(device, non_blocking=True),
                 batch["metadata"].to(device),
-                batch["target"].to(device),
+                self._shares(batch["target"].to(device)),
             ),
             self.config.mixup,
             self.config.cutmix,
@@ -165,6 +165,10 @@ class Stepper:
         with self.accelerator.autocast():
             logit = self.model(image, metadata)
         return self.loss(logit, target)
+
+    def _shares(self, target: Tensor) -> Tensor:
+        """The target as mixing takes it: of two classes it already is the share of the second."""
+        return target if self.classes == 2 else shares(target, self.classes)
 
     def _skip(self, micro: list[dict]) -> None:
         """Count a step without effect; InputError that names its images if there are too many."""

@@ -7,7 +7,8 @@ equal weights; the simplest that nothing beats is taken. Writes blend.csv (to su
     python scripts/blend.py effnet_b1 effnet_b3 effnet_b4 resnest50
     python scripts/blend.py folder_of_oof_csvs --test folder_of_submissions --groups train.csv
 
-Methods: rank_mean, mean, power_mean, single, subset, hill_climb, nelder_mead, stacking.
+Methods: rank_mean, mean, power_mean, single, subset, hill_climb, nelder_mead, stacking; with
+several classes mean, power_mean, single, subset, hill_climb, for the --objective.
 """
 
 import sys
@@ -21,6 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("members", nargs="+", help="runs, CSV files or folders of CSV files")
     parser.add_argument("--method", default="auto", help="auto (default) or one of the methods")
+    parser.add_argument("--objective", default="macro_auc", help="of several classes: macro_auc "
+                        "(default), macro_f1, accuracy or balanced_accuracy")  # fmt: skip
     parser.add_argument("--groups", help="CSV of image_name and group or patient_id")
     parser.add_argument("--source", help="score rows of this source; default: the test set's")
     parser.add_argument("--test", nargs="+", default=[], help="test CSVs of members that are CSVs")
@@ -35,15 +38,15 @@ def main(arguments: list[str] | None = None) -> int:
     members = load_members(args.members)
     # Before any fitting: a missing test file is told at once.
     tests = None if args.no_test else load_tests(members, args.test)
-    study = study_blend(members, args.groups, args.source, args.method)
+    study = study_blend(members, args.groups, args.source, args.method, args.objective)
     if study.origin.startswith("none"):
         print("NO GROUPS: every image counts as a patient of its own, so intervals come out too")
         print("narrow and gains too sure; give --groups CSV (image_name, patient_id)\n")
     print(study.as_text())
     out = args.out or SUBMISSIONS
     written = write_blend(study, tests, out)
-    nested = study.outcomes[study.chosen].nested
-    print(f"wrote {', '.join(written)} in {shown(out)}: {study.chosen}, nested AUC {nested}")
+    nested = f"nested {study.pool.label} {study.outcomes[study.chosen].nested}"
+    print(f"wrote {', '.join(written)} in {shown(out)}: {study.chosen}, {nested}")
     return 0
 
 

@@ -7,6 +7,7 @@ import blend
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import f1_score, roc_auc_score
 
 from lesions.errors import InputError
 from lesions.files import sha256
@@ -67,6 +68,112 @@ def write_run(root, run, seed, **facts):
     path.parent.mkdir(parents=True, exist_ok=True)
     names = [f"test{i}" for i in generator.permutation(40)]
     pd.DataFrame({"image_name": names, "target": generator.random(40)}).to_csv(path, index=False)
+
+
+CLASSES = ["bcc", "mel", "nv"]
+
+
+def write_class_run(root, run, seed, classes=CLASSES, skill=1.0, **facts):
+    """A run of a task with three classes, in the form that training and predicting write."""
+    generator = np.random.default_rng(seed + 1)
+    codes = np.random.default_rng(0).choice(3, ROWS + 40, p=[0.15, 0.25, 0.6])
+    logits = skill * np.eye(3)[codes] + generator.normal(size=(ROWS + 40, 3))
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    table = pd.DataFrame(probs, columns=[f"prob_{name}" for name in classes])
+    table.insert(0, "target", np.array(classes)[codes])
+    table.insert(0, "fold", np.arange(ROWS + 40) // 3 % 2)
+    names = [f"ISIC_{i:04d}" for i in range(ROWS)] + [f"test{i}" for i in range(40)]
+    table.insert(0, "image_name", names)
+    folder, record = root / "oof" / run, {"task": "three", "fold_hash": "f0", "classes": classes}
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("dataset: tiny\n")
+    for fold, part in table[:ROWS].groupby("fold"):
+        part.to_csv(folder / f"fold{fold}.csv", index=False)
+        (folder / f"fold{fold}.json").write_text(json.dumps(record | facts))
+    path = root / "submissions" / f"{run}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table[ROWS:].drop(columns=["fold", "target"]).sample(frac=1, random_state=seed).to_csv(
+        path, index=False
+    )
+    return table
+
+
+@pytest.fixture
+def class_root(root):
+    for seed, run in enumerate(("ham/a", "ham/b", "ham/c")):
+        write_class_run(root, run, seed)
+    return root
+
+
+def test_runs_of_several_classes_become_a_probability_per_class(class_root, capsys):
+    out = class_root / "out"
+    runs = ["ham/a", "ham/b", "ham/c"]
+    assert blend.main([*runs, "--out", str(out)]) == 0
+    record = json.loads((out / "blend.json").read_text())
+    assert list(record["methods"]) == ["mean", "power_mean", "single", "subset", "hill_climb"]
+    assert record["objective"] == "macro_auc" and record["scale"] == "prob"
+    assert list(record["classes"]) == CLASSES and sum(record["classes"].values()) == 200
+    assert record["chosen"] == "mean" and "nothing beats it" in record["reason"]
+    tests = [
+        pd.read_csv(class_root / "submissions" / f"{run}.csv", index_col="image_name")
+        for run in runs
+    ]
+    sent = pd.read_csv(out / "blend.csv", index_col="image_name")
+    assert list(sent.columns) == [f"prob_{name}" for name in CLASSES] and len(sent) == 40
+    expected = sum(test.loc[sent.index] for test in tests) / 3
+    assert sent.to_numpy() == pytest.approx(expected.to_numpy())
+    oof = pd.read_csv(out / "blend_oof.csv")
+    assert set(oof["target"]) == set(CLASSES) and len(oof) == 200
+    found = roc_auc_score(oof["target"], oof[sent.columns], multi_class="ovr", labels=CLASSES)
+    assert record["methods"]["mean"]["nested"] == pytest.approx(found)
+    assert record["nested_scores"]["macro_auc"]["value"] == pytest.approx(found)
+    assert record["nested_scores"]["macro_f1"]["low"] < record["nested_scores"]["macro_f1"]["high"]
+    assert (out / "blend.png").read_bytes()[:4] == b"\x89PNG"
+    printed = capsys.readouterr().out
+    assert "200 rows, 3 classes, 67 groups" in printed
+    assert re.search(r"nested macro AUC 0\.\d{4} \[0\.\d{4}, [01]\.\d{4}\]", printed)
+
+
+def test_the_subset_search_takes_two_or_more_of_the_members_that_serve_the_objective(class_root):
+    write_class_run(class_root, "ham/noise", 7, skill=0.0)
+    out, runs = class_root / "out", ["ham/a", "ham/noise", "ham/b"]
+    search = ["--method", "subset", "--no-test", "--out", str(out)]
+    blend.main([*runs, *search, "--objective", "macro_f1"])
+    record = json.loads((out / "blend.json").read_text())
+    assert record["weights"] == {"ham/a": 0.5, "ham/noise": 0.0, "ham/b": 0.5}
+    assert record["objective"] == "macro_f1"
+    member = pd.concat([pd.read_csv(f) for f in (class_root / "oof/ham/a").glob("fold*.csv")])
+    member = member[member["image_name"] >= "ISIC_0100"]  # the rows of the test set's source
+    called = np.array(CLASSES)[member[[f"prob_{name}" for name in CLASSES]].to_numpy().argmax(1)]
+    expected = f1_score(member["target"], called, average="macro")
+    assert record["member_scores"]["ham/a"]["macro_f1"] == pytest.approx(expected)
+
+
+def test_members_of_several_classes_that_do_not_match_are_refused(class_root):
+    out = ["--no-test", "--out", str(class_root / "out")]
+    with pytest.raises(InputError, match="differ in task"):
+        blend.main(["a", "ham/a", *out])
+    write_class_run(class_root, "ham/other", 5, classes=["bkl", "mel", "nv"])
+    with pytest.raises(InputError, match=r"differ in classes .*ham/other: bkl, mel, nv"):
+        blend.main(["ham/a", "ham/other", *out])
+    with pytest.raises(InputError, match=r"--method stacking: with several classes one of auto, m"):
+        blend.main(["ham/a", "ham/b", "--method", "stacking", *out])
+    with pytest.raises(InputError, match="--objective f2: with several classes one of macro_auc"):
+        blend.main(["ham/a", "ham/b", "--objective", "f2", *out])
+    path = class_root / "oof/ham/a/fold0.csv"
+    pd.read_csv(path).assign(target="scc").to_csv(path, index=False)
+    with pytest.raises(InputError, match="ham/a: targets must be bcc, mel, nv"):
+        blend.main(["ham/a", "ham/b", *out])
+    pd.read_csv(path).assign(prob_mel=0.9, target="mel").to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"fold0.csv: .* do not sum to 1, first those of ISIC_0"):
+        blend.main(["ham/a", "ham/b", *out])
+
+
+def test_a_test_file_of_other_columns_is_refused(class_root):
+    path = class_root / "submissions/ham/b.csv"
+    pd.read_csv(path).rename(columns={"prob_mel": "prob_scc"}).to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"b.csv: no column prob_bcc, prob_mel, prob_nv"):
+        blend.main(["ham/a", "ham/b", "--out", str(class_root / "out")])
 
 
 def write_csvs(folder, change=lambda table, name: table):
@@ -176,7 +283,7 @@ def changed(name, change):
         (changed("x", lambda t: t.assign(pred=t["pred"] * 9)), "x.csv: pred runs from .* 0 to 1"),
         (changed("y", lambda t: t.assign(target=1 - t["target"])), "x and y disagree"),
         (changed("y", lambda t: t.assign(target="nv")), "y: targets must be 0 or 1"),
-        (changed("y", lambda t: t.drop(columns="pred")), "y.csv: no column prob or pred"),
+        (changed("y", lambda t: t.drop(columns="pred")), "y.csv: no column prob, pred or prob_"),
     ],
 )  # fmt: skip
 def test_members_that_do_not_match_are_refused_by_name(root, tmp_path, change, told):

@@ -1,6 +1,8 @@
 """Blending: exact fast AUC, methods, and estimates on groups that did not choose the weights."""
 
 import time
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +10,25 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
 from lesions.blending import speed
+from lesions.blending.class_pool import build_class_pool
 from lesions.blending.fast_auc import fast_auc
 from lesions.blending.members import load_members
 from lesions.blending.methods import (
+    CLASS_METHODS,
     METHODS,
     Blend,
-    build_pool,
     climb,
     hill_climb,
+    mean,
     rank_mean,
     stacking,
+    subset,
 )
 from lesions.blending.nested import (
-    auc_of,
     choose,
     compare_methods,
     gain_curve,
@@ -31,8 +36,10 @@ from lesions.blending.nested import (
     split_groups,
 )
 from lesions.blending.outcome import study_blend
+from lesions.blending.pool import build_pool
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Comparison, Interval
+from lesions.evaluation.multiclass import SCORES, class_scores
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -94,7 +101,7 @@ def test_weights_are_shares_and_the_scores_stay_between_0_and_1(name):
     assert sum(blend.weights) == pytest.approx(1) and min(blend.weights) >= 0
     blended = blend.apply(pool)
     assert blended.min() >= 0 and blended.max() <= 1
-    assert auc_of(pool, blended) > 0.5
+    assert pool.score(blended) > 0.5
 
 
 @pytest.mark.parametrize("name", ["subset", "hill_climb", "nelder_mead", "stacking"])
@@ -106,8 +113,8 @@ def test_a_useless_member_gets_little_weight(name):
 @pytest.mark.parametrize("name", ["single", "subset", "hill_climb", "nelder_mead"])
 def test_in_sample_a_fitted_method_is_no_worse_than_the_best_member(name):
     pool, _ = simulate()
-    best = max(auc_of(pool, column) for column in pool.probs.T)
-    assert auc_of(pool, METHODS[name](pool).apply(pool)) >= best - 1e-3
+    best = max(pool.score(column) for column in pool.probs.T)
+    assert pool.score(METHODS[name](pool).apply(pool)) >= best - 1e-3
 
 
 def test_stacking_where_nothing_helps_is_equal_weights():
@@ -137,7 +144,7 @@ def test_no_group_is_in_two_parts_and_positives_are_dealt_evenly():
 
 
 def test_two_groups_of_each_class_are_the_least():
-    with pytest.raises(InputError, match="1 groups hold a positive"):
+    with pytest.raises(InputError, match="fewer than two classes are in two groups"):
         split_groups([1, 1, 0, 0, 0], ["a", "a", "b", "c", "d"])
     parts = split_groups([1, 1, 0, 0, 0], ["a", "e", "b", "c", "d"])
     for part in np.unique(parts):
@@ -151,7 +158,7 @@ def test_a_rows_nested_score_does_not_depend_on_its_own_target(name):
     before = nested_scores(METHODS[name], pool, parts)
     flipped = pool.target.copy()
     flipped[parts == 0] = 1 - flipped[parts == 0]
-    after = nested_scores(METHODS[name], pool._replace(target=flipped), parts)
+    after = nested_scores(METHODS[name], replace(pool, target=flipped), parts)
     assert (after[parts == 0] == before[parts == 0]).all()
     if name in ("subset", "hill_climb", "nelder_mead", "stacking"):
         assert (after != before).any()  # the other parts did learn from it
@@ -164,11 +171,11 @@ def test_nested_estimates_do_not_flatter_and_in_sample_ones_do():
         pool, groups = simulate(rows=450, skills=(0.7,) * 12, seed=seed, noise=2)
         fresh, _ = simulate(rows=9000, skills=(0.7,) * 12, seed=100 + seed, noise=2)
         blend = hill_climb(pool)
-        truth = auc_of(fresh, blend.apply(fresh))
-        nested = auc_of(pool, nested_scores(hill_climb, pool, split_groups(pool.target, groups)))
-        baseline = auc_of(pool, rank_mean(pool).apply(pool))
-        truth_baseline = auc_of(fresh, rank_mean(fresh).apply(fresh))
-        gaps.append([auc_of(pool, blend.apply(pool)) - baseline, nested - baseline])
+        truth = fresh.score(blend.apply(fresh))
+        nested = pool.score(nested_scores(hill_climb, pool, split_groups(pool.target, groups)))
+        baseline = pool.score(rank_mean(pool).apply(pool))
+        truth_baseline = fresh.score(rank_mean(fresh).apply(fresh))
+        gaps.append([pool.score(blend.apply(pool)) - baseline, nested - baseline])
         truth_gaps.append(truth - truth_baseline)
     in_sample, nested = np.mean(gaps, axis=0)
     assert in_sample > 0.01 > np.mean(truth_gaps)  # in sample it seems to gain, in truth it loses
@@ -216,10 +223,10 @@ def test_the_simplest_that_nothing_beats_is_chosen():
 def test_the_gain_curve_starts_with_the_best_member_and_ends_at_the_climbs_score():
     pool, groups = simulate()
     curve = gain_curve(pool, groups)
-    assert curve["in_sample"].iloc[0] == max(auc_of(pool, column) for column in pool.ranks.T)
-    assert curve["in_sample"].iloc[-1] == auc_of(pool, hill_climb(pool).apply(pool))
+    assert curve["in_sample"].iloc[0] == max(pool.score(column) for column in pool.ranks.T)
+    assert curve["in_sample"].iloc[-1] == pool.score(hill_climb(pool).apply(pool))
     nested = nested_scores(hill_climb, pool, split_groups(pool.target, groups))
-    assert curve["nested"].iloc[-1] == pytest.approx(auc_of(pool, nested), abs=1e-4)
+    assert curve["nested"].iloc[-1] == pytest.approx(pool.score(nested), abs=1e-4)
 
 
 def test_a_power_mean_of_power_one_is_the_mean():
@@ -228,6 +235,99 @@ def test_a_power_mean_of_power_one_is_the_mean():
     plain = Blend("power_mean", weights).apply(pool)
     nearly = Blend("power_mean", weights, power=1 + 1e-12).apply(pool)
     assert nearly == pytest.approx(plain)
+
+
+def simulate_classes(rows=900, skills=(1.5, 1.0, 1.0, 0.5), seed=0, objective="macro_auc"):
+    """A pool of members of four classes, one of them rare, and groups of three rows."""
+    generator = np.random.default_rng(seed)
+    names = ["akiec", "df", "mel", "nv"]
+    codes = np.repeat(generator.choice(4, rows // 3, p=[0.2, 0.03, 0.2, 0.57]), 3)
+    common = generator.normal(size=(rows, 4))
+    tables = {}
+    for i, skill in enumerate(skills):
+        logits = 0.5 * common + skill * np.eye(4)[codes] + generator.normal(size=(rows, 4))
+        probs = softmax(logits, axis=1)
+        tables[f"m{i}"] = pd.DataFrame(probs, columns=[f"prob_{name}" for name in names])
+    joined, target = pd.concat(tables, axis=1), np.array(names)[codes]
+    return build_class_pool(joined, names, target, objective), np.arange(rows) // 3
+
+
+@pytest.mark.parametrize("objective", SCORES)
+def test_the_objective_of_a_search_is_the_score_itself(objective):
+    pool, _ = simulate_classes(objective=objective)
+    probs = mean(pool).apply(pool)
+    expected = class_scores(np.array(pool.classes)[pool.target], probs, pool.classes)[objective]
+    assert pool.score(probs) == pytest.approx(expected.value)
+    columns, score = pool.search()
+    assert score(columns.sum(axis=0)) == pytest.approx(expected.value)
+
+
+@pytest.mark.parametrize("name", CLASS_METHODS)
+def test_with_several_classes_weights_are_shares_and_probabilities_sum_to_1(name):
+    pool, _ = simulate_classes()
+    blend = CLASS_METHODS[name](pool)
+    blended = blend.apply(pool)
+    assert sum(blend.weights) == pytest.approx(1) and min(blend.weights) >= 0
+    assert blended.shape == (900, 4) and blended.min() >= 0
+    assert blended.sum(axis=1) == pytest.approx(1)
+    if name not in ("mean", "power_mean"):
+        best = max(pool.score(probs.T) for probs in pool.probs)
+        assert pool.score(blended) >= best - 1e-9 or name == "subset"  # never one member alone
+
+
+def test_the_geometric_mean_is_the_power_mean_of_power_zero():
+    pool, _ = simulate_classes()
+    weights = (0.25,) * 4
+    geometric = Blend("power_mean", weights, "prob", 0.0).apply(pool)
+    product = np.prod(pool.probs, axis=0).T ** 0.25
+    assert geometric == pytest.approx(product / product.sum(axis=1, keepdims=True))
+    assert geometric == pytest.approx(Blend("", weights, "prob", 1e-6).apply(pool), abs=1e-4)
+
+
+def test_the_subset_search_tries_every_subset_of_two_to_six():
+    pool, _ = simulate_classes(skills=(1.0, 0.2, 0.9, 0.3, 1.1, 0.8, 0.1), objective="macro_f1")
+    tried = {
+        chosen: pool.score(pool.probs[list(chosen)].mean(axis=0).T)
+        for size in range(2, 7)
+        for chosen in combinations(range(7), size)
+    }
+    best = max(tried.values())
+    found = tuple(np.flatnonzero(subset(pool).weights))
+    assert len(tried) == 119 and tried[found] == pytest.approx(best)
+
+
+@pytest.mark.parametrize("name", CLASS_METHODS)
+def test_with_several_classes_a_nested_score_does_not_depend_on_its_own_target(name):
+    pool, groups = simulate_classes(skills=(1.0, 0.9, 0.8, 0.9), rows=450)
+    parts = split_groups(pool.target, groups)
+    before = nested_scores(CLASS_METHODS[name], pool, parts)
+    flipped = np.where(parts == 0, (pool.target + 1) % 4, pool.target)
+    after = nested_scores(CLASS_METHODS[name], replace(pool, target=flipped), parts)
+    assert (after[parts == 0] == before[parts == 0]).all()
+    if name in ("subset", "hill_climb"):
+        assert (after != before).any()  # the other parts did learn from it
+
+
+def test_every_class_is_dealt_evenly_the_rare_one_too():
+    pool, groups = simulate_classes(rows=6000)
+    parts = split_groups(pool.target, groups)
+    assert pd.Series(parts).groupby(groups).nunique().max() == 1
+    for code in range(4):
+        counts = np.bincount(parts[pool.target == code])
+        assert len(counts) == 5 and counts.max() - counts.min() <= 6, code
+
+
+def test_with_several_classes_the_simplest_that_nothing_beats_is_chosen():
+    pool, groups = simulate_classes(rows=1200, skills=(1.0,) * 4)
+    outcomes, chosen, _ = compare_methods(pool, groups)
+    assert chosen == "mean" and outcomes["mean"].against_equal is None
+    pool, groups = simulate_classes(rows=3000, skills=(2.5, 0.0, 0.0, 0.0))
+    outcomes, chosen, reason = compare_methods(pool, groups)
+    assert chosen != "mean" and "beats mean" in reason
+    assert outcomes["single"].as_json()["gain"] > 0.02
+    curve = gain_curve(pool, groups)
+    nested = nested_scores(hill_climb, pool, split_groups(pool.target, groups))
+    assert curve["nested"].iloc[-1] == pytest.approx(pool.score(nested))
 
 
 @pytest.mark.real

@@ -5,14 +5,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lesions.blending.methods import Pool
+from lesions.blending.class_pool import AnyPool
 from lesions.files import atomic
 
+RANKS = "Rank correlation of the members"
 
-def draw_blend(pool: Pool, gains: pd.DataFrame, baselines: dict[str, float], path: Path) -> None:
-    """Rank correlation of the members beside the gain curve of hill climbing, written to `path`.
 
-    `baselines` are the nested AUCs of rank_mean and single.
+def draw_blend(pool: AnyPool, gains: pd.DataFrame, baselines: dict[str, float], path: Path) -> None:
+    """Correlation of the members beside the gain curve of hill climbing, written to `path`.
+
+    `baselines` are nested scores by what to call them.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -22,13 +24,14 @@ def draw_blend(pool: Pool, gains: pd.DataFrame, baselines: dict[str, float], pat
     figure = Figure(figsize=(2 * side + 1, side), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    _draw_correlation(left, names, np.asarray(np.corrcoef(pool.ranks, rowvar=False)))
-    _draw_gains(right, gains, baselines)
+    what = "Correlation of the members' probabilities" if pool.classes else RANKS
+    _draw_correlation(left, names, pool.correlation(), what)
+    _draw_gains(right, gains, baselines, pool.label)
     with atomic(path) as part:
         figure.savefig(part, dpi=130, format="png")
 
 
-def _draw_correlation(axes, names: list[str], correlation: np.ndarray) -> None:
+def _draw_correlation(axes, names: list[str], correlation: np.ndarray, title: str) -> None:
     low = correlation.min()
     image = axes.imshow(correlation, cmap="Blues", vmin=low - 0.1 * (1 - low), vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
@@ -41,21 +44,20 @@ def _draw_correlation(axes, names: list[str], correlation: np.ndarray) -> None:
                 axes.text(
                     j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour
                 )
-    axes.set_title("Rank correlation of the members", loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11)
     axes.figure.colorbar(image, ax=axes, shrink=0.75)
 
 
-def _draw_gains(axes, gains: pd.DataFrame, baselines: dict[str, float]) -> None:
+def _draw_gains(axes, gains: pd.DataFrame, baselines: dict[str, float], label: str) -> None:
     axes.plot(gains["picks"], gains["in_sample"], color="#9aa5b1", label="hill climbing, in sample")
     axes.plot(
         gains["picks"], gains["nested"], color="#1f5fa8", marker="o", markersize=3.5,
         label="hill climbing, on held-out groups",
     )  # fmt: skip
-    for name, style in (("rank_mean", "-"), ("single", ":")):
-        label = {"rank_mean": "equal weights", "single": "best single model"}[name]
-        axes.axhline(baselines[name], color="#c0392b", linestyle=style, linewidth=1, label=label)
+    for (name, value), style in zip(baselines.items(), "-:", strict=False):
+        axes.axhline(value, color="#c0392b", linestyle=style, linewidth=1, label=name)
     axes.set_xlabel("members picked, with replacement")
-    axes.set_ylabel("AUC")
+    axes.set_ylabel(label)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=9)

@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from lesions.blending.predictions import classes_in, read_oof, read_test
 from lesions.errors import InputError, listed
-from lesions.files import read_csv, read_json
+from lesions.files import read_json
 from lesions.paths import OOF, SUBMISSIONS, shown
 
 
 @dataclass(frozen=True)
 class Member:
-    """One model's out-of-fold table (image_name, target, prob) and where it came from.
+    """One model's out-of-fold table and where it came from.
 
-    `run` is None for a plain CSV, which carries neither task nor fold hash.
+    `table` has image_name, target and prob, or with several classes prob_<class> and the class's
+    name as target. `run` is None for a plain CSV, which carries neither task nor fold hash.
     """
 
     name: str
@@ -24,6 +25,11 @@ class Member:
     files: list[Path]
     run: str | None = None
     facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes that it has a probability of; empty where it is one of yes or no."""
+        return classes_in(self.table)
 
 
 def load_members(specs: Sequence[str]) -> list[Member]:
@@ -55,9 +61,9 @@ def _load(spec: str) -> list[Member]:
         files = sorted(path.glob("*.csv"))
         if not files:
             raise InputError(f"{spec}: a folder without CSV files")
-        return [Member(file.stem, _read(file), [file]) for file in files]
+        return [Member(file.stem, read_oof(file), [file]) for file in files]
     if path.is_file():
-        return [Member(path.stem, _read(path), [path])]
+        return [Member(path.stem, read_oof(path), [path])]
     runs = sorted({shown(file.parent) for file in OOF.rglob("fold*.csv")})
     raise InputError(
         f"{spec}: no run {shown(folder)}/ with fold*.csv and no such file; "
@@ -86,30 +92,13 @@ def _load_run(run: str, folder: Path) -> Member:
 
 
 def _read_all(files: list[Path]) -> pd.DataFrame:
-    return pd.concat([_read(file) for file in files], ignore_index=True)
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """image_name, target, prob of an out-of-fold CSV whose scores are called prob or pred."""
-    table = read_csv(path, ["image_name", "target"], text=("image_name",))
-    score = next((name for name in ("prob", "pred") if name in table.columns), None)
-    if score is None:
-        raise InputError(f"{shown(path)}: no column prob or pred; a blend takes two-class scores")
-    return table[["image_name", "target"]].assign(prob=_numbers(table[score], path, score))
-
-
-def _numbers(column: pd.Series, path: Path, name: str) -> pd.Series:
-    """The column as numbers from 0 to 1, or InputError."""
-    numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
-    bad = ~np.isfinite(numbers)
-    if bad.any():
-        raise InputError(f"{shown(path)}: {name} is not a number in {int(bad.sum()):,} rows")
-    if ((numbers < 0) | (numbers > 1)).any():
-        raise InputError(
-            f"{shown(path)}: {name} runs from {numbers.min():g} to {numbers.max():g}: "
-            "give probabilities, 0 to 1"
-        )
-    return numbers
+    tables = {file: read_oof(file) for file in files}
+    first = tables[files[0]]
+    for file, table in tables.items():
+        if list(table.columns) != list(first.columns):
+            told = f"{listed(classes_in(table)) or 'two'}, not {listed(classes_in(first)) or 'two'}"
+            raise InputError(f"{shown(file)}: classes {told} as in {files[0].name}")
+    return pd.concat(tables.values(), ignore_index=True)
 
 
 def check_members(members: Sequence[Member]) -> None:
@@ -121,10 +110,14 @@ def check_members(members: Sequence[Member]) -> None:
         if len(set(found.values())) > 1:
             told = ", ".join(f"{name}: {value}" for name, value in found.items())
             raise InputError(f"members differ in {key} ({told}): blend those that agree")
+    if len({tuple(member.classes) for member in members}) > 1:
+        told = "; ".join(f"{m.name}: {', '.join(m.classes) or 'one score'}" for m in members)
+        raise InputError(f"members differ in classes ({told}): blend those that agree")
     for member in members:
         _check_scores(member.name, member.table)
-        if not member.table["target"].isin([0, 1]).all():
-            raise InputError(f"{member.name}: targets must be 0 or 1: is it of another task?")
+        if not member.table["target"].isin(member.classes or [0, 1]).all():
+            told = listed(member.classes, 12) or "0 or 1"
+            raise InputError(f"{member.name}: targets must be {told}: is it of another task?")
     _check_rows({member.name: member.table for member in members})
     first = members[0]
     for member in members[1:]:
@@ -138,7 +131,7 @@ def check_members(members: Sequence[Member]) -> None:
 
 
 def _check_scores(name: str, table: pd.DataFrame) -> None:
-    if table["prob"].nunique() < 2:
+    if (table.filter(regex="^prob").nunique() < 2).all():
         raise InputError(f"{name}: its column is constant, so it ranks nothing: leave it out")
 
 
@@ -163,10 +156,17 @@ def _check_rows(tables: dict[str, pd.DataFrame]) -> None:
 
 
 def join_probs(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row an image, in the order of the first table, one column a member."""
+    """One row an image, in the order of the first table, one column a member.
+
+    With several classes the columns are pairs: (member, prob_<class>).
+    """
     order = next(iter(tables.values()))["image_name"]
-    columns = {name: t.set_index("image_name")["prob"] for name, t in tables.items()}
-    return pd.DataFrame({name: column.reindex(order) for name, column in columns.items()})
+    probs = {
+        name: table.set_index("image_name").filter(regex="^prob").reindex(order)
+        for name, table in tables.items()
+    }
+    joined = pd.concat(probs, axis=1)
+    return joined if joined.shape[1] > len(tables) else joined.droplevel(1, axis=1)
 
 
 def load_tests(members: Sequence[Member], files: Sequence[str]) -> tuple[pd.DataFrame, list[Path]]:
@@ -192,6 +192,9 @@ def load_tests(members: Sequence[Member], files: Sequence[str]) -> tuple[pd.Data
             )
         tables[member.name] = read_test(path)
         by_name[member.name] = path
+        if classes_in(tables[member.name]) != member.classes:
+            told = ", ".join(f"prob_{name}" for name in member.classes) or "target, prob or pred"
+            raise InputError(f"{shown(path)}: no column {told}, as {member.name} has out of fold")
         _check_scores(shown(path), tables[member.name])
     _check_rows(tables)
     return join_probs(tables), [by_name[member.name] for member in members]
@@ -199,12 +202,3 @@ def load_tests(members: Sequence[Member], files: Sequence[str]) -> tuple[pd.Data
 
 def _expand(path: Path) -> list[Path]:
     return sorted(path.glob("*.csv")) if path.is_dir() else [path]
-
-
-def read_test(path: Path) -> pd.DataFrame:
-    """image_name and prob of a submission: its scores are called target, prob or pred."""
-    table = read_csv(path, ["image_name"], text=("image_name",))
-    score = next((name for name in ("target", "prob", "pred") if name in table.columns), None)
-    if score is None:
-        raise InputError(f"{shown(path)}: no column target, prob or pred")
-    return table[["image_name"]].assign(prob=_numbers(table[score], path, score))

@@ -1,61 +1,23 @@
 """Ways to blend: each turns members' scores into weights that score rows and test set alike."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import rankdata
 
+from lesions.blending.class_pool import AnyPool
 from lesions.blending.fast_auc import fast_auc
+from lesions.blending.pool import Pool
 from lesions.evaluation.calibration import clipped_logit
 from lesions.evaluation.metrics import Floats
 
 MOST_PICKS = 50
 MOST_SUBSETS = 5000
-POWERS = (0.5, 1.0, 2.0, 4.0, 8.0)
-
-
-class Pool(NamedTuple):
-    """Target (N,) and the members' scores (N, K), one column a member.
-
-    `ranks` are average ranks among all rows, exact halves in float64: sums of them are exact, so
-    ties stay ties. A pool of some rows keeps the ranks that the rows have among all: ranks know
-    no target.
-    """
-
-    names: tuple[str, ...]
-    target: NDArray[np.int64]
-    probs: Floats
-    ranks: Floats
-
-    def take(self, rows: ArrayLike) -> "Pool":
-        """The pool of those rows."""
-        chosen = np.asarray(rows)
-        probs, ranks = (np.asfortranarray(m[chosen]) for m in (self.probs, self.ranks))
-        return Pool(self.names, self.target[chosen], probs, ranks)
-
-    def split_ranks(self) -> tuple[Floats, Floats]:
-        """Ranks of the positives and of the negatives, columns contiguous."""
-        positive = self.target == 1
-        return np.asfortranarray(self.ranks[positive]), np.asfortranarray(self.ranks[~positive])
-
-
-def build_pool(probs: pd.DataFrame, target: ArrayLike | None = None) -> Pool:
-    """The members ranked once, so that no step of any method ranks or sorts them again.
-
-    Without `target`, as on a test set, the pool can be scored but not fitted.
-    """
-    target = np.full(len(probs), -1) if target is None else target
-    matrix = np.asfortranarray(probs.to_numpy(np.float64))
-    ranks = np.asfortranarray(rankdata(matrix, axis=0))
-    return Pool(tuple(map(str, probs.columns)), np.asarray(target).astype(np.int64), matrix, ranks)
 
 
 @dataclass(frozen=True)
@@ -67,16 +29,9 @@ class Blend:
     scale: str = "rank"
     power: float = 1.0
 
-    def apply(self, pool: Pool) -> Floats:
-        """Blended scores of the pool's rows, (N,) between 0 and 1."""
-        weights = np.asarray(self.weights)
-        if self.scale == "prob":
-            return pool.probs @ weights
-        if self.scale == "logit":
-            return expit(clipped_logit(pool.probs) @ weights)
-        if self.power == 1:
-            return pool.ranks @ weights / pool.ranks.max()
-        return ((pool.ranks / pool.ranks.max()) ** self.power @ weights) ** (1 / self.power)
+    def apply(self, pool: AnyPool) -> Floats:
+        """Blended scores of the pool's rows, (N,) or (N, C), between 0 and 1."""
+        return pool.blend(np.asarray(self.weights), self.scale, self.power)
 
 
 def equal(count: int) -> tuple[float, ...]:
@@ -88,89 +43,90 @@ def rank_mean(pool: Pool) -> Blend:
     return Blend("rank_mean", equal(len(pool.names)))
 
 
-def mean(pool: Pool) -> Blend:
+def mean(pool: AnyPool) -> Blend:
     """Equal weights on probabilities."""
     return Blend("mean", equal(len(pool.names)), scale="prob")
 
 
-def power_mean(pool: Pool) -> Blend:
-    """Equal weights on powers of ranks; above 1 a high rank anywhere counts for more."""
-    candidates = [Blend("power_mean", equal(len(pool.names)), power=power) for power in POWERS]
-    positive = pool.target == 1
-    scores = [blend.apply(pool) for blend in candidates]
-    return candidates[int(np.argmax([fast_auc(s[positive], s[~positive]) for s in scores]))]
+def power_mean(pool: AnyPool) -> Blend:
+    """Equal weights on powers of ranks, or of the probabilities of several classes.
+
+    Above 1 a high value anywhere counts for more; 0 is the geometric mean.
+    """
+    weights = equal(len(pool.names))
+    tried = [Blend("power_mean", weights, pool.scale, power) for power in pool.powers]
+    return tried[int(np.argmax([pool.score(blend.apply(pool)) for blend in tried]))]
 
 
-def single(pool: Pool) -> Blend:
+def single(pool: AnyPool) -> Blend:
     """The best member alone."""
-    return _of_counts("single", [_best(pool, 1)[0]], len(pool.names))
+    return of_picks("single", _best(pool, [1]), pool)
 
 
-def subset(pool: Pool) -> Blend:
+def subset(pool: AnyPool) -> Blend:
     """Equal weights on the best subset of members, all of them tried up to a size.
 
-    Up to 4, or as many as keep the search under 5,000 subsets.
+    Up to 4 ranks, or 2 to 6 members' probabilities, or as many as keep it under 5,000 subsets.
     """
-    count, size, tried = len(pool.names), 0, 0
-    while size < min(4, count) and tried + comb(count, size + 1) <= MOST_SUBSETS:
-        size += 1
-        tried += comb(count, size)
-    return _of_counts("subset", _best(pool, max(size, 1)), count)
+    tried, sizes = 0, list[int]()
+    for size in pool.sizes:
+        tried += comb(len(pool.names), size)
+        if size > len(pool.names) or (sizes and tried > MOST_SUBSETS):
+            break
+        sizes.append(size)
+    return of_picks("subset", _best(pool, sizes), pool)
 
 
-def _best(pool: Pool, most: int) -> list[int]:
-    """The columns, at most `most`, whose summed ranks have the highest AUC; of equals the fewer."""
-    positives, negatives = pool.split_ranks()
+def _best(pool: AnyPool, sizes: Sequence[int]) -> list[int]:
+    """The columns, so many, whose sum scores highest; of equals the fewer."""
+    columns, score = pool.search()
     best: tuple[float, list[int]] = (-1.0, [])
-    for size in range(1, most + 1):
-        for columns in combinations(range(len(pool.names)), size):
-            chosen = list(columns)
-            auc = fast_auc(_total(positives, chosen), _total(negatives, chosen))
-            if auc > best[0]:
-                best = (auc, chosen)
+    for size in sizes:
+        for chosen in combinations(range(len(columns)), size):
+            found = score(_total(columns, chosen))
+            if found > best[0]:
+                best = (found, list(chosen))
     return best[1]
 
 
-def _total(ranks: Floats, columns: list[int]) -> Floats:
-    """Sum of the columns: exact, in any order."""
-    total = ranks[:, columns[0]].copy()
-    for column in columns[1:]:
-        total += ranks[:, column]
+def _total(columns: Floats, chosen: Sequence[int]) -> Floats:
+    """Sum of the chosen columns: of ranks exact, in any order."""
+    total = columns[chosen[0]].copy()
+    for column in chosen[1:]:
+        total += columns[column]
     return total
 
 
-def _of_counts(method: str, picks: list[int], count: int) -> Blend:
-    times = np.bincount(picks, minlength=count)
-    return Blend(method, tuple(float(w) for w in times / times.sum()))
+def of_picks(method: str, picks: Sequence[int], pool: AnyPool) -> Blend:
+    """Weights by how often each member is among the `picks`."""
+    times = np.bincount(picks, minlength=len(pool.names))
+    return Blend(method, tuple(float(w) for w in times / times.sum()), pool.scale)
 
 
-def climb(pool: Pool, most: int = MOST_PICKS) -> tuple[list[int], list[float]]:
-    """Columns in the order picked, and the AUC after each pick.
+def climb(pool: AnyPool, most: int = MOST_PICKS) -> tuple[list[int], list[float]]:
+    """Columns in the order picked, and the score after each pick.
 
     Forward selection with replacement (Caruana et al. 2004, "Ensemble selection from libraries of
     models"): the column that helps most is added until none does.
     """
-    positives, negatives = pool.split_ranks()
-    sums = np.zeros(len(positives)), np.zeros(len(negatives))
+    columns, score = pool.search()
+    total = np.zeros_like(columns[0])
     picks: list[int] = []
-    aucs: list[float] = []
+    scores: list[float] = []
     while len(picks) < most:
-        tried = [
-            fast_auc(sums[0] + positives[:, column], sums[1] + negatives[:, column])
-            for column in range(len(pool.names))
-        ]
+        tried = [score(total + column) for column in columns]
         best = int(np.argmax(tried))
-        if aucs and tried[best] <= aucs[-1]:
+        if scores and tried[best] <= scores[-1]:
             break
         picks.append(best)
-        aucs.append(tried[best])
-        sums = sums[0] + positives[:, best], sums[1] + negatives[:, best]
-    return picks, aucs
+        scores.append(tried[best])
+        total = total + columns[best]
+    return picks, scores
 
 
-def hill_climb(pool: Pool) -> Blend:
+def hill_climb(pool: AnyPool) -> Blend:
     """Weights by how often greedy forward selection picks each member."""
-    return _of_counts("hill_climb", climb(pool)[0], len(pool.names))
+    return of_picks("hill_climb", climb(pool)[0], pool)
 
 
 def nelder_mead(pool: Pool) -> Blend:
@@ -225,7 +181,7 @@ def stacking(pool: Pool) -> Blend:
 
 
 # From the simplest to the most elaborate: the order in which a blend is chosen.
-METHODS: dict[str, Callable[[Pool], Blend]] = {
+METHODS: dict[str, Callable[[Any], Blend]] = {
     "rank_mean": rank_mean,
     "mean": mean,
     "power_mean": power_mean,
@@ -235,3 +191,11 @@ METHODS: dict[str, Callable[[Pool], Blend]] = {
     "nelder_mead": nelder_mead,
     "stacking": stacking,
 }
+CLASS_METHODS = {
+    name: METHODS[name] for name in ("mean", "power_mean", "single", "subset", "hill_climb")
+}
+
+
+def methods_of(classes: Sequence[str]) -> dict[str, Callable[[Any], Blend]]:
+    """The methods for a task with those classes, none: yes or no; the first is equal weights."""
+    return CLASS_METHODS if classes else METHODS

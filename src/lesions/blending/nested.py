@@ -1,29 +1,26 @@
 """What a blend gains on rows that did not choose its weights, and which blend that speaks for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
-from lesions.blending.fast_auc import fast_auc
-from lesions.blending.methods import METHODS, Blend, Pool, climb
+from lesions.blending.class_pool import AnyPool
+from lesions.blending.methods import Blend, climb, methods_of, of_picks
 from lesions.errors import InputError
 from lesions.evaluation.intervals import (
     Comparison,
     Interval,
     as_null,
-    bootstrap_values,
     compare,
     summarise,
 )
-from lesions.evaluation.metrics import Floats, roc_auc, undefined_reason
+from lesions.evaluation.metrics import Floats
 
 PARTS = 5
-EQUAL = "rank_mean"
 LEVEL = 0.05
 
 
@@ -31,7 +28,7 @@ LEVEL = 0.05
 class Outcome:
     """A method fitted on all rows, and what it scores in sample and nested.
 
-    `against_equal` is the nested score less that of equal weights on ranks; None for itself.
+    `against_equal` is the nested score less that of equal weights; None for itself.
     """
 
     blend: Blend
@@ -58,48 +55,46 @@ class Outcome:
 
 
 def split_groups(target: ArrayLike, groups: ArrayLike, seed: int = 0) -> NDArray[np.int64]:
-    """Parts 0..4 of the rows (N,): no group in two parts, positives dealt evenly.
+    """Parts 0..4 of the rows (N,): no group in two parts, each class of `target` dealt evenly.
 
-    Fewer parts where fewer groups hold a positive or a negative; InputError under two.
+    Fewer parts where only one class is in as many groups; InputError under two.
     """
-    rows = pd.DataFrame({"group": pd.factorize(np.asarray(groups))[0], "target": target})
-    found = rows.groupby("group")["target"].agg(["sum", "size"])
-    positive, negative = int((found["sum"] > 0).sum()), int((found["sum"] < found["size"]).sum())
-    parts = min(PARTS, positive, negative)
+    held = pd.crosstab(pd.factorize(np.asarray(groups))[0], np.asarray(target))
+    spread = (held > 0).sum().sort_values()  # in how many groups each class is
+    parts = min(PARTS, int(spread.iloc[-2])) if len(spread) > 1 else 0
     if parts < 2:
         raise InputError(
-            f"cannot blend: {positive} groups hold a positive and {negative} a negative; two of "
-            "each are needed to score weights on rows that did not choose them"
+            "cannot blend: fewer than two classes are in two groups or more, and weights are "
+            "scored on groups that did not choose them"
         )
-    dealt = found.sample(frac=1, random_state=seed).sort_values(
-        ["sum", "size"], ascending=False, kind="stable"
+    rarest = list(held.sum().sort_values(kind="stable").index[:-1])
+    dealt = (
+        held.assign(size=held.sum(axis=1))
+        .sample(frac=1, random_state=seed)
+        .sort_values([*rarest, "size"], ascending=False, kind="stable")
     )
     turn = np.arange(len(dealt)) % (2 * parts)  # there and back, so that no part is always first
     part = np.empty(len(dealt), dtype=np.int64)
     part[dealt.index] = np.minimum(turn, 2 * parts - 1 - turn)
-    return part[rows["group"]]
+    return part[pd.factorize(np.asarray(groups))[0]]
 
 
-def nested_scores(fit: Callable[[Pool], Blend], pool: Pool, parts: NDArray[np.int64]) -> Floats:
-    """Scores (N,) of blends that were fitted without the row's part.
+def nested_scores(fit: Callable[[Any], Blend], pool: AnyPool, parts: NDArray[np.int64]) -> Floats:
+    """Scores (N,) or (N, C) of blends that were fitted without the row's part."""
+    blends = {part: fit(pool.take(parts != part)) for part in np.unique(parts)}
+    return _put_together(blends, pool, parts)
 
-    Each fit ranks all rows, and its own part's ranks are kept: parts with different weights then
-    share one scale, as AUC over all rows needs.
-    """
-    scores = np.empty(len(pool.target))
-    for part in np.unique(parts):
-        blended = fit(pool.take(parts != part)).apply(pool)
-        scores[parts == part] = (rankdata(blended) / len(blended))[parts == part]
+
+def _put_together(blends: Mapping[Any, Blend], pool: AnyPool, parts: NDArray[np.int64]) -> Floats:
+    """Of each part's rows the scores by its own blend, on one scale."""
+    scores = np.empty_like(blends[parts[0]].apply(pool))
+    for part, blend in blends.items():
+        scores[parts == part] = pool.comparable(blend.apply(pool))[parts == part]
     return scores
 
 
-def auc_of(pool: Pool, scores: Floats) -> float:
-    positive = pool.target == 1
-    return fast_auc(scores[positive], scores[~positive])
-
-
 def compare_methods(
-    pool: Pool, groups: ArrayLike, names: Sequence[str] = tuple(METHODS), seed: int = 0
+    pool: AnyPool, groups: ArrayLike, seed: int = 0
 ) -> tuple[dict[str, Outcome], str, str]:
     """Every method's outcome, the name of the chosen one, and the reason in a sentence.
 
@@ -107,14 +102,15 @@ def compare_methods(
     are paired. Chosen is the first, from the simplest on, that no other beats at 5 %, Bonferroni-
     corrected for the number of others.
     """
-    if reason := undefined_reason(pool.target, pool.ranks[:, 0]):
+    if reason := pool.undefined():
         raise InputError(f"cannot blend: {reason}")
     parts = split_groups(pool.target, groups, seed)
-    names = list(dict.fromkeys([EQUAL, *names]))
-    blends = {name: METHODS[name](pool) for name in names}
-    scores = {name: nested_scores(METHODS[name], pool, parts) for name in names}
-    nested = {name: auc_of(pool, scores[name]) for name in names}
-    drawn = bootstrap_values(roc_auc, pool.target, list(scores.values()), groups, seed=seed)
+    methods = methods_of(pool.classes)
+    names = list(methods)
+    blends = {name: fit(pool) for name, fit in methods.items()}
+    scores = {name: nested_scores(fit, pool, parts) for name, fit in methods.items()}
+    nested = {name: pool.score(scores[name]) for name in names}
+    drawn = pool.bootstrap(list(scores.values()), groups, seed)
     values = dict(zip(names, drawn.T, strict=True))
 
     def against(name: str, other: str) -> Comparison:
@@ -123,10 +119,10 @@ def compare_methods(
     outcomes = {
         name: Outcome(
             blends[name],
-            auc_of(pool, blends[name].apply(pool)),
+            pool.score(blends[name].apply(pool)),
             scores[name],
             summarise(nested[name], values[name]),
-            None if name == EQUAL else against(name, EQUAL),
+            None if name == names[0] else against(name, names[0]),
         )
         for name in names
     }
@@ -158,21 +154,17 @@ def choose(names: Sequence[str], against: Callable[[str, str], Comparison]) -> t
     return name, f"the simplest, and nothing beats it at p < {level:.3f}{told}"
 
 
-def gain_curve(pool: Pool, groups: ArrayLike, seed: int = 0) -> pd.DataFrame:
-    """AUC of hill climbing after each pick: columns picks, in_sample, nested."""
+def gain_curve(pool: AnyPool, groups: ArrayLike, seed: int = 0) -> pd.DataFrame:
+    """The score of hill climbing after each pick: columns picks, in_sample, nested."""
     parts = split_groups(pool.target, groups, seed)
     _, in_sample = climb(pool)
     paths = {part: climb(pool.take(parts != part))[0] for part in np.unique(parts)}
     longest = max(len(in_sample), *(len(path) for path in paths.values()))
     nested = []
     for picks in range(1, longest + 1):
-        scores = np.empty(len(pool.target))
-        for part, path in paths.items():
-            chosen = path[:picks]  # a path that has ended stays where it ended
-            weights = np.bincount(chosen, minlength=len(pool.names)) / len(chosen)
-            blended = rankdata(pool.ranks @ weights)
-            scores[parts == part] = blended[parts == part]
-        nested.append(auc_of(pool, scores))
+        # a path that has ended stays where it ended
+        blends = {part: of_picks("hill_climb", path[:picks], pool) for part, path in paths.items()}
+        nested.append(pool.score(_put_together(blends, pool, parts)))
     in_sample += [in_sample[-1]] * (longest - len(in_sample))
     return pd.DataFrame(
         {"picks": np.arange(1, longest + 1), "in_sample": in_sample, "nested": nested}

@@ -36,7 +36,9 @@ def load_rows(
     Of a table with several sources those rows count that are of the test set's source, or of
     `source`: merged sources differ in their share of positives, which lifts the AUC of any model.
     """
-    rows = members[0].table[["image_name", "target"]].astype({"target": int})
+    rows = members[0].table[["image_name", "target"]]
+    if not members[0].classes:
+        rows = rows.astype({"target": int})
     path = Path(groups) if groups else prepared_table(members)
     if path is None:
         if source:

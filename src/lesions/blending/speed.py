@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from lesions.blending.methods import Pool, build_pool, climb
+from lesions.blending.methods import climb
+from lesions.blending.pool import Pool, build_pool
 from lesions.evaluation.intervals import REPLICATES, auc_interval
 
 SIZE = 58_457, 30  # ISIC 2019 and 2020 together; a large blend

@@ -62,14 +62,19 @@ def all_scores(codes: Any, probs: Any, weight: Floats) -> Floats:
     """SCORES, then each of CLASS_SCORES of all classes: (B, 4 + 3 C), from the same resamples."""
     aucs = class_auc(codes, probs, weight)
     matrix = build_confusion(codes, np.asarray(probs).argmax(axis=1), weight, aucs.shape[1])
-    hits, recall = np.diagonal(matrix, axis1=1, axis2=2), class_recall(matrix)
-    overall = [
-        mean_of_classes(aucs),
-        ratio(hits.sum(axis=1), weight.sum(axis=1)),
-        mean_of_classes(recall),
-        mean_of_classes(class_f(matrix)),
-    ]
-    return np.hstack([np.stack(overall, axis=1), aucs, recall, ratio(hits, matrix.sum(axis=1))])
+    overall = {"macro_auc": mean_of_classes(aucs)} | matrix_scores(matrix)
+    precision = ratio(np.diagonal(matrix, axis1=1, axis2=2).copy(), matrix.sum(axis=1))
+    columns = np.stack([overall[name] for name in SCORES], axis=1)
+    return np.hstack([columns, aucs, class_recall(matrix), precision])
+
+
+def matrix_scores(matrix: Floats) -> dict[str, Floats]:
+    """Those of SCORES, (B,) each, that confusion matrices (B, C, C) give."""
+    return {
+        "accuracy": ratio(np.trace(matrix, axis1=1, axis2=2), matrix.sum(axis=(1, 2))),
+        "balanced_accuracy": mean_of_classes(class_recall(matrix)),
+        "macro_f1": mean_of_classes(class_f(matrix)),
+    }
 
 
 @partial(Metric, ranks=False)

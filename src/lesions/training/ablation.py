@@ -1,0 +1,45 @@
+"""One change at a time: a base config, named variants of it, and runs for all of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from pydantic import Field, ValidationError
+
+from lesions.config import Config, Section, load_config, run_name
+from lesions.errors import InputError
+from lesions.paths import shown
+
+
+class AblationConfig(Section):
+    """A base run and what is changed in it, each variant alone."""
+
+    base: str  # a run config, relative to this file
+    set: list[str] = []  # changes that the base and every variant share
+    folds: list[int] = Field([0], min_length=1)
+    variants: dict[str, list[str]] = Field(min_length=1)
+
+
+def load_ablation(path: Path) -> AblationConfig:
+    """The ablation config at `path`; InputError names what is wrong in it."""
+    try:
+        return AblationConfig.model_validate(yaml.safe_load(Path(path).read_text("utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise InputError(f"{shown(path)}: {error}") from error
+
+
+def variant_runs(path: Path, ablation: AblationConfig) -> dict[str, tuple[str, Config]]:
+    """Of the base, under "base", and of each variant the run's name and its config.
+
+    Every config is read before any training, so that a wrong key is told at once.
+    """
+    folder = run_name(path)
+    changes: dict[str, Sequence[str]] = {"base": []} | ablation.variants
+    base = Path(path).parent / ablation.base
+    return {
+        name: (
+            f"{folder}/{name.lower().replace(' ', '_')}",
+            load_config(base, [*ablation.set, *changed]),
+        )
+        for name, changed in changes.items()
+    }

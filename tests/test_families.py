@@ -1,12 +1,47 @@
 """Every family of backbones with every part around it: one step, a checkpoint, what is frozen."""
 
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
 import pytest
 import timm
 import torch
+from torch import nn
 
-from lesions.config import ModelConfig
+from lesions.config import Config, ModelConfig, TrainConfig
+from lesions.data.metadata import COLUMNS
 from lesions.errors import InputError
+from lesions.inference.checkpoint import load_model, save_model
+from lesions.models import classifier
+from lesions.models.backbone import build_backbone
 from lesions.models.classifier import LesionClassifier
+from lesions.training.stages import build_optimizer, freeze_norms, set_trainable
+
+# A backbone, what makes it tiny, and a layer in its midst, at which unfreezing may begin.
+FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "resnet50": ("resnet50", {}, "layer3.4.conv2"),
+    "efficientnet_b0": ("efficientnet_b0", {}, "blocks.4.2.conv_pw"),
+    "efficientnet_b1": ("efficientnet_b1", {}, "blocks.4.3"),
+    "mobilenetv2": ("mobilenetv2_100", {}, "conv_head"),
+    "mobilenetv3": ("mobilenetv3_large_100", {}, "blocks.4.1.conv_dw"),
+    "densenet121": ("densenet121", {}, "features.denseblock4"),
+    "vit_class_token": ("vit_small_patch16_224", {"img_size": 32, "depth": 4}, "blocks.2.attn"),
+    "vit_mean": ("vit_small_patch16_224",
+                 {"img_size": 32, "depth": 4, "global_pool": "avg", "fc_norm": False}, "blocks.3"),
+    "swin": ("swin_tiny_patch4_window7_224",
+             {"img_size": 32, "window_size": 2, "depths": [1, 1, 2, 1]}, "layers.3"),
+    "hybrid_cbam": ("lesions_hybrid_cbam", {}, "blocks.2"),
+    "cnn_shallow": ("lesions_cnn_shallow", {}, "dense"),
+}  # fmt: skip
+CBAM = {"reduction": 8, "kernel": 3}
+PARTS = list(
+    product(["concat", "gate"], [None, CBAM], ["linear", "multi_sample_dropout", "funnel"])
+)
+ALL_PARTS = ("mobilenetv2", "vit_mean", "swin", "cnn_shallow")  # the others: a third of them
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+CLASSES = 7
 
 OURS = {  # filters, depth, dense, dropout of the head, all that Keras counts: system 000
     "lesions_cnn_shallow": (32, 3, 128, 0.4, 306_082),
@@ -70,3 +105,119 @@ def test_the_studys_networks_see_the_pixels_over_255() -> None:
     image = torch.randint(0, 256, (2, 28, 28, 3), dtype=torch.uint8)
     model(image, torch.empty(2, 0))
     torch.testing.assert_close(seen[0], image.permute(0, 3, 1, 2) / 255)
+
+
+def config_of(family: str, **parts: Any) -> ModelConfig:
+    backbone, arguments, _ = FAMILIES[family]
+    return ModelConfig(backbone=backbone, pretrained=False, backbone_args=arguments, **parts)
+
+
+@cache
+def backbone_of(family: str) -> nn.Module:
+    """Built once: that takes longer than all that is done with it."""
+    return build_backbone(config_of(family))
+
+
+def model_of(family: str, monkeypatch: pytest.MonkeyPatch, **parts: Any) -> LesionClassifier:
+    monkeypatch.setattr(classifier, "build_backbone", lambda *_: backbone_of(family))
+    return LesionClassifier(config_of(family, **parts), columns=3, outputs=CLASSES)
+
+
+def batch(columns: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=generator)
+    return image, torch.randn(4, columns, generator=generator)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_way_over_the_map_gives_the_very_features_of_the_backbone(family, monkeypatch):
+    model, (image, _) = model_of(family, monkeypatch, head="linear").eval(), batch()
+    normalised = ((image - model.mean) / model.std).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        feature_map = model.backbone.forward_features(normalised)
+        features = model.backbone.forward_head(feature_map, pre_logits=True)
+        assert torch.equal(features, model.backbone(normalised))
+    assert model.channels in feature_map.shape and features.shape[1] == model.head.in_features - 128
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_part_learns_with_every_other(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, metadata = batch()
+    for fusion, cbam, head in PARTS if family in ALL_PARTS else PARTS[::5]:
+        parts = {"fusion": fusion, "cbam": cbam, "head": head}
+        if cbam and family == "vit_class_token":
+            with pytest.raises(InputError, match="pools its class token"):
+                model_of(family, monkeypatch, **parts)
+            continue
+        torch.manual_seed(0)
+        model = model_of(family, monkeypatch, **parts).train()
+        logits = model(image, metadata)
+        assert logits.shape == (4, CLASSES) and logits.dtype == torch.float32
+        model.zero_grad()
+        nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, (parts, name)
+            assert torch.isfinite(parameter.grad).all(), (parts, name)
+        for part in {"gate" if fusion == "gate" else "metadata", *(["attention"] if cbam else [])}:
+            assert any(p.grad.abs().sum() > 0 for p in getattr(model, part).parameters()), part
+        assert (model.gate is None) == (model.metadata is not None) == (fusion == "concat")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_checkpoint_gives_back_the_same_predictions(family: str, tmp_path: Path) -> None:
+    cbam = None if family == "vit_class_token" else CBAM
+    model_config = config_of(family, fusion="gate", cbam=cbam, head="funnel")
+    config = Config.model_validate({
+        "dataset": "demo", "data": {"metadata": "clinical", "task": "diagnosis7"},
+        "loss": {"kind": "focal"}, "model": model_config.model_dump(),
+    })  # fmt: skip
+    columns = len(COLUMNS["clinical"])
+    model = LesionClassifier(config.model, columns, CLASSES)
+    image, metadata = batch(columns)
+    model.train()(image, metadata)  # moves the batch statistics
+    header = {"config": config.model_dump(), "task": "diagnosis7", "classes": ["x"] * CLASSES}
+    save_model(tmp_path / "fold0.safetensors", model.state_dict(), header)
+    again, _ = load_model(tmp_path / "fold0.safetensors")
+    with torch.no_grad():
+        assert torch.equal(again(image, metadata), model.eval()(image, metadata))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_moves_what_is_not_frozen_and_nothing_else(family, monkeypatch):
+    cbam = None if family == "vit_class_token" else CBAM
+    model = model_of(family, monkeypatch, fusion="gate", cbam=cbam, head="funnel")
+    names = [name for name, _ in model.named_parameters()]
+    parts = {name for name in names if not name.startswith("backbone.")}
+    assert {"gate", "head"} <= {name.split(".")[0] for name in parts}
+    middle = FAMILIES[family][2]
+    assert moved_by(model, "head") == parts
+    from_middle, whole = moved_by(model, middle), moved_by(model, "all")
+    assert whole == set(names)
+    first, *_ = named = [name for name in names if f"{name}.".startswith(f"backbone.{middle}.")]
+    assert set(named) | parts <= from_middle < whole
+    before = names[names.index(first) - 1]
+    assert before.startswith("backbone.") and before not in from_middle
+    assert parts < moved_by(model, 1) < moved_by(model, 3) < whole
+
+
+def moved_by(model: LesionClassifier, trainable: int | str) -> set[str]:
+    """The parameters that learn, after a step that changed them and none of the others.
+
+    Nor the statistics of a norm that does not learn. A bias that is 0 may have a gradient of 0.
+    """
+    set_trainable(model, trainable)
+    model.train()
+    freeze_norms(model)
+    before = {name: values.detach().clone() for name, values in model.state_dict().items()}
+    optimizer = build_optimizer(model, TrainConfig(optimizer="adamw", weight_decay=0.1, lr=1e-3))
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(*batch()), torch.arange(4)).backward()
+    optimizer.step()
+    changed = {name for name, values in model.state_dict().items()
+               if not torch.equal(values, before[name])}  # fmt: skip
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    statistics = {name for name in changed if name.endswith(STATISTICS)}
+    assert {f"{name.rpartition('.')[0]}.weight" for name in statistics} <= learning
+    assert changed - statistics <= learning
+    assert {name for name in learning - changed if before[name].any()} == set()
+    return learning

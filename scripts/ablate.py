@@ -25,22 +25,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the results file")
     args = parser.parse_args(arguments)
 
+
     from lesions.config import run_name
     from lesions.files import write_json
     from lesions.inference.launch import build_accelerator
-    from lesions.reporting.ablation import compare_variants
     from lesions.training.ablation import load_ablation, variant_runs
     from lesions.training.course import train_folds
     from lesions.training.stop import StopRequest
 
     ablation = load_ablation(args.config)
-    ablation = ablation.model_copy(update={"set": [*ablation.set, *args.set]})
+    ablation = ablation.model_copy(update={"shared": [*ablation.shared, *args.set]})
     runs = variant_runs(args.config, ablation)
     for name, config in runs.values():
         accelerator = build_accelerator(config.train.precision)
         stop = StopRequest(args.max_hours, begun)
         if code := train_folds(config, name, ablation.folds, accelerator, stop):
             return code
+
+    from lesions.reporting.ablation import compare_variants
+
     result = compare_variants(runs, ablation)
     stem = run_name(args.config).replace("/", "_")
     path = args.out or CODE / "docs" / "results" / f"{stem}.json"

@@ -15,7 +15,7 @@ class AblationConfig(Section):
     """A base run and what is changed in it, each variant alone."""
 
     base: str  # a run config, relative to this file
-    set: list[str] = []  # changes that the base and every variant share
+    shared: list[str] = Field([])  # changes that the base and every variant share
     folds: list[int] = Field([0], min_length=1)
     variants: dict[str, list[str]] = Field(min_length=1)
 
@@ -39,7 +39,7 @@ def variant_runs(path: Path, ablation: AblationConfig) -> dict[str, tuple[str, C
     return {
         name: (
             f"{folder}/{name.lower().replace(' ', '_')}",
-            load_config(base, [*ablation.set, *changed]),
+            load_config(base, [*ablation.shared, *changed]),
         )
         for name, changed in changes.items()
     }

@@ -1,8 +1,10 @@
 """Scores of several classes: equal to scikit-learn, drawn by group, fast enough for a report."""
 
+import re
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn import metrics as reference
 
@@ -120,3 +122,26 @@ def test_two_thousand_replicates_of_a_data_set_take_seconds():
     start = time.process_time()
     class_scores(target, probs, classes, groups)
     assert time.process_time() - start < 10  # below 1 on a quiet machine
+
+
+def test_a_trained_run_is_told_by_its_macro_scores_and_its_classes(tmp_path, monkeypatch):
+    from lesions.config import Config
+    from lesions.training import course
+
+    target, probs, groups = simulate(rows=60)
+    names = [f"ISIC_{i:02d}" for i in range(60)]
+    columns = {f"prob_{name}": prob for name, prob in zip(CLASSES, probs.T, strict=True)}
+    oof = pd.DataFrame({"image_name": names, "fold": np.arange(60) // 2 % 2, "target": target})
+    oof = oof.assign(**columns)
+    (tmp_path / "run").mkdir()
+    for fold, rows in oof.groupby("fold"):
+        rows.to_csv(tmp_path / "run" / f"fold{fold}.csv", index=False)
+    table = pd.DataFrame({"image_name": names, "group": groups, "source": "ham10000"})
+    monkeypatch.setattr(course, "OOF", tmp_path)
+    monkeypatch.setattr(course, "load_table", lambda dataset: (table, {}))
+    told = course.oof_table(Config(dataset="ham10000", model={"backbone": "x"}), "run", range(2))
+    scores, classes = report_classes(target, probs, CLASSES, groups)
+    assert re.search(rf"macro AUC +60  {re.escape(str(scores['macro_auc']))[:8]}", told)
+    mel = str(classes["mel"]["auc"])[:6]
+    assert re.search(rf"AUC of mel +{(target == 'mel').sum()}  {mel}", told)
+    assert told.endswith("2 folds, every image once")

@@ -13,6 +13,7 @@ from lesions.blending.pool import Pool, Search
 from lesions.evaluation.intervals import Interval, bootstrap_values
 from lesions.evaluation.metrics import Floats
 from lesions.evaluation.multiclass import (
+    LABELS,
     SCORES,
     all_scores,
     class_scores,
@@ -41,7 +42,7 @@ class ClassPool:
     @property
     def label(self) -> str:
         """The objective as a heading."""
-        return self.objective.replace("_", " ").replace("auc", "AUC").replace("f1", "F1")
+        return LABELS[self.objective]
 
     def take(self, rows: ArrayLike) -> "ClassPool":
         """The pool of those rows."""

@@ -23,7 +23,14 @@ from lesions.evaluation.intervals import (
 )
 from lesions.evaluation.metrics import Floats, Metric, ratio, roc_auc, unusable_reason
 
-SCORES = ("macro_auc", "accuracy", "balanced_accuracy", "macro_f1")
+# The scores of all classes at once, and what they are called.
+LABELS = {
+    "macro_auc": "macro AUC",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+}
+SCORES = tuple(LABELS)
 CLASS_SCORES = ("auc", "recall", "precision")
 
 

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from lesions.config import Config
 from lesions.data.table import load_table
 from lesions.evaluation.intervals import score_table
+from lesions.evaluation.multiclass import LABELS, report_classes
 from lesions.files import read_csv
 from lesions.paths import OOF, shown
 from lesions.training.fold import train_fold
@@ -61,20 +62,37 @@ def same_kernels(wanted: bool) -> Iterator[None]:
 
 
 def oof_table(config: Config, run: str, folds: Iterable[int]) -> str:
-    """Out-of-fold AUC of the whole run and of each source, with intervals by group, as text."""
-    columns = ["image_name", "target", "prob"]
-    parts = [
-        read_csv(OOF / run / f"fold{fold}.csv", columns, text=("image_name",)) for fold in folds
-    ]
+    """Out-of-fold scores of the whole run, with intervals by group, as text.
+
+    AUC overall and of each source, or of many classes the macro scores and the AUC of each.
+    """
+    columns, paths = ["image_name", "target"], [OOF / run / f"fold{fold}.csv" for fold in folds]
+    parts = [read_csv(path, columns, text=("image_name",)) for path in paths]
     known = load_table(config.dataset)[0][["image_name", "group", "source"]]
-    oof = pd.concat(parts)[columns].merge(known, on="image_name", validate="1:1")
+    oof = pd.concat(parts).drop(columns="fold").merge(known, on="image_name", validate="1:1")
+    probs = oof.filter(regex="^prob_")
+    lines = _source_lines(oof) if probs.empty else _class_lines(oof, probs)
+    return "\n".join([*lines, f"{shown(OOF / run)}: {len(parts)} folds, every image once"])
+
+
+def _source_lines(oof: pd.DataFrame) -> list[str]:
     lines = [f"{'out of fold':24} {'images':>8} {'positive':>8}  AUC [95 %]"]
     for row in score_table(oof).to_dict("records"):
         auc = f"{row['auc']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
         lines.append(
             f"{row['part']:24} {row['rows']:8,} {row['positives']:8,}  {row['reason'] or auc}"
         )
-    return "\n".join([*lines, f"{shown(OOF / run)}: {len(parts)} folds, every image once"])
+    return lines
+
+
+def _class_lines(oof: pd.DataFrame, probs: pd.DataFrame) -> list[str]:
+    classes = [str(name).removeprefix("prob_") for name in probs]
+    found = report_classes(oof["target"], probs, classes, oof["group"])
+    lines = [f"{'out of fold':24} {'images':>8}  score [95 %]"]
+    lines += [f"{LABELS[name]:24} {len(oof):8,}  {score}" for name, score in found.scores.items()]
+    for name, scores in found.classes.items():
+        lines.append(f"{'AUC of ' + name:24} {(oof['target'] == name).sum():8,}  {scores['auc']}")
+    return lines
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:

@@ -47,7 +47,8 @@ def connect() -> "KaggleApi":
         from kaggle.api.kaggle_api_extended import KaggleApi
     except ModuleNotFoundError as error:
         raise InputError(f"no module {error.name}: pip install 'kaggle>=2.0.2' six") from error
-    # VERBOSE=1, which other programs use as well, would print the Authorization header.
+    # VERBOSE=1, which other programs use as well, prints the Authorization header and reads a
+    # whole download into memory.
     KaggleApi.args = [argument for argument in KaggleApi.args if argument != "--verbose"]
     logging.getLogger("urllib3").setLevel(logging.INFO)
     api = KaggleApi()

@@ -1,5 +1,6 @@
 """A file of any size from the network: resumed, checked, and in place only when it is whole."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -94,40 +95,50 @@ def _complete(path: Path) -> bool:
 
 def _receive(response: "Response", path: Path) -> None:
     """Append the answer's bytes to the part, beside a mark that says what they are a part of."""
+    _require_file(response, path)
     part, mark = _part(path)
+    start = part.stat().st_size if response.status_code == 206 else 0
+    length = response.headers.get("Content-Length")
+    total = start + int(length) if length else None
+    validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
+    bar = tqdm(total=total, initial=start, desc=path.name, unit="B", unit_scale=True, disable=None)
+    try:
+        with bar, part.open("ab") as file:
+            # A second download of the same file would write between the lines of this one.
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if start == 0:
+                mark.unlink(missing_ok=True)
+                file.truncate(0)
+                # If-Range takes no weak validator; without one a part cannot be gone on from.
+                if total and validator and not validator.startswith("W/"):
+                    write_json(mark, {"validator": validator, "size": total})
+            for block in response.iter_content(_BLOCK):
+                file.write(block)
+                bar.update(len(block))
+            file.flush()
+            os.fsync(file.fileno())
+    except BlockingIOError:
+        raise InputError(f"{path.name}: another download of it is running: wait for it") from None
+    except OSError as error:
+        if error.errno is None:
+            raise  # the network's, not the disk's
+        raise InputError(f"{shown(part)}: cannot be written: {error.strerror}") from error
+
+
+def _require_file(response: "Response", path: Path) -> None:
+    """InputError for a web page in place of the file, and for more than the disk holds."""
     if "text/html" in response.headers.get("Content-Type", ""):
         raise InputError(
             f"{path.name}: the server sent a web page instead of the file (maintenance, or a"
             " network that wants a login): open the address in a browser, then try again"
         )
-    start = part.stat().st_size if response.status_code == 206 else 0
     length = response.headers.get("Content-Length")
-    total = start + int(length) if length else None
     free = shutil.disk_usage(path.parent).free
     if length and int(length) > free:
         raise InputError(
             f"{path.name}: {int(length):,} bytes to come, {free:,} free in {shown(path.parent)}:"
             " make room, give the command again"
         )
-    validator = response.headers.get("ETag") or response.headers.get("Last-Modified")
-    if start == 0:
-        mark.unlink(missing_ok=True)
-        part.write_bytes(b"")
-        # If-Range takes no weak validator; without one a part cannot be gone on from.
-        if total and validator and not validator.startswith("W/"):
-            write_json(mark, {"validator": validator, "size": total})
-    bar = tqdm(total=total, initial=start, desc=path.name, unit="B", unit_scale=True, disable=None)
-    try:
-        with bar, part.open("ab") as file:
-            for block in response.iter_content(_BLOCK):
-                file.write(block)
-                bar.update(len(block))
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno is None:
-            raise  # the network's, not the disk's
-        raise InputError(f"{shown(part)}: cannot be written: {error.strerror}") from error
 
 
 def _digests(part: Path, md5: str, path: Path) -> str:

@@ -1,6 +1,5 @@
 """One change at a time: a base config, named variants of it, and runs for all of them."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -34,7 +33,7 @@ def variant_runs(path: Path, ablation: AblationConfig) -> dict[str, tuple[str, C
     Every config is read before any training, so that a wrong key is told at once.
     """
     folder = run_name(path)
-    changes: dict[str, Sequence[str]] = {"base": []} | ablation.variants
+    changes: dict[str, list[str]] = {"base": [], **ablation.variants}
     base = Path(path).parent / ablation.base
     return {
         name: (

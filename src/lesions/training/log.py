@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
-from sklearn.metrics import f1_score, fbeta_score
+from sklearn.metrics import fbeta_score
 
 from lesions.errors import InputError
 from lesions.evaluation.metrics import average_precision, roc_auc
+from lesions.evaluation.multiclass import SCORES, all_scores
 from lesions.files import write_csv
 
 
@@ -33,17 +34,16 @@ def epoch_scores(
             "log_loss": _log_loss(sure),
             "f2": float(fbeta_score(target, prob >= 0.5, beta=2, zero_division=0.0)),
         }
-    number, answer = target.astype(int), prob.argmax(axis=1)
-    found = np.unique(number)
+    number = target.astype(int)
+    scores = dict(
+        zip(SCORES, all_scores.many(number, prob, np.ones((1, len(prob))))[0], strict=False)
+    )
+    precisions = [average_precision(number == k, prob[:, k]) for k in np.unique(number)]
     return {
-        "auc": float(np.nanmean([roc_auc(number == k, prob[:, k]) for k in found])),
-        "average_precision": float(
-            np.nanmean([average_precision(number == k, prob[:, k]) for k in found])
-        ),
+        "auc": float(scores.pop("macro_auc")),
+        "average_precision": float(np.nanmean(precisions)),
         "log_loss": _log_loss(prob[np.arange(len(prob)), number]),
-        "accuracy": float((answer == number).mean()),
-        "balanced_accuracy": float(np.mean([(answer[number == k] == k).mean() for k in found])),
-        "macro_f1": float(f1_score(number, answer, average="macro", zero_division=0.0)),
+        **{name: float(value) for name, value in scores.items()},
     }
 
 

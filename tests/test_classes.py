@@ -1,0 +1,99 @@
+"""Tasks of many classes through training, out-of-fold files and test predictions; leaky splits."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import tiny_run
+from predict import main as predict
+from train import main as train
+
+from lesions.config import DatasetConfig, load_config
+from lesions.data.table import load_table, save_table
+from lesions.data.tasks import classes_of, targets
+from lesions.errors import InputError
+from lesions.inference.checkpoint import load_model
+from lesions.paths import OOF, PREPARED, SUBMISSIONS
+
+CLASSES = classes_of("diagnosis8")
+MANY = ["data.task=diagnosis8", "loss.kind=cross_entropy", "train.mixup=0.2"]
+
+
+@pytest.fixture(scope="module")
+def run(demo: Path) -> Path:
+    train([*tiny_run("many", *MANY, "train.monitor=macro_f1", "train.keep=best"), "--fold", "0"])
+    return OOF / "many"
+
+
+def test_an_out_of_fold_file_names_the_class_and_gives_each_its_probability(run: Path) -> None:
+    oof = pd.read_csv(run / "fold0.csv")
+    table = load_table("demo")[0].set_index("image_name")
+    assert list(oof.columns) == ["image_name", "fold", "target", *(f"prob_{c}" for c in CLASSES)]
+    assert (table.loc[oof["image_name"], "diagnosis"].to_numpy() == oof["target"]).all()
+    probs = oof.filter(like="prob_").to_numpy()
+    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
+    facts = json.loads((run / "fold0.json").read_text())
+    assert facts["classes"] == CLASSES and facts["task"] == "diagnosis8"
+    answer = np.array(CLASSES)[probs.argmax(axis=1)]
+    assert facts["accuracy"] == pytest.approx((answer == oof["target"]).mean())
+
+
+def test_rows_whose_diagnosis_is_not_told_are_neither_trained_on_nor_scored(run: Path) -> None:
+    table = load_table("demo")[0]
+    untold = table.loc[table["diagnosis"] == "benign", "image_name"]
+    assert len(untold) and not set(untold) & set(pd.read_csv(run / "fold0.csv")["image_name"])
+    fold = table["fold"] == 0
+    known = (table["split"] == "train") & table["diagnosis"].isin(CLASSES)
+    assert json.loads((run / "fold0.json").read_text())["rows"] == (fold & known).sum()
+
+
+def test_test_rows_get_a_probability_for_each_class(run: Path) -> None:
+    predict(["--run", "many", "--folds", "0"])
+    told = pd.read_csv(SUBMISSIONS / "many.csv")
+    assert list(told.columns) == ["image_name", *(f"prob_{name}" for name in CLASSES)]
+    test = load_table("demo")[0].query("split == 'test'")["image_name"]
+    assert told["image_name"].tolist() == test.tolist()
+    np.testing.assert_allclose(told.filter(like="prob_").sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_checkpoint_knows_its_classes(run: Path) -> None:
+    model, header = load_model(run / "fold0.safetensors")
+    assert header["classes"] == CLASSES
+    assert sum(p.numel() for p in model.head.parameters()) % len(CLASSES) == 0
+
+
+def test_a_two_class_loss_is_refused_for_many_classes() -> None:
+    with pytest.raises(InputError, match="cross_entropy or focal"):
+        load_config(Path("configs/demo/resnet10t.yaml"), ["data.task=diagnosis7"])
+
+
+def test_targets_are_numbers_of_the_classes_and_empty_where_there_is_none() -> None:
+    told = targets(pd.Series(["mel", "scc", "benign", "nv", ""]), "diagnosis7").to_numpy()
+    names = classes_of("diagnosis7")
+    np.testing.assert_array_equal(
+        told, [names.index("mel"), names.index("akiec"), np.nan, names.index("nv"), np.nan]
+    )
+    assert classes_of("melanoma") == []
+
+
+def test_a_published_split_that_leaks_is_trained_on_and_says_so(
+    demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, _ = load_table("demo")
+    train_rows = table["split"] == "train"
+    torn = table.assign(fold=np.where(train_rows, np.arange(len(table)) % 3, -1))
+    shutil.copytree(demo, PREPARED / "torn")
+    source = {"isic2020": {"folder": "x"}}
+    save_table("torn", torn, DatasetConfig.model_validate({"sources": source}))
+    with pytest.raises(InputError, match="groups lie in two folds"):
+        train([*tiny_run("torn", "dataset=torn"), "--fold", "0"])
+    save_table(
+        "torn", torn, DatasetConfig.model_validate({"sources": source, "scheme": "system001"})
+    )
+    train([*tiny_run("torn", "dataset=torn"), "--fold", "0"])
+    assert "LEAK: torn is a published split (system001)" in capsys.readouterr().out
+    facts = json.loads((OOF / "torn" / "fold0.json").read_text())
+    assert facts["scheme"]["name"] == "system001" and facts["scheme"]["straddling"] > 0

@@ -1,5 +1,8 @@
 """Batches are a function of seed, epoch, step, rank and row, whoever loads them."""
 
+import resource
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -75,6 +78,31 @@ def test_evaluation_covers_every_row_with_equal_shares(count: int, processes: in
     seen = [row for share in shares for batch in share for _, row in batch]
     assert set(seen) == set(rows)
     assert len({sum(map(len, share)) for share in shares}) == 1
+
+
+def test_a_batch_is_its_items_stacked() -> None:
+    data = dataset()
+    items = [(2, 5), (2, 9, 1), (2, 5)]
+    batch = data.__getitems__(items)
+    for place, item in enumerate(items):
+        for name, value in data[item].items():
+            assert np.array_equal(batch[name][place], value), name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the page faults are counted as on Linux")
+def test_a_batch_lies_where_those_before_it_lay() -> None:
+    # More than malloc ever keeps of itself
+    images = np.zeros((64, 448, 448, 3), np.uint8)
+    data = LesionDataset(images, np.zeros((64, 2), np.float32), np.zeros(64, np.float32))
+    loader = build_loader(data, eval_batches(np.arange(64), 64), 0)
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        assert len(list(loader)) == 1
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    fewest = min(faults() for _ in range(6))
+    assert fewest < images.nbytes // 4096 // 10
 
 
 def test_the_memory_map_is_never_written_to() -> None:

@@ -236,13 +236,13 @@ class Faulty(LesionDataset):
 
     fault = "die"
 
-    def __getitem__(self, item):
-        if item[1] == 5 and (worker := get_worker_info()):
+    def __getitems__(self, items):
+        if items[0][1] == 5 and (worker := get_worker_info()):
             self.at[worker.id] = 5
             if self.fault == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(600)
-        return super().__getitem__(item)
+        return super().__getitems__(items)
 
 
 @pytest.mark.parametrize("fault", ["die", "hang"])

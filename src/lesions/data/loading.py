@@ -1,9 +1,13 @@
 """Image cache and table -> batches whose content depends on (seed, epoch, row) alone."""
 
+import ctypes
 import hashlib
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from math import prod
 from typing import Any
 
 import cv2
@@ -19,6 +23,8 @@ from lesions.errors import InputError, listed
 
 Item = tuple[int, ...]  # epoch, row, and from the second time a row comes in an epoch: how often
 MOST_WORKERS = 256
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+MOST_KEPT = 2**28  # bytes of freed memory that a process keeps
 
 
 def seed_of(*parts: int) -> int:
@@ -59,20 +65,31 @@ class LesionDataset(Dataset):
         return len(self.images)
 
     def __getitem__(self, item: Item) -> dict:
-        row = item[1]
+        batch = self.__getitems__([item])
+        return {name: values[0].numpy() for name, values in batch.items()}
+
+    def __getitems__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
+        """The batch of `items`: every pixel is written once, where the batch will be read."""
         worker = get_worker_info()
+        rows = [item[1] for item in items]
+        images = _batch_memory((len(items), *self.images.shape[1:]))
+        places, at = images.numpy(), self.at.numpy()
+        for place, item in enumerate(items):
+            if worker:
+                at[worker.id] = item[1]
+            image = self.images[item[1]]
+            if self.pipeline is not None:
+                # Copied first: a warp jumps about, which is slow in a memory-mapped file.
+                image = np.require(image, requirements="W")
+                image = augment(self.pipeline, image, seed_of(self.seed, *item))
+            places[place] = image
         if worker:
-            self.at[worker.id] = row
-        image = np.array(self.images[row])
-        if self.pipeline is not None:
-            image = augment(self.pipeline, image, seed_of(self.seed, *item))
-        if worker:
-            self.at[worker.id] = -1
+            at[worker.id] = -1
         return {
-            "image": image,
-            "metadata": self.metadata[row],
-            "target": self.target[row],
-            "row": row,
+            "image": images,
+            "metadata": torch.from_numpy(self.metadata[rows]),
+            "target": torch.from_numpy(self.target[rows]),
+            "row": torch.tensor(rows),
         }
 
     def name(self, row: int) -> str:
@@ -143,6 +160,7 @@ def build_loader(
     timeout: float = 300,
 ) -> DataLoader:
     """Batches as dicts of tensors; waiting `timeout` seconds for a worker is an error."""
+    _keep_freed_memory()
     return DataLoader(
         dataset,
         batch_sampler=batches,
@@ -151,6 +169,7 @@ def build_loader(
         persistent_workers=workers > 0,
         timeout=timeout if workers else 0,
         worker_init_fn=_quiet_worker,
+        collate_fn=_as_it_is,  # LesionDataset stacks its items itself
     )
 
 
@@ -202,6 +221,29 @@ def _kill_workers(loader: DataLoader) -> None:
         for worker in iterator._workers:
             worker.kill()
             worker.join()
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Batches lie where those before them lay; the workers, forked, inherit it.
+
+    Given back and fetched anew, a batch's memory costs more time than filling it.
+    """
+    if sys.platform == "linux" and (libc := ctypes.CDLL(None)) and hasattr(libc, "mallopt"):
+        libc.mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
+        libc.mallopt(M_MMAP_THRESHOLD, MOST_KEPT)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _batch_memory(shape: tuple[int, ...]) -> torch.Tensor:
+    """uint8 of `shape`, unset; of a worker the main process can read it without a copy."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]
 
 
 def _quiet_worker(_: int) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from lesions.data.metadata import COLUMNS
 from lesions.errors import InputError
 from lesions.files import write_bytes
 from lesions.models.classifier import LesionClassifier
-from lesions.paths import CODE, shown
+from lesions.paths import shown
+from lesions.provenance import commit
 
 FORMAT = "lesions/1"
 
@@ -68,13 +68,3 @@ def versions() -> dict[str, str]:
     return {"code": commit(), "python": platform.python_version(), "numpy": np.__version__} | {
         package: version(package) for package in packages
     }
-
-
-def commit() -> str:
-    """The checkout's commit, "-dirty" appended if files differ from it; "unknown" without git."""
-    try:
-        command = ["git", "-C", str(CODE), "describe", "--always", "--dirty", "--exclude=*"]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return answer.stdout.strip() or "unknown"

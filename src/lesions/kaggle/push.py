@@ -8,11 +8,11 @@ from pathlib import Path
 from lesions.config import ModelConfig, load_config
 from lesions.errors import InputError
 from lesions.files import write_json, write_text
-from lesions.inference.checkpoint import commit
 from lesions.kaggle import client
 from lesions.kaggle.inputs import EXTRAS
 from lesions.kaggle.kernels import CODE_SET, Kernel, weights_set
 from lesions.paths import CODE, CONFIGS, INPUT, OOF, ROOT, shown
+from lesions.provenance import commit
 
 READY_WITHIN = 1800  # seconds in which Kaggle has unpacked a data set
 RESULTS = ("config.yaml", "fold*.csv", "fold*.json", "fold*.safetensors")

@@ -17,6 +17,7 @@ from lesions.files import write_text
 from lesions.kaggle.inputs import EXTRAS, Inputs, find_inputs, sizes
 from lesions.kaggle.launch import launch, run_script
 from lesions.paths import CODE, CONFIGS, INPUT, OOF, PREPARED, ROOT, SUBMISSIONS
+from lesions.provenance import commit
 
 # What is kept of a session is 20 GB at most and is read over a network: a tenth of an array.
 CACHE = "jpeg"
@@ -30,7 +31,7 @@ class Session:
         self.working = working
         self.linked = working.resolve() != CODE  # not in a checkout
         self.found = Inputs()
-        print(f"{place}: code {CODE}, commit {commit_of_code()}")
+        print(f"{place}: code {CODE}, commit {commit()}")
         os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds: a log is no terminal
         if self.linked:
@@ -182,13 +183,6 @@ def take_up(folders: list[Path], kept: Path, fold: int) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     print(f"fold {fold}: going on from {best}")
-
-
-def commit_of_code() -> str:
-    """The commit that the code was pushed from, or of this checkout."""
-    from lesions.inference.checkpoint import commit
-
-    return commit()
 
 
 def _steps(folder: Path, fold: int) -> float:

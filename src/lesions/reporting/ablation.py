@@ -9,8 +9,8 @@ from lesions.config import Config
 from lesions.data.table import load_table
 from lesions.evaluation.multiclass import LABELS, class_scores, compare_classes
 from lesions.files import read_csv, read_json
-from lesions.inference.checkpoint import commit
 from lesions.paths import OOF
+from lesions.provenance import commit
 from lesions.reporting.markdown import table
 from lesions.reporting.summary import machine
 from lesions.training.ablation import AblationConfig

@@ -13,8 +13,9 @@ from lesions.data.table import load_table, prepared
 from lesions.errors import InputError
 from lesions.evaluation.intervals import score_table
 from lesions.files import read_csv, read_json
-from lesions.inference.checkpoint import commit, load_model, versions
+from lesions.inference.checkpoint import load_model, versions
 from lesions.paths import CODE, OOF, SUBMISSIONS, shown
+from lesions.provenance import commit
 
 
 def summarise(dataset: str, runs: Sequence[str], blend: Path, commands: Path) -> dict:

@@ -10,7 +10,7 @@ from captum.attr import LayerGradCam, Occlusion
 from torch import Tensor, nn
 
 from lesions.config import Config, ModelConfig
-from lesions.data.metadata import COLUMNS, encode_metadata
+from lesions.data.metadata import COLUMNS, encode_metadata, fit_metadata
 from lesions.inference import explain
 from lesions.models.classifier import LesionClassifier
 
@@ -165,18 +165,18 @@ def test_occlusion_equals_captums() -> None:
 ROWS = pd.DataFrame(
     {
         "sex": ["male", ""], "age_approx": [80.0, np.nan], "site": ["torso", ""],
-        "images_per_patient": [3.0, np.nan], "bytes": [9000, np.nan],
+        "images_per_patient": [3.0, np.nan], "bytes": [9000, np.nan], "localization": ["back", ""],
     }
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["none", "clinical", "full"])
+@pytest.mark.parametrize("kind", list(COLUMNS))
 def test_a_fields_effect_is_the_difference_to_its_absence(kind: str) -> None:
     header = {
         "config": Config.model_validate(
             {"dataset": "demo", "model": {"backbone": "x"}, "data": {"metadata": kind}}
         ).model_dump(),
-        "neutral": {"log_images_per_patient": 1.0, "log_bytes": 10.0},
+        "neutral": fit_metadata(ROWS) | {"log_bytes": 10.0, "log_images_per_patient": 1.0},
     }
     model = build("mobilenetv3_small_050", {}, len(COLUMNS[kind]))
     images, _ = batch()

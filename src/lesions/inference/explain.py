@@ -18,11 +18,14 @@ from lesions.errors import InputError
 from lesions.inference.predict import probabilities
 from lesions.models.classifier import LesionClassifier
 
-# What a table's column holds where nothing is known.
-UNKNOWN: dict[str, Any] = {"sex": "", "age_approx": np.nan, "site": ""}
-# Of data.metadata full as well.
-UNKNOWN_FULL: dict[str, Any] = UNKNOWN | {"images_per_patient": np.nan, "bytes": np.nan}
-FIELDS = {"none": {}, "clinical": UNKNOWN, "full": UNKNOWN_FULL}
+# What a table's column holds where nothing is known, by data.metadata.
+CLINICAL: dict[str, Any] = {"sex": "", "age_approx": np.nan, "site": ""}
+FIELDS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "clinical": CLINICAL,
+    "full": CLINICAL | {"images_per_patient": np.nan, "bytes": np.nan},
+    "ham10000": {"sex": "", "age_approx": np.nan, "localization": ""},
+}
 
 
 def grad_cam(

@@ -1,0 +1,167 @@
+"""How much of a run's Grad-CAM lies on the lesion: against masks drawn by dermatologists.
+
+A centred disc of the lesion's area is the opponent: photographs are taken with the lesion in the
+middle, so that a map that knows nothing but the middle scores well. A model that looks at rulers
+and corners loses to it.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import spearmanr
+from torch import Tensor
+from tqdm import tqdm
+
+from lesions.config import PreprocessConfig
+from lesions.data.decode import decode
+from lesions.errors import InputError
+from lesions.evaluation.intervals import Interval, resamples, summarise
+from lesions.evaluation.metrics import Floats
+from lesions.inference.explain import grad_cam, occlusion
+from lesions.models.classifier import LesionClassifier
+from lesions.paths import shown
+from lesions.reporting.explanations import Explained, explained_batches
+
+SUFFIX = "_segmentation.png"
+SAMPLE = 400  # photographs of the slower checks
+Maps = Callable[[LesionClassifier, Tensor, Tensor, int, bool], np.ndarray]
+
+
+def masked_rows(explained: Explained, folder: Path) -> pd.DataFrame:
+    """The run's out-of-fold rows with a mask <image_name>_segmentation.png in `folder`."""
+    if explained.run.preprocess.circle:
+        raise InputError("preprocess.circle crops each photograph: masks would not fit")
+    names = {path.name.removesuffix(SUFFIX) for path in folder.glob(f"*{SUFFIX}")}
+    rows = explained.rows[explained.rows["image_name"].isin(names)]
+    if rows.empty:
+        raise InputError(
+            f"{shown(folder)}: no <image_name>{SUFFIX} of a photograph of {explained.run.name}"
+        )
+    return rows
+
+
+def load_masks(explained: Explained, names: pd.Series, folder: Path) -> np.ndarray:
+    """Which part of each pixel is lesion, as the model sees the photograph: float32 (N, S, S)."""
+    size = explained.run.config.data.image_size
+    fit = PreprocessConfig(fit=explained.run.preprocess.fit)
+    masks = [decode(folder / f"{name}{SUFFIX}", size, fit)[0][:, :, 0] for name in names]
+    return np.stack(masks).astype(np.float32) / 255
+
+
+def centred_discs(area: Floats, size: int) -> np.ndarray:
+    """For each of `area`, in pixels, the pixels nearest to the centre: float32 (N, size, size)."""
+    offset = np.arange(size) - (size - 1) / 2
+    distance = (offset[:, None] ** 2 + offset**2).ravel()
+    place = np.empty(size * size)
+    place[np.argsort(distance, kind="stable")] = np.arange(size * size)
+    return (place < np.round(area)[:, None]).astype(np.float32).reshape(-1, size, size)
+
+
+def shares(maps: np.ndarray, masks: np.ndarray) -> dict[str, Floats]:
+    """Shares by image of maps and masks (N, S, S); NaN for a map of nothing.
+
+    inside and disc: of the map's energy, on the lesion and on the centred disc of its area; more:
+    their difference; overlap: of the disc, on the lesion; area: of the picture, the lesion.
+    """
+    discs = centred_discs(masks.sum((1, 2)), masks.shape[1])
+    energy, area = maps.sum((1, 2), dtype=np.float64), discs.sum((1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        inside = (maps * masks).sum((1, 2)) / energy
+        disc = (maps * discs).sum((1, 2)) / energy
+        overlap = (discs * masks).sum((1, 2)) / area
+    return {
+        "inside": inside, "disc": disc, "more": inside - disc, "overlap": overlap,
+        "area": masks.mean((1, 2), dtype=np.float64),
+    }  # fmt: skip
+
+
+def mean_interval(values: Floats, groups: np.ndarray) -> Interval:
+    """The mean with its 95 % interval by a bootstrap over `groups`."""
+    means = [weight @ values / weight.sum(axis=1) for weight in resamples(groups, len(values))]
+    return summarise(float(values.mean()), np.concatenate(means))
+
+
+def occlusion_maps(
+    model: LesionClassifier, images: Tensor, metadata: Tensor, output: int, against: bool
+) -> np.ndarray:
+    """What covering a cell takes from the answer's logit, as maps (B, S, S) like Grad-CAM's."""
+    falls = occlusion(model, images, metadata, output) * (-1 if against else 1)
+    cells, size = falls.shape[1], images.shape[1]
+    nearest = np.arange(size) * cells // size
+    return falls.clip(0)[:, nearest][:, :, nearest]
+
+
+def image_shares(
+    explained: Explained, rows: pd.DataFrame, folder: Path, maps: Maps, title: str
+) -> pd.DataFrame:
+    """`shares` of each of `rows`, in their order, without those whose map is empty."""
+    parts = []
+    with tqdm(total=len(rows), desc=title, unit="image", leave=False, disable=None) as bar:
+        for places, fold, images, metadata, output, against in explained_batches(explained, rows):
+            found = maps(fold.model, images, metadata, output, against)
+            masks = load_masks(explained, rows["image_name"].iloc[places], folder)
+            parts.append(pd.DataFrame(shares(found, masks), index=rows.index[places]))
+            bar.update(len(places))
+    told = pd.concat(parts).loc[rows.index]
+    return rows.join(told).dropna(subset=["inside"])
+
+
+def measure_focus(explained: Explained, folder: Path) -> dict[str, Any]:
+    """What docs/explanations.md shows of the run, with the masks in `folder`."""
+    rows = masked_rows(explained, folder)
+    told = image_shares(explained, rows, folder, grad_cam, "Grad-CAM")
+    sample = rows.sample(min(SAMPLE, len(rows)), random_state=0)
+    covered = image_shares(explained, sample, folder, occlusion_maps, "occlusion")
+    both = told.index.intersection(covered.index)
+    agreement = spearmanr(told.loc[both, "inside"], covered.loc[both, "inside"])
+    found = told["score"] >= explained.threshold
+    outcomes = {
+        "found": told["positive"] & found,
+        "missed": told["positive"] & ~found,
+        "false alarm": ~told["positive"] & found,
+        "rightly cleared": ~told["positive"] & ~found,
+    }
+    config = explained.run.config
+    return {
+        "run": explained.run.name,
+        "dataset": config.dataset,
+        "task": explained.run.task,
+        "backbone": config.model.backbone,
+        "image_size": config.data.image_size,
+        "folds": [fold.number for fold in explained.run.folds],
+        "photographs": len(rows),
+        "lesions": int(rows["group"].nunique()),
+        "empty": len(rows) - len(told),
+        "all": summary(told),
+        "occlusion": summary(covered) | {"spearman": float(agreement.statistic)},
+        "outcomes": {name: summary(told[chosen]) for name, chosen in outcomes.items()},
+        "diagnoses": {str(name): summary(part) for name, part in told.groupby("diagnosis")},
+    }
+
+
+def summary(told: pd.DataFrame) -> dict[str, Any]:
+    """Photographs, and each share's mean with its interval over lesions."""
+    if told.empty:
+        return {"photographs": 0}
+    groups = told["group"].to_numpy()
+    names = ("inside", "disc", "more", "overlap", "area")
+    values = {name: mean_interval(told[name].to_numpy(np.float64), groups) for name in names}
+    return {"photographs": len(told)} | {name: value.as_json() for name, value in values.items()}
+
+
+def verdict(told: Mapping[str, Any]) -> str:
+    """The result in a sentence, from `summary`."""
+    more = told["more"]
+    text = (
+        f"{told['inside']['value']:.1%} of the energy lies on the lesion, which fills"
+        f" {told['area']['value']:.1%} of the picture; a centred disc of its area takes"
+        f" {told['disc']['value']:.1%}"
+    )
+    if more["low"] > 0:
+        return f"{text}: the model looks at the lesion, not just at the middle."
+    if more["high"] < 0:
+        return f"{text}: the middle holds more than the lesion does."
+    return f"{text}: lesion and middle cannot be told apart."

@@ -29,7 +29,9 @@ class DataConfig(Section):
 
     image_size: int = Field(256, ge=28, le=2048)  # pixels, square
     # what is asked: the data set's own task when empty; diagnosis7 and 8 are of many classes
-    task: Literal["melanoma", "malignant", "diagnosis7", "diagnosis8"] | None = None
+    task: Literal["melanoma", "malignant", "malignant_vasc", "diagnosis7", "diagnosis8"] | None = (
+        None
+    )
     # full adds two columns that tell where a photograph comes from, ham10000 has HAM10000's finer
     # places of the body: see data/metadata.py
     metadata: Literal["none", "clinical", "full", "ham10000"] = "clinical"
@@ -88,6 +90,7 @@ class AugmentConfig(Section):
     hue_saturation: float = Field(0.5, ge=0, le=1)
     brightness_contrast: float = Field(0.5, ge=0, le=1)
     coarse_dropout: float = Field(0.5, ge=0, le=1)
+    mild_warp: float = Field(0.0, ge=0, le=1)  # the one warp of the DermaMNIST study
     fused: bool = False  # the same list in fewer passes over the pixels: data/fused.py
 
 

@@ -25,7 +25,8 @@ def build_augmentation(config: AugmentConfig, size: int) -> A.Compose:
         p=config.coarse_dropout,
         strict=True,
     )
-    return A.Compose([*(_fused(config) if config.fused else _stock(config)), dropout])
+    listed = [*(_fused(config) if config.fused else _stock(config)), dropout]
+    return A.Compose([*listed, _mild_warp(config.mild_warp)] if config.mild_warp else listed)
 
 
 def augment(pipeline: A.Compose, image: np.ndarray, seed: int) -> np.ndarray:
@@ -55,6 +56,22 @@ def _stock(config: AugmentConfig) -> list[A.BasicTransform]:
         A.HueSaturationValue(HUE, SATURATION, VALUE, p=config.hue_saturation, strict=True),
         A.RandomBrightnessContrast(BRIGHTNESS, CONTRAST, p=config.brightness_contrast, strict=True),
     ]
+
+
+def _mild_warp(p: float) -> A.BasicTransform:
+    """What ImageDataGenerator makes of 20 degrees and 0.1 for shift, shear and zoom.
+
+    Its shear is in degrees; x and y are zoomed apart; the border is continued.
+    """
+    return A.Affine(
+        translate_percent=(-0.1, 0.1),
+        scale={"x": (0.9, 1.1), "y": (0.9, 1.1)},
+        rotate=(-20, 20),
+        shear=(-0.1, 0.1),
+        border_mode=1,  # cv2.BORDER_REPLICATE
+        p=p,
+        strict=True,
+    )
 
 
 def _fused(config: AugmentConfig) -> list[A.BasicTransform]:

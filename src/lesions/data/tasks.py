@@ -32,6 +32,8 @@ WORDS |= {
 TASKS: dict[str, dict] = {
     "melanoma": {name: int(name == "mel") for name in DIAGNOSES},
     "malignant": {name: int(name in MALIGNANT) for name in DIAGNOSES},
+    # as one prior system says of itself: a vascular lesion is benign in all but rare cases
+    "malignant_vasc": {name: int(name in (*MALIGNANT, "vasc")) for name in DIAGNOSES},
     "diagnosis7": {n: n for n in ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")}
     | {"scc": "akiec"},
     "diagnosis8": {n: n for n in ("akiec", "bcc", "bkl", "df", "mel", "nv", "scc", "vasc")},

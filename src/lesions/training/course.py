@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from lesions.config import Config
 from lesions.data.table import load_table
 from lesions.evaluation.intervals import score_table
-from lesions.evaluation.multiclass import LABELS, report_classes
+from lesions.evaluation.multiclass import LABELS, classes_in, report_classes
 from lesions.files import read_csv
 from lesions.paths import OOF, shown
 from lesions.training.fold import train_fold
@@ -86,7 +86,7 @@ def _source_lines(oof: pd.DataFrame) -> list[str]:
 
 
 def _class_lines(oof: pd.DataFrame, probs: pd.DataFrame) -> list[str]:
-    classes = [str(name).removeprefix("prob_") for name in probs]
+    classes = classes_in(probs)
     found = report_classes(oof["target"], probs, classes, oof["group"])
     lines = [f"{'out of fold':24} {'images':>8}  score [95 %]"]
     lines += [f"{LABELS[name]:24} {len(oof):8,}  {score}" for name, score in found.scores.items()]

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from accelerate import Accelerator
-from sklearn.metrics import fbeta_score
 
 from lesions.errors import InputError
+from lesions.evaluation.confusion import f2
 from lesions.evaluation.metrics import average_precision, roc_auc
 from lesions.evaluation.multiclass import SCORES, all_scores
 from lesions.files import write_csv
@@ -32,7 +32,7 @@ def epoch_scores(
             "auc": float(roc_auc(target, prob)),
             "average_precision": float(average_precision(target, prob)),
             "log_loss": _log_loss(sure),
-            "f2": float(fbeta_score(target, prob >= 0.5, beta=2, zero_division=0.0)),
+            "f2": float(f2(target, prob >= 0.5)),
         }
     number = target.astype(int)
     scores = dict(

@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# HAM10000: the recipe on lesion-whole folds and on the splits of systems 001, 002 and 004, the
+# ablation, and docs/ham10000.md. Photographs and HAM10000_metadata.csv lie in input/ham10000.
+#
+#   scripts/ham10000.sh
+#
+# Safe to stop and start again: a finished fold is skipped, a broken-off one goes on.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0; fi
+python scripts/prepare.py --dataset ham10000 --size 112 64
+python scripts/train.py --config configs/ham10000/mobilenetv2.yaml --fold all
+for system in system001 system002 system004; do
+    python scripts/prepare.py --dataset "ham10000_$system" --size 112
+    python scripts/train.py --config "configs/ham10000/$system.yaml" --fold 0
+done
+python scripts/predict.py --run ham10000/system002
+python scripts/predict.py --run ham10000/system004
+python scripts/ablate.py configs/ham10000/ablation.yaml
+python scripts/rivals.py --grouped ham10000/mobilenetv2
+python scripts/docs.py

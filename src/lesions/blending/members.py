@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lesions.blending.predictions import classes_in, read_oof, read_test
+from lesions.blending.predictions import read_oof, read_test
 from lesions.errors import InputError, listed
+from lesions.evaluation.multiclass import classes_in
 from lesions.files import read_json
 from lesions.paths import OOF, SUBMISSIONS, shown
 
@@ -29,7 +30,7 @@ class Member:
     @property
     def classes(self) -> list[str]:
         """The classes that it has a probability of; empty where it is one of yes or no."""
-        return classes_in(self.table)
+        return classes_in(self.table.columns)
 
 
 def load_members(specs: Sequence[str]) -> list[Member]:
@@ -96,8 +97,9 @@ def _read_all(files: list[Path]) -> pd.DataFrame:
     first = tables[files[0]]
     for file, table in tables.items():
         if list(table.columns) != list(first.columns):
-            told = f"{listed(classes_in(table)) or 'two'}, not {listed(classes_in(first)) or 'two'}"
-            raise InputError(f"{shown(file)}: classes {told} as in {files[0].name}")
+            found, wanted = (classes_in(t.columns) or ["yes or no"] for t in (table, first))
+            told = f"classes {listed(found, 12)}, but {listed(wanted, 12)} in {files[0].name}"
+            raise InputError(f"{shown(file)}: {told}: train the older folds again")
     return pd.concat(tables.values(), ignore_index=True)
 
 
@@ -192,7 +194,7 @@ def load_tests(members: Sequence[Member], files: Sequence[str]) -> tuple[pd.Data
             )
         tables[member.name] = read_test(path)
         by_name[member.name] = path
-        if classes_in(tables[member.name]) != member.classes:
+        if classes_in(tables[member.name].columns) != member.classes:
             told = ", ".join(f"prob_{name}" for name in member.classes) or "target, prob or pred"
             raise InputError(f"{shown(path)}: no column {told}, as {member.name} has out of fold")
         _check_scores(shown(path), tables[member.name])

@@ -7,13 +7,9 @@ import numpy as np
 import pandas as pd
 
 from lesions.errors import InputError
+from lesions.evaluation.multiclass import classes_in
 from lesions.files import read_csv
 from lesions.paths import shown
-
-
-def classes_in(table: pd.DataFrame) -> list[str]:
-    """The classes of the columns prob_<class>, in their order."""
-    return [name[len("prob_") :] for name in map(str, table.columns) if name.startswith("prob_")]
 
 
 def read_oof(path: Path) -> pd.DataFrame:
@@ -33,7 +29,7 @@ def read_test(path: Path) -> pd.DataFrame:
 
 def _scores(table: pd.DataFrame, path: Path, names: Sequence[str]) -> pd.DataFrame:
     """Column prob from the first of `names`, or the columns prob_<class>; InputError if neither."""
-    classes = [f"prob_{name}" for name in classes_in(table)]
+    classes = [f"prob_{name}" for name in classes_in(table.columns)]
     if classes:
         probs = pd.DataFrame({name: _numbers(table[name], path, name) for name in classes})
         odd = (probs.sum(axis=1) - 1).abs() > 1e-3

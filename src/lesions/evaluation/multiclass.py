@@ -4,7 +4,7 @@
 predicted class is the most probable one, and a class without rows is left out of the means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,6 +39,11 @@ class ClassReport(NamedTuple):
 
     scores: dict[str, Interval]
     classes: dict[str, dict[str, Interval]]
+
+
+def classes_in(columns: Iterable[Hashable]) -> list[str]:
+    """The classes of the columns prob_<class> of a predictions' file, in their order."""
+    return [name[len("prob_") :] for name in map(str, columns) if name.startswith("prob_")]
 
 
 def codes_of(target: ArrayLike, classes: Sequence[str]) -> NDArray[np.int64]:

@@ -18,6 +18,7 @@ from lesions.reporting.style import (
     build_figure,
     legend_above,
 )
+from lesions.reporting.words import Words
 
 ABSENT = "not recorded"
 
@@ -57,8 +58,8 @@ def _categories(values: pd.Series) -> pd.Series:
     return filled.astype(pd.CategoricalDtype([*order, ABSENT], ordered=True))
 
 
-def plot_factor(values: pd.Series, target: pd.Series, group: pd.Series) -> Figure:
-    """Images in each category, and the share of them that is melanoma with its 95 % interval."""
+def plot_factor(values: pd.Series, target: pd.Series, group: pd.Series, words: Words) -> Figure:
+    """Images in each category, and the positives' share of them with its 95 % interval."""
     names = list(values.cat.categories)
     figure, ((left, right),) = build_figure(0.75 + 0.27 * max(len(names), 2), columns=2)
     for y, name in enumerate(names):
@@ -73,7 +74,7 @@ def plot_factor(values: pd.Series, target: pd.Series, group: pd.Series) -> Figur
     left.set_xlim(0, left.get_xlim()[1] * 1.22)
     left.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     left.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
-    right.set(xlabel="of which melanoma", ylim=(len(names) - 0.4, -0.6))
+    right.set(xlabel=f"of which {words.kind}", ylim=(len(names) - 0.4, -0.6))
     percent_axis(right)
     bare(left)
     bare(right)
@@ -81,7 +82,7 @@ def plot_factor(values: pd.Series, target: pd.Series, group: pd.Series) -> Figur
 
 
 def plot_diagnoses(diagnosis: pd.Series, target: pd.Series) -> Figure:
-    """Images of each diagnosis on a logarithmic scale, melanoma in its colour."""
+    """Images of each diagnosis on a logarithmic scale, positives in their colour."""
     counts = diagnosis.fillna(ABSENT).value_counts()
     if len(counts) > 14:
         rest = counts.iloc[13:]
@@ -102,9 +103,9 @@ def plot_diagnoses(diagnosis: pd.Series, target: pd.Series) -> Figure:
     return figure
 
 
-def plot_correlation(table: pd.DataFrame) -> Figure:
+def plot_correlation(table: pd.DataFrame, words: Words) -> Figure:
     """Spearman correlation of the columns of `numbers(table)`, as a lower triangle."""
-    columns = numbers(table)
+    columns = numbers(table, words)
     names = list(columns)
     matrix, size = columns.corr(method="spearman").to_numpy(), len(names)
     figure, ((axes,),) = build_figure(0.9 + 0.36 * size)
@@ -126,10 +127,10 @@ def plot_correlation(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def numbers(table: pd.DataFrame) -> pd.DataFrame:
+def numbers(table: pd.DataFrame, words: Words) -> pd.DataFrame:
     """What is known of an image as numbers, columns that are empty or constant left out."""
     columns = {
-        "melanoma": table["target"],
+        words.kind: table["target"],
         "score": table["prob"],
         "age": table["age_approx"],
         "male": table["sex"].map({"male": 1.0, "female": 0.0}),

@@ -19,6 +19,7 @@ from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values
 from lesions.evaluation.thresholds import Threshold, by_recall
 from lesions.reporting.rates import rate
 from lesions.reporting.style import BASELINE, BENIGN, INK, MODEL, MUTED, build_figure
+from lesions.reporting.words import Words
 
 FIFTHS = ["least certain fifth", "second", "third", "fourth", "most certain fifth"]
 RISKS = np.linspace(0.01, 0.4, 40)
@@ -48,7 +49,7 @@ class Decisions:
 
 
 def decide(oof: pd.DataFrame, recall: float) -> Decisions:
-    """Decisions at the threshold that still catches `recall` of the melanomas.
+    """Decisions at the threshold that still catches `recall` of the positives.
 
     InputError where the rows do not allow one (one class, too few).
     """
@@ -78,7 +79,7 @@ def decide(oof: pd.DataFrame, recall: float) -> Decisions:
 
 
 def confusion_counts(oof: pd.DataFrame, flagged: np.ndarray) -> np.ndarray:
-    """Counts (2, 2): melanoma and benign by flagged and cleared."""
+    """Counts (2, 2): positive and benign by flagged and cleared."""
     positive = (oof["target"] == 1).to_numpy()
     rows = [[(kind & flagged).sum(), (kind & ~flagged).sum()] for kind in (positive, ~positive)]
     return np.array(rows)
@@ -91,8 +92,8 @@ def certainty(margin: np.ndarray) -> pd.Series:
     return pd.Series(names[equal_bins(margin, 5)]).astype(kind)
 
 
-def plot_calibration(oof: pd.DataFrame, risk: np.ndarray, raw: bool) -> Figure:
-    """Observed share of melanomas over the predicted risk in ten bins of equal count.
+def plot_calibration(oof: pd.DataFrame, risk: np.ndarray, raw: bool, words: Words) -> Figure:
+    """Observed share of positives over the predicted risk in ten bins of equal count.
 
     Raw scores are drawn beside the calibrated risk where they are meant as probabilities.
     """
@@ -118,7 +119,7 @@ def plot_calibration(oof: pd.DataFrame, risk: np.ndarray, raw: bool) -> Figure:
         axis.set_major_formatter(lambda share, _: f"{100 * share:g} %")
         axis.set_minor_formatter(lambda share, _: "")
     axes.tick_params(which="minor", length=0)
-    axes.set(xlabel="predicted risk", ylabel="observed share of melanomas")
+    axes.set(xlabel="predicted risk", ylabel=f"observed share of {words.many}")
     axes.legend(loc="upper left")
     return figure
 

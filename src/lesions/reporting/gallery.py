@@ -11,31 +11,32 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lesions.reporting.style import WIDTH, build_figure
+from lesions.reporting.words import Words
 
 TILES = 8
 PIXELS = 224  # a tile is never larger, so that a report stays a few megabytes
 
-# name: title and caption
+# name: title and caption, with the words for the positive lesions
 TITLES = {
     "false_negatives": (
-        "Missed melanomas",
-        "Melanomas below the threshold, the lowest score first.",
+        "Missed {many}",
+        "{title} below the threshold, the lowest score first.",
     ),
     "false_positives": (
         "False alarms",
         "Benign lesions above the threshold, the highest score first.",
     ),
-    "sure_melanoma": (
-        "Surest melanomas",
-        "Melanomas with the highest scores: what the model has learnt to see.",
+    "sure_positive": (
+        "Surest {many}",
+        "{title} with the highest scores: what the model has learnt to see.",
     ),
     "sure_benign": (
         "Surest benign lesions",
         "Benign lesions with the lowest scores.",
     ),
-    "unsure_melanoma": (
-        "Least certain melanomas",
-        "Melanomas nearest to the threshold, on either side.",
+    "unsure_positive": (
+        "Least certain {many}",
+        "{title} nearest to the threshold, on either side.",
     ),
     "unsure_benign": (
         "Least certain benign lesions",
@@ -54,7 +55,9 @@ class Gallery:
     rows: pd.DataFrame
 
 
-def choose_galleries(oof: pd.DataFrame, flagged: np.ndarray, margin: np.ndarray) -> list[Gallery]:
+def choose_galleries(
+    oof: pd.DataFrame, flagged: np.ndarray, margin: np.ndarray, words: Words
+) -> list[Gallery]:
     """The galleries of errors and of confidence; `margin` is each row's distance to the threshold.
 
     A group is shown once in a gallery: ten photographs of one lesion say little.
@@ -66,23 +69,24 @@ def choose_galleries(oof: pd.DataFrame, flagged: np.ndarray, margin: np.ndarray)
     order = {
         "false_negatives": (missed, rising),
         "false_positives": (alarms, -rising),
-        "sure_melanoma": (caught, -rising),
+        "sure_positive": (caught, -rising),
         "sure_benign": (cleared, rising),
-        "unsure_melanoma": (positive, nearest),
+        "unsure_positive": (positive, nearest),
         "unsure_benign": (~positive, nearest),
     }
     galleries = []
     for name, (chosen, by) in order.items():
         rows = oof.loc[by[chosen].sort_values(kind="stable").index]
         rows = rows.drop_duplicates("group").head(TILES)
-        galleries.append(Gallery(name, *TITLES[name], rows))
+        title, caption = (text.format(many=words.many, title=words.title) for text in TITLES[name])
+        galleries.append(Gallery(name, title, caption, rows))
     return galleries
 
 
-def choose_samples(oof: pd.DataFrame) -> list[Gallery]:
+def choose_samples(oof: pd.DataFrame, words: Words) -> list[Gallery]:
     """A random handful of each class, always the same one, a group once."""
     galleries = []
-    for value, name, title in ((1, "melanomas", "Melanomas"), (0, "benign", "Benign lesions")):
+    for value, name, title in ((1, "positive", words.title), (0, "benign", "Benign lesions")):
         rows = oof[oof["target"] == value].drop_duplicates("group")
         rows = rows.sample(min(TILES, len(rows)), random_state=0)
         galleries.append(Gallery(f"sample_{name}", title, "Drawn at random.", rows))

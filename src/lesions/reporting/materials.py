@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from lesions.evaluation.multiclass import LABELS
 from lesions.reporting import data, gallery, page, training
 from lesions.reporting.album import Album, slug
 from lesions.reporting.decisions import Decisions
@@ -14,17 +15,18 @@ from lesions.reporting.results import Results
 
 def galleries_section(results: Results, album: Album, decided: Decisions) -> Section:
     """The photographs where the model is wrong, sure and unsure."""
-    chosen = gallery.choose_galleries(results.oof, decided.flagged, decided.margin)
+    chosen = gallery.choose_galleries(results.oof, decided.flagged, decided.margin, results.words)
     return Section(
         "images",
         "Photographs",
         "As the model sees them. Each lesion or patient is shown once a row; the number is the "
         f"{results.score_label}, the threshold {decided.threshold.value:.3f}.",
-        [_gallery_card(results, album, one) for one in chosen],
+        [gallery_card(results, album, one) for one in chosen],
     )
 
 
-def _gallery_card(results: Results, album: Album, chosen: gallery.Gallery) -> str:
+def gallery_card(results: Results, album: Album, chosen: gallery.Gallery) -> str:
+    """The gallery's photographs, or why there are none to show."""
     if results.images is None:
         return page.missing(
             chosen.title,
@@ -60,14 +62,14 @@ def data_section(results: Results, album: Album) -> Section:
             "diagnoses",
             "Diagnoses",
             data.plot_diagnoses(oof["diagnosis"], oof["target"]),
-            "Orange counts as melanoma.",
+            f"Orange counts as {results.words.kind}.",
         )
     ]
     cards.append(
         album.card(
             "correlation",
             "What goes together",
-            data.plot_correlation(oof),
+            data.plot_correlation(oof, results.words),
             "Spearman correlation; a score that follows the size of the file has learnt the "
             "camera, not the lesion.",
         )
@@ -76,9 +78,10 @@ def data_section(results: Results, album: Album) -> Section:
         if set(values.cat.categories) == {data.ABSENT}:
             cards.append(page.missing(title, "Not recorded in table.csv."))
             continue
-        figure = data.plot_factor(values, oof["target"], oof["group"])
+        figure = data.plot_factor(values, oof["target"], oof["group"], results.words)
         cards.append(album.card(slug("data", title), title, figure, ""))
-    cards += [_gallery_card(results, album, one) for one in gallery.choose_samples(oof)]
+    samples = gallery.choose_samples(oof, results.words)
+    cards += [gallery_card(results, album, one) for one in samples]
     return Section(
         "data",
         "Data",
@@ -98,7 +101,7 @@ def training_section(results: Results, album: Album) -> Section:
         [
             f"fold {fold['fold']}",
             f"{fold['rows']:,}",
-            f"{fold['positives']:,}",
+            "" if fold["positives"] is None else f"{fold['positives']:,}",
             _number(fold["last_auc"]),
             _number(fold["best_auc"]),
             f"{fold['best_epoch']}",
@@ -107,7 +110,7 @@ def training_section(results: Results, album: Album) -> Section:
         ]
         for fold in folds
     ]
-    header = ["", "images", "melanomas", "last AUC", "best AUC", "at epoch", "minutes", "images/s"]
+    header = ["", "images", results.words.many, "last AUC", "best AUC", "at epoch", "minutes"]
     return Section(
         "training",
         "Training",
@@ -116,7 +119,7 @@ def training_section(results: Results, album: Album) -> Section:
         [
             album.card("loss", "Training loss", training.plot_history(folds, "loss"), ""),
             album.card("validation_auc", "Validation AUC", training.plot_history(folds, "auc"), ""),
-            page.card("Folds", page.table(header, rows), width="wide"),
+            page.card("Folds", page.table([*header, "images/s"], rows), width="wide"),
         ],
     )
 
@@ -124,8 +127,9 @@ def training_section(results: Results, album: Album) -> Section:
 def blend_section(blend: Mapping[str, Any]) -> Section:
     """The members with their weights, and what each method of blending is worth."""
     scores = blend.get("member_scores", {})
+    objective = blend.get("objective", "auc")
     members = [
-        [name, _number(scores.get(name, {}).get("auc")), _number(blend["weights"].get(name), 3)]
+        [name, _number(scores.get(name, {}).get(objective)), _number(blend["weights"].get(name), 3)]
         for name in blend["members"]
     ]
     methods = []
@@ -146,7 +150,7 @@ def blend_section(blend: Mapping[str, Any]) -> Section:
         "In sample, weights are scored on the rows they were chosen on; nested, on groups they "
         "never saw. Every score in this report is a nested one.",
         [
-            page.card("Members", page.table(["", "AUC", "weight"], members)),
+            page.card("Members", page.table(["", LABELS.get(objective, "AUC"), "weight"], members)),
             page.card("Methods", page.table(header, methods), blend.get("reason", ""), "double"),
         ],
     )

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from lesions.reporting.style import BENIGN, INK, MELANOMA, MUTED, bare, build_figure
+from lesions.reporting.words import Words
 
 Z = 1.959964  # of a two-sided 95 % interval
 
@@ -51,12 +52,13 @@ def _wilson(share: float, n: float) -> tuple[float, float]:
 
 
 def plot_errors(
-    values: pd.Series, target: np.ndarray, flagged: np.ndarray, groups: np.ndarray
+    values: pd.Series, target: np.ndarray, flagged: np.ndarray, groups: np.ndarray, words: Words
 ) -> Figure:
-    """Melanomas missed and benign lesions flagged in each category, with intervals and n."""
+    """Positives missed and benign lesions flagged in each category, with intervals and n."""
     names = list(values.cat.categories)
     figure, axes = build_figure(0.75 + 0.29 * max(len(names), 2), columns=2)
-    sides = ((1, ~flagged, MELANOMA, "melanomas missed"), (0, flagged, BENIGN, "benign flagged"))
+    missed = f"{words.many} missed"
+    sides = ((1, ~flagged, MELANOMA, missed), (0, flagged, BENIGN, "benign flagged"))
     for panel, (kind, event, colour, title) in zip(axes[0], sides, strict=True):
         overall = rate(event[target == kind], groups[target == kind])
         panel.axvline(overall.value, color=colour, linewidth=0.9, linestyle=(0, (4, 4)))

@@ -35,7 +35,7 @@ class Report:
 
 
 def build_report(results: Results, recall: float = 0.9) -> Report:
-    """The report on `results`, with the threshold that still catches `recall` of the melanomas."""
+    """The report on `results`, with the threshold that still catches `recall` of the positives."""
     try:
         decided, why_not = decide(results.oof, recall), ""
     except InputError as error:  # the panels that need a threshold say so; the others stand
@@ -118,7 +118,7 @@ def key_figures(results: Results, auc: pd.DataFrame) -> list[KeyFigure]:
     positives = int(results.oof["target"].sum())
     share = f"{100 * positives / len(results.oof):.1f} % of the images"
     figures.append(KeyFigure("Images", f"{len(results.oof):,}", f"in {groups:,} groups"))
-    figures.append(KeyFigure("Melanomas", f"{positives:,}", share))
+    figures.append(KeyFigure(results.words.title, f"{positives:,}", share))
     return figures
 
 
@@ -131,7 +131,7 @@ def _auc_text(row: dict) -> tuple[str, str]:
 
 def lead(results: Results, decided: Decisions) -> str:
     """The operating point in plain words, as HTML."""
-    alarms = 1 - decided.specificity.value
+    alarms, words = 1 - decided.specificity.value, results.words
     needed = number_needed_to_biopsy(results.oof["target"], decided.flagged)
     fitted = (
         "The rates are those of thresholds fitted in the same way on the other folds, so that no "
@@ -140,15 +140,15 @@ def lead(results: Results, decided: Decisions) -> str:
         else "With one fold there are no others to fit it on: the rates flatter it a little."
     )
     text = (
-        f"<p>At this threshold <b>{_percent(decided.sensitivity)}</b> of melanomas are caught"
+        f"<p>At this threshold <b>{_percent(decided.sensitivity)}</b> of {words.many} are caught"
         f"{_range(decided.sensitivity)}; of 100 benign lesions <b>{100 * alarms:.0f}</b> are sent "
         f"for biopsy{_range(decided.specificity, complement=True)}. That is "
-        f"{needed:.1f} biopsies for each melanoma found.</p>"
+        f"{needed:.1f} biopsies for each {words.one} found.</p>"
         f'<p class="fine">The threshold, {decided.threshold.value:.4f}, is the highest one with '
         f"{escape(decided.threshold.rule)} on the out-of-fold predictions. {fitted}</p>"
     )
     caught = round(100 * decided.sensitivity.value)
-    pictures = page.hundred(caught, "melanoma", f"Of 100 melanomas {caught} are caught.")
+    pictures = page.hundred(caught, "melanoma", f"Of 100 {words.many} {caught} are caught.")
     flagged = round(100 * alarms)
     pictures += page.hundred(flagged, "benign", f"Of 100 benign lesions {flagged} are flagged.")
     return page.lead(text, pictures)

@@ -12,18 +12,16 @@ from lesions import files
 from lesions.config import load_config
 from lesions.data.table import names_hash
 from lesions.errors import InputError, listed
+from lesions.evaluation.multiclass import classes_in
 from lesions.paths import shown
-
-TABLE_TEXT = (
-    "image_name",
-    "source",
-    "split",
-    "patient_id",
-    "lesion_id",
-    "diagnosis",
-    "sex",
-    "site",
+from lesions.reporting.predictions import (
+    join_table,
+    label,
+    load_table,
+    read_predictions,
+    scores_of,
 )
+from lesions.reporting.words import Words, words_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,8 @@ class Results:
     """One model's predictions and everything beside them; what is absent is empty or None.
 
     `oof` and `test` are rows of the table with `prob` added and the table's position as index, so
-    that `images[oof.index]` are the photographs. `oof` has no row without a target.
+    that `images[oof.index]` are the photographs. `oof` has no row without a target. With `classes`
+    there is prob_<class> instead of `prob`, and the target is the class's name.
     """
 
     name: str
@@ -44,17 +43,17 @@ class Results:
     details: dict[str, str] = field(default_factory=dict)  # title -> text, shown folded away
     is_probability: bool = True  # False: ranks, which order rows but are no probabilities
     blend: dict[str, Any] | None = None  # blend.json
+    task: str = "melanoma"
+    classes: list[str] = field(default_factory=list)  # none: the task asks yes or no
+
+    @property
+    def words(self) -> Words:
+        """What the lesions are called that are looked for."""
+        return words_of(self.task)
 
     @property
     def score_label(self) -> str:
         return "predicted score" if self.is_probability else "rank of the blended score"
-
-
-def load_table(folder: Path) -> pd.DataFrame:
-    """table.csv of a prepared data set, indexed by position, missing numbers as NaN."""
-    columns = ["image_name", "source", "split", "diagnosis", "target", "sex", "age_approx"]
-    columns += ["site", "width", "height", "group", "fold"]
-    return files.read_csv(folder / "table.csv", columns, text=(*TABLE_TEXT, "group", "path"))
 
 
 def load_run(run: str, oof_dir: Path, prepared: Path, submissions: Path) -> Results:
@@ -68,11 +67,7 @@ def load_run(run: str, oof_dir: Path, prepared: Path, submissions: Path) -> Resu
         )
     config = load_config(folder / "config.yaml")
     folds = [files.read_json(path) for path in sorted(folder.glob("fold*.json"))]
-    if any(fold.get("task", "melanoma") != "melanoma" for fold in folds):
-        raise InputError(f"{shown(folder)}: only runs of the task melanoma can be reported")
-    predictions = pd.concat(
-        [files.read_csv(path, ["image_name", "target", "prob"], ("image_name",)) for path in paths]
-    )
+    predictions = pd.concat([read_predictions(path) for path in paths])
     details = {"config.yaml": (folder / "config.yaml").read_text(encoding="utf-8")}
     if folds:
         details["Versions and hashes"] = _provenance(folds[0])
@@ -84,13 +79,14 @@ def load_run(run: str, oof_dir: Path, prepared: Path, submissions: Path) -> Resu
         folds=folds,
         details=details,
         image_size=config.data.image_size,
+        task=config.data.task,
     )
 
 
 def load_blend(path: Path, oof_dir: Path, prepared: Path) -> Results:
-    """The results of a blend.json: its scores are ranks, each by weights that did not see the row.
+    """The results of a blend.json, each row scored by weights that did not see it.
 
-    Test scores are ranked too, among themselves.
+    Of two classes the scores are ranks, and test scores are ranked too, among themselves.
     """
     if not path.exists():
         raise InputError(f"{shown(path)}: no such file: python scripts/blend.py RUN RUN makes it")
@@ -102,9 +98,7 @@ def load_blend(path: Path, oof_dir: Path, prepared: Path) -> Results:
             f"{shown(path)}: no member is a run below {shown(oof_dir)}, so its images are in no "
             "prepared table, and there is nothing to report beside blend.json"
         )
-    predictions = files.read_csv(
-        path.with_name(f"{path.stem}_oof.csv"), ["image_name", "prob"], ("image_name",)
-    )
+    predictions = read_predictions(path.with_name(f"{path.stem}_oof.csv"))
     results = join(
         f"Blend of {len(blend['members'])} runs",
         prepared / config.dataset,
@@ -112,7 +106,10 @@ def load_blend(path: Path, oof_dir: Path, prepared: Path) -> Results:
         path.with_suffix(".csv"),
         details={path.name: path.read_text(encoding="utf-8")},
         image_size=config.data.image_size,
+        task=config.data.task,
     )
+    if results.classes:
+        return replace(results, blend=blend)
     test = results.test.assign(prob=results.test["prob"].rank(pct=True))
     return replace(results, test=test, is_probability=False, blend=blend)
 
@@ -125,25 +122,39 @@ def join(
     folds: Sequence[dict[str, Any]] = (),
     details: dict[str, str] | None = None,
     image_size: int = 256,
+    task: str | None = None,
 ) -> Results:
-    """Predictions (image_name, prob) joined to the table of the data set in `prepared`."""
-    table = load_table(prepared)
-    _check_hashes(name, prepared, folds)
-    oof = _joined(table, predictions, f"out-of-fold predictions of {name}")
+    """Predictions (image_name, prob or prob_<class>) joined to the table of the data set.
+
+    `task` None is the data set's own.
+    """
+    facts = files.read_json(prepared / "table.json") if (prepared / "table.json").exists() else {}
+    own = facts.get("config", {}).get("task", "melanoma")
+    classes = classes_in(predictions.columns)
+    asked = "malignant" if classes else task or own
+    table = label(load_table(prepared), own, task or own)
+    _check_hashes(name, facts.get("table_hash"), folds)
+    oof = join_table(table, predictions, f"out-of-fold predictions of {name}")
     if oof["target"].isna().any():
         rows = listed(oof.loc[oof["target"].isna(), "image_name"])
         raise InputError(f"{name}: out-of-fold rows without a target in table.csv: {rows}")
-    test = table.iloc[:0].assign(prob=np.empty(0))
+    test = table.iloc[:0].assign(**{column: np.empty(0) for column in scores_of(predictions)})
     if submission.exists():
-        sent = files.read_csv(submission, ["image_name", "target"], ("image_name",))
-        test = _joined(table, sent.rename(columns={"target": "prob"}), shown(submission))
+        sent = files.read_csv(submission, ["image_name"], ("image_name",))
+        sent = sent.rename(columns={} if classes else {"target": "prob"})
+        if missing := [column for column in scores_of(predictions) if column not in sent]:
+            raise InputError(f"{shown(submission)}: no column {listed(missing)}: predict again")
+        test = join_table(table, sent, shown(submission))
     return Results(
         name=name,
         dataset=prepared.name,
-        oof=oof.astype({"target": int}),
+        task=task or own,
+        classes=classes,
+        oof=oof if classes else oof.astype({"target": int}),
         test=test,
         folds=list(folds),
-        shortcuts=_shortcuts(prepared / "audit.json", oof["source"]),
+        # The audit asks the data set's own question, which a run may not.
+        shortcuts=_shortcuts(prepared / "audit.json", oof["source"]) if asked == own else None,
         images=_open_images(prepared, table, image_size),
         details=details or {},
     )
@@ -159,31 +170,12 @@ def _shortcuts(audit: Path, sources: pd.Series) -> list[dict[str, Any]] | None:
     return own or scores
 
 
-def _joined(table: pd.DataFrame, predictions: pd.DataFrame, what: str) -> pd.DataFrame:
-    """The table's rows that have a prediction, in the table's order, with `prob`."""
-    names = predictions["image_name"]
-    if names.duplicated().any():
-        raise InputError(f"{what}: predicted twice: {listed(names[names.duplicated()])}")
-    unknown = names[~names.isin(table["image_name"])]
-    if len(unknown):
-        raise InputError(
-            f"{what}: {len(unknown):,} rows are not in table.csv ({listed(unknown)}): "
-            "it was prepared again since; predict again, or prepare as before"
-        )
-    prob = table["image_name"].map(predictions.set_index("image_name")["prob"])
-    if int(prob.notna().sum()) != len(names):
-        raise InputError(f"{what}: {int(predictions['prob'].isna().sum()):,} probabilities are NaN")
-    return table.assign(prob=prob)[prob.notna()]
-
-
-def _check_hashes(name: str, prepared: Path, folds: Sequence[dict[str, Any]]) -> None:
-    path = prepared / "table.json"
-    table_hash = files.read_json(path).get("table_hash") if path.exists() else None
+def _check_hashes(name: str, table_hash: str | None, folds: Sequence[dict[str, Any]]) -> None:
     others = {fold["table_hash"] for fold in folds if fold.get("table_hash")} - {table_hash}
     if table_hash and others:
         raise InputError(
-            f"{name} was trained on table {listed(sorted(others))}, but {shown(path)} is "
-            f"{table_hash}: train again, or prepare {prepared.name} as it was"
+            f"{name} was trained on table {listed(sorted(others))}, but the prepared one is "
+            f"{table_hash}: train again, or prepare it as it was"
         )
 
 

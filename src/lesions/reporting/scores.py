@@ -20,6 +20,7 @@ from lesions.reporting.style import (
     build_figure,
     legend_above,
 )
+from lesions.reporting.words import Words
 
 BAND_REPLICATES = 300  # percentiles of a curve settle sooner than those of a number
 GRID = np.linspace(0, 1, 201)
@@ -65,7 +66,7 @@ def _curves(target: np.ndarray, prob: np.ndarray, weight: Floats) -> tuple[Float
     return np.array(roc_lines).reshape(-1, 201), np.array(pr_lines).reshape(-1, 201)
 
 
-def plot_roc(band: Band, point: tuple[float, float], auc: str) -> Figure:
+def plot_roc(band: Band, point: tuple[float, float], auc: str, words: Words) -> Figure:
     """ROC with its band; `point` is the operating point (1 - specificity, sensitivity)."""
     figure, ((axes,),) = build_figure(3.7)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
@@ -73,12 +74,12 @@ def plot_roc(band: Band, point: tuple[float, float], auc: str) -> Figure:
     axes.plot(GRID, band.value, color=MODEL)
     _mark(axes, point, "operating point")
     axes.text(0.98, 0.05, f"AUC {auc}", ha="right", fontsize=11, color=MODEL)
-    axes.set(xlabel="benign lesions flagged (1 − specificity)", ylabel="melanomas caught")
+    axes.set(xlabel="benign lesions flagged (1 − specificity)", ylabel=f"{words.many} caught")
     _percent(axes)
     return figure
 
 
-def plot_precision(band: Band, share: float, point: tuple[float, float]) -> Figure:
+def plot_precision(band: Band, share: float, point: tuple[float, float], words: Words) -> Figure:
     """PR with its band, the positives' `share` as the level of a coin, and the operating point."""
     figure, ((axes,),) = build_figure(3.7)
     axes.axhline(share, color=MUTED, linewidth=0.8, linestyle=(0, (4, 4)))
@@ -86,7 +87,9 @@ def plot_precision(band: Band, share: float, point: tuple[float, float]) -> Figu
     axes.fill_between(GRID, band.low, band.high, color=MODEL, alpha=0.2)
     axes.plot(GRID, band.value, color=MODEL)
     _mark(axes, point, "operating point")
-    axes.set(xlabel="melanomas caught (recall)", ylabel="flagged lesions that are melanoma")
+    axes.set(
+        xlabel=f"{words.many} caught (recall)", ylabel=f"flagged lesions that are {words.kind}"
+    )
     _percent(axes)
     return figure
 
@@ -113,12 +116,12 @@ def _percent(axes) -> None:
     axes.set_yticks(ticks, labels)
 
 
-def plot_histogram(oof: pd.DataFrame, threshold: float, label: str) -> Figure:
+def plot_histogram(oof: pd.DataFrame, threshold: float, label: str, words: Words) -> Figure:
     """Share of each class by predicted score, with the threshold."""
     figure, ((axes,),) = build_figure(3.3)
     low, high = min(0, oof["prob"].min()), max(1, oof["prob"].max())
     edges = np.linspace(low, high, 41)
-    for value, colour, name in ((0, BENIGN, "benign"), (1, MELANOMA, "melanoma")):
+    for value, colour, name in ((0, BENIGN, "benign"), (1, MELANOMA, words.kind)):
         scores = oof.loc[oof["target"] == value, "prob"].to_numpy()
         share = np.histogram(scores, edges)[0] / max(len(scores), 1)
         axes.stairs(share, edges, color=colour, fill=True, alpha=0.25)
@@ -165,10 +168,10 @@ def plot_forest(scores: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_confusion(counts: np.ndarray) -> Figure:
-    """Counts (2, 2), rows the truth (melanoma, benign), columns the call (flagged, cleared)."""
+def plot_confusion(counts: np.ndarray, kind: str) -> Figure:
+    """Counts (2, 2), rows the truth (`kind`, benign), columns the call (flagged, cleared)."""
     figure, ((axes,),) = build_figure(2.9)
-    words = (("caught", "missed"), ("false alarm", "rightly cleared"))
+    outcomes = (("caught", "missed"), ("false alarm", "rightly cleared"))
     for i, colour in enumerate((MELANOMA, BENIGN)):
         total = max(int(counts[i].sum()), 1)
         for j in range(2):
@@ -177,9 +180,9 @@ def plot_confusion(counts: np.ndarray) -> Figure:
                 [j + 0.015, j + 0.985], i + 0.02, i + 0.98, color=colour, alpha=0.08 + 0.5 * share
             )
             axes.text(j + 0.5, i + 0.43, f"{counts[i, j]:,}", ha="center", fontsize=15)
-            axes.text(j + 0.5, i + 0.72, f"{words[i][j]}, {100 * share:.1f} %", ha="center")
+            axes.text(j + 0.5, i + 0.72, f"{outcomes[i][j]}, {100 * share:.1f} %", ha="center")
     axes.set_xticks([0.5, 1.5], ["flagged", "cleared"], color=INK)
-    axes.set_yticks([0.5, 1.5], ["melanoma", "benign"], color=INK)
+    axes.set_yticks([0.5, 1.5], [kind, "benign"], color=INK)
     axes.xaxis.tick_top()
     axes.set(xlim=(0, 2), ylim=(2, 0))
     bare(axes, grid="")

@@ -19,6 +19,7 @@ def scores_section(
     results: Results, album: Album, auc: pd.DataFrame, decided: Decisions | None, why_not: str
 ) -> Section:
     """AUC by part, ROC, PR, scores by class; `why_not` is shown where there are no curves."""
+    words = results.words
     baseline = (
         "Diamonds know who was photographed and how, and see no pixel: what the model adds is the "
         "distance to them."
@@ -34,15 +35,15 @@ def scores_section(
     )
     numbers = page.card(
         "AUC as a table",
-        page.table(["", "melanomas of images", "AUC, 95 % interval"], _auc_rows(auc)),
+        page.table(["", f"{words.many} of images", "AUC, 95 % interval"], _auc_rows(auc)),
     )
     if decided is None:
         return Section("scores", "Scores", why_not, [forest, numbers])
     return Section(
         "scores",
         "Scores",
-        "How well the model orders melanomas above other lesions, on images that neither it nor "
-        "an image of the same group was trained on.",
+        f"How well the model orders {words.many} above other lesions, on images that neither "
+        "it nor an image of the same group was trained on.",
         [
             forest,
             *_curve_cards(results, album, decided, f"{auc['auc'].iloc[0]:.3f}"),
@@ -59,7 +60,7 @@ def scores_section(
 
 
 def _curve_cards(results: Results, album: Album, decided: Decisions, auc: str) -> list[str]:
-    oof, caught = results.oof, decided.sensitivity.value
+    oof, caught, words = results.oof, decided.sensitivity.value, results.words
     roc, precision = scores.curve_bands(oof)
     right = float(oof["target"][decided.flagged].mean())
     share = float(oof["target"].mean())
@@ -67,20 +68,20 @@ def _curve_cards(results: Results, album: Album, decided: Decisions, auc: str) -
         album.card(
             "roc",
             "ROC curve",
-            scores.plot_roc(roc, decided.point, auc),
+            scores.plot_roc(roc, decided.point, auc, words),
             "Shaded: 95 % of the curves if other patients had been drawn.",
         ),
         album.card(
             "precision_recall",
             "Precision and recall",
-            scores.plot_precision(precision, share, (caught, right)),
-            "How many of the flagged lesions are melanoma depends on how common melanoma is: "
-            f"here {percent(share)} of the images.",
+            scores.plot_precision(precision, share, (caught, right), words),
+            f"How many of the flagged lesions are {words.kind} depends on how common {words.many} "
+            f"are: here {percent(share)} of the images.",
         ),
         album.card(
             "score_distribution",
             "Scores by class",
-            scores.plot_histogram(oof, decided.threshold.value, results.score_label),
+            scores.plot_histogram(oof, decided.threshold.value, results.score_label, words),
             "Where the two overlap, no threshold is right.",
         ),
     ]
@@ -127,7 +128,7 @@ def measure_rows(oof: pd.DataFrame, decided: Decisions) -> list[list[str]]:
 
 def decisions_section(results: Results, album: Album, decided: Decisions) -> Section:
     """Confusion, calibration, decision curve and error rates by part."""
-    oof = results.oof
+    oof, words = results.oof, results.words
     held = (
         "each fold is judged by the threshold of the other folds"
         if decided.across_folds
@@ -137,22 +138,22 @@ def decisions_section(results: Results, album: Album, decided: Decisions) -> Sec
         album.card(
             "confusion",
             "At the threshold",
-            scores.plot_confusion(decisions.confusion_counts(oof, decided.flagged)),
+            scores.plot_confusion(decisions.confusion_counts(oof, decided.flagged), words.kind),
             f"Images of all folds; {held}.",
         ),
         album.card(
             "calibration",
             "Calibration",
-            decisions.plot_calibration(oof, decided.risk, results.is_probability),
+            decisions.plot_calibration(oof, decided.risk, results.is_probability, words),
             "Tenths of the images by predicted risk. On the dotted line, of 100 lesions with a "
-            "predicted risk of 20 %, 20 are melanoma. Training weights melanomas up, so raw "
-            "scores lie to the right. Axes are logarithmic.",
+            f"predicted risk of 20 %, 20 are {words.kind}. A loss that weights the rare class up "
+            "moves raw scores to the right. Axes are logarithmic.",
         ),
         album.card(
             "decision_curve",
             "Is acting on it worth it?",
             decisions.plot_decision_curve(oof, decided.risk),
-            "Net benefit counts a melanoma found as 1 and a needless biopsy at the odds of the "
+            f"Net benefit counts a {words.one} found as 1 and a needless biopsy at the odds of the "
             "risk one acts at. A model is of use where it lies above both lines.",
         ),
     ]
@@ -162,11 +163,12 @@ def decisions_section(results: Results, album: Album, decided: Decisions) -> Sec
         "One threshold for everybody errs more in some parts than in others. Dots are shares, "
         "bars 95 % intervals that allow for a patient's images being alike, grey numbers the "
         "images behind each dot, dotted lines the share over all.",
-        [*cards, *_error_cards(oof, album, decided)],
+        [*cards, *_error_cards(results, album, decided)],
     )
 
 
-def _error_cards(oof: pd.DataFrame, album: Album, decided: Decisions) -> list[str]:
+def _error_cards(results: Results, album: Album, decided: Decisions) -> list[str]:
+    oof = results.oof
     parts = data.factors(oof) | {"Certainty": decisions.certainty(decided.margin)}
     target, groups = oof["target"].to_numpy(), oof["group"].to_numpy()
     cards = []
@@ -175,7 +177,7 @@ def _error_cards(oof: pd.DataFrame, album: Album, decided: Decisions) -> list[st
         if set(values.cat.categories) == {data.ABSENT}:
             cards.append(page.missing(title, "Not recorded in table.csv."))
             continue
-        figure = rates.plot_errors(values, target, decided.flagged, groups)
+        figure = rates.plot_errors(values, target, decided.flagged, groups, results.words)
         cards.append(album.card(slug("errors", name), title, figure, ""))
     return cards
 
@@ -205,7 +207,7 @@ def test_section(results: Results, album: Album, decided: Decisions | None) -> S
             ),
             page.card(
                 "At the threshold",
-                page.table(["", "out-of-fold", "test"], _test_rows(oof, test, decided)),
+                page.table(["", "out-of-fold", "test"], _test_rows(results, decided)),
                 "In brackets a 95 % interval."
                 if test["target"].notna().any()
                 else "The test rows have no target.",
@@ -215,8 +217,9 @@ def test_section(results: Results, album: Album, decided: Decisions | None) -> S
     )
 
 
-def _test_rows(oof: pd.DataFrame, test: pd.DataFrame, decided: Decisions) -> list[list[str]]:
+def _test_rows(results: Results, decided: Decisions) -> list[list[str]]:
     """What the threshold makes of the out-of-fold and of the test rows, by source and class."""
+    oof, test, caught = results.oof, results.test, f"{results.words.many} caught"
     called = decided.threshold.apply(test["prob"]) == 1
     rows = [["flagged", percent(decided.flagged.mean()), percent(called.mean())]]
     for source in sorted(set(test["source"])):
@@ -226,7 +229,7 @@ def _test_rows(oof: pd.DataFrame, test: pd.DataFrame, decided: Decisions) -> lis
     known = test["target"].notna().to_numpy()
     if known.any():
         target = test["target"].to_numpy()
-        for value, event, name in ((1, called, "melanomas caught"), (0, ~called, "benign cleared")):
+        for value, event, name in ((1, called, caught), (0, ~called, "benign cleared")):
             here = rates.rate(event[target == value], test["group"][target == value])
             before = decided.sensitivity if value else decided.specificity
             shown = f"{percent(here.value)} ({100 * here.low:.0f}–{100 * here.high:.0f})"

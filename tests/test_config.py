@@ -7,8 +7,14 @@ import pytest
 from lesions.config import Config, differences, load_config, load_dataset_config, run_name
 from lesions.errors import InputError
 from lesions.paths import CONFIGS
+from lesions.training.ablation import load_ablation, variant_runs
 
-RUNS = [path for path in CONFIGS.rglob("*.yaml") if path.parent.name != "datasets"]
+SEVERAL = ("ablation", "study")  # configs of many runs: src/lesions/training/ablation.py, study/
+RUNS = [
+    path
+    for path in CONFIGS.rglob("*.yaml")
+    if path.parent.name != "datasets" and path.stem not in SEVERAL
+]
 COMPETITION = ["effnet_b1", "effnet_b3", "effnet_b4", "resnest50"]
 
 
@@ -92,3 +98,17 @@ def test_a_config_cannot_be_changed_after_loading() -> None:
     config = Config.model_validate({"dataset": "demo", "model": {"backbone": "x"}})
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 1  # type: ignore[misc]
+
+
+def test_every_run_of_an_ablation_has_a_config_that_differs_from_the_base() -> None:
+    path = CONFIGS / "ham10000" / "ablation.yaml"
+    runs = variant_runs(path, load_ablation(path))
+    base = runs.pop("base")[1]
+    assert len(runs) > 5 and all(config != base for _, config in runs.values())
+    assert {config.data.image_size for _, config in runs.values()} == {base.data.image_size}
+
+
+def test_an_ablation_with_a_wrong_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ablation.yaml").write_text("base: x.yaml\nvariant: {a: [b=1]}\n")
+    with pytest.raises(InputError, match="variants"):
+        load_ablation(tmp_path / "ablation.yaml")

@@ -1,6 +1,6 @@
 """A report: one HTML page that needs nothing beside it, and its figures as PNG."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -14,8 +14,16 @@ from lesions.evaluation.confusion import number_needed_to_biopsy
 from lesions.evaluation.intervals import Interval, auc_interval, score_table
 from lesions.reporting import materials, page, sections, style
 from lesions.reporting.album import Album
+from lesions.reporting.class_lead import class_key_figures, class_lead
+from lesions.reporting.class_sections import (
+    answer,
+    class_errors_section,
+    class_galleries_section,
+    class_scores_section,
+    collapse_results,
+)
 from lesions.reporting.decisions import Decisions, decide
-from lesions.reporting.page import KeyFigure
+from lesions.reporting.page import KeyFigure, Section
 from lesions.reporting.results import Results
 
 
@@ -35,20 +43,28 @@ class Report:
 
 
 def build_report(results: Results, recall: float = 0.9) -> Report:
-    """The report on `results`, with the threshold that still catches `recall` of the positives."""
+    """The report on `results`, with the threshold that still catches `recall` of the positives.
+
+    With several classes their own sections come first, and the others ask: malignant or not?
+    """
+    asked = collapse_results(results) if results.classes else results
     try:
-        decided, why_not = decide(results.oof, recall), ""
+        decided, why_not = decide(asked.oof, recall), ""
     except InputError as error:  # the panels that need a threshold say so; the others stand
         decided, why_not = None, f"No threshold, no curves: {error}."
-    auc = auc_by_part(results)
-    album = Album()
+    auc = auc_by_part(asked)
+    figures = key_figures(asked, auc)
+    top = lead(asked, decided) if decided else page.lead(f"<p>{escape(why_not)}</p>")
+    album, parts = Album(), list[Section]()
     with style.drawing():
-        parts = [sections.scores_section(results, album, auc, decided, why_not)]
-        if decided:
-            parts.append(sections.decisions_section(results, album, decided))
-            parts.append(materials.galleries_section(results, album, decided))
-        parts.append(sections.test_section(results, album, decided))
-        parts.append(materials.data_section(results, album))
+        if results.classes:
+            answers = answer(results)
+            figures, top = class_key_figures(results, answers, auc), class_lead(results, answers)
+            parts.append(class_scores_section(results, album, answers))
+            parts.append(class_errors_section(results, album, answers))
+            parts.append(class_galleries_section(results, album, answers))
+        parts += _answer_sections(asked, album, auc, decided, why_not, bool(results.classes))
+        parts.append(materials.data_section(asked, album))
         if results.blend:
             parts.append(materials.blend_section(results.blend))
         else:
@@ -56,12 +72,33 @@ def build_report(results: Results, recall: float = 0.9) -> Report:
     html = page.build_page(
         results.name,
         f"Report on out-of-fold predictions · data set {results.dataset}",
-        key_figures(results, auc),
-        lead(results, decided) if decided else page.lead(f"<p>{escape(why_not)}</p>"),
+        figures,
+        top,
         parts,
         "".join(page.folded(title, text) for title, text in results.details.items()),
     )
     return Report(html, album.figures)
+
+
+def _answer_sections(
+    results: Results,
+    album: Album,
+    auc: pd.DataFrame,
+    decided: Decisions | None,
+    why_not: str,
+    collapsed: bool,
+) -> list[Section]:
+    """The sections on yes or no; `collapsed` from several classes, which the titles then say."""
+    parts = [sections.scores_section(results, album, auc, decided, why_not)]
+    if decided:
+        parts.append(sections.decisions_section(results, album, decided))
+        parts.append(materials.galleries_section(results, album, decided))
+    parts.append(sections.test_section(results, album, decided))
+    if not collapsed:
+        return parts
+    intro = "The probabilities of the malignant classes added up. "
+    parts[0] = replace(parts[0], intro=intro + parts[0].intro)
+    return [replace(one, title=f"Malignant or not: {one.title.lower()}") for one in parts]
 
 
 def auc_by_part(results: Results) -> pd.DataFrame:

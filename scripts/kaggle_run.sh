@@ -13,19 +13,19 @@ push() { python scripts/kaggle_push.py "$@"; }
 needs() { python -c 'import sys; sys.path.insert(0, "src")
 from lesions.config import load_config
 config = load_config(sys.argv[1])
-print(config.dataset, config.data.image_size)' "configs/$1.yaml"; }
+print(config.dataset, config.data.image_size, bool(config.model.pretrained))' "configs/$1.yaml"; }
+root=${LESIONS_ROOT:-.}
 
 push code
 for run in "$@"; do
-    read -r data size <<<"$(needs "$run")"
+    read -r data size pretrained <<<"$(needs "$run")"
     push kernel prepare "$data" --size "$size" --wait
-    sent=
     for fold in ${FOLDS:-0 1 2 3 4}; do
-        [[ -e oof/$run/fold$fold.json ]] && continue
-        [[ $sent ]] || { push weights "$run"; sent=yes; }
+        [[ -e $root/oof/$run/fold$fold.json ]] && continue
+        if [[ $pretrained == True ]]; then push weights "$run"; pretrained=sent; fi
         push kernel train-fold "$run" --fold "$fold" --wait
     done
-    [[ ${FOLDS:-} || -e submissions/$run.csv ]] && continue
+    [[ ${FOLDS:-} || -e $root/submissions/$run.csv ]] && continue
     push weights "$run"
     push kernel predict "$run" --wait
 done

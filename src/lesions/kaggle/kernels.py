@@ -8,8 +8,8 @@ from typing import Any
 from lesions.config import load_config, load_dataset_config
 from lesions.errors import InputError
 from lesions.files import write_json, write_text
-from lesions.kaggle.client import COMPETITION
 from lesions.kaggle.notebooks import build_notebook
+from lesions.kaggle.remote import COMPETITION
 from lesions.paths import CONFIGS
 
 LONGEST = 50  # characters that Kaggle takes in a kernel's or data set's name

@@ -1,8 +1,10 @@
 # make demo   the whole pipeline on the embedded sample: a submission and a report in minutes
 # make test   every test that needs neither a GPU nor a network
+# make test-kaggle  the tests on the versions of Kaggle's image, in .venv-kaggle: TESTS="some files"
 # make check  ruff and mypy
 # make kill-test  20 runs killed at random points, resumed, compared byte for byte
 # make bench  the cache and the training step, timed: PHOTOS="folders of originals"
+# make serve  a web page and REST for a trained run: RUN=demo/resnet10t
 # make lock   pin requirements.txt anew
 # Each sets up .venv itself, from requirements.lock.
 
@@ -15,7 +17,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Behind a company's proxy its certificate is known to the system, not to uv.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: demo test check bench kill-test lock clean
+.PHONY: demo test test-kaggle check bench kill-test serve lock clean
 
 # A stamp made after the installation, so that an interrupted one is done again.
 .venv/installed: requirements.lock
@@ -32,6 +34,17 @@ demo: .venv/installed
 test: .venv/installed
 	$(PY) -m pytest
 
+# Kaggle has Python 3.12: that one if it is here, else the one at hand.
+KAGGLE_PYTHON ?= $(firstword $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null) \
+    $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3.12) $(PYTHON))
+.venv-kaggle/installed: requirements-kaggle.txt | .venv/installed
+	$(KAGGLE_PYTHON) -m venv --clear .venv-kaggle
+	$(PY) -m uv pip install --quiet --python .venv-kaggle/bin/python -r requirements-kaggle.txt
+	@touch $@
+
+test-kaggle: .venv-kaggle/installed
+	.venv-kaggle/bin/python -m pytest $(TESTS)
+
 check: .venv/installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -46,6 +59,10 @@ bench: .venv/installed
 	$(if $(strip $(PHOTOS)),$(PY) scripts/bench_cache.py --images $(PHOTOS))
 	$(PY) scripts/bench_step.py
 	$(PY) scripts/docs.py
+
+RUN ?= demo/resnet10t
+serve: .venv/installed
+	$(PY) scripts/serve.py --run $(RUN)
 
 lock: .venv/installed
 	$(PY) -m uv pip compile --universal --python-version 3.11 --extra dev --no-header \

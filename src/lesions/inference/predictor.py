@@ -39,7 +39,7 @@ class Patient:
         cls, age: float | None = None, sex: str | None = None, site: str | None = None
     ) -> "Patient":
         """From what somebody typed; InputError with the words that are understood."""
-        if age is not None and not 0 <= age <= OLDEST:
+        if age is not None and not 0 <= age <= OLDEST:  # which nan is not either
             raise InputError(f"age {age:g}: give years, 0 to {OLDEST}, or leave it out")
         known_sex = SEX_WORDS.get((sex or "").strip().lower())
         if sex and not known_sex:

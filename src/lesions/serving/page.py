@@ -19,7 +19,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import gradio as gr
 from fastapi import FastAPI
 
-from lesions.data.columns import OLDEST, SITES
+from lesions.data.columns import SITES
 from lesions.data.tasks import DIAGNOSES
 from lesions.errors import InputError
 from lesions.inference.predictor import Patient, Prediction, Predictor
@@ -30,7 +30,12 @@ from lesions.serving.wording import NOTICE, sentence
 HERE = Path(__file__).parent
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 CSS = "footer {display: none !important} #notice {opacity: .8} .problem {color: #c2410c}"
-Shown = tuple[dict[str, float] | None, str, str]  # bars, overlay and sentence as HTML
+EMPTY = {"label": "", "confidences": []}
+CLEARED = "() => [{label: '', confidences: []}, '', '']"  # in the browser, at once: no old answer beside a new question
+CURRENT = """(result, photo, age, sex, site, ...shown) => {
+  const now = [(photo || "").length, (photo || "").slice(-40), age, sex, site];
+  return result && JSON.stringify(result.asked) === JSON.stringify(now) ? result.shown : shown;
+}"""
 
 
 def mount_page(api: FastAPI, service: Service) -> FastAPI:
@@ -50,7 +55,7 @@ def build_page(service: Service) -> gr.Blocks:
         with gr.Row():
             with gr.Column(min_width=300):
                 photo = _photo_field(service.limits)
-                age = gr.Number(label="Age, if known", minimum=0, maximum=OLDEST, elem_id="age")
+                age = gr.Textbox(label="Age in years, if known", max_length=5, elem_id="age")
                 sex = gr.Radio(
                     [("unknown", ""), "female", "male"], value="", label="Sex", elem_id="sex"
                 )
@@ -62,18 +67,17 @@ def build_page(service: Service) -> gr.Blocks:
                 says = gr.HTML(elem_id="says")
                 bars = gr.Label(label="Probability", elem_id="bars", show_heading=False)
                 overlay = gr.HTML(elem_id="overlay")
-        answer = _answering(service)
+            # What the server answered; the browser shows it only if it is still the question.
+            result = gr.JSON(visible="hidden")
         shown, fields = [bars, overlay, says], [photo, age, sex, site]
-        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "minimal"}
-        # First of all the old answer goes, in the browser: it must not stand beside a new photo.
-        gone = '() => [null, "", ""]'
-        photo.clear(None, None, shown, js=gone, **quiet)
-        # The last question wins: what came before is not shown any more.
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        changes = [age.change, sex.input, site.input]
+        gr.on([photo.clear, *changes], None, None, shown, js=CLEARED, **quiet)
         asked = gr.on(
-            [photo.upload, age.change, sex.input, site.input], answer, fields, shown,
-            trigger_mode="always_last", concurrency_limit=None, **quiet,
+            [photo.upload, *changes], _answering(service), fields, result,
+            trigger_mode="multiple", concurrency_limit=None, **quiet,
         )  # fmt: skip
-        photo.clear(None, None, None, cancels=[asked], **quiet)
+        asked.then(None, [result, *fields, *shown], shown, js=CURRENT, **quiet)
     page.queue(max_size=service.limits.queue, api_open=False)
     return page
 
@@ -96,24 +100,33 @@ def _photo_field(limits: Limits) -> Any:
 
 
 def _answering(service: Service) -> Any:
-    async def answer(photo: str | None, age: float | None, sex: str, site: str) -> Shown:
-        """The bars, the overlay and the sentence; or nothing but the reason."""
+    async def answer(photo: str | None, age: str, sex: str, site: str) -> dict:
+        """The question, and the three fields that show its answer or why there is none."""
+        asked = [len(photo or ""), (photo or "")[-40:], age, sex, site]
         if not photo:
-            return None, "", ""
+            return {"asked": asked, "shown": [EMPTY, "", ""]}
         try:
-            patient = Patient.parse(age, sex, site)
+            patient = Patient.parse(years(age), sex, site)
             told, cam = await service.answer(content_of(photo), patient, True)
         except (RefusedError, InputError) as error:
-            reason = error.reason if isinstance(error, RefusedError) else str(error)
-            return None, "", f"<p class=problem role=alert>No answer: {escape(reason)}.</p>"
+            words = f"<p class=problem role=alert>No answer: {escape(str(error))}.</p>"
+            return {"asked": asked, "shown": [EMPTY, "", words]}
         picture = (
             f"<figure><img src='{cam}' alt='Grad-CAM over the photograph' style='width:100%'>"
             "<figcaption>What the answer rests on (Grad-CAM): bright is much.</figcaption></figure>"
         )
         words = f"<p>{escape(sentence(service.predictor, told))}</p>"
-        return bars_of(service.predictor, told), picture, words
+        return {"asked": asked, "shown": [bars_of(service.predictor, told), picture, words]}
 
     return answer
+
+
+def years(age: str) -> float | None:
+    """The age that somebody typed; None for none."""
+    try:
+        return float(age) if age.strip() else None
+    except ValueError:
+        raise InputError(f"age '{age}': give years, such as 55, or leave it empty") from None
 
 
 def content_of(photo: str) -> bytes:
@@ -124,10 +137,11 @@ def content_of(photo: str) -> bytes:
         raise RefusedError(422, "the file did not arrive whole") from None
 
 
-def bars_of(predictor: Predictor, told: Prediction) -> dict[str, float]:
-    """Names and probabilities for the bars, corrected ones where the run has them."""
+def bars_of(predictor: Predictor, told: Prediction) -> dict[str, Any]:
+    """What Gradio's label shows as bars: corrected probabilities where the run has them."""
     probs = told.calibrated or told.probs
-    if len(probs) > 1:
-        return {DIAGNOSES.get(name, name): prob for name, prob in probs.items()}
-    prob = probs[predictor.task]
-    return {predictor.task: prob, f"not {predictor.task}": 1 - prob}
+    if len(probs) == 1:
+        probs = probs | {f"not {predictor.task}": 1 - probs[predictor.task]}
+    ranked = sorted(probs.items(), key=lambda item: -item[1])
+    bars = [{"label": DIAGNOSES.get(name, name), "confidence": prob} for name, prob in ranked]
+    return {"label": bars[0]["label"], "confidences": bars}

@@ -11,7 +11,7 @@ import pytest
 from kaggle_fake import TOKEN, FakeKaggle, forget_client
 
 from lesions.errors import InputError
-from lesions.kaggle import client
+from lesions.kaggle import client, leaderboard
 from lesions.kaggle.calls import cleaned
 from lesions.kaggle.transfer import at, fetch
 from lesions.paths import CODE
@@ -86,7 +86,7 @@ def test_an_older_user_name_and_key_are_taken(kaggle: FakeKaggle, monkeypatch):
     monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef0123456789abcdef")
     forget_client()
     assert client.username() == "tester"
-    told = refused(client.submissions_left)  # the fake knows the token alone
+    told = refused(leaderboard.submissions_left)  # the fake knows the token alone
     assert "HTTP 401" in told and "make a new token" in told and "0123456789" not in told
 
 
@@ -124,7 +124,7 @@ def test_each_fault_is_one_line_after_few_tries(
 
 def test_a_server_that_repeats_the_token_does_not_get_it_printed(kaggle: FakeKaggle, capsys):
     kaggle.fail("GetSubmissionLimits", 500, times=9, message=f"Bearer {TOKEN} of tester")
-    assert "Bearer ***" in refused(client.submissions_left)
+    assert "Bearer ***" in refused(leaderboard.submissions_left)
     printed = capsys.readouterr()
     assert "trying again" in printed.err and TOKEN not in printed.err + printed.out
 

@@ -45,6 +45,8 @@ def connect() -> "KaggleApi":
     try:
         # Importing it authenticates, prints and asks the server: not before it is needed.
         from kaggle.api.kaggle_api_extended import KaggleApi
+    except SystemExit:  # of kaggle 2.0
+        raise InputError(NO_CREDENTIALS) from None
     except ModuleNotFoundError as error:
         raise InputError(f"no module {error.name}: pip install 'kaggle>=2.0.2' six") from error
     # VERBOSE=1, which other programs use as well, prints the Authorization header and reads a

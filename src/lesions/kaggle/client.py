@@ -1,37 +1,21 @@
-"""What this repository asks of Kaggle: data sets, kernels, submissions (files: remote.py).
+"""What this repository asks of Kaggle: data sets and kernels (also: remote.py, leaderboard.py).
 
 Thin functions over the genuine `kaggle` client; each raises InputError with one clear line.
 """
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from lesions.errors import InputError, listed
 from lesions.files import write_text
-from lesions.kaggle.calls import call, cleaned, connect
-from lesions.kaggle.remote import COMPETITION, rules_page
+from lesions.kaggle.calls import call, cleaned
 from lesions.kaggle.transfer import at, fetch
 
 if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
-
-
-@dataclass(frozen=True)
-class Submission:
-    """One submission as the server lists it; scores are None until it is scored."""
-
-    ref: int
-    file_name: str
-    description: str
-    date: str
-    status: str  # pending, complete or error
-    error: str
-    public: float | None
-    private: float | None
 
 
 def username() -> str:
@@ -140,47 +124,20 @@ def kernel_output(
 
 def gpu_hours_left() -> float:
     """Hours of GPU that are left of this week's quota."""
-    quota = call("looking up the weekly quota", lambda api: api.quota_view()).gpu_quota
+    quota = call("looking up the weekly quota", _quota).gpu_quota
     if quota is None:
         raise InputError("Kaggle tells no GPU quota for this account: is its phone verified?")
     return max(0.0, (quota.total_time_allowed - quota.time_used).total_seconds() / 3600)
 
 
-def submissions(competition: str = COMPETITION) -> list[Submission]:
-    """The account's submissions, newest first."""
-    answer = call(
-        "listing the submissions",
-        lambda api: api.competition_submissions(competition, page_size=100),
-        page=rules_page(competition),
+def _quota(api: "KaggleApi") -> Any:
+    # By the SDK: the client of Kaggle's image, 2.0.2, has no function for it.
+    from kagglesdk.kernels.types.kernels_api_service import (
+        ApiGetAcceleratorQuotaStatisticsRequest as Request,
     )
-    return [_submission(item) for item in answer or [] if item]
 
-
-def submissions_left(competition: str = COMPETITION) -> int:
-    """How many submissions may be sent now."""
-    answer = call(
-        "looking up how many submissions are left",
-        lambda api: api.competition_get_submission_limits(competition),
-        page=rules_page(competition),
-    )
-    return int(answer.num_allowed_now)
-
-
-def submit(path: Path, message: str, competition: str = COMPETITION) -> int:
-    """Send the file; the reference of the submission, 0 where the server tells none.
-
-    Never sent twice: after a cut connection look at `submissions`.
-    """
-    what = f"submitting {path.name}"
-    answer = call(
-        what,
-        lambda api: api.competition_submit(str(path), message, competition, quiet=True),
-        page=rules_page(competition),
-        repeat=False,
-    )
-    if answer.message == connect().COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
-        raise InputError(f"{what}: the upload failed, nothing was submitted: send it again")
-    return int(getattr(answer, "ref", 0) or 0)
+    with api.build_kaggle_client() as kaggle:
+        return kaggle.kernels.kernels_api_client.get_accelerator_quota_statistics(Request())
 
 
 def _dataset(what: str, send: Callable[["KaggleApi"], Any]) -> str:
@@ -218,20 +175,3 @@ def _stays(name: str) -> bool:
     path = PurePosixPath(name)
     odd = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name
     return bool(path.parts) and not odd
-
-
-def _submission(item: Any) -> Submission:
-    return Submission(
-        ref=int(item.ref),
-        file_name=item.file_name or "",
-        description=item.description or "",
-        date=str(item.date or ""),
-        status=item.status.name.lower(),
-        error=cleaned(item.error_description or ""),
-        public=_score(item.public_score),
-        private=_score(item.private_score),
-    )
-
-
-def _score(text: str | None) -> float | None:
-    return float(text) if text else None

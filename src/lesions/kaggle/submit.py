@@ -7,8 +7,8 @@ from typing import Any
 from lesions.blending.submission import check_submission
 from lesions.errors import InputError
 from lesions.files import sha256
-from lesions.kaggle import client
-from lesions.kaggle.client import Submission
+from lesions.kaggle import leaderboard
+from lesions.kaggle.leaderboard import Submission
 from lesions.kaggle.submit_estimate import Estimate
 from lesions.kaggle.submit_scores import add_sent, load_scores, set_scored
 from lesions.paths import INPUT, ROOT, shown
@@ -85,17 +85,17 @@ def _send(path: Path, message: str, mark: str, competition: str, again: bool) ->
     `mark`, the beginning of the file's hash, stands in the description: by it a submission is
     found whose answer was lost with the connection.
     """
-    before = client.submissions(competition)
+    before = leaderboard.submissions(competition)
     same = [sent for sent in before if mark in sent.description and sent.status != "error"]
     if same and not again:
         print(f"{shown(path)}: Kaggle has it already, sent on {same[0].date}")
         return same[0].ref
-    left = client.submissions_left(competition)
+    left = leaderboard.submissions_left(competition)
     if left < 1:
         raise InputError("no submission is left today: the count starts anew at 00:00 UTC")
     print(f"{left} left today; sending {shown(path)}")
     try:
-        ref = client.submit(path, f"{message} {mark}", competition)
+        ref = leaderboard.submit(path, f"{message} {mark}", competition)
     except InputError as error:
         arrived = _arrived({sent.ref for sent in before}, mark, competition, error)
         print(f"{error}; but it did arrive")
@@ -106,7 +106,7 @@ def _send(path: Path, message: str, mark: str, competition: str, again: bool) ->
 def _arrived(before: set[int], mark: str, competition: str, error: InputError | None) -> int:
     """The reference of a submission that is new in the server's list; `error` if there is none."""
     try:
-        listed = client.submissions(competition)
+        listed = leaderboard.submissions(competition)
     except InputError:
         raise InputError(
             f"{error}. It may have arrived: give the same command again, which looks first"
@@ -121,7 +121,9 @@ def _scored(ref: int, competition: str, minutes: float) -> Submission:
     """The submission as soon as it is scored or refused."""
     end, wait = time.monotonic() + 60 * minutes, 5.0
     while True:
-        found = next((sent for sent in client.submissions(competition) if sent.ref == ref), None)
+        found = next(
+            (sent for sent in leaderboard.submissions(competition) if sent.ref == ref), None
+        )
         if found and found.status != "pending":
             return found
         if time.monotonic() + wait > end:

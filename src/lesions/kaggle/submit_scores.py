@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from lesions.files import atomic, read_csv, write_csv
-from lesions.kaggle.client import Submission
+from lesions.kaggle.leaderboard import Submission
 from lesions.kaggle.submit_estimate import Estimate
 from lesions.paths import SUBMISSIONS, shown
 

@@ -13,6 +13,7 @@ from lesions.errors import InputError
 from lesions.reporting.blending_page import blending_page
 from lesions.reporting.gate_page import gate_page
 from lesions.reporting.ham10000_page import ablation_page, ham10000_page
+from lesions.reporting.kaggle_page import kaggle_page
 from lesions.reporting.markdown import interval, joined, table
 from lesions.reporting.measured_pages import (
     cache_page,
@@ -119,6 +120,7 @@ PAGES = (
     Page("docs/step.md", "step", step_page),
     Page("docs/ham10000.md", "ham10000", ham10000_page),
     Page("docs/ham10000_ablation.md", "ham10000_ablation", ablation_page),
+    Page("docs/kaggle.md", "kaggle_hours", kaggle_page),
     Page("README.md", "real", readme_block, block=True),
 )
 

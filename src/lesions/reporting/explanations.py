@@ -59,9 +59,9 @@ class Explained:
     images: np.ndarray
 
 
-def load_explained(name: str) -> Explained:
-    """The run oof/<name>, its predictions and its photographs, as far as folds are trained."""
-    run = load_run(OOF / name)
+def load_explained(name: str, folds: Sequence[int] | None = None) -> Explained:
+    """The run oof/<name> with all its trained folds, or `folds`: predictions and photographs."""
+    run = load_run(OOF / name, folds)
     config = run.config
     table, facts = load_table(config.dataset)
     if run.folds[0].header["fold_hash"] != facts["fold_hash"]:

@@ -26,7 +26,7 @@ from lesions.paths import shown
 from lesions.reporting.explanations import Explained, explained_batches
 
 SUFFIX = "_segmentation.png"
-SAMPLE = 400  # photographs of the slower checks
+SAMPLE = 200  # photographs of the slower checks
 Maps = Callable[[LesionClassifier, Tensor, Tensor, int, bool], np.ndarray]
 
 

@@ -1,0 +1,170 @@
+"""Exported models: the same probabilities, any batch, and a file that says what it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import export as script
+from lesions.config import Config
+from lesions.data.metadata import COLUMNS
+from lesions.errors import InputError
+from lesions.inference import export
+from lesions.inference.quantize import quantize_onnx
+from lesions.models.classifier import LesionClassifier
+from lesions.reporting import parity
+
+SWIN = {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 24, "window_size": 2}
+FAMILIES: dict[str, tuple[str, dict, dict, str, int]] = {
+    # backbone, its arguments, the model's, metadata, outputs
+    "resnet": ("test_resnet", {}, {"fusion": "gate", "cbam": {}}, "clinical", 7),
+    "efficientnet": ("test_efficientnet", {}, {}, "clinical", 1),
+    "mobilenetv2": ("mobilenetv2_035", {}, {}, "none", 1),
+    "mobilenetv3": ("mobilenetv3_small_050", {}, {"head": "funnel"}, "clinical", 7),
+    "densenet": ("densenet121", {"block_config": (1, 1, 1, 1)}, {"fusion": "gate"}, "full", 1),
+    "vit": ("test_vit", {"img_size": 64}, {}, "clinical", 7),
+    "swin": ("swin_tiny_patch4_window7_224", SWIN, {"fusion": "gate"}, "clinical", 1),
+}
+
+
+def build(family: str) -> tuple[LesionClassifier, dict[str, Any]]:
+    backbone, arguments, changes, metadata, outputs = FAMILIES[family]
+    torch.manual_seed(0)
+    config = Config.model_validate(
+        {
+            "dataset": "demo",
+            "data": {"image_size": 64, "metadata": metadata},
+            "model": {"backbone": backbone, "pretrained": False, "backbone_args": arguments}
+            | changes,
+        }
+    )
+    model = LesionClassifier(config.model, len(COLUMNS[metadata]), outputs).eval()
+    classes = [f"class{number}" for number in range(outputs)] if outputs > 1 else []
+    return model, {"config": config.model_dump(), "task": "melanoma", "classes": classes}
+
+
+def batch(header: dict[str, Any], count: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    columns = len(COLUMNS[header["config"]["data"]["metadata"]])
+    images = generator.integers(0, 256, (count, 64, 64, 3), np.uint8)
+    return images, generator.random((count, columns), np.float32)
+
+
+def expected(model: LesionClassifier, images: np.ndarray, metadata: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        logits = model(torch.from_numpy(images), torch.from_numpy(metadata))
+    return (logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)).numpy()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_onnx_gives_the_checkpoints_probabilities_at_any_batch(family: str, tmp_path: Path) -> None:
+    model, header = build(family)
+    path = tmp_path / "model.onnx"
+    export.export_onnx(model, header, path)
+    predict, told = export.open_onnx(path)
+    assert told == json.loads(json.dumps(header))
+    for count in (1, 3):
+        images, metadata = batch(header, count)
+        found = predict(images, metadata)
+        assert found.shape == (count, max(1, len(header["classes"])))
+        np.testing.assert_allclose(found, expected(model, images, metadata), atol=1e-5)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]  # no weights beside it
+
+
+@pytest.mark.parametrize("family", ["mobilenetv2", "swin"])
+def test_torch_export_gives_the_same(family: str, tmp_path: Path) -> None:
+    model, header = build(family)
+    export.export_torch(model, header, tmp_path / "model.pt2")
+    predict, told = export.open_torch(tmp_path / "model.pt2")
+    assert told == json.loads(json.dumps(header))
+    for count in (1, 3):
+        images, metadata = batch(header, count)
+        np.testing.assert_allclose(
+            predict(images, metadata), expected(model, images, metadata), atol=1e-5
+        )
+
+
+def test_int8_is_smaller_near_and_self_describing(tmp_path: Path) -> None:
+    model, header = build("resnet")
+    export.export_onnx(model, header, tmp_path / "model.onnx")
+    images, metadata = batch(header, 16)
+    quantize_onnx(tmp_path / "model.onnx", tmp_path / "int8.onnx", images, metadata)
+    predict, told = export.open_onnx(tmp_path / "int8.onnx")
+    assert told["classes"] == header["classes"]
+    found, wanted = predict(images, metadata), expected(model, images, metadata)
+    assert 0 < np.abs(found - wanted).max() < 0.05
+    sizes = [(tmp_path / name).stat().st_size for name in ("int8.onnx", "model.onnx")]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_the_script_prints_the_comparison_and_writes_it(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "export.json"
+    arguments = ["--run", "tiny", "--to", "onnx", "--quantize", "--folds", "0"]
+    try:
+        assert script.main([*arguments, "--out", str(out)]) == 0
+    except InputError as error:  # a model of seconds may lose more in int8: then it must say so
+        assert "int8 loses" in str(error)
+        pytest.skip("int8 refused on the tiny run")
+    printed = capsys.readouterr().out
+    told = json.loads(out.read_text())["rivals"]
+    assert list(told) == ["eager", "bf16 channels_last", "onnx", "int8"]
+    assert told["eager"]["difference"] == 0 and told["onnx"]["difference"] < 1e-5
+    assert all(name in printed for name in told)
+    assert (trained / "fold0.onnx").exists() and (trained / "fold0.int8.onnx").exists()
+
+
+def test_int8_that_loses_is_deleted_and_named(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upside_down(source: Path, path: Path, images: np.ndarray, metadata: np.ndarray) -> None:
+        path.write_bytes(source.read_bytes())
+
+    def opened(path: Path) -> tuple[export.Predict, dict]:
+        predict, header = export.open_onnx(path)
+        if "int8" not in path.name:
+            return predict, header
+        return lambda images, metadata: 1 - predict(images, metadata), header
+
+    monkeypatch.setattr(parity, "quantize_onnx", upside_down)
+    monkeypatch.setattr(parity, "open_onnx", opened)
+    # Whichever way the tiny model errs, one of the two is worse by more than the limit.
+    monkeypatch.setattr(parity, "score_of", lambda probs, classes: probs[:, 0])
+    monkeypatch.setattr(parity, "LEAST_LOSS", -1.0)
+    with pytest.raises(InputError, match=r"int8 loses .* out-of-fold rows.*fold0.int8.onnx"):
+        script.main(["--run", "tiny", "--to", "onnx", "--quantize", "--folds", "0"])
+    assert not (trained / "fold0.int8.onnx").exists()
+    assert (trained / "fold0.onnx").exists()
+
+
+def test_a_loss_of_half_a_percent_is_refused_and_less_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "fold0.int8.onnx"
+    for auc, refused in ((0.8951, False), (0.895, True)):
+        file.touch()
+        told = {"eager": {"auc": 0.9}, "int8": {"auc": auc}}
+        if refused:
+            with pytest.raises(InputError, match=r"loses 0\.0050 AUC"):
+                parity._refuse_lossy(told, [file], 100)
+        else:
+            parity._refuse_lossy(told, [file], 100)
+        assert file.exists() != refused
+
+
+def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+    with pytest.raises(InputError, match="pip install onnx onnxscript onnxruntime"):
+        export.require("onnx", "onnxscript", "onnxruntime")
+
+
+def test_a_foreign_onnx_file_is_refused(tmp_path: Path) -> None:
+    model, header = build("mobilenetv2")
+    torch.onnx.export(
+        export.answering(model), (torch.zeros(1, 64, 64, 3, dtype=torch.uint8),),
+        tmp_path / "foreign.onnx", dynamo=True, verbose=False, output_names=["prob"],
+    )  # fmt: skip
+    with pytest.raises(InputError, match="not exported by this repository"):
+        export.open_onnx(tmp_path / "foreign.onnx")

@@ -18,14 +18,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--runs", nargs="+", required=True)
-    parser.add_argument("--blend", type=Path, required=True, help="the folder of blend.json")
+    parser.add_argument("--blend", type=Path, help="the folder of blend.json, if there is one")
     parser.add_argument("--commands", type=Path, required=True, help="the script that was run")
+    parser.add_argument("--name", help="of the results file; default: the data set's")
     args = parser.parse_args(arguments)
 
     from lesions.files import write_json
     from lesions.reporting.summary import summarise
 
-    path = CODE / "docs" / "results" / f"{args.dataset}.json"
+    path = CODE / "docs" / "results" / f"{args.name or args.dataset}.json"
     write_json(path, summarise(args.dataset, args.runs, args.blend, args.commands))
     print(f"{shown(path)} written; next: python scripts/docs.py")
     return 0

@@ -22,7 +22,7 @@ from lesions.evaluation.metrics import (
     roc_auc,
     stratified_auc,
 )
-from lesions.evaluation.multiclass import SCORES, class_scores
+from lesions.evaluation.multiclass import LABELS, SCORES, class_scores
 from lesions.files import sha256, write_csv, write_json
 from lesions.paths import shown
 
@@ -116,7 +116,7 @@ class Study:
         used = sorted(self.weights.items(), key=lambda item: -item[1])
         told = ", ".join(f"{name} {weight:.3f}" for name, weight in used if weight > 0)
         lines += ["", f"chosen: {self.chosen}: {self.reason}", f"weights: {told}"]
-        scores = [f"{name}, nested: {score}" for name, score in self.class_scores().items()]
+        scores = [f"{LABELS[name]}, nested: {score}" for name, score in self.class_scores().items()]
         return "\n".join(lines + scores)
 
 

@@ -216,7 +216,7 @@ def class_galleries_section(results: Results, album: Album, answers: Answers) ->
         "worst",
         "Worst errors",
         "As the model sees them, the surest wrong answer first; each lesion or patient is shown "
-        "once a row. The number is the probability of the answer.",
+        "once a row. Below: the probability of the answer, the diagnosis → the answer.",
         cards,
     )
 
@@ -228,7 +228,7 @@ def choose_worst(results: Results, answers: Answers) -> list[Gallery]:
     galleries = []
     for name in results.classes:
         rows = wrong[wrong["target"] == name].drop_duplicates("group").head(TILES)
-        shown = rows.assign(diagnosis=rows["target"].astype(str) + ", called " + rows["called"])
+        shown = rows.assign(diagnosis=rows["target"].astype(str) + " → " + rows["called"])
         missed = int((wrong["target"] == name).sum())
         count = int((oof["target"] == name).sum())
         caption = f"{missed:,} of {count:,} images of {name} are called something else."

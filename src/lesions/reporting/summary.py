@@ -12,17 +12,20 @@ from lesions.config import load_config
 from lesions.data.table import load_table, prepared
 from lesions.errors import InputError
 from lesions.evaluation.intervals import score_table
+from lesions.evaluation.multiclass import classes_in, report_classes
 from lesions.files import read_csv, read_json
 from lesions.inference.checkpoint import load_model, versions
 from lesions.paths import CODE, OOF, SUBMISSIONS, shown
 from lesions.provenance import commit
+from lesions.reporting.predictions import label, read_predictions
 
 
-def summarise(dataset: str, runs: Sequence[str], blend: Path, commands: Path) -> dict:
+def summarise(dataset: str, runs: Sequence[str], blend: Path | None, commands: Path) -> dict:
     """Data, shortcut baselines, scores of each run and of the blend, machine and versions.
 
     Every AUC comes with a 95 % interval over groups, overall and by source; `test` is the held-out
-    part, where the table knows its targets. `commands` is the shell script that was run.
+    part, where the table knows its targets, empty if there is none. `commands` is the shell script
+    that was run. Of several classes the AUC is their mean, beside the other scores and each class.
     """
     table, facts = load_table(dataset)
     audit = read_json(prepared(dataset) / "audit.json")
@@ -39,7 +42,7 @@ def summarise(dataset: str, runs: Sequence[str], blend: Path, commands: Path) ->
             for score in audit["shortcuts"]
         ],
         "runs": [_run(run, table, facts) for run in runs],
-        "blend": _blend(blend, table),
+        "blend": _blend(blend, table, facts) if blend else None,
     }
 
 
@@ -72,9 +75,11 @@ def _run(run: str, table: pd.DataFrame, facts: dict) -> dict:
         raise InputError(f"{shown(OOF / run)}: trained on folds {', '.join(strangers)}, not these")
     config = load_config(OOF / run / "config.yaml")
     model, _ = load_model(OOF / run / "fold0.safetensors")
-    oof = pd.concat([read_csv(path, ["image_name"]) for path in (OOF / run).glob("fold*.csv")])
+    oof = pd.concat([read_predictions(path) for path in (OOF / run).glob("fold*.csv")])
+    known = label(table, facts["config"]["task"], folds[0]["task"])
     return {
         "run": run,
+        "task": folds[0]["task"],
         "question": _question(CODE / "configs" / f"{run}.yaml"),
         "backbone": config.model.backbone,
         "image_size": config.data.image_size,
@@ -85,31 +90,35 @@ def _run(run: str, table: pd.DataFrame, facts: dict) -> dict:
         "fold_auc": [fold["auc"] for fold in folds],
         "last_auc": [fold["last_auc"] for fold in folds],
         "best_auc": [fold["best_auc"] for fold in folds],
-        "oof": _scores(oof[["image_name", "prob"]], table),
-        "test": _scores(_submission(SUBMISSIONS / f"{run}.csv"), table),
+        "oof": _scores(oof, known),
+        "test": _test_scores(SUBMISSIONS / f"{run}.csv", known),
     }
 
 
-def _blend(folder: Path, table: pd.DataFrame) -> dict:
+def _blend(folder: Path, table: pd.DataFrame, facts: dict) -> dict:
     blend = read_json(folder / "blend.json")
     chosen = blend["methods"][blend["chosen"]]
-    oof = read_csv(folder / "blend_oof.csv", ["image_name", "prob"])
+    member = read_json(OOF / blend["members"][0] / "fold0.json")
+    known = label(table, facts["config"]["task"], member["task"])
     return {
         "chosen": blend["chosen"],
         "reason": blend["reason"],
         "members": blend["members"],
         "weights": blend["weights"],
         "oof": {"overall": {"auc": chosen["in_sample"], "low": None, "high": None}},
-        "nested": _scores(oof[["image_name", "prob"]], table),
-        "test": _scores(_submission(folder / "blend.csv"), table),
+        "nested": _scores(read_predictions(folder / "blend_oof.csv"), known),
+        "test": _test_scores(folder / "blend.csv", known),
     }
 
 
 def _scores(probs: pd.DataFrame, table: pd.DataFrame) -> dict:
-    """AUC with interval by part: "overall" and each source."""
+    """AUC with interval by part: "overall" and each source; of several classes their mean."""
     joined = table.merge(probs, on="image_name", validate="one_to_one")
     if len(joined) != len(probs) or joined["target"].isna().any():
         raise InputError(f"{len(probs) - len(joined)} predicted images are not in the table")
+    if classes := classes_in(probs.columns):
+        parts = [("overall", joined), *joined.groupby("source", sort=True)]
+        return {str(name): _class_scores(part, classes) for name, part in parts}
     scores = score_table(joined).replace({np.nan: None, "all": "overall"})
     return {
         row["part"]: {key: row[key] for key in ("auc", "low", "high", "rows", "positives")}
@@ -117,8 +126,30 @@ def _scores(probs: pd.DataFrame, table: pd.DataFrame) -> dict:
     }
 
 
-def _submission(path: Path) -> pd.DataFrame:
-    return read_csv(path, ["image_name", "target"]).rename(columns={"target": "prob"})
+def _class_scores(rows: pd.DataFrame, classes: list[str]) -> dict:
+    """auc (macro), low and high as of two classes; all scores; and those of each class."""
+    probs = rows[[f"prob_{name}" for name in classes]]
+    scores, each = report_classes(rows["target"], probs, classes, rows["group"])
+    mean, counts = scores["macro_auc"].as_json(), rows["target"].value_counts()
+    return {
+        "auc": mean["value"],
+        "low": mean["low"],
+        "high": mean["high"],
+        "rows": len(rows),
+        "scores": {name: score.as_json() for name, score in scores.items()},
+        "classes": {
+            name: {"rows": int(counts.get(name, 0))}
+            | {key: score.as_json() for key, score in found.items()}
+            for name, found in each.items()
+        },
+    }
+
+
+def _test_scores(path: Path, table: pd.DataFrame) -> dict:
+    if not (table["split"] == "test").any():
+        return {}
+    sent = read_csv(path, ["image_name"])
+    return _scores(sent if classes_in(sent) else sent.rename(columns={"target": "prob"}), table)
 
 
 def _question(path: Path) -> str:

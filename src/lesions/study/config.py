@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from lesions.config import Config, Section, load_config, run_name
+from lesions.config import Config, ModelConfig, Section, load_config, run_name
 from lesions.errors import InputError, listed
 from lesions.models.backbone import build_backbone
 from lesions.paths import shown
@@ -18,7 +18,7 @@ class Arm(Section):
     """One architecture of phase 1."""
 
     base: str  # a run config, relative to the study's file
-    set: list[str] = []
+    set: list[str] = Field([])
     trainable: Literal["all", "head"] | int = "all"  # a number: the head and so many last layers
 
 
@@ -28,10 +28,10 @@ class Form(Section):
     note: str  # what was shortened, in plain words: it stands on the page
     arms: list[str] | None = None  # all when empty
     experiments: list[str] | None = None  # all when empty
-    seeds: dict[str, int] = {}  # so many of this arm, or of `final`; 1 when empty
-    epochs: dict[str, int] = {}  # most of them for an arm; `other` for all other runs
-    set: list[str] = []  # for every run
-    skip: dict[str, str] = {}  # the arm: why it is not run
+    seeds: dict[str, int] = Field({})  # so many of an arm, `final` or `grouped`; 1 when empty
+    epochs: dict[str, int] = Field({})  # most of them for an arm; `other` for all other runs
+    set: list[str] = Field([])  # for every run
+    skip: dict[str, str] = Field({})  # the arm: why it is not run
     test: bool = True  # whether the test set is opened at the end
 
 
@@ -43,8 +43,11 @@ class StudyConfig(Section):
     labels: Literal["malignant", "malignant_vasc"] = "malignant"  # the map of data/tasks.py
     recall: float = Field(0.9, gt=0, le=1)  # what the second threshold has to find
     arms: dict[str, Arm] = Field(min_length=1)
-    experiments: dict[str, dict[str, list[str]]] = {}
-    forms: dict[str, Form]
+    experiments: dict[str, dict[str, list[str]]] = Field({})
+    pool: int = Field(3, ge=1)  # so many of the best may share in the final mean
+    published: dict[str, float] = Field({})  # what others reached on the official test
+    aims: dict[str, float] = Field({})  # auc, f2, recall: what the test is to reach
+    forms: dict[str, Form] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _names_are_known(self) -> "StudyConfig":
@@ -52,13 +55,17 @@ class StudyConfig(Section):
         for form in self.forms.values():
             for told, known in (
                 ({*(form.arms or []), *form.skip}, {*self.arms}),
-                ({*form.seeds}, {*self.arms, "final"}),
+                ({*form.seeds}, {*self.arms, "final", "grouped"}),
                 ({*form.epochs}, {*self.arms, "other"}),
                 ({*(form.experiments or [])}, changes),
             ):
                 if strange := told - known:
                     raise ValueError(f"unknown: {listed(strange)}: there is {listed(known, 20)}")
         return self
+
+
+class MissingWeights(InputError):
+    """A network that is to stay frozen has no weights to start from."""
 
 
 class Planned(NamedTuple):
@@ -109,8 +116,8 @@ class Study:
     ) -> Planned:
         """The run of `arm`, changed by `experiment`, with the config's seed plus `seed`.
 
-        InputError, which says why, for a frozen network whose weights are not to be had; one that
-        learns as a whole starts from random weights instead.
+        MissingWeights for a frozen network whose weights are not to be had; one that learns as a
+        whole starts from random weights instead.
         """
         chosen = self.config.arms[arm]
         dataset = dataset or self.config.official
@@ -129,14 +136,13 @@ class Study:
         note = ""
         if why := missing_weights(config):
             if chosen.trainable != "all":
-                raise InputError(f"{why}; with random ones there is nothing to keep frozen")
+                raise MissingWeights(f"{why}; with random ones there is nothing to keep frozen")
             changes.append("model.pretrained=false")
             note = f"from random weights: {why}"
         words = [experiment or arm, *([f"seed {config.seed + seed}"] if seed else [])]
         run = "_".join([arm, *([experiment] if experiment else [])])
-        run += (f"_s{seed}" if seed else "") + (
-            "_grouped" if dataset == self.config.grouped else ""
-        )
+        run += f"_s{seed}" if seed else ""
+        run += "_grouped" if dataset == self.config.grouped else ""
         folder = f"{self.folder}/{run.lower().replace(' ', '_').replace(':', '')}"
         return Planned(", ".join(words), folder, load_config(base, changes), note)
 
@@ -150,8 +156,6 @@ def missing_weights(config: Config) -> str:
 
 @cache  # a hub that does not answer takes seconds to say so
 def _why_missing(model: str) -> str:
-    from lesions.config import ModelConfig
-
     try:
         build_backbone(ModelConfig.model_validate_json(model))
     except InputError as error:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REAL
+from PIL import Image
 
 from lesions.config import PreprocessConfig
 from lesions.data import decode as decoding
@@ -278,6 +279,31 @@ def test_jpegs_are_decoded_at_half_sizes_of_at_least_one_and_a_half(
     monkeypatch.setattr(decoding, "fitted", spied)
     assert decoding.decode(path, size)[1] == of_file
     assert seen == [decoded]
+
+
+def photograph(path: Path, quality: int = 90, **options: int) -> Path:
+    draw = np.random.default_rng(7)
+    coarse = draw.integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    picture = cv2.resize(coarse, (1203, 902), interpolation=cv2.INTER_CUBIC)
+    Image.fromarray(picture).save(path, quality=quality, **options)
+    return path
+
+
+@pytest.mark.parametrize("size", [32, 112, 256, 512])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_both_decoders_give_the_same_pixels(size, subsampling, tmp_path, monkeypatch):
+    path = photograph(tmp_path / "a.jpg", subsampling=subsampling)
+    fast = decode(path, size)[0]
+    monkeypatch.setattr(decoding, "plain_jpeg", lambda *_: None)
+    assert (decode(path, size)[0] == fast).all()
+
+
+def test_a_photograph_cut_short_is_refused_wherever_it_is_cut(tmp_path):
+    whole = photograph(tmp_path / "a.jpg").read_bytes()
+    assert decode(whole + bytes(16), 64)[1] == (1203, 902)  # padding after the end is harmless
+    for share in (0.1, 0.5, 0.9, 0.999):
+        with pytest.raises(decoding.UnreadableImage):
+            decode(whole[: int(share * len(whole))], 64)
 
 
 @pytest.mark.real

@@ -49,7 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"note: {problem}")
     limits = Limits(int(args.max_mb * 1e6), int(args.max_megapixels * 1e6))
     server = build_server(predictor, args.host, args.port, limits)
-    print(f"{predictor.name}: http://{args.host}:{args.port}/  (manual: /docs; end: Ctrl-C)", flush=True)
+    print(
+        f"{predictor.name}: http://{args.host}:{args.port}/  (manual: /docs; end: Ctrl-C)",
+        flush=True,
+    )
     server.run()
     return 0 if server.started else 2
 

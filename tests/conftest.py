@@ -59,6 +59,16 @@ def trained(demo: Path) -> Path:
     return OOF / "tiny"
 
 
+@pytest.fixture(scope="session")
+def calibrated(trained: Path) -> Path:
+    """oof/calibrated: the tiny run with its calibration.json."""
+    from calibrate import main as calibrate
+
+    shutil.copytree(trained, trained.parent / "calibrated")
+    calibrate(["--run", "calibrated", "--rows", "30"])
+    return trained.parent / "calibrated"
+
+
 def tiny_run(name: str, *changes: str) -> list[str]:
     """Arguments of scripts/train.py for a run of seconds."""
     arguments = ["--config", "configs/demo/mobilenetv3.yaml", "--name", name]

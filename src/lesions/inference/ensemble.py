@@ -118,6 +118,8 @@ def load_run(folder: Path, folds: Sequence[int] | None = None) -> Run:
     loaded = []
     for file in files:
         model, header = load_model(file)
+        if header["fold"] != _number(file):
+            raise InputError(f"{shown(file)}: holds fold {header['fold']}: give it its name back")
         title = f"{header['run']} fold {header['fold']}"
         loaded.append(Fold(title, header["fold"], model.float(), header))
     for key in ("task", "classes", "run"):

@@ -31,7 +31,8 @@ HERE = Path(__file__).parent
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 CSS = "footer {display: none !important} #notice {opacity: .8} .problem {color: #c2410c}"
 EMPTY = {"label": "", "confidences": []}
-CLEARED = "() => [{label: '', confidences: []}, '', '']"  # in the browser, at once: no old answer beside a new question
+# Both run in the browser: at once the old answer goes, and a late one is shown no more.
+CLEARED = "() => [{label: '', confidences: []}, '', '']"
 CURRENT = """(result, photo, age, sex, site, ...shown) => {
   const now = [(photo || "").length, (photo || "").slice(-40), age, sex, site];
   return result && JSON.stringify(result.asked) === JSON.stringify(now) ? result.shown : shown;

@@ -1,0 +1,118 @@
+"""How fast a served run answers, what it says to bad files, and what its page looks like."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlparse
+
+import numpy as np
+
+from lesions.inference.predictor import Predictor
+from lesions.serving.limits import Limits
+from lesions.serving.server import build_server
+from lesions.serving.service import example
+
+Reply = tuple[int, str, float]  # status, reason, seconds
+
+
+@contextmanager
+def served(predictor: Predictor, limits: Limits | None = None) -> Iterator[str]:
+    """The address of a server of `predictor` on a free port, in a thread of this process."""
+    server = build_server(predictor, port=0, limits=limits)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.02)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def measure(address: str, clients: int, requests: int, explain: bool = False) -> dict:
+    """Requests a second and latencies in ms of `clients` that ask again once they are answered."""
+    photos = [example(number) for number in range(8)]
+
+    def one(number: int) -> Reply:
+        return _post(address, photos[number % len(photos)], explain)
+
+    one(0)
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(clients) as pool:
+        replies = list(pool.map(one, range(requests)))
+    spent = time.perf_counter() - begun
+    seconds = np.array([reply[2] for reply in replies if reply[0] == 200])
+    return {
+        "clients": clients,
+        "requests": requests,
+        "explain": explain,
+        "answered": len(seconds),
+        "refused": sum(reply[0] == 429 for reply in replies),
+        "per_second": round(len(seconds) / spent, 1),
+        "ms": {f"p{p}": round(1000 * float(np.percentile(seconds, p)), 1) for p in (50, 90, 99)},
+    }
+
+
+def bad_inputs(address: str, limits: Limits, files: Sequence[Path]) -> list[dict]:
+    """What the server says to made-up broken files and to `files`: name, status, reason."""
+    photo = example(1)
+    tried = {
+        "an empty file": b"",
+        "a text": b"This is no picture.",
+        "a GIF": b"GIF89a" + bytes(200),
+        "a JPEG cut in half": photo[: len(photo) // 2],
+        "a JPEG's first 20 bytes": photo[:20],
+        "more bytes than allowed": photo + bytes(limits.max_bytes),
+        "a PNG of 50,000 x 50,000 pixels": _huge_png(),
+    } | {path.name: path.read_bytes() for path in files}
+    told = []
+    for name, content in tried.items():
+        status, reason, _ = _post(address, content)
+        told.append({"input": name, "status": status, "reason": reason})
+    return told
+
+
+def screenshot(address: str, browser: str, path: Path) -> None:
+    """The page with the answer to a drawn melanoma, as a PNG."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = chromium.new_page(viewport={"width": 1000, "height": 860})
+        page.goto(address)
+        page.click(".example >> nth=0", timeout=120_000)
+        page.wait_for_selector("#overlay img", timeout=120_000)
+        page.wait_for_timeout(500)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(path), full_page=True)
+        chromium.close()
+
+
+def _post(address: str, content: bytes, explain: bool = False) -> Reply:
+    begun = time.perf_counter()
+    place = urlparse(address)
+    connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=120)
+    connection.connect()
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    try:
+        connection.request("POST", f"/api/predict?explain={str(explain).lower()}", content)
+        answer = connection.getresponse()
+        told = json.loads(answer.read())
+    finally:
+        connection.close()
+    return answer.status, str(told.get("detail", "")), time.perf_counter() - begun
+
+
+def _huge_png() -> bytes:
+    from struct import pack
+    from zlib import crc32
+
+    body = b"IHDR" + pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + pack(">I", 13) + body + pack(">I", crc32(body))

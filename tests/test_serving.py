@@ -1,0 +1,259 @@
+"""The server over real HTTP on the loopback: answers, refusals, load, nothing kept."""
+
+import asyncio
+import logging
+import re
+import socket
+import struct
+import tempfile
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from conftest import REAL
+
+pytest.importorskip("gradio", "6.16", reason="the serve extra is not installed")
+httpx = pytest.importorskip("httpx")
+
+from lesions.inference.predictor import Patient, Predictor  # noqa: E402
+from lesions.serving.limits import Limits, RefusedError, check_photo  # noqa: E402
+from lesions.serving.service import Service, example  # noqa: E402
+from lesions.serving.speed import served  # noqa: E402
+
+LIMITS = Limits(max_bytes=400_000, max_pixels=1_000_000, header_seconds=1, body_seconds=2)
+JPEG = example(1)
+
+
+@pytest.fixture(scope="module")
+def outside() -> Iterator[list[str]]:
+    """Addresses beyond this machine that anything in this process tried to reach."""
+    called: list[str] = []
+    connect = socket.socket.connect
+
+    def watched(self: socket.socket, address) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            called.append(str(address))
+            raise OSError("no network in tests")
+        return connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", watched)
+        yield called
+
+
+@pytest.fixture(scope="module")
+def url(calibrated: Path, outside: list[str]) -> Iterator[str]:
+    with served(Predictor.load("calibrated"), LIMITS) as address:
+        yield address
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims its size and has no pixels: a decompression bomb's beginning."""
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
+    return b"\x89PNG\r\n\x1a\n" + chunk
+
+
+def post(url: str, content: bytes, **fields: object):
+    return httpx.post(f"{url}/api/predict", content=content, params=fields, timeout=60)
+
+
+def test_raw_bytes_and_a_form_get_the_same_answer(url: str) -> None:
+    told = Predictor.load("calibrated").predict(JPEG, Patient.parse(55, "female", "back"))
+    raw = post(url, JPEG, age=55, sex="female", site="back")
+    form = httpx.post(
+        f"{url}/api/predict", files={"photo": ("../../etc/passwd", JPEG)}, timeout=60,
+        data={"age": "55", "sex": "female", "site": "back", "explain": "true"},
+    )  # fmt: skip
+    assert (raw.status_code, form.status_code) == (200, 200)
+    for answer in (raw.json(), form.json()):
+        assert answer["probs"] == pytest.approx(told.probs, abs=1e-6)
+        assert answer["calibrated"] and "not a medical device" in answer["notice"]
+    assert raw.json()["cam"] is None
+    assert form.json()["cam"].startswith("data:image/png;base64,iVBOR")
+    assert raw.headers["x-request-id"] == raw.json()["request_id"]
+
+
+def test_health_card_and_manual(url: str) -> None:
+    assert httpx.get(f"{url}/api/health").json() == {"status": "ok", "busy": 0, "queue": 16}
+    card = httpx.get(f"{url}/api/model").json()
+    assert card["task"] == "melanoma" and card["members"][0]["folds"] == [0, 1, 2]
+    assert card["threshold"]["rule"].startswith("recall") and card["missing"] == []
+    manual = httpx.get(f"{url}/docs").text
+    assert "POST /api/predict" in manual and "src=" not in manual
+
+
+@pytest.mark.parametrize(
+    ("content", "fields", "status", "reason"),
+    [
+        (b"", {}, 422, "empty"),
+        (b"<?php no picture", {}, 415, "no JPEG, PNG or WebP"),
+        (b"GIF89a" + bytes(100), {}, 415, "no JPEG, PNG or WebP"),
+        (JPEG[: len(JPEG) // 2], {}, 422, "broken: .*truncated"),
+        (JPEG[:20], {}, 422, "broken: its header"),
+        (png_header(50_000, 50_000), {}, 413, "50000 x 50000 pixels are too many"),
+        (JPEG + bytes(500_000), {}, 413, "too large: at most 0.4 MB"),
+        (JPEG, {"age": "-1"}, 422, "age"),
+        (JPEG, {"age": "nan"}, 422, "age"),
+        (JPEG, {"site": "moon"}, 422, "site"),
+        (JPEG, {"path": "/etc/passwd"}, 422, "path"),
+    ],
+)
+def test_a_bad_request_is_told_why(
+    url: str, content: bytes, fields: dict, status: int, reason: str
+) -> None:
+    answer = post(url, content, **fields)
+    assert answer.status_code == status
+    assert re.search(reason, answer.text), answer.text
+
+
+def test_bad_forms_are_told_why(url: str) -> None:
+    def form(**given):
+        return httpx.post(f"{url}/api/predict", timeout=60, **given)
+
+    multipart = {"content-type": "multipart/form-data; boundary=x"}
+    assert form(files={"photo": ("a", JPEG)}, data={"age": "old"}).status_code == 422
+    assert form(files={"photo": ("a", JPEG)}, data={"path": "/etc"}).status_code == 422
+    assert form(files=[("photo", ("a", JPEG))] * 2).status_code == 400
+    assert form(files={"age": (None, "5")}).status_code == 422
+    assert form(content=b"no form", headers=multipart).status_code in (400, 422)
+    assert form(content=b"", headers={"content-type": "multipart/form-data"}).status_code == 400
+
+
+def test_closed_routes_and_other_names_are_turned_away(url: str) -> None:
+    for path in ("file=/etc/passwd", "proxy=http://x", "upload_progress", "info/", "call/answer"):
+        assert httpx.get(f"{url}/gradio_api/{path}").status_code == 404
+    for path in ("upload", "call/answer", "vibe-edit", "process_recording", "run/predict"):
+        assert httpx.post(f"{url}/gradio_api/{path}", content=b"{}").status_code == 404
+    assert httpx.get(f"{url}/api/predict").status_code == 405
+    assert httpx.delete(f"{url}/api/model").status_code == 405
+    rebound = httpx.get(f"{url}/api/health", headers={"host": "evil.example:7860"})
+    assert rebound.status_code == 421
+
+
+def test_the_log_has_ids_and_nothing_of_the_request(
+    url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "lesions.serving"):
+        name = post(url, JPEG, age=54.321, sex="male").headers["x-request-id"]
+        httpx.get(f"{url}/secret%0Aforged line")
+        time.sleep(0.1)
+    assert f"{name} POST /api/predict 200" in caplog.text
+    assert "54.321" not in caplog.text and "secret" not in caplog.text
+
+
+def test_nothing_is_kept_and_nobody_is_called(url: str, outside: list[str]) -> None:
+    place = Path(tempfile.gettempdir())
+    before = {path for path in place.rglob("*") if path.is_file()}
+    assert post(url, JPEG, explain=True).status_code == 200
+    httpx.post(f"{url}/api/predict", files={"photo": ("kept?.jpg", JPEG)}, timeout=60)
+    after = {path for path in place.rglob("*") if path.is_file()}
+    fresh = [p for p in after - before if _holds(p, JPEG[:4000])]
+    assert fresh == [] and outside == []
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return content in path.read_bytes()
+    except OSError:
+        return False
+
+
+def test_fifty_posts_at_once_are_answered_or_sent_away(url: str) -> None:
+    begun = time.monotonic()
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda _: post(url, JPEG), range(50)))
+    codes = [answer.status_code for answer in answers]
+    assert set(codes) <= {200, 429} and codes.count(200) >= LIMITS.queue
+    assert all(a.headers["retry-after"] == "1" for a in answers if a.status_code == 429)
+    assert max(answer.elapsed.total_seconds() for answer in answers) < LIMITS.answer_seconds
+    assert time.monotonic() - begun < 60
+    assert httpx.get(f"{url}/api/health").json()["busy"] == 0
+
+
+def test_slow_clients_are_cut_off_and_keep_nobody_out(url: str) -> None:
+    host, port = url.removeprefix("http://").split(":")
+    slow = [socket.create_connection((host, int(port)), 10) for _ in range(30)]
+    for number, line in enumerate(slow):
+        line.sendall(b"POST /api/predict HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+        if number % 2:
+            line.sendall(b"Content-Length: 1000\r\n\r\n\xff\xd8")
+    assert post(url, JPEG).status_code == 200
+    begun = time.monotonic()
+    for number, line in enumerate(slow):
+        line.settimeout(20)
+        told = line.recv(4096)
+        assert (b" 408 " in told) if number % 2 else (told == b"")
+        line.close()
+    assert time.monotonic() - begun < 20
+
+
+def test_a_full_queue_refuses_and_a_late_answer_is_given_up() -> None:
+    class Slow:
+        def predict(self, *_: object) -> str:
+            time.sleep(0.3)
+            return "told"
+
+    async def ask(service: Service, count: int) -> list:
+        asked = [service.answer(JPEG, Patient(), False) for _ in range(count)]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    service = Service(Slow(), Limits(queue=2))  # type: ignore[arg-type]
+    told = asyncio.run(ask(service, 5))
+    assert [getattr(each, "status", 200) for each in told] == [200, 200, 429, 429, 429]
+    hasty = Service(Slow(), Limits(answer_seconds=0.1))  # type: ignore[arg-type]
+    assert [each.status for each in asyncio.run(ask(hasty, 3))] == [503] * 3
+    for each in (service, hasty):
+        each.close()
+        assert each.busy == 0
+
+
+def test_a_photograph_is_measured_before_it_is_decoded() -> None:
+    with pytest.raises(RefusedError, match="pixels are too many") as refused:
+        check_photo(png_header(10_000, 10_000), Limits())
+    assert refused.value.status == 413
+    check_photo(JPEG, Limits())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_openapi_document_holds_whatever_is_sent(url: str) -> None:
+    schemathesis = pytest.importorskip("schemathesis")
+    from hypothesis import HealthCheck, Phase, given, settings
+    from schemathesis import checks
+
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    tried = []
+    for operation in schema.get_all_operations():
+        bodies = operation.ok()
+
+        @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck),
+                  phases=[Phase.explicit, Phase.generate], database=None)  # fmt: skip
+        @given(case=bodies.as_strategy())
+        def holds(case) -> None:
+            answer = case.call(timeout=60)
+            case.validate_response(
+                answer,
+                checks=[
+                    checks.not_a_server_error, checks.status_code_conformance,
+                    checks.content_type_conformance, checks.response_schema_conformance,
+                ],
+            )  # fmt: skip
+            tried.append(answer.status_code)
+
+        holds()
+    assert 200 in tried and set(tried) <= {200, 400, 413, 415, 422}
+
+
+@pytest.mark.real
+def test_every_bad_input_is_answered_or_refused_with_a_reason(url: str) -> None:
+    found = sorted(path for path in (REAL / "bad_inputs").iterdir() if path.is_file())
+    codes = {}
+    for path in found:
+        answer = post(url, path.read_bytes())
+        codes[path.name] = answer.status_code
+        assert answer.status_code == 200 or answer.json()["detail"]
+    assert codes["truncated_jpeg.jpg"] == 422 and codes["PILLOW_LICENSE"] == 415
+    assert set(codes.values()) <= {200, 413, 415, 422}

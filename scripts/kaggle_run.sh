@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train runs on Kaggle from here, fold by fold, to submissions/blend.csv: push, wait, fetch, next.
+# Train runs on Kaggle from here, fold by fold, to submissions/: push, wait, fetch, next; blend.
 #
 #   scripts/kaggle_run.sh effnet_b1 effnet_b3        # configs by name
 #   FOLDS="0 1" scripts/kaggle_run.sh effnet_b1      # only these folds, no predictions
@@ -29,4 +29,4 @@ for run in "$@"; do
     push weights "$run"
     push kernel predict "$run" --wait
 done
-[[ ${FOLDS:-} ]] || python scripts/blend.py "$@"
+if [[ ! ${FOLDS:-} && $# -gt 1 ]]; then python scripts/blend.py "$@"; fi

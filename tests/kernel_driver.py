@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,7 +74,9 @@ def main(path: str, working: str, output: str) -> int:
     notebook = nbformat.read(path, as_version=4)
     # Sockets in files: without a network not even the loopback is up.
     manager = AsyncKernelManager(transport="ipc", kernel_name="python3")
-    manager.ip = str(Path(working).parent / "sockets")
+    manager.ip = str(
+        Path(tempfile.mkdtemp(dir="/tmp")) / "socket"
+    )  # a path may have 107 characters
     resources = {"metadata": {"path": working}}
     text, failed = [], 0
     try:

@@ -98,6 +98,22 @@ def test_a_runs_folds_go_as_its_weights(kaggle: FakeKaggle) -> None:  # noqa: F8
     assert not any("state" in name for name in content(held))
 
 
+def test_first_weights_go_under_their_timm_tag(
+    kaggle: FakeKaggle,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cached.safetensors").write_bytes(b"cached")
+    monkeypatch.setattr("lesions.models.backbone.build_backbone", lambda config: None)
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache",
+        lambda repository, name: str(tmp_path / "cached.safetensors"),
+    )
+    kaggle_push(["weights", "effnet_b1"])
+    held = content(kaggle.datasets["tester/lesions-weights-effnet-b1"])
+    assert held == {"tf_efficientnet_b1.ns_jft_in1k.safetensors": b"cached"}
+
+
 def test_weights_of_a_run_that_has_none_are_refused(kaggle: FakeKaggle) -> None:  # noqa: F811
     with pytest.raises(InputError, match="nothing to send"):
         kaggle_push(["weights", RUN])

@@ -35,8 +35,9 @@ def train_on_kaggle(run: str, fold: int, max_hours: float, every: float, attach:
     kernel = f"{client.username()}/{slug(run, f'fold{fold}')}"
     begun = exists(kernel)
     steps = -1
-    if begun and wait(kernel, every)[0] == "complete":
-        steps = _fetch_fold(kernel, run, fold)
+    if begun:
+        wait(kernel, every)
+        steps = _fetch_fold(kernel, run, fold)  # also of one that failed: its state may be whole
     while not (OOF / run / f"fold{fold}.json").exists():
         left = client.gpu_hours_left()
         if left < LEAST_HOURS:

@@ -53,7 +53,7 @@ def write_code(folder: Path) -> None:
     """
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
     for name in ("src", "scripts", "configs"):
-        shutil.copytree(CODE / name, folder / name, ignore=skip)
+        shutil.copytree(CODE / name, folder / name, ignore=skip, dirs_exist_ok=True)
     for name, source in EXTRAS.items():
         if (INPUT / source / name).exists():
             (folder / "tables").mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def write_weights(folder: Path, run: str) -> str:
     model = load_config(path if path.exists() or not files else OOF / run / "config.yaml").model
     if model.pretrained:
         weights = _first_weights(model)
-        (folder / "backbones").mkdir(parents=True)
+        (folder / "backbones").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights, folder / "backbones" / f"{model.backbone}{weights.suffix}")
         folds.append(f"first weights of {model.backbone}")
     if not folds:

@@ -71,14 +71,14 @@ def test_a_data_set_comes_whole_with_its_checksums(kaggle: FakeKaggle, place, mo
     capsys.readouterr()
     before = len(kaggle.requests)
     assert script.main(["here"]) == 0
-    assert "all there" in capsys.readouterr().out
+    assert "nothing more to come" in capsys.readouterr().out
     assert len(kaggle.requests) == before
 
 
 def test_a_dry_run_tells_size_and_licence_and_asks_no_server(kaggle, place, capsys):
     assert script.main(["isic2020", "ham10000", "--dry-run"]) == 0
     told = capsys.readouterr().out
-    for expected in ("CC BY-NC 4.0", "30 GB", "2.8 GB", "train.csv", "GB free"):
+    for expected in ("CC BY-NC 4.0", "30 GB", "2.8 GB", "train.csv", " free for "):
         assert expected in told
     assert not kaggle.requests and not place.exists()
 

@@ -222,4 +222,4 @@ def test_the_command_itself_leaves_no_credential_and_no_traceback(kaggle: FakeKa
     printed = ended.stdout + ended.stderr
     assert ended.returncode == 2
     assert "make a new token" in ended.stderr and "Traceback" not in printed
-    assert TOKEN not in printed
+    assert TOKEN not in printed and "DEBUG" not in printed

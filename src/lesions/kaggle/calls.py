@@ -7,7 +7,6 @@ is printed or raised holds a credential.
 
 import io
 import json
-import logging
 import os
 import re
 import sys
@@ -43,16 +42,17 @@ def connect() -> "KaggleApi":
     To be used inside `call`, which quiets it and turns its faults into messages.
     """
     try:
-        # Importing it authenticates, prints and asks the server: not before it is needed.
-        from kaggle.api.kaggle_api_extended import KaggleApi
+        # VERBOSE=1, which other programs use as well, would print the Authorization header, read
+        # whole downloads into memory and turn on every library's debugging output.
+        with patch.dict(os.environ):
+            for name in ("VERBOSE", "VERBOSE_OUTPUT"):
+                os.environ.pop(name, None)
+            # Importing it authenticates, prints and asks the server: not before it is needed.
+            from kaggle.api.kaggle_api_extended import KaggleApi
     except SystemExit:  # of kaggle 2.0
         raise InputError(NO_CREDENTIALS) from None
     except ModuleNotFoundError as error:
         raise InputError(f"no module {error.name}: pip install 'kaggle>=2.0.2' six") from error
-    # VERBOSE=1, which other programs use as well, prints the Authorization header and reads a
-    # whole download into memory.
-    KaggleApi.args = [argument for argument in KaggleApi.args if argument != "--verbose"]
-    logging.getLogger("urllib3").setLevel(logging.INFO)
     api = KaggleApi()
     api.MAX_UPLOAD_RESUME_ATTEMPTS = 3
     try:

@@ -31,6 +31,10 @@ class Item:
     instead: str = ""
 
 
+def told_size(megabytes: float) -> str:
+    return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.2g} GB"
+
+
 @dataclass(frozen=True)
 class Source:
     folder: str  # below input/
@@ -41,8 +45,7 @@ class Source:
     @property
     def size(self) -> str:
         """As it is told: "30 GB"."""
-        megabytes = sum(item.megabytes for item in self.items)
-        return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.2g} GB"
+        return told_size(sum(item.megabytes for item in self.items))
 
 
 def _isic(year: int, name: str, megabytes: float, unpack: str = "", instead: str = "") -> Item:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from lesions.data.archives import extract
 from lesions.errors import InputError, listed
 from lesions.files import sha256, write_text
-from lesions.kaggle.catalogue import CATALOGUE, Item, Source
+from lesions.kaggle.catalogue import CATALOGUE, Item, Source, told_size
 from lesions.kaggle.remote import competition_download, dataset_download
 from lesions.kaggle.transfer import at, fetch, held
 from lesions.paths import INPUT, shown
@@ -59,7 +59,7 @@ def told(names: Sequence[str], steps: Sequence[Step]) -> str:
         coming = [step.item.name for step in steps if step.source is source]
         lines += [
             f"{name}: {source.size}, {source.licence}, {source.page}",
-            f"  to {shown(INPUT / source.folder)}: {listed(coming, 9) or 'all there'}",
+            f"  to {shown(INPUT / source.folder)}: {listed(coming, 9) or 'nothing more to come'}",
         ]
     return "\n".join(lines)
 
@@ -72,10 +72,10 @@ def require_disk(steps: Sequence[Step]) -> str:
     while not folder.exists():
         folder = folder.parent
     needed, free = sum(step.bytes for step in steps), shutil.disk_usage(folder).free
-    words = f"{needed / 1e9:.1f} GB to come, {free / 1e9:.1f} GB free on the disk of {shown(INPUT)}"
-    zips = sum(step.item.megabytes for step in steps if step.item.megabytes > 10) / 1e3
-    if any(step.item.unpack != "all" for step in steps) and zips > 1:
-        words += f" (scripts/prepare.py will unpack another {zips:.1f} GB)"
+    words = f"{told_size(needed / 1e6)} to come, {told_size(free / 1e6)} free for {shown(INPUT)}"
+    zips = sum(step.item.megabytes for step in steps if step.item.megabytes > 10)
+    if any(step.item.unpack != "all" for step in steps) and zips:
+        words += f" (scripts/prepare.py will unpack another {told_size(zips)})"
     if needed + SPARE > free:
         raise InputError(
             f"{words}: make room, or make {shown(INPUT)} a link to a folder on a larger disk"

@@ -76,7 +76,7 @@ def draw_scores(table: pd.DataFrame, path: Path) -> None:
     for score in table.loc[table["cv"].isna(), "public"]:
         axes.axhline(score, color="#9aa5b1", linestyle=":", linewidth=1)
     low, high = (axes.viewLim.intervalx.min(), axes.viewLim.intervalx.max())
-    axes.axline((low, low), slope=1, color="#9aa5b1", linewidth=1, zorder=0)
+    axes.axline((low, low), slope=1, color="#9aa5b1", linewidth=1, zorder=0, label="as in CV")
     axes.set_xlim(low, high)
     axes.set_xlabel("AUC in cross-validation, with its 95 % interval")
     axes.set_ylabel("AUC on the leaderboard")

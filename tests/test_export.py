@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import export as script
 import numpy as np
 import pytest
 import torch
 
-import export as script
 from lesions.config import Config
 from lesions.data.metadata import COLUMNS
 from lesions.errors import InputError
@@ -161,7 +161,7 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyP
 
 
 def test_a_foreign_onnx_file_is_refused(tmp_path: Path) -> None:
-    model, header = build("mobilenetv2")
+    model, _ = build("mobilenetv2")
     torch.onnx.export(
         export.answering(model), (torch.zeros(1, 64, 64, 3, dtype=torch.uint8),),
         tmp_path / "foreign.onnx", dynamo=True, verbose=False, output_names=["prob"],

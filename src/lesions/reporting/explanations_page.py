@@ -8,8 +8,8 @@ from lesions.reporting.markdown import joined, table
 from lesions.reporting.parity import BF16, EAGER, INT8
 
 READING = (
-    "Energy is the sum of a map. The disc is centred, of the lesion's area: dermoscopic photographs "
-    "have the lesion in the middle, so a map that knows nothing but the middle scores what the "
+    "Energy is the sum of a map. The disc is centred and of the lesion's area: photographs are "
+    "taken with the lesion in the middle, so a map that knows nothing but the middle scores what the "
     "column `disc on lesion` says. A model that looks at rulers or corners loses to the disc. The "
     "maps are as coarse as the last feature map, and are enlarged smoothly: they spill over small "
     "lesions. Intervals: 95 %, by a bootstrap over lesions."
@@ -19,7 +19,6 @@ READING = (
 def explanations_page(results: Mapping[str, Any]) -> str:
     """The page, from what scripts/explain.py --masks measured."""
     told, covered = results["all"], results["occlusion"]
-    cells = round(results["image_size"] / 32)
     parts = [
         "<!-- Written by scripts/docs.py from docs/results/explanations.json: do not edit. -->",
         "# Where the model looks",
@@ -31,7 +30,6 @@ def explanations_page(results: Mapping[str, Any]) -> str:
         "lesions with the segmentation masks of HAM10000 (Tschandl et al., 2020). "
         f"{results['empty']:,} maps are empty and are left out.",
         READING,
-        f"At {results['image_size']} pixels a map has about {cells} x {cells} cells.",
         _shares({"all": told}),
         "## By outcome",
         _shares(results["outcomes"]),
@@ -81,9 +79,9 @@ def export_page(results: Mapping[str, Any]) -> str:
             ["", "largest difference", "AUC", "against eager", "file", "ms/image", "times as fast"],
             [[name, *_cells(told, rivals[EAGER])] for name, told in rivals.items()],
         ),
-        f"CPU time of one thread of {machine['cpu']}, batches of {results['batch']}, median (least) "
-        f"of {results['turns']} turns in which all were run one after another. `{BF16}` needs a "
-        f"processor with bfloat16. {_int8(rivals)}"
+        f"CPU time of one thread of {machine['cpu']}, batches of {results['batch']}, median "
+        f"(least) of {results['turns']} turns in which all were run one after another. `{BF16}` "
+        f"needs a processor with bfloat16. {_int8(rivals)}"
         f"torch {results['versions']['torch']}" + _runtime(results["versions"]) + ".",
     ]
     return "\n\n".join(parts) + "\n"

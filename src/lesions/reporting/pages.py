@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from lesions import files
 from lesions.errors import InputError
 from lesions.reporting.blending_page import blending_page
+from lesions.reporting.explanations_page import explanations_page, export_page
 from lesions.reporting.gate_page import gate_page
 from lesions.reporting.ham10000_page import ablation_page, ham10000_page
 from lesions.reporting.kaggle_page import kaggle_page
@@ -21,6 +22,8 @@ from lesions.reporting.measured_pages import (
     step_page,
     survival_page,
 )
+from lesions.reporting.performance import performance_page
+from lesions.reporting.serving_page import serving_page
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 Scores = Mapping[str, Any]
@@ -120,7 +123,11 @@ PAGES = (
     Page("docs/step.md", "step", step_page),
     Page("docs/ham10000.md", "ham10000", ham10000_page),
     Page("docs/ham10000_ablation.md", "ham10000_ablation", ablation_page),
+    Page("docs/performance.md", "performance", performance_page),
     Page("docs/kaggle.md", "kaggle_hours", kaggle_page),
+    Page("docs/serving.md", "serving", serving_page),
+    Page("docs/explanations.md", "explanations", explanations_page),
+    Page("docs/export.md", "export", export_page),
     Page("README.md", "real", readme_block, block=True),
 )
 

@@ -20,7 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--run", help="the run: its folder below oof/")
     what.add_argument("--blend", type=Path, help="the blend.json that scripts/blend.py wrote")
-    parser.add_argument("--recall", type=float, default=0.9, help="melanomas to catch, 0 to 1")
+    parser.add_argument(
+        "--recall", type=float, default=0.9, help="share of melanomas, or malignant, to catch"
+    )
     args = parser.parse_args(arguments)
 
     from lesions.reporting.report import build_report

@@ -244,9 +244,7 @@ def test_galleries_show_the_photographs_of_their_rows_worst_first(results):
     decided = decide(results.oof, 0.9)
     highest = results.oof["prob"].where(results.oof["target"] == 0).nlargest(3).index
     results.oof.loc[highest, "group"] = "one lesion, photographed three times"
-    chosen = gallery.choose_galleries(
-        results.oof, decided.flagged, decided.margin, results.words
-    )
+    chosen = gallery.choose_galleries(results.oof, decided.flagged, decided.margin, results.words)
     alarms = next(one for one in chosen if one.name == "false_positives").rows
     assert (alarms["target"] == 0).all()
     assert alarms["prob"].is_monotonic_decreasing

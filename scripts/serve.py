@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.errors import InputError, listed
 
     missing = [
-        name for name in ("fastapi", "uvicorn", "gradio", "multipart") if not find_spec(name)
+        name for name in ("fastapi", "uvicorn", "gradio", "python_multipart") if not find_spec(name)
     ]
     if missing:
         raise InputError(f"not installed: {listed(missing)}: pip install -e '.[serve]'")

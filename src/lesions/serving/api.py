@@ -66,6 +66,12 @@ class Problem(BaseModel):
     request_id: str
 
 
+class WrongField(BaseModel):
+    """Which fields are wrong, and how."""
+
+    detail: list[dict[str, Any]]
+
+
 class Health(BaseModel):
     """The server is up; `busy` photographs wait or are being predicted, `queue` at most."""
 
@@ -85,7 +91,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     408: {"model": Problem, "description": "The upload took too long."},
     413: {"model": Problem, "description": "Too many bytes, or too many pixels."},
     415: {"model": Problem, "description": "The content is no JPEG, PNG or WebP picture."},
-    422: {"description": "A field is wrong, or the picture is broken."},
+    422: {"model": Problem | WrongField, "description": "A wrong field, or a broken picture."},
     429: {"model": Problem, "description": "Too many photographs at once: wait a second."},
     503: {"model": Problem, "description": "No answer in time."},
 }

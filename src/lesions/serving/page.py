@@ -40,7 +40,7 @@ CURRENT = """(result, photo, age, sex, site, ...shown) => {
 
 
 def mount_page(api: FastAPI, service: Service) -> FastAPI:
-    """`api` with the page at / ; the service is closed when the application ends."""
+    """`api` with the page at / ."""
     page = build_page(service)
     return gr.mount_gradio_app(
         api, page, path="/", footer_links=[], run_history=False, ssr_mode=False, pwa=False,

@@ -3,7 +3,8 @@
 # make test-kaggle  the tests on the versions of Kaggle's image, in .venv-kaggle: TESTS="some files"
 # make check  ruff and mypy
 # make kill-test  20 runs killed at random points, resumed, compared byte for byte
-# make bench  the cache and the training step, timed: PHOTOS="folders of originals"
+# make bench  every stage beside the usual way, in minutes: PHOTOS="folders of originals"
+# make bench-gpu  the same on a GPU: docs/performance.md
 # make serve  a web page and REST for a trained run: RUN=demo/resnet10t
 # make lock   pin requirements.txt anew
 # Each sets up .venv itself, from requirements.lock.
@@ -54,10 +55,17 @@ kill-test: .venv/installed
 	$(PY) scripts/kill_test.py
 
 PHOTOS ?= $(wildcard input/isic2020/jpeg/train input/isic2019/ISIC_2019_Training_Input)
+TABLES ?= $(if $(and $(wildcard input/isic2019/*.csv),$(wildcard input/isic2020/train.csv)),input)
 bench: .venv/installed
-	@$(if $(strip $(PHOTOS)),,echo "no originals below input/: name some with PHOTOS=...";)
+	@$(if $(strip $(PHOTOS)),,echo "no originals below input/: drawn images; PHOTOS=... for real ones";)
 	$(if $(strip $(PHOTOS)),$(PY) scripts/bench_cache.py --images $(PHOTOS))
 	$(PY) scripts/bench_step.py
+	OMP_NUM_THREADS=1 $(PY) scripts/bench_loader.py $(if $(strip $(PHOTOS)),--images $(PHOTOS))
+	OMP_NUM_THREADS=1 $(PY) scripts/bench_growth.py $(if $(TABLES),--tables $(TABLES))
+	$(PY) scripts/docs.py
+
+bench-gpu: .venv/installed
+	$(PY) scripts/bench_gpu.py
 	$(PY) scripts/docs.py
 
 RUN ?= demo/resnet10t

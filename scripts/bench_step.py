@@ -1,8 +1,9 @@
-"""Time a training step of a config against the plain eager float32 loop, in turns, on this machine.
+"""Time a training step and inference of a config against the plain eager float32 way, in turns.
 
     python scripts/bench_step.py                        # effnet_b1, 16 images of 256 pixels
 
-Writes docs/results/step.json, from which scripts/docs.py makes docs/step.md.
+Writes docs/results/step.json, from which scripts/docs.py makes docs/step.md, and the part
+"inference" of docs/results/performance.json.
 """
 
 import sys
@@ -25,12 +26,15 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.files import write_json
     from lesions.inference.checkpoint import versions
     from lesions.inference.launch import build_accelerator
+    from lesions.inference.speed import measure_inference
+    from lesions.reporting.performance import save_part
     from lesions.reporting.summary import machine
     from lesions.training.step_speed import measure_step
 
     sizes = [f"train.batch_size={args.batch}", f"train.micro_batch={args.batch}"]
     config = load_config(args.config, ["model.pretrained=false", *sizes])
-    found = measure_step(config, build_accelerator(config.train.precision), args.repeats)
+    accelerator = build_accelerator(config.train.precision)
+    found = measure_step(config, accelerator, args.repeats)
     write_json(args.out, found | {"machine": machine(), "versions": versions()})
     print(
         f"{found['backbone']} at {found['image_size']} px, {found['precision']}: a step of"
@@ -38,6 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
         f" {found['seconds']['plain']:.2f} s: {found['ratio']:.2f} times as fast"
         f" ({found['low']:.2f} to {found['high']:.2f})"
     )
+    found = measure_inference(config, accelerator, args.repeats, args.batch)
+    save_part(args.out.with_name("performance.json"), "inference", found)
+    print(f"inference with {found['views']} views: {found['ratio']:.2f} times as fast")
     return 0
 
 

@@ -69,3 +69,17 @@ def time_bootstrap(pool: Pool, groups: np.ndarray) -> dict[str, Any]:
     auc_interval(pool.target, pool.probs[:, 0], groups)
     seconds = time.process_time() - start
     return {"rows": len(pool.target), "replicates": REPLICATES, "seconds": seconds}
+
+
+def measure_blend_growth(rows: list[int], members: list[int]) -> list[dict[str, Any]]:
+    """CPU seconds of `climb` to 5 picks, first against rows, then against members."""
+    sizes = [(count, members[1]) for count in rows]
+    sizes += [(rows[1], count) for count in members if count != members[1]]
+    found = []
+    for count, columns in sizes:
+        pool = simulate_pool(count, columns)
+        start = time.process_time()
+        climb(pool, 5)
+        seconds = time.process_time() - start
+        found.append({"rows": count, "columns": columns, "seconds": seconds})
+    return found

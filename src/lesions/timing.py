@@ -1,0 +1,64 @@
+"""Two ways of doing the same work, timed in turns: what else the machine does hits both."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+import numpy as np
+
+Made = TypeVar("Made")
+
+
+def cpu_seconds(work: Callable[[], Any]) -> float:
+    """Processor time of this process, all its threads together."""
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+def wall_seconds(work: Callable[[], Any]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def in_child(work: Callable[[], Made]) -> Made:
+    """What `work` returns in a forked process: its memory and settings do not outlive it."""
+    return in_children([work])[0]
+
+
+def in_children(works: Sequence[Callable[[], Made]]) -> list[Made]:
+    """What each of `works` returns, all at once, each in a forked process; EOFError if one dies."""
+    context = get_context("fork")
+    started = []
+    for work in works:
+        receiving, sending = context.Pipe(duplex=False)
+        process = context.Process(target=lambda to=sending, work=work: to.send(work()))
+        process.start()
+        sending.close()  # or a child that dies would be waited for
+        started.append((process, receiving))
+    try:
+        return [receiving.recv() for _, receiving in started]
+    finally:
+        for process, _ in started:
+            process.join()
+
+
+def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """What each way returns, `repeats` times: one of every way in each turn."""
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            found[name].append(way())
+    return found
+
+
+def times_as_fast(usual: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
+    """Ratio of two ways' times: median, least and most over the turns."""
+    ratios = np.divide(usual, ours)
+    return {
+        "ratio": round(float(np.median(ratios)), 3),
+        "low": round(float(ratios.min()), 3),
+        "high": round(float(ratios.max()), 3),
+    }

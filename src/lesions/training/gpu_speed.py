@@ -1,0 +1,169 @@
+"""What a GPU makes of the configs: images/s, memory, waiting for data, shares of its limits."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from lesions.config import Config
+from lesions.data.augmentation import build_augmentation
+from lesions.data.loading import LesionDataset, TrainBatches, build_loader, end_workers
+from lesions.data.metadata import COLUMNS
+from lesions.models.classifier import LesionClassifier
+from lesions.training.loss import build_loss
+from lesions.training.steps import Stepper
+from lesions.training.stop import StopRequest
+
+WARM_UP = 5  # steps; compiling is in the first
+
+
+def seconds_of(work: Callable[[], Any], repeats: int) -> float:
+    """Wall seconds of one `work`, the device's included, after a few to warm up."""
+    for _ in range(WARM_UP):
+        work()
+    _wait()
+    begun = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    _wait()
+    return (time.perf_counter() - begun) / repeats
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():  # the tests run on a CPU
+        torch.cuda.synchronize()
+
+
+def measure_limits() -> dict[str, float]:
+    """What this card copies (GB/s, read and written) and multiplies (half precision TFLOP/s)."""
+    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    target = torch.empty_like(source)
+    copy = seconds_of(lambda: target.copy_(source), 20)
+    half = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
+    matrix = torch.randn(8192, 8192, dtype=half, device="cuda")
+    product = seconds_of(lambda: matrix @ matrix, 20)
+    return {
+        "copy_gb_per_second": 2 * source.numel() / copy / 1e9,
+        "matrix_tflops": 2 * 8192**3 / product / 1e12,
+    }
+
+
+def measure_training(
+    config: Config, batch: int, accelerator: Accelerator, limits: dict[str, float], repeats: int,
+    modes: Sequence[bool] = (False, True),
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Images/s and peak memory of a step: plain float32, stock mixed precision, and ours.
+
+    Each eager and, where `modes` has True, compiled. The shares are what a step reaches of the
+    card's measured limits: `matrix_share` of its products by the network's own, three times a
+    forward pass; `copy_share` by reading and writing each layer's output five times in half
+    precision (forward once each, backward thrice), which fused layers do not all need.
+    """
+    flops, outputs = _work_of(config)
+    rows = []
+    for way in ("plain fp32", "stock AMP", "ours"):
+        for compiled in modes:
+            if compiled:
+                torch.compiler.reset()
+            torch.cuda.empty_cache()
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            step = _step(way, config, batch, accelerator, compiled)
+            seconds = seconds_of(step, repeats)
+            rows.append({
+                "way": f"{way}, {'compiled' if compiled else 'eager'}",
+                "images_per_second": batch / seconds,
+                "peak_gb": torch.cuda.max_memory_allocated() / 2**30,
+                "matrix_share": 3 * flops * batch / seconds / 1e12 / limits["matrix_tflops"],
+                "copy_share": 10 * outputs * batch / seconds / 1e9 / limits["copy_gb_per_second"],
+            })  # fmt: skip
+            del step
+    return rows
+
+
+def measure_waiting(config: Config, batch: int, accelerator: Accelerator, steps: int) -> float:
+    """Share of a training step's time in which the loop waits for the loader, no data on disk."""
+    size, images = config.data.image_size, 2048
+    pixels = np.random.default_rng(0).integers(0, 256, (images, size, size, 3), np.uint8)
+    columns = len(COLUMNS[config.data.metadata])
+    zeros = np.zeros((images, columns), np.float32)
+    target = (np.arange(images) % 4 == 0).astype(np.float32)
+    pipeline = build_augmentation(config.augment, size)
+    batches = TrainBatches(np.resize(np.arange(images), batch * (steps + WARM_UP)), batch, batch, 0)
+    loader = build_loader(
+        LesionDataset(pixels, zeros, target, pipeline), batches, config.train.workers
+    )
+    stepper = _stepper(config, columns, target, accelerator)
+    waited, begun, never = 0.0, 0.0, StopRequest()
+    asked = time.perf_counter()
+    for number, loaded in enumerate(loader):
+        if number == WARM_UP:
+            waited, begun = 0.0, asked
+        waited += time.perf_counter() - asked
+        stepper.step([loaded], lambda: never.flags(0, accelerator.device))
+        asked = time.perf_counter()
+    end_workers(loader)
+    return waited / (asked - begun)
+
+
+def _step(
+    way: str, config: Config, batch: int, accelerator: Accelerator, compiled: bool
+) -> Callable[[], Any]:
+    device, never = accelerator.device, StopRequest()
+    size, columns = config.data.image_size, len(COLUMNS[config.data.metadata])
+    image = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8)
+    metadata = torch.rand(batch, columns)
+    target = (torch.arange(batch) % 4 == 0).float()
+    if way == "ours":
+        train = config.train.model_copy(update={"compile": compiled})
+        changed = config.model_copy(update={"train": train})
+        stepper = _stepper(changed, columns, target.numpy(), accelerator)
+        rows = torch.arange(batch)
+        loaded = {"image": image, "metadata": metadata, "target": target, "row": rows}
+        return lambda: stepper.step([loaded], lambda: never.flags(0, device))
+    model = LesionClassifier(config.model, columns, weights=False).to(device).train()
+    network = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(model.parameters(), config.train.lr)
+    half = torch.float16 if accelerator.mixed_precision == "fp16" else torch.bfloat16
+    scaler = torch.amp.GradScaler(device.type, enabled=way == "stock AMP" and half is torch.float16)
+
+    def step() -> None:
+        context: AbstractContextManager = nullcontext()
+        if way == "stock AMP":
+            context = torch.autocast(device.type, half)
+        with context:  # float32 images go to the device, as most send them
+            logits = network(image.float().to(device), metadata.to(device))
+            loss = F.binary_cross_entropy_with_logits(logits.squeeze(1), target.to(device))
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    return step
+
+
+def _stepper(config: Config, columns: int, target: np.ndarray, accelerator: Accelerator) -> Stepper:
+    images = np.zeros((len(target), 1, 1, 3), np.uint8)
+    dataset = LesionDataset(images, np.zeros((len(target), columns), np.float32), target)
+    model = LesionClassifier(config.model, columns, weights=False)
+    loss = build_loss(config.loss, target)
+    return Stepper(config.train, 0, model, dataset, loss, accelerator, epoch_steps=10**6)
+
+
+def _work_of(config: Config) -> tuple[int, int]:
+    """Of one image's forward pass: floating-point operations, and values that its layers write."""
+    columns, size = len(COLUMNS[config.data.metadata]), config.data.image_size
+    model = LesionClassifier(config.model, columns, weights=False).eval()
+    written: list[int] = []
+    for layer in model.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(lambda *seen: written.append(seen[2].numel()))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, size, size, 3, dtype=torch.uint8), torch.zeros(1, columns))
+    return counter.get_total_flops(), sum(written)

@@ -9,10 +9,10 @@ from lesions.reporting.parity import BF16, EAGER, INT8
 
 READING = (
     "Energy is the sum of a map. The disc is centred and of the lesion's area: photographs are "
-    "taken with the lesion in the middle, so a map that knows nothing but the middle scores what the "
-    "column `disc on lesion` says. A model that looks at rulers or corners loses to the disc. The "
-    "maps are as coarse as the last feature map, and are enlarged smoothly: they spill over small "
-    "lesions. Intervals: 95 %, by a bootstrap over lesions."
+    "taken with the lesion in the middle, so a map that knows nothing but the middle scores "
+    "what the column `disc on lesion` says. A model that looks at rulers or corners loses to "
+    "the disc. The maps are as coarse as the last feature map, and are enlarged smoothly: they "
+    "spill over small lesions. Intervals: 95 %, by a bootstrap over lesions."
 )
 
 

@@ -16,7 +16,6 @@ from lesions.data.table import load_table
 from lesions.paths import OOF, SUBMISSIONS
 from lesions.training import steps
 
-
 TWINS = ("efficientnet_b1", "vit_mean", "cnn_shallow")  # of another one's kind
 
 
@@ -40,8 +39,7 @@ def run_of(family: str, name: str) -> list[str]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("family", ["resnet50", "mobilenetv2", "vit_class_token", "swin",
-                                    "hybrid_cbam"])  # fmt: skip
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in TWINS])
 def test_a_family_trains_resumes_to_the_same_bytes_and_predicts(
     family: str, demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

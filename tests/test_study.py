@@ -15,7 +15,7 @@ from lesions.data.table import load_table
 from lesions.data.tasks import TASKS
 from lesions.errors import InputError
 from lesions.paths import CONFIGS, OOF
-from lesions.reporting.study_page import study_page
+from lesions.reporting.study_doc import study_page
 from lesions.study import course, final
 from lesions.study.config import MissingWeights, Study
 from lesions.study.leaderboard import entry, ranked, scored_rows

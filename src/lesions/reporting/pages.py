@@ -24,6 +24,7 @@ from lesions.reporting.measured_pages import (
 )
 from lesions.reporting.performance import performance_page
 from lesions.reporting.serving_page import serving_page
+from lesions.reporting.study_doc import study_page
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 Scores = Mapping[str, Any]
@@ -128,6 +129,7 @@ PAGES = (
     Page("docs/serving.md", "serving", serving_page),
     Page("docs/explanations.md", "explanations", explanations_page),
     Page("docs/export.md", "export", export_page),
+    Page("docs/dermamnist.md", "dermamnist", study_page),
     Page("README.md", "real", readme_block, block=True),
 )
 

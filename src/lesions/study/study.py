@@ -6,10 +6,13 @@ import pandas as pd
 
 from lesions.data.table import load_table
 from lesions.data.tasks import DIAGNOSES, TASKS
+from lesions.files import read_json, write_json
+from lesions.paths import OOF
 from lesions.study.config import Study
-from lesions.study.course import choose
+from lesions.study.course import Chosen, choose
 from lesions.study.final import fit_final, fit_grouped, predicted_rows, score_tests
 from lesions.study.leaderboard import RULE
+from lesions.study.speed import measure_speed
 from lesions.training.stop import StopRequest
 
 Results = dict[str, Any]
@@ -40,6 +43,7 @@ def run_study(study: Study, stop: StopRequest) -> tuple[Results, dict[str, pd.Da
         "candidates": candidates,
         "finals": [one.facts() for one in finals],
         "published": study.config.published,
+        "speed": speed_of(study, chosen),
         "tests": [],
         "verdicts": [],
         "openings": [],
@@ -50,6 +54,14 @@ def run_study(study: Study, stop: StopRequest) -> tuple[Results, dict[str, pd.Da
         results["verdicts"] = verdicts(study, results["tests"][0])
         rows |= {f"test {one.dataset}": predicted_rows(study, one, mark) for one in finals}
     return results, rows
+
+
+def speed_of(study: Study, chosen: Chosen) -> dict[str, Any]:
+    """What measure_speed found for the chosen run, measured once."""
+    path = OOF / study.folder / "speed.json"
+    if not path.exists():
+        write_json(path, measure_speed(study.plan(chosen.arm, chosen.experiment).config))
+    return read_json(path)
 
 
 def labels_of(study: Study) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def ham10000_page(results: Results) -> str:
 def ablation_page(results: Results) -> str:
     """docs/ham10000_ablation.md, from what scripts/ablate.py compared."""
     parts = [
-        "<!-- Written by scripts/docs.py from docs/results/ham10000_ablation.json: do not edit. -->",
+        "<!-- Written by scripts/docs.py from docs/results/ham10000_ablation.json: no edits. -->",
         "# HAM10000: one change at a time",
         "What the parts of the published systems bring, which their authors did not measure: each"
         " alone, on the same folds with lesions whole.",

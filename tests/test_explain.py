@@ -1,7 +1,11 @@
 """Explanations: Grad-CAM and occlusion equal captum's, and show what moves the prediction."""
 
+import json
+from pathlib import Path
 from typing import Any
 
+import cv2
+import explain as script
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,8 +15,12 @@ from torch import Tensor, nn
 
 from lesions.config import Config, ModelConfig
 from lesions.data.metadata import COLUMNS, encode_metadata, fit_metadata
+from lesions.errors import InputError
 from lesions.inference import explain
 from lesions.models.classifier import LesionClassifier
+from lesions.reporting import focus
+from lesions.reporting.explanations import load_explained
+from lesions.reporting.explanations_page import explanations_page
 
 VIT = ("vit_tiny_patch16_224", {"img_size": 64})
 SWIN = ("swin_tiny_patch4_window7_224", {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 24})
@@ -204,3 +212,96 @@ def test_an_overlay_leaves_what_is_cold_as_it_was() -> None:
     assert shown.dtype == np.uint8 and shown.shape == image.shape
     assert np.array_equal(shown[32:], image[32:])
     assert not np.array_equal(shown[:32], image[:32])
+
+
+def corner_maps(count: int, size: int) -> np.ndarray:
+    maps = np.zeros((count, size, size), np.float32)
+    maps[:, : size // 4, : size // 4] = 1
+    return maps
+
+
+def centred_masks(count: int, size: int) -> np.ndarray:
+    """Round lesions off the centre, each at another place."""
+    rows, columns = np.mgrid[:size, :size]
+    places = np.random.default_rng(0).normal(size / 2, size / 16, (count, 2))
+    return np.stack(
+        [(rows - y) ** 2 + (columns - x) ** 2 < (size / 5) ** 2 for y, x in places]
+    ).astype(np.float32)
+
+
+def test_a_disc_has_the_lesions_area_and_lies_in_the_middle() -> None:
+    discs = focus.centred_discs(np.array([0.0, 400.4, 64 * 64]), 64)
+    assert discs.sum((1, 2)).tolist() == [0, 400, 64 * 64]
+    rows, columns = np.nonzero(discs[1])
+    assert rows.mean() == pytest.approx(31.5, abs=0.1) and columns.mean() == pytest.approx(
+        31.5, 0.1
+    )
+    assert np.hypot(rows - 31.5, columns - 31.5).max() < np.sqrt(400 / np.pi) + 1
+
+
+def test_a_model_that_looks_at_corners_is_found_out_and_one_at_the_lesion_is_not() -> None:
+    masks = centred_masks(40, 64)
+    groups = np.arange(40) // 2
+    middle = np.broadcast_to(focus.centred_discs(masks[:1].sum((1, 2)), 64), masks.shape)
+    spread = np.ones_like(masks)
+    for maps, winner in ((masks, "lesion"), (middle, "disc"), (corner_maps(40, 64), "neither")):
+        told = focus.shares(maps, masks)
+        more = focus.mean_interval(told["more"], groups)
+        if winner == "lesion":
+            assert more.low > 0 and told["inside"] == pytest.approx(1)
+        elif winner == "disc":
+            assert more.high < 0 and told["disc"].mean() > 0.97
+        else:
+            assert told["inside"].max() < 0.05 < told["area"].min()
+    told = focus.shares(spread, masks)
+    assert told["inside"] == pytest.approx(told["area"]) and abs(told["more"]).max() < 0.001
+    assert np.isnan(focus.shares(0 * masks, masks)["inside"]).all()
+
+
+def test_the_interval_is_over_lesions_not_photographs() -> None:
+    values = np.repeat(np.random.default_rng(0).normal(size=30), 10)
+    by_lesion = focus.mean_interval(values, np.repeat(np.arange(30), 10))
+    by_image = focus.mean_interval(values, np.arange(300))
+    assert by_lesion.value == pytest.approx(values.mean())
+    assert by_lesion.se > 2 * by_image.se
+
+
+def test_the_script_writes_the_page_the_overlays_and_the_measure(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert script.main(["--run", "tiny"]) == 0
+    text = (trained / "explain.html").read_text()
+    assert all(title in text for title in ("Sure hits", "Misses", "False alarms"))
+    assert "Not a medical device" in text
+    pictures = list((trained / "explain").glob("*.png"))
+    assert pictures and text.count("data:image/jpeg") == len(pictures)
+    rows = load_explained("tiny").rows
+    for name in rows["image_name"].iloc[:20]:
+        cv2.imwrite(str(tmp_path / f"{name}_segmentation.png"), 255 * centred_masks(1, 48)[0])
+    out = tmp_path / "explanations.json"
+    assert script.main(["--run", "tiny", "--masks", str(tmp_path), "--out", str(out)]) == 0
+    told = json.loads(out.read_text())
+    assert told["photographs"] == 20 and 0 <= told["all"]["inside"]["value"] <= 1
+    page = explanations_page(told)
+    assert f"{told['all']['inside']['value']:.1%}" in page and "--run tiny" in page
+    assert "20 photographs:" in capsys.readouterr().out
+
+
+def test_own_photographs_are_overlaid_and_a_broken_one_is_named(
+    trained: Path, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+    photo = tmp_path / "mole.png"
+    cv2.imwrite(str(photo), pixels)
+    out = tmp_path / "out"
+    asked = ["--run", "tiny", "--images", str(photo), "--age", "50", "--out", str(out)]
+    assert script.main(asked) == 0
+    assert (out / "mole.png").exists()
+    (tmp_path / "broken.jpg").write_bytes(b"not a photograph")
+    with pytest.raises(InputError, match=r"broken.jpg: not read"):
+        script.main(["--run", "tiny", "--images", str(tmp_path / "broken.jpg")])
+
+
+def test_masks_of_other_photographs_are_refused(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no <image_name>_segmentation.png"):
+        script.main(["--run", "tiny", "--masks", str(tmp_path)])

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from PIL import Image
 from predict import main as predict
 
@@ -103,7 +105,17 @@ def test_golden_pixels_weights_and_probability(tmp_path: Path) -> None:
     assert told.probs["melanoma"] == pytest.approx(GOLDEN["prob"], rel=2e-6)
 
 
-def test_a_photograph_gets_what_its_row_got_in_training(trained: Path) -> None:
+@pytest.fixture
+def float32(trained: Path) -> Iterator[Accelerator]:
+    """An accelerator in float32; accelerate keeps one precision a process."""
+    AcceleratorState._reset_state(True)
+    yield Accelerator(cpu=True, mixed_precision="no")
+    AcceleratorState._reset_state(True)
+
+
+def test_a_photograph_gets_what_its_row_got_in_training(
+    trained: Path, float32: Accelerator
+) -> None:
     table, _ = load_table("demo")
     row = int(np.flatnonzero(table["fold"] == 1)[4])
     path, item = Path(table["path"][row]), table.iloc[[row]]
@@ -113,9 +125,8 @@ def test_a_photograph_gets_what_its_row_got_in_training(trained: Path) -> None:
     assert np.array_equal(decode(path, 32)[0], images[row])
     metadata = encode_metadata(table, config.data.metadata, header["neutral"])
     dataset = LesionDataset(images, metadata, table["target"].to_numpy(np.float32))
-    accelerator = Accelerator(cpu=True, mixed_precision="no")
     expected = predict_rows(
-        model, dataset, np.array([row]), PredictConfig(), accelerator, views=4, title=""
+        model, dataset, np.array([row]), PredictConfig(), float32, views=4, title=""
     )
     who = Patient.parse(
         None if item["age_approx"].isna().any() else float(item["age_approx"].iloc[0]),

@@ -100,7 +100,7 @@ BODY = {
     "requestBody": {
         "required": True,
         "description": "The photograph: its bytes, or a form with a file and the fields.",
-        "content": dict.fromkeys([*dict.fromkeys(FORMATS.values())], _BINARY)
+        "content": dict.fromkeys(FORMATS.values(), _BINARY)
         | {
             "multipart/form-data": {
                 "schema": {
@@ -131,6 +131,11 @@ def build_api(service: Service) -> FastAPI:
         headers = {"retry-after": "1"} if error.status in (429, 503) else None
         told = {"detail": error.reason, "request_id": request.state.request_id}
         return JSONResponse(told, error.status, headers)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        told = {"detail": "internal error", "request_id": request.state.request_id}
+        return JSONResponse(told, 500)
 
     @app.post("/api/predict", responses=REFUSALS, openapi_extra=BODY)
     async def predict(request: Request, fields: Annotated[Fields, Query()]) -> Answer:

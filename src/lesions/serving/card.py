@@ -57,7 +57,7 @@ def model_card(service: Service) -> ModelCard:
         calibration_error=known and known.calibration_error,
         false_alarms=first and first.false_alarms,
         missing=predictor.missing,
-        accepts=sorted(set(FORMATS.values())),
+        accepts=sorted(FORMATS.values()),
         max_bytes=limits.max_bytes,
         max_pixels=limits.max_pixels,
         notice=NOTICE,

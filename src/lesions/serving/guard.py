@@ -71,8 +71,8 @@ class Guard:
             await self.app(scope, receive, reply)
         except RefusedError as error:
             await _refuse(reply, error, name)
-        except Exception as error:  # told as 500 by the application, which raises it once more
-            log.error("%s %s: %s", name, type(error).__name__, error)
+        except Exception as error:  # the application has told it as 500, and raises it once more
+            log.error("%s %s", name, type(error).__name__, exc_info=True)
             if not told["status"]:
                 await _refuse(reply, RefusedError(500, "internal error"), name)
         finally:

@@ -4,10 +4,8 @@ import asyncio
 import logging
 import re
 import socket
-import struct
 import tempfile
 import time
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +19,7 @@ httpx = pytest.importorskip("httpx")
 from lesions.inference.predictor import Patient, Predictor  # noqa: E402
 from lesions.serving.limits import Limits, RefusedError, check_photo  # noqa: E402
 from lesions.serving.service import Service, example  # noqa: E402
-from lesions.serving.speed import served  # noqa: E402
+from lesions.serving.speed import huge_png, served  # noqa: E402
 
 LIMITS = Limits(max_bytes=400_000, max_pixels=1_000_000, header_seconds=1, body_seconds=2)
 JPEG = example(1)
@@ -57,13 +55,6 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def url(calibrated: Path, outside: list[str], disk: Path) -> Iterator[str]:
     with served(Predictor.load("calibrated"), LIMITS) as address:
         yield address
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims its size and has no pixels: a decompression bomb's beginning."""
-    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + body + struct.pack(">I", zlib.crc32(body))
-    return b"\x89PNG\r\n\x1a\n" + chunk
 
 
 def post(url: str, content: bytes, **fields: object):
@@ -103,7 +94,7 @@ def test_health_card_and_manual(url: str) -> None:
         (b"GIF89a" + bytes(100), {}, 415, "no JPEG, PNG or WebP"),
         (JPEG[: len(JPEG) // 2], {}, 422, "broken: .*truncated"),
         (JPEG[:20], {}, 422, "broken: its header"),
-        (png_header(50_000, 50_000), {}, 413, "50000 x 50000 pixels are too many"),
+        (huge_png(), {}, 413, "50000 x 50000 pixels are too many"),
         (JPEG + bytes(500_000), {}, 413, "too large: at most 0.4 MB"),
         (JPEG, {"age": "-1"}, 422, "age"),
         (JPEG, {"age": "nan"}, 422, "age"),
@@ -213,7 +204,7 @@ def test_a_full_queue_refuses_and_a_late_answer_is_given_up() -> None:
 
 def test_a_photograph_is_measured_before_it_is_decoded() -> None:
     with pytest.raises(RefusedError, match="pixels are too many") as refused:
-        check_photo(png_header(10_000, 10_000), Limits())
+        check_photo(huge_png(10_000, 10_000), Limits())
     assert refused.value.status == 413
     check_photo(JPEG, Limits())
 

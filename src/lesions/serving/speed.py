@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from struct import pack
 from urllib.parse import urlparse
+from zlib import crc32
 
 import numpy as np
 
@@ -70,7 +72,7 @@ def bad_inputs(address: str, limits: Limits, files: Sequence[Path]) -> list[dict
         "a JPEG cut in half": photo[: len(photo) // 2],
         "a JPEG's first 20 bytes": photo[:20],
         "more bytes than allowed": photo + bytes(limits.max_bytes),
-        "a PNG of 50,000 x 50,000 pixels": _huge_png(),
+        "a PNG of 50,000 x 50,000 pixels": huge_png(),
     } | {path.name: path.read_bytes() for path in files}
     told = []
     for name, content in tried.items():
@@ -110,9 +112,10 @@ def _post(address: str, content: bytes, explain: bool = False) -> Reply:
     return answer.status, str(told.get("detail", "")), time.perf_counter() - begun
 
 
-def _huge_png() -> bytes:
-    from struct import pack
-    from zlib import crc32
-
-    body = b"IHDR" + pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + pack(">I", 13) + body + pack(">I", crc32(body))
+def huge_png(width: int = 50_000, height: int = 50_000) -> bytes:
+    """The beginning of a PNG that claims its size: decoding it would take gigabytes."""
+    parts = [(b"IHDR", pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", bytes(16))]
+    chunks = [
+        pack(">I", len(body)) + name + body + pack(">I", crc32(name + body)) for name, body in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)

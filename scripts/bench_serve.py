@@ -8,6 +8,7 @@ chromium and playwright are here, docs/serving.png: the page with a drawn lesion
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     files = sorted(p for p in args.bad_inputs.iterdir() if p.is_file()) if args.bad_inputs else []
     with served(predictor, limits) as address:
         loads = [(1, False), (1, True), (4, False), (50, False)]
-        found = {
+        found: dict[str, Any] = {
             "run": predictor.name, "backbone": first.config.model.backbone,
             "image_size": first.config.data.image_size, "folds": len(first.folds),
             "views": first.config.predict.views, "queue": limits.queue,

@@ -1,7 +1,6 @@
 """Predict a run's test rows, or photographs of your own.
 
     python scripts/predict.py --run effnet_b1
-    python scripts/predict.py --run effnet_b1 --folds 0 1 --set predict.views=8
     python scripts/predict.py --run effnet_b1 --images photo.jpg folder/ --age 55 --site torso
 
 Without --images: every trained fold, every view, one mean by image; writes submissions/<run>.csv
@@ -22,7 +21,7 @@ from lesions.cli import build_parser, run
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--run", required=True, help="a folder below oof/")
-    parser.add_argument("--folds", type=int, nargs="+", help="only these (default: all)")
+    parser.add_argument("--folds", type=int, nargs="+", help="such as 0 1 (default: all)")
     parser.add_argument("--set", action="append", default=[], help="such as predict.views=8")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="photographs, or folders")
     parser.add_argument("--age", type=float, help="of the person, in years")

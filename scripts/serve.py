@@ -2,7 +2,6 @@
 
     python scripts/serve.py --run effnet_b1
     python scripts/serve.py --run submissions/blend.json --port 8000
-
     curl --data-binary @photo.jpg 'http://127.0.0.1:7860/api/predict?age=55&sex=female'
 
 Only this machine can reach it unless --host says otherwise (0.0.0.0: everybody who can reach the

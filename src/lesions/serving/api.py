@@ -19,7 +19,7 @@ from lesions.serving.manual import manual
 from lesions.serving.service import Service
 from lesions.serving.wording import NOTICE, sentence
 
-Site = Enum("Site", {word: word for word in sorted(SITE_WORDS)})
+Site = Enum("Site", [(word, word) for word in sorted(SITE_WORDS)])  # type: ignore[misc]
 
 
 class Fields(BaseModel):

@@ -18,11 +18,13 @@ Send = Callable[[Any], Awaitable[None]]
 log = logging.getLogger("lesions.serving")
 
 # All that the page needs of Gradio. Its other routes (uploads, files, proxies, code) stay shut.
-READ = ("/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt")
-READ += ("/docs", "/openapi.json", "/api/model", "/api/health")
-READ += ("/gradio_api/info", "/gradio_api/queue/data", "/gradio_api/startup-events")
+READ = {
+    "/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt",
+    "/docs", "/openapi.json", "/api/model", "/api/health",
+    "/gradio_api/info", "/gradio_api/queue/data", "/gradio_api/startup-events",
+}  # fmt: skip
 READ_BELOW = ("/assets/", "/static/", "/svelte/", "/gradio_api/heartbeat/")
-WRITE = ("/api/predict", "/gradio_api/queue/join", "/gradio_api/reset", "/gradio_api/cancel")
+WRITE = {"/api/predict", "/gradio_api/queue/join", "/gradio_api/reset", "/gradio_api/cancel"}
 # An example's or a photograph's data URL is a third longer than the file.
 AS_TEXT = 4 / 3
 
@@ -85,7 +87,7 @@ class Guard:
         if self.hosts is not None and host.rsplit(":", 1)[0] not in self.hosts:
             raise RefusedError(421, "called by another name: open it by the address it printed")
         if not _open(scope["method"], scope["path"]):
-            known = scope["path"] in READ + WRITE
+            known = scope["path"] in READ | WRITE
             raise RefusedError(405 if known else 404, "no such route: see /docs")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:

@@ -28,7 +28,7 @@ from lesions.serving.service import Service, example
 from lesions.serving.wording import NOTICE, sentence
 
 HERE = Path(__file__).parent
-FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+FONT, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # none to be fetched
 CSS = "footer {display: none !important} #notice {opacity: .8} .problem {color: #c2410c}"
 EMPTY = {"label": "", "confidences": []}
 # Both run in the browser: at once the old answer goes, and a late one is shown no more.
@@ -45,7 +45,7 @@ def mount_page(api: FastAPI, service: Service) -> FastAPI:
     return gr.mount_gradio_app(
         api, page, path="/", footer_links=[], run_history=False, ssr_mode=False, pwa=False,
         mcp_server=False, enable_monitoring=False, show_error=False, max_file_size=1,
-        theme=gr.themes.Base(**FONTS), css=CSS,
+        theme=gr.themes.Base(font=FONT, font_mono=MONO), css=CSS,
     )  # fmt: skip
 
 

@@ -3,8 +3,9 @@
 import base64
 import threading
 from asyncio import wait_for, wrap_future
+from collections.abc import Hashable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -78,7 +79,7 @@ def data_url(image: np.ndarray) -> str:
 
 def example(number: int) -> bytes:
     """A drawn lesion as a JPEG, one of the embedded sample's kind: 0 a melanoma, else a nevus."""
-    row = {
+    row: dict[Hashable, Any] = {
         "person": number, "photo": number, "lesion": number, "width": 600, "height": 450,
         "diagnosis": "NV" if number else "MEL", "score": 0.0 if number else 3.0,
     }  # fmt: skip

@@ -25,7 +25,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="the results file")
     args = parser.parse_args(arguments)
 
-
     from lesions.config import run_name
     from lesions.files import write_json
     from lesions.inference.launch import build_accelerator

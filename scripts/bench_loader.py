@@ -24,11 +24,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=CODE / "docs/results/performance.json")
     args = parser.parse_args(arguments)
 
-    from lesions.reporting.performance import save_part
-
     from lesions.blending.speed import simulate_pool, time_climb
     from lesions.data.loader_parts import measure_parts
     from lesions.data.loader_speed import find_photos, measure_loader, measure_originals
+    from lesions.reporting.performance import save_part
     from lesions.timing import times_as_fast
 
     with TemporaryDirectory() as place:

@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     result["groups_from"] = f"{study.origin.split()[0]} of {Path(args.groups).name}"
     result["member_scores"] = score_members(study)
     result["speed"] = {
-        "bootstrap": speed.time_bootstrap(study.pool, groups),
+        "bootstrap": speed.time_bootstrap(study.pool.target, study.pool.probs[:, 0], groups),
         "hill_climb": speed.time_climb(speed.simulate_pool()),
     }
     write_json(args.out, result)

@@ -229,8 +229,8 @@ def test_the_page_needs_nothing_beside_it(audited):
 
 
 def test_a_torn_patient_fails_the_script(audited, demo, capsys):
-    from lesions.config import load_dataset_config
     from lesions.data.table import load_table, save_table
+    from lesions.dataset_config import load_dataset_config
 
     table, _ = load_table("demo")
     patients = table[(table["patient_id"] != "") & (table["fold"] >= 0)]

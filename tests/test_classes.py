@@ -11,9 +11,10 @@ from conftest import tiny_run
 from predict import main as predict
 from train import main as train
 
-from lesions.config import DatasetConfig, load_config
+from lesions.config import load_config
 from lesions.data.table import load_table, save_table
 from lesions.data.tasks import classes_of, targets
+from lesions.dataset_config import DatasetConfig
 from lesions.errors import InputError
 from lesions.inference.checkpoint import load_model
 from lesions.paths import OOF, PREPARED, SUBMISSIONS

@@ -4,16 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from lesions.config import Config, differences, load_config, load_dataset_config, run_name
+from lesions.config import Config, load_config, run_name
+from lesions.dataset_config import load_dataset_config
 from lesions.errors import InputError
 from lesions.paths import CONFIGS
+from lesions.settings import differences
 from lesions.training.ablation import load_ablation, variant_runs
 
 SEVERAL = ("ablation", "study")  # configs of many runs: src/lesions/training/ablation.py, study/
 RUNS = [
     path
     for path in CONFIGS.rglob("*.yaml")
-    if path.parent.name != "datasets" and path.stem not in SEVERAL
+    if path.parent.name != "datasets" and not path.stem.startswith(SEVERAL)
 ]
 COMPETITION = ["effnet_b1", "effnet_b3", "effnet_b4", "resnest50"]
 

@@ -14,10 +14,11 @@ import pytest
 from kaggle_fake import TOKEN, FakeKaggle, kaggle  # noqa: F401
 from kaggle_push import main as kaggle_push
 
-from lesions.config import dump, load_config
+from lesions.config import load_config
 from lesions.errors import InputError
 from lesions.kaggle.kernels import slug
 from lesions.paths import CODE, CONFIGS, OOF, PREPARED, SUBMISSIONS
+from lesions.settings import dump
 
 RUN = "demo/mobilenetv3"
 NAME = "tester/lesions-demo-mobilenetv3-fold0"

@@ -21,12 +21,13 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from predict import main as predict
 
-from lesions.config import Config, PredictConfig, PreprocessConfig
+from lesions.config import Config, PredictConfig
 from lesions.data.decode import UnreadableImage, decode
 from lesions.data.images import load_images
 from lesions.data.loading import LesionDataset
 from lesions.data.metadata import encode_metadata
 from lesions.data.table import load_table
+from lesions.dataset_config import PreprocessConfig
 from lesions.errors import InputError
 from lesions.files import read_json, write_json
 from lesions.inference import Predictor

@@ -7,7 +7,6 @@ from conftest import REAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lesions.config import DatasetConfig, SourceConfig, load_dataset_config
 from lesions.data import table as tables
 from lesions.data.columns import Report, common_rows
 from lesions.data.folds import fold_hash, straddling
@@ -21,6 +20,7 @@ from lesions.data.table import (
     save_table,
     table_hash,
 )
+from lesions.dataset_config import DatasetConfig, SourceConfig, load_dataset_config
 from lesions.errors import InputError
 from lesions.files import write_csv
 from lesions.paths import CONFIGS

@@ -1,27 +1,13 @@
-"""Typed configs: YAML with one-level `extends` and `--set key=value` in, frozen models out."""
+"""The config of a run: everything that decides its numbers. Defaults are stated once, here."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from lesions.errors import InputError, listed
-from lesions.paths import CONFIGS, shown
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from lesions.paths import CONFIGS
+from lesions.settings import Section, load
 
 
 class DataConfig(Section):
@@ -58,15 +44,15 @@ class ModelConfig(Section):
     # true: timm's own weights, downloaded or cached; false: random; else a local weights file
     pretrained: bool | str = True
     # overlays timm's pretrained_cfg, for local weights that expect another mean and std
-    pretrained_cfg: dict[str, Any] = {}
-    backbone_args: dict[str, Any] = {}  # further keywords of timm.create_model
+    pretrained_cfg: dict[str, Any] = Field({})
+    backbone_args: dict[str, Any] = Field({})  # further keywords of timm.create_model
     # how metadata enter: beside the pooled features, or as a weight of each channel of the map
     fusion: Literal["concat", "gate"] = "concat"
     cbam: CbamConfig | None = None
     head: Literal["linear", "multi_sample_dropout", "funnel"] = "multi_sample_dropout"
     dropout: float = Field(0.5, ge=0, lt=1)  # of each sample, or of the funnel's first layer
     dropout_samples: int = Field(5, ge=1)
-    funnel: list[Annotated[int, Field(ge=1)]] = [512, 256, 128]  # its layers' widths
+    funnel: list[Annotated[int, Field(ge=1)]] = Field([512, 256, 128])  # its layers' widths
 
 
 class LossConfig(Section):
@@ -118,7 +104,7 @@ class TrainConfig(Section):
     # step: epochs between two falls of the lr; plateau: epochs without a better `monitor`
     decay_epochs: int = Field(10, ge=1)
     decay_rate: float = Field(0.1, gt=0, lt=1)  # of each such fall
-    stages: list[StageConfig] = []  # staged unfreezing; empty: everything learns throughout
+    stages: list[StageConfig] = Field([])  # staged unfreezing; empty: everything learns throughout
     sampler: Literal["shuffled", "balanced"] = "shuffled"  # balanced: classes equally often
     mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha); 0 switches it off
     cutmix: float = Field(0.0, ge=0)  # the same; with both, a coin decides for each batch
@@ -184,137 +170,12 @@ class Config(Section):
         return self
 
 
-class SourceConfig(Section):
-    """Where one source's files lie."""
-
-    folder: str  # the official CSVs
-    images: list[str] = []  # image folders or zips; the source's own layout when empty
-    reader: str | None = None  # of data/sources.py, or generic; the source's name when empty
-    # of a generic source: its CSV below `folder`; without one, one image folder a diagnosis
-    table: str | None = None
-    columns: dict[str, str] = {}  # the table's column: the CSV's, such as age_approx: Age
-    diagnoses: dict[str, str] = {}  # the CSV's word: a diagnosis of data/tasks.py
-
-
-class PreprocessConfig(Section):
-    """What is done to a photograph before it enters the cache: data/preprocess.py."""
-
-    fit: Literal["squash", "pad", "crop"] = "squash"  # how it becomes a square
-    circle: bool = False  # crop a round dark field to the rectangle inside
-    hair: bool = False  # paint over dark lines
-    shades_of_gray: bool = False  # colours under a neutral light
-    clahe: bool = False  # even out the contrast
-
-
-class DatasetConfig(Section):
-    """What scripts/prepare.py makes one table of."""
-
-    sources: dict[str, SourceConfig] = Field(min_length=1)
-    task: Literal["melanoma", "malignant"] = "melanoma"  # what `target` says: data/tasks.py
-    stratify: Literal["target", "diagnosis"] = "target"  # what folds are alike in, besides source
-    # Deotte's CSVs: sizes of the originals without a photograph, and the legacy folds
-    deotte: str | None = None
-    # grouped: ours; the others are published splits, for comparison: data/schemes.py
-    scheme: Literal[
-        "grouped", "legacy", "official", "system001", "system002", "system003", "system004"
-    ] = "grouped"
-    preprocess: PreprocessConfig = PreprocessConfig()
-    # of the cache: auto takes array unless it is too large for the free disk or the memory
-    cache: Literal["auto", "array", "jpeg"] = "auto"
-    near_duplicates: bool = False  # keep photographs that look alike to the pore in one group
-    folds: int = Field(5, ge=2, le=100)
-    holdout: float = Field(0.0, ge=0, lt=0.9)  # share of the labelled rows set aside as test
-    seed: int = 42
-
-
-AnyConfig = TypeVar("AnyConfig", bound=Section)
-
-
 def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
     """The run config at `path`, with `changes` such as "train.lr=1e-4" laid over it."""
-    return _load(Config, Path(path), changes)
-
-
-def load_dataset_config(name: str, changes: Sequence[str] = ()) -> DatasetConfig:
-    """The data set config `configs/datasets/<name>.yaml`."""
-    path = CONFIGS / "datasets" / f"{name}.yaml"
-    if not path.exists():
-        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise InputError(f"no data set '{name}': configs/datasets has {', '.join(known)}")
-    return _load(DatasetConfig, path, changes)
+    return load(Config, Path(path), changes)
 
 
 def run_name(path: Path) -> str:
     """The config's path below configs/ without .yaml; its stem if it lies elsewhere."""
     path = Path(path).resolve().with_suffix("")
     return path.relative_to(CONFIGS).as_posix() if path.is_relative_to(CONFIGS) else path.name
-
-
-def dump(config: Section) -> str:
-    """The whole config as YAML, defaults included."""
-    return yaml.safe_dump(config.model_dump(), sort_keys=False)
-
-
-def config_hash(config: Section) -> str:
-    """Twelve hex digits of the resolved config."""
-    canonical = json.dumps(config.model_dump(), sort_keys=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Lines "key: old -> new" for every leaf in which two nested dicts differ."""
-    lines = []
-    for key in {**old, **new}:
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            lines.append(f"{prefix}{key}: {a} -> {b}")
-    return lines
-
-
-def _load(kind: type[AnyConfig], path: Path, changes: Sequence[str]) -> AnyConfig:
-    values = _read(path)
-    if "extends" in values:
-        base = _read(path.parent / values.pop("extends"))
-        if "extends" in base:
-            raise InputError(f"{shown(path)}: extends a file that itself extends: one level only")
-        values = _merge(base, values)
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals:
-            raise InputError(f"--set {change}: expected key=value, such as train.lr=1e-4")
-        nested: Any = yaml.safe_load(text)
-        for part in reversed(key.split(".")):
-            nested = {part: nested}
-        values = _merge(values, nested)
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        problems = [
-            f"{shown(path)}: {'.'.join(map(str, item['loc'])) or 'config'}: {item['msg']}"
-            for item in error.errors()
-        ]
-        raise InputError("\n".join(problems)) from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        near = sorted(shown(file) for file in path.parent.glob("*.yaml"))
-        hint = f"; there is {listed(near)}" if near else ""
-        raise InputError(f"{shown(path)}: no such config{hint}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise InputError(f"{shown(path)}: not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{shown(path)}: expected keys with values")
-    return values
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged

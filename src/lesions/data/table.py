@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lesions.config import DatasetConfig
 from lesions.data.columns import Report, no_rows
 from lesions.data.deotte import add_deotte
 from lesions.data.folds import add_folds, fold_hash, require_whole_groups, split_groups, straddling
@@ -15,6 +14,7 @@ from lesions.data.photographs import image_paths
 from lesions.data.schemes import published_split
 from lesions.data.sources import read_duplicates, read_source
 from lesions.data.tasks import targets
+from lesions.dataset_config import DatasetConfig
 from lesions.errors import InputError, listed
 from lesions.files import read_csv, read_json, write_csv, write_json
 from lesions.paths import PREPARED, ROOT, shown

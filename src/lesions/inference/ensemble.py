@@ -9,8 +9,9 @@ import numpy as np
 from scipy.special import expit
 from torch import Tensor
 
-from lesions.config import Config, PreprocessConfig
+from lesions.config import Config
 from lesions.data.tasks import MALIGNANT
+from lesions.dataset_config import PreprocessConfig
 from lesions.errors import InputError, listed
 from lesions.evaluation.calibration import clipped_logit
 from lesions.evaluation.metrics import Floats

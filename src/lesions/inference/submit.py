@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from lesions.config import Config, differences
+from lesions.config import Config
 from lesions.data.images import load_images
 from lesions.data.loading import LesionDataset
 from lesions.data.metadata import encode_metadata
@@ -15,6 +15,7 @@ from lesions.errors import InputError, listed
 from lesions.inference.checkpoint import load_model
 from lesions.inference.predict import predict
 from lesions.paths import OOF, shown
+from lesions.settings import differences
 
 
 def predict_test(

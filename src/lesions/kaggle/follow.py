@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lesions import files
-from lesions.config import differences, load_config, load_dataset_config
+from lesions.config import load_config
 from lesions.data.table import prepared
+from lesions.dataset_config import load_dataset_config
 from lesions.errors import InputError, listed
 from lesions.kaggle import client
 from lesions.kaggle.calls import call
@@ -19,6 +20,7 @@ from lesions.kaggle.kernels import Kernel, prepare_kernel, slug, train_kernel
 from lesions.kaggle.push import push_kernel
 from lesions.kaggle.session import CACHE
 from lesions.paths import CONFIGS, OOF, SUBMISSIONS, shown
+from lesions.settings import differences
 
 RESUME = 75  # as scripts/train.py: run the same command again, later
 BUSY = ("queued", "running", "new_script", "cancel_requested")

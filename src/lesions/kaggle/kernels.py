@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lesions.config import load_config, load_dataset_config
+from lesions.config import load_config
+from lesions.dataset_config import load_dataset_config
 from lesions.errors import InputError
 from lesions.files import write_json, write_text
 from lesions.kaggle.notebooks import build_notebook

@@ -11,7 +11,8 @@ import shutil
 import time
 from pathlib import Path
 
-from lesions.config import load_config, load_dataset_config
+from lesions.config import load_config
+from lesions.dataset_config import load_dataset_config
 from lesions.errors import InputError, listed
 from lesions.files import write_text
 from lesions.kaggle.inputs import EXTRAS, Inputs, find_inputs, sizes

@@ -79,7 +79,7 @@ def ablation_section(results: Results) -> str:
 
 def _read(run: str, folds: list[int]) -> pd.DataFrame:
     parts = [read_csv(OOF / run / f"fold{fold}.csv", ["image_name", "target"]) for fold in folds]
-    return pd.concat(parts).set_index("image_name", verify_integrity=True)
+    return pd.concat(parts).set_index("image_name")
 
 
 def _seconds(run: str, ablation: AblationConfig) -> float:

@@ -5,9 +5,10 @@ from pathlib import Path
 import yaml
 from pydantic import Field, ValidationError
 
-from lesions.config import Config, Section, load_config, run_name
+from lesions.config import Config, load_config, run_name
 from lesions.errors import InputError
 from lesions.paths import shown
+from lesions.settings import Section
 
 
 class AblationConfig(Section):

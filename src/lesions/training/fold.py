@@ -9,7 +9,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 
-from lesions.config import Config, config_hash, differences, dump
+from lesions.config import Config
 from lesions.data.folds import require_whole_groups
 from lesions.data.images import load_images
 from lesions.data.loading import LesionDataset, seed_of
@@ -22,6 +22,7 @@ from lesions.inference.checkpoint import save_model, versions
 from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import OOF, shown
+from lesions.settings import config_hash, differences, dump
 from lesions.training.log import FoldLog, epoch_scores
 from lesions.training.loop import FoldTrainer
 from lesions.training.loss import build_loss

@@ -42,6 +42,7 @@ def study_page(results: Results) -> str:
         f"## Phase 2: one change of {results['architecture']}",
         table(*phase_table(results["phase2"])),
         "## The final models and their thresholds",
+        table(*phase_table([results["chosen"]])),
         table(*candidate_table(results["candidates"])),
         table(*threshold_table(results["finals"])),
         "## Data and time",

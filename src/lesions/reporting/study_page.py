@@ -173,6 +173,7 @@ def plot_courses(entries: Sequence[Results]) -> Figure:
 def _final(results: Results, album: Album, rows: pd.DataFrame) -> Section:
     final = results["finals"][0]
     cards = [
+        _wide("The chosen one and its seeds", phase_table([results["chosen"]])),
         _wide("What the final mean could have been of", candidate_table(results["candidates"])),
         _wide("Thresholds, on the rows they were chosen on", threshold_table(results["finals"])),
         *_curves(album, "validation", rows, final),
@@ -221,14 +222,15 @@ def _materials(results: Results) -> Section:
 
 def time_text(results: Results) -> str:
     """How long the runs took, and on what."""
-    runs = [run for one in [*results["phase1"], *results["phase2"]] for run in one["runs"]]
+    entries = [*results["phase1"], *results["phase2"], results["chosen"]]
+    runs = list({run["run"]: run for one in entries for run in one["runs"]}.values())
     seconds = sum(run["seconds"] for run in runs)
     cpu = results["machine"]
     speed = results["speed"]["microseconds"]
     whole = min(1e6 / run["images_per_second"] for run in runs)
     return (
-        f"{len(runs)} runs of phases 1 and 2 took {seconds / 60:.0f} minutes, on {cpu['cores']}"
-        f" cores ({cpu['cpu']}); each run's seconds stand in its row. An image of"
+        f"{len(runs)} runs of both phases and of the final seeds took {seconds / 60:.0f} minutes,"
+        f" on {cpu['cores']} cores ({cpu['cpu']}); each run's seconds stand in its row. An image of"
         f" {results['speed']['pixels']} pixels takes {speed['cache']:.0f} µs of CPU time to copy"
         f" from the memory-mapped cache, {speed['memory']:.0f} µs from an array in memory; its"
         f" augmentation {speed['augment']:.0f} µs, a warp of whole batches as tensors"

@@ -122,7 +122,7 @@ def seed_text(results: Results) -> str:
     """How far F2 moves with the seed alone, where that was measured."""
     spreads = {
         one["name"]: (one["spread"], len(one["runs"]))
-        for one in [*results["phase1"], *results["phase2"]]
+        for one in [*results["phase1"], *results["phase2"], results["chosen"]]
         if one["runs"] and one["spread"] is not None
     }
     if not spreads:

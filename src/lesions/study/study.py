@@ -40,6 +40,7 @@ def run_study(study: Study, stop: StopRequest) -> tuple[Results, dict[str, pd.Da
         "phase2": chosen.phase2,
         "architecture": chosen.arm,
         "change": chosen.experiment,
+        "chosen": chosen.final[0],
         "candidates": candidates,
         "finals": [one.facts() for one in finals],
         "published": study.config.published,

@@ -20,8 +20,9 @@ def serving_page(results: Mapping[str, Any]) -> str:
         f"{results['image_size']} pixels, {results['views']} views each and dropout's masks, so "
         f"{results['folds'] * results['views']} passes a photograph, on {machine['cores']} cores "
         f"of {machine['cpu']} that {results['busy']:.1f} other processes wanted, too (load average "
-        f"at the start). A client asks again when it is answered. {results['queue']} photographs may wait; beyond that the answer is "
-        "429 at once, and the client tries again a second later.",
+        f"at the start). A client asks again when it is answered. {results['queue']} photographs "
+        "may wait; beyond that the answer is 429 at once, and the client tries again a second "
+        "later.",
         table(
             ["clients", "Grad-CAM", "answers/s", "median", "90 %", "99 %", "sent away (429)"],
             [

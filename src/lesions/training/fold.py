@@ -23,9 +23,10 @@ from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import OOF, shown
 from lesions.settings import config_hash, differences, dump
-from lesions.training.log import FoldLog, epoch_scores
+from lesions.training.log import FoldLog
 from lesions.training.loop import FoldTrainer
 from lesions.training.loss import build_loss
+from lesions.training.outcome import answers, course_of, scores_of
 from lesions.training.state import changes, load_state, locked, remove_state
 from lesions.training.stop import StopRequest
 
@@ -129,7 +130,7 @@ def _train(
         "versions": versions(),
     }
     sources = data.table["source"].iloc[data.valid_rows].to_numpy()
-    result = shared | _scores(target, prob, sources, data.classes) | _course(trainer)
+    result = shared | scores_of(target, prob, sources, data.classes) | course_of(trainer)
     result["device"] = device_name(accelerator)
     if accelerator.is_main_process:
         header = shared | {"config": config.model_dump(), "neutral": data.neutral}
@@ -192,48 +193,6 @@ def _require_same_step(step: int, accelerator: Accelerator) -> None:
         )
 
 
-def answers(
-    target: np.ndarray, prob: np.ndarray, classes: list[str], index: pd.Index
-) -> pd.DataFrame:
-    """What a prediction file says of each row: target and prob, or class name and prob_<class>."""
-    if not classes:
-        return pd.DataFrame({"target": target.astype(int), "prob": prob}, index)
-    names = pd.Series(np.array(classes)[target.astype(int)], index, name="target")
-    columns = [f"prob_{name}" for name in classes]
-    return pd.concat([names, pd.DataFrame(prob, index, columns)], axis=1)
-
-
-def _scores(target: np.ndarray, prob: np.ndarray, source: np.ndarray, classes: list[str]) -> dict:
-    """`auc` is that of yes or no, or the classes' mean; single numbers of the other measures."""
-    by_source = {
-        str(name): epoch_scores(target[source == name], prob[source == name], classes)["auc"]
-        for name in np.unique(source)
-    }
-    return {
-        **{key: _or_none(value) for key, value in epoch_scores(target, prob, classes).items()},
-        "auc_by_source": {name: _or_none(value) for name, value in by_source.items()},
-        "rows": len(target),
-        "positives": None if classes else int(target.sum()),
-    }
-
-
-def _course(trainer: FoldTrainer) -> dict:
-    """How the training went. last_auc and best_auc are single-view validation AUCs by epoch."""
-    progress = trainer.progress
-    best = progress.best_epoch(trainer.config.train.monitor)
-    history = [{key: _or_none(value) for key, value in row.items()} for row in progress.history]
-    return {
-        "last_auc": history[-1]["auc"],
-        "best_auc": history[best - 1]["auc"],
-        "best_epoch": best,
-        "history": history,
-        "seconds": round(progress.seconds, 1),
-        "images_per_second": round(
-            progress.step * trainer.batches.batch_size / progress.seconds, 1
-        ),
-    }
-
-
 def _finished(path: Path, config: Config, hashes: dict[str, str]) -> dict:
     result = read_json(path)
     now = {
@@ -272,7 +231,3 @@ def device_name(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
         return torch.cuda.get_device_name(accelerator.device)
     return accelerator.device.type
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.quantize and "onnx" not in args.to:
         parser.error("--quantize makes int8 from the ONNX file: add --to onnx")
 
+    from lesions.errors import InputError
     from lesions.files import write_json
     from lesions.inference.export import require
     from lesions.reporting.explanations import load_explained
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     if args.out:
         write_json(args.out, result)
         print(f"written: {shown(args.out)}; python scripts/docs.py makes its page")
+    if result["refused"]:
+        raise InputError(result["refused"])
     return 0
 
 

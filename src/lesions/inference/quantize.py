@@ -17,6 +17,8 @@ BATCH = 8
 # The backbone's work. Normalisation, metadata branch and head stay in float32: they cost next to
 # nothing, and a probability needs more than 256 values.
 OPERATORS = ["Conv", "MatMul", "Add", "Clip", "Relu", "MaxPool"]
+# The first layers stay in float32, too: every later one works on what they round.
+FIRST = 5
 
 
 def quantize_onnx(source: Path, path: Path, images: np.ndarray, metadata: np.ndarray) -> None:
@@ -30,7 +32,9 @@ def quantize_onnx(source: Path, path: Path, images: np.ndarray, metadata: np.nda
     with tempfile.TemporaryDirectory() as folder, atomic(path) as part:
         prepared = Path(folder) / "prepared.onnx"
         shapes.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-        names = [given.name for given in onnx.load(prepared).graph.input]
+        graph = onnx.load(prepared).graph
+        layers = [node.name for node in graph.node if node.op_type in ("Conv", "MatMul")]
+        names = [given.name for given in graph.input]
         arrays = dict(zip(names, (images, metadata), strict=False))
 
         class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
@@ -49,6 +53,7 @@ def quantize_onnx(source: Path, path: Path, images: np.ndarray, metadata: np.nda
                 weight_type=quantization.QuantType.QInt8,
                 activation_type=quantization.QuantType.QUInt8,
                 op_types_to_quantize=OPERATORS,
+                nodes_to_exclude=layers[:FIRST],
                 extra_options={"CalibMovingAverage": True},  # one odd image decides no range
             )
 

@@ -81,7 +81,7 @@ def export_page(results: Mapping[str, Any]) -> str:
         ),
         f"CPU time of one thread of {machine['cpu']}, batches of {results['batch']}, median "
         f"(least) of {results['turns']} turns in which all were run one after another. `{BF16}` "
-        f"needs a processor with bfloat16. {_int8(rivals)}"
+        f"needs a processor with bfloat16. {_int8(results)}"
         f"torch {results['versions']['torch']}" + _runtime(results["versions"]) + ".",
     ]
     return "\n\n".join(parts) + "\n"
@@ -112,10 +112,12 @@ def _cells(told: Mapping[str, Any], eager: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _int8(rivals: Mapping[str, Any]) -> str:
-    if INT8 not in rivals:
+def _int8(results: Mapping[str, Any]) -> str:
+    if INT8 not in results["rivals"]:
         return ""
-    return "int8 is calibrated on training photographs, and refused if it loses 0.005 AUC or more. "
+    refused = " Here it was: its file is deleted." if results["refused"] else ""
+    rule = "int8 is calibrated on training photographs, and refused if it loses 0.005 AUC or more."
+    return f"{rule}{refused} "
 
 
 def _runtime(versions: Mapping[str, str]) -> str:

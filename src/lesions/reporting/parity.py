@@ -14,7 +14,6 @@ import torch
 
 from lesions.data.metadata import encode_metadata
 from lesions.data.table import load_table
-from lesions.errors import InputError
 from lesions.evaluation.metrics import roc_auc
 from lesions.inference.checkpoint import versions
 from lesions.inference.ensemble import Fold, score_of
@@ -101,8 +100,8 @@ def compare_run(
 ) -> dict[str, Any]:
     """Export the run's folds and compare all rivals on out-of-fold rows, `most` of each fold.
 
-    AUC is that of the score: of many classes, malignant against benign. InputError, the int8 files
-    deleted, if int8 loses 0.005 AUC or more.
+    AUC is that of the score: of many classes, malignant against benign. int8 that loses 0.005 of
+    it or more is deleted, and the result's "refused" says so.
     """
     probs: dict[str, list[np.ndarray]] = {}
     scored, written = [], []
@@ -123,7 +122,7 @@ def compare_run(
     whole = {name: np.concatenate(parts) for name, parts in probs.items()}
     sizes = {name: rival.path.stat().st_size for name, rival in rivals.items()}
     rivals_told = _table(explained.run.classes, rows, whole, times, sizes)
-    _refuse_lossy(rivals_told, [paths[INT8] for paths in written if INT8 in paths], len(rows))
+    refused = refuse_lossy(rivals_told, [paths[INT8] for paths in written if INT8 in paths])
     config = explained.run.config
     return {
         "run": explained.run.name,
@@ -132,11 +131,12 @@ def compare_run(
         "folds": [fold.number for fold in folds],
         "backbone": config.model.backbone,
         "image_size": config.data.image_size,
-        "files": [path.name for paths in written for path in paths.values()],
+        "files": [path.name for paths in written for path in paths.values() if path.exists()],
         "rows": len(rows),
         "batch": BATCH,
         "turns": TURNS,
         "rivals": rivals_told,
+        "refused": refused,
         "machine": machine(),
         "versions": versions() | _runtime(kinds),
     }
@@ -146,17 +146,18 @@ def _runtime(kinds: Sequence[str]) -> dict[str, str]:
     return {"onnxruntime": version("onnxruntime")} if "onnx" in kinds else {}
 
 
-def _refuse_lossy(told: Mapping[str, Mapping[str, Any]], files: Sequence[Path], rows: int) -> None:
+def refuse_lossy(told: Mapping[str, Mapping[str, Any]], files: Sequence[Path]) -> str | None:
+    """Why the int8 `files` were deleted; None if they may stay."""
     if not files:
-        return
+        return None
     lost = told[EAGER]["auc"] - told[INT8]["auc"]
     if lost < LEAST_LOSS:
-        return
+        return None
     for path in files:
         path.unlink()
-    raise InputError(
-        f"int8 loses {lost:.4f} AUC on {rows:,} out-of-fold rows, {LEAST_LOSS} or more: deleted"
-        f" {', '.join(map(shown, files))}; the ONNX file in float32 stays"
+    return (
+        f"int8 loses {lost:.4f} AUC, {LEAST_LOSS} or more: {', '.join(map(shown, files))} deleted;"
+        " the ONNX file in float32 stays"
     )
 
 

@@ -72,7 +72,8 @@ def export_page(results: Mapping[str, Any]) -> str:
         f"```\n{_command(results)}\n```",
         f"`{results['run']}` (`{results['backbone']}`, {results['image_size']} pixels), "
         f"{_folds(results['folds'])}. One view, {results['rows']:,} out-of-fold photographs that "
-        "the fold never saw. Difference: the largest of any probability from eager float32. "
+        "the fold never saw. Difference: the largest of any probability from eager float32. AUC is "
+        "that of the question asked, of several classes that of malignant against benign. "
         "Photographs go in as uint8, normalisation is inside each file, and each file carries the "
         "checkpoint's header.",
         table(

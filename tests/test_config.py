@@ -107,7 +107,7 @@ def test_every_run_of_an_ablation_has_a_config_that_differs_from_the_base() -> N
     runs = variant_runs(path, load_ablation(path))
     base = runs.pop("base")[1]
     assert len(runs) > 5 and all(config != base for _, config in runs.values())
-    assert {config.data.image_size for _, config in runs.values()} == {base.data.image_size}
+    assert {config.train.epochs for _, config in runs.values()} == {base.train.epochs}
 
 
 def test_an_ablation_with_a_wrong_key_is_refused(tmp_path: Path) -> None:

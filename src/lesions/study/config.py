@@ -31,6 +31,7 @@ class Form(Section):
     experiments: list[str] | None = None  # all when empty
     seeds: dict[str, int] = Field({})  # so many of an arm, `final` or `grouped`; 1 when empty
     epochs: dict[str, int] = Field({})  # most of them for an arm; `other` for all other runs
+    final_epochs: int | None = None  # the chosen run learns so long; as in its phase when empty
     set: list[str] = Field([])  # for every run
     skip: dict[str, str] = Field({})  # the arm: why it is not run
     test: bool = True  # whether the test set is opened at the end
@@ -113,8 +114,9 @@ class Study:
         return self.form.seeds.get(of, 1)
 
     def plan(
-        self, arm: str, experiment: str | None = None, seed: int = 0, dataset: str | None = None
-    ) -> Planned:
+        self, arm: str, experiment: str | None = None, seed: int = 0, dataset: str | None = None,
+        final: bool = False,
+    ) -> Planned:  # fmt: skip
         """The run of `arm`, changed by `experiment`, with the config's seed plus `seed`.
 
         MissingWeights for a frozen network whose weights are not to be had; one that learns as a
@@ -129,7 +131,8 @@ class Study:
         base = self.path.parent / chosen.base
         config = load_config(base, changes)
         most = self.form.epochs.get(arm, self.form.epochs.get("other", config.train.epochs))
-        epochs = min(most, config.train.epochs)
+        longer = self.form.final_epochs if final else None
+        epochs = min(longer or most, config.train.epochs)
         stages = [{"epochs": epochs, "trainable": chosen.trainable}]
         changes += [f"train.epochs={epochs}", f"seed={config.seed + seed}"]
         if chosen.trainable != "all":
@@ -142,7 +145,7 @@ class Study:
             note = f"from random weights: {why}"
         words = [experiment or arm, *([f"seed {config.seed + seed}"] if seed else [])]
         run = "_".join([arm, *([experiment] if experiment else [])])
-        run += f"_s{seed}" if seed else ""
+        run += (f"_s{seed}" if seed else "") + ("_final" if longer else "")
         run += "_grouped" if dataset == self.config.grouped else ""
         folder = f"{self.folder}/{run.lower().replace(' ', '_').replace(':', '')}"
         return Planned(", ".join(words), folder, load_config(base, changes), note)

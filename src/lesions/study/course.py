@@ -36,9 +36,10 @@ def choose(study: Study, stop: StopRequest) -> Chosen:
     order = ranked([best, *phase2])
     experiment = None if order[0] is best else order[0]["name"]
     seeds = range(study.seeds("final"))
-    runs = [finish(study.plan(arm, experiment, seed), stop) for seed in seeds]
-    known = {run["run"] for run in runs}
-    runs += [run for run in order[0]["runs"] if run["run"] not in known]
+    runs = [finish(study.plan(arm, experiment, seed, final=True), stop) for seed in seeds]
+    if study.form.final_epochs is None:
+        known = {run["run"] for run in runs}
+        runs += [run for run in order[0]["runs"] if run["run"] not in known]
     others = [one for one in ranked([*phase1, *phase2]) if one is not order[0]]
     return Chosen(arm, experiment, phase1, phase2, [entry(order[0]["name"], runs), *others])
 

@@ -74,7 +74,7 @@ def fit_grouped(study: Study, chosen: Chosen, stop: StopRequest) -> Final | None
     if dataset is None:
         return None
     plans = [
-        study.plan(chosen.arm, chosen.experiment, seed, dataset)
+        study.plan(chosen.arm, chosen.experiment, seed, dataset, final=True)
         for seed in range(study.seeds("grouped"))
     ]
     for planned in plans:

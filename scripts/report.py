@@ -3,6 +3,7 @@
     python scripts/report.py --run effnet_b1                  -> oof/effnet_b1/report.html
     python scripts/report.py --blend submissions/blend.json   -> submissions/blend_report.html
     python scripts/report.py --run effnet_b1 --recall 0.95    another operating point
+    python scripts/report.py --run effnet_b1 --explain        and what the model looked at
 
 The page holds photographs: their licence decides where it may be shown.
 """
@@ -23,18 +24,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--recall", type=float, default=0.9, help="share of melanomas, or malignant, to catch"
     )
+    parser.add_argument("--explain", action="store_true",
+                        help="of a run, also what the model looked at: takes its weights")  # fmt: skip
     args = parser.parse_args(arguments)
 
+    from lesions.reporting.explanations import explanations_section, load_explained
     from lesions.reporting.report import build_report
     from lesions.reporting.results import load_blend, load_run
 
+    if args.explain and not args.run:
+        parser.error("--explain is of one run: give --run")
     if args.run:
         results = load_run(args.run, OOF, PREPARED, SUBMISSIONS)
         path = OOF / args.run / "report.html"
     else:
         results = load_blend(args.blend, OOF, PREPARED)
         path = args.blend.with_name(f"{args.blend.stem}_report.html")
-    report = build_report(results, args.recall)
+    further = [explanations_section(load_explained(args.run))[0]] if args.explain else []
+    report = build_report(results, args.recall, further)
     report.write(path, path.with_suffix(""))
     print(f"{shown(path)}, and {len(report.figures)} figures in {shown(path.with_suffix(''))}")
     return 0

@@ -9,6 +9,7 @@ import explain as script
 import numpy as np
 import pandas as pd
 import pytest
+import report
 import torch
 from captum.attr import LayerGradCam, Occlusion
 from torch import Tensor, nn
@@ -305,3 +306,11 @@ def test_own_photographs_are_overlaid_and_a_broken_one_is_named(
 def test_masks_of_other_photographs_are_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no <image_name>_segmentation.png"):
         script.main(["--run", "tiny", "--masks", str(tmp_path)])
+
+
+def test_the_report_shows_what_the_model_looked_at_when_asked(trained: Path) -> None:
+    report.main(["--run", "tiny"])
+    page = trained / "report.html"
+    assert "Grad-CAM" not in page.read_text()
+    report.main(["--run", "tiny", "--explain"])
+    assert "Grad-CAM" in page.read_text() and 'id="explanations"' in page.read_text()

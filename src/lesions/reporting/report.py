@@ -1,5 +1,6 @@
 """A report: one HTML page that needs nothing beside it, and its figures as PNG."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -42,10 +43,11 @@ class Report:
         files.write_text(path, self.html)
 
 
-def build_report(results: Results, recall: float = 0.9) -> Report:
+def build_report(results: Results, recall: float = 0.9, further: Sequence[Section] = ()) -> Report:
     """The report on `results`, with the threshold that still catches `recall` of the positives.
 
-    With several classes their own sections come first, and the others ask: malignant or not?
+    With several classes their own sections come first, and the others ask: malignant or not? Then
+    come `further` sections.
     """
     asked = collapse_results(results) if results.classes else results
     try:
@@ -64,6 +66,7 @@ def build_report(results: Results, recall: float = 0.9) -> Report:
             parts.append(class_errors_section(results, album, answers))
             parts.append(class_galleries_section(results, album, answers))
         parts += _answer_sections(asked, album, auc, decided, why_not, bool(results.classes))
+        parts += further
         parts.append(materials.data_section(asked, album))
         if results.blend:
             parts.append(materials.blend_section(results.blend))

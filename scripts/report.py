@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--recall", type=float, default=0.9, help="share of melanomas, or malignant, to catch"
     )
     parser.add_argument("--explain", action="store_true",
-                        help="of a run, also what the model looked at: takes its weights")  # fmt: skip
+                        help="also what a run looked at: takes its weights")  # fmt: skip
     args = parser.parse_args(arguments)
 
     from lesions.reporting.explanations import explanations_section, load_explained

@@ -38,8 +38,9 @@ PROTOCOL = (
 )
 TRUTH = (
     "The official split puts photographs of one lesion into training and test, so that its scores"
-    " are there to be compared with others' on the same split. Lesions that no model has seen, and"
-    " the split with lesions whole, are what to expect of a new lesion."
+    " are there to be compared with others' on the same split. The split with lesions whole is what"
+    " to expect of a new lesion. Official test rows whose lesion is nowhere else are no such"
+    " measure: most are lesions photographed once, which are less often malignant and easier."
 )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState, is_initialized
 
 from lesions.errors import InputError
 
@@ -20,8 +21,12 @@ def build_accelerator(
     """
     if tracker != "none" and find_spec(tracker) is None:
         raise InputError(f"train.tracker={tracker}: not installed: pip install {tracker}")
+    wanted = mixed_precision(precision)
+    # accelerate remembers the precision of the process's first run, and refuses another.
+    if is_initialized() and AcceleratorState().mixed_precision != wanted:
+        AcceleratorState._reset_state()
     accelerator = Accelerator(
-        mixed_precision=mixed_precision(precision),
+        mixed_precision=wanted,
         log_with=None if tracker == "none" else tracker,
         project_dir=folder,
     )

@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import download as script
 import numpy as np
@@ -75,7 +76,8 @@ def test_a_data_set_comes_whole_with_its_checksums(kaggle: FakeKaggle, place, mo
     assert len(kaggle.requests) == before
 
 
-def test_a_dry_run_tells_size_and_licence_and_asks_no_server(kaggle, place, capsys):
+def test_a_dry_run_tells_size_and_licence_and_asks_no_server(kaggle, place, capsys, monkeypatch):
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
     assert script.main(["isic2020", "ham10000", "--dry-run"]) == 0
     told = capsys.readouterr().out
     for expected in ("CC BY-NC 4.0", "30 GB", "2.8 GB", "train.csv", " free for "):

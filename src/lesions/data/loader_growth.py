@@ -38,8 +38,8 @@ def _rate(path: Path, count: int, workers: int, processes: int) -> dict[str, Any
     """One epoch of at most 6,000 of `count` images in each of `processes`, all at once."""
     samples = min(count, 6000 // processes)
 
+    @single_thread()
     def child() -> tuple[float, int]:
-        single_thread()
         images = np.load(path, mmap_mode="r")[:count]
         metadata = np.zeros((count, 9), np.float32)
         pipeline = build_augmentation(FUSED, images.shape[1])

@@ -60,8 +60,8 @@ def measure_augmentation(image: np.ndarray, repeats: int, samples: int) -> dict[
             for _ in range(samples):
                 pipeline(image=image)
 
+        @single_thread()
         def child() -> float:
-            single_thread()
             pipeline.set_random_seed(None)
             work()
             return cpu_seconds(work) / samples
@@ -92,8 +92,8 @@ def measure_validation(dataset: LesionDataset, repeats: int, samples: int) -> di
         work()
         return cpu_seconds(work) / samples
 
+    @single_thread()
     def loaded() -> float:
-        single_thread()
         for _ in range(3):
             consume(epoch_of(dataset, samples))
         loader = epoch_of(dataset, samples)

@@ -5,7 +5,8 @@ cv2.imread of a JPEG, albumentations with float Normalize and ToTensorV2, stacke
 Each turn of each way is a forked process, so that neither finds the other's memory.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +121,8 @@ def epoch_of(dataset: Dataset, samples: int, workers: int = 0) -> DataLoader:
 def timed(dataset: Dataset, samples: int) -> Callable[[], float]:
     """A way for `in_turns`: CPU seconds a sample on one thread, after a batch to warm up."""
 
+    @single_thread()
     def work() -> float:
-        single_thread()
         list(epoch_of(dataset, BATCH))
         loader = epoch_of(dataset, samples)
         return cpu_seconds(lambda: consume(loader)) / samples
@@ -129,9 +130,17 @@ def timed(dataset: Dataset, samples: int) -> Callable[[], float]:
     return lambda: in_child(work)
 
 
-def single_thread() -> None:
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One thread for what is timed, and as many as before after it."""
+    before = cv2.getNumThreads(), torch.get_num_threads()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
 
 
 def consume(loader: DataLoader) -> None:
@@ -139,11 +148,11 @@ def consume(loader: DataLoader) -> None:
         pass
 
 
+@single_thread()
 def measure_loader(
     photos: Sequence[Path], folder: Path, size: int, repeats: int, samples: int
 ) -> dict[str, Any]:
     """Seconds a sample of every way at `size`, and how often ours is as fast as each usual one."""
-    single_thread()
     large = write_jpegs(photos, folder / "jpegs512", 512)
     same = write_jpegs(photos, folder / f"jpegs{size}", size)
     usual = usual_transform(size)
@@ -179,8 +188,8 @@ def measure_originals(
     transform = usual_transform(size)
 
     def one(paths: list[Path]) -> Callable[[], float]:
+        @single_thread()
         def child() -> float:
-            single_thread()
             dataset = UsualDataset(table_of([str(path) for path in paths]), transform)
             return cpu_seconds(lambda: [dataset[row] for row in range(len(paths))]) / len(paths)
 

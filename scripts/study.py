@@ -1,7 +1,7 @@
 """Architectures, one change at a time of the best, two thresholds, one test: a study to its end.
 
     python scripts/study.py configs/dermamnist/study.yaml --quick
-    python scripts/study.py configs/dermamnist/study.yaml --form short
+    python scripts/study.py configs/dermamnist/study.yaml --form evening
     python scripts/study.py configs/dermamnist/study.yaml
 
 Each run is an ordinary one below oof/; a study that was stopped goes on with the next unfinished

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lesions.data.decode import VERSION, UnreadableImage, decode
 from lesions.data.stores import FILES, ArrayStore, JpegImages, JpegStore, Mode, open_images
-from lesions.data.table import names_hash
+from lesions.data.table import names_hash, prepared
 from lesions.dataset_config import PreprocessConfig
 from lesions.errors import InputError
 from lesions.files import read_csv, read_json, sha256, write_csv, write_json
@@ -27,6 +27,12 @@ INDEX = ["row", "fingerprint", "bytes", "width", "height", "problem"]
 SAVE_EVERY = 1000  # images: what an interrupted build does again at most
 Images = np.ndarray | JpegImages
 Fact = tuple[int, int, str]  # width, height, problem
+
+
+def cached_images(dataset: str, size: int, table: pd.DataFrame) -> np.ndarray:
+    """The images of a prepared data set's `table` at `size` pixels; see `load_images`."""
+    command = f"python scripts/prepare.py --dataset {dataset} --size {size}"
+    return load_images(prepared(dataset) / str(size), table, command)
 
 
 def load_images(folder: Path, table: pd.DataFrame, command: str) -> np.ndarray:

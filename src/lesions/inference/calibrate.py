@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 
-from lesions.data.images import load_images
+from lesions.data.images import cached_images
 from lesions.data.metadata import encode_metadata
-from lesions.data.table import load_table, prepared
+from lesions.data.table import load_table
 from lesions.data.tasks import MALIGNANT
 from lesions.dataset_config import PreprocessConfig
 from lesions.errors import InputError
@@ -129,9 +129,7 @@ def _familiar(run: Run, rows: int) -> dict:
     """The parts `preprocess`, `familiar` and `false_alarms` of the file."""
     config = run.config
     table, facts = load_table(config.dataset)
-    size = config.data.image_size
-    command = f"python scripts/prepare.py --dataset {config.dataset} --size {size}"
-    images = load_images(prepared(config.dataset) / str(size), table, command)
+    images = cached_images(config.dataset, config.data.image_size, table)
     train = table[(table["split"] == "train") & (table["width"] > 0)]
     draw = np.random.default_rng(0)
     features, alarms, everything = {}, [], []

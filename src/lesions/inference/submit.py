@@ -7,10 +7,10 @@ import pandas as pd
 from accelerate import Accelerator
 
 from lesions.config import Config
-from lesions.data.images import load_images
+from lesions.data.images import cached_images
 from lesions.data.loading import LesionDataset
 from lesions.data.metadata import encode_metadata
-from lesions.data.table import load_table, prepared
+from lesions.data.table import load_table
 from lesions.errors import InputError, listed
 from lesions.inference.checkpoint import load_model
 from lesions.inference.predict import predict
@@ -69,9 +69,7 @@ def _predict_fold(
             f"{shown(path)} was trained on folds {header['fold_hash']}, the table now has"
             f" {facts['fold_hash']}: train again, or prepare as it was"
         )
-    size = config.data.image_size
-    command = f"python scripts/prepare.py --dataset {config.dataset} --size {size}"
-    images = load_images(prepared(config.dataset) / str(size), table, command)
+    images = cached_images(config.dataset, config.data.image_size, table)
     metadata = encode_metadata(table, config.data.metadata, header["neutral"])
     dataset = LesionDataset(images, metadata, table["target"].to_numpy(np.float32))
     prob = predict(

@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 
 from lesions.data.decode import UnreadableImage
-from lesions.data.images import load_images
+from lesions.data.images import cached_images
 from lesions.data.metadata import encode_metadata
-from lesions.data.table import load_table, prepared
+from lesions.data.table import load_table
 from lesions.data.tasks import MALIGNANT
 from lesions.errors import InputError
 from lesions.files import read_csv, write_bytes
@@ -69,9 +69,7 @@ def load_explained(name: str, folds: Sequence[int] | None = None) -> Explained:
             f"{shown(run.folder)} was trained on other folds than the prepared data set"
             f" {config.dataset} has now: train again, or prepare as it was"
         )
-    size = config.data.image_size
-    command = f"python scripts/prepare.py --dataset {config.dataset} --size {size}"
-    images = load_images(prepared(config.dataset) / str(size), table, command)
+    images = cached_images(config.dataset, config.data.image_size, table)
     columns = [f"prob_{name}" for name in run.classes] or ["prob"]
     needed = ["image_name", "fold", "target", *columns]
     predictions = pd.concat(

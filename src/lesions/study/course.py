@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from accelerate.state import AcceleratorState
-
 from lesions.inference.launch import build_accelerator
 from lesions.study.config import MissingWeights, Planned, Study
 from lesions.study.leaderboard import entry, measure, ranked
@@ -46,14 +44,9 @@ def choose(study: Study, stop: StopRequest) -> Chosen:
 
 def finish(planned: Planned, stop: StopRequest) -> dict[str, Any]:
     """The run's row of the leaderboard, after training it or what is left of it."""
-    train_fold(planned.config, planned.run, 0, accelerator_for(planned), stop)
+    accelerator = build_accelerator(planned.config.train.precision)
+    train_fold(planned.config, planned.run, 0, accelerator, stop)
     return measure(planned)
-
-
-def accelerator_for(planned: Planned) -> Any:
-    """An accelerator in the run's own precision: they differ, and one process has one at a time."""
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return build_accelerator(planned.config.train.precision)
 
 
 def _arm(study: Study, name: str, stop: StopRequest) -> Entry:

@@ -11,10 +11,11 @@ from lesions.config import Config
 from lesions.data.table import load_table, task_targets
 from lesions.evaluation.thresholds import Threshold, by_f_beta, by_recall
 from lesions.files import read_csv, write_csv
+from lesions.inference.launch import build_accelerator
 from lesions.inference.submit import predict_test
 from lesions.paths import OOF
-from lesions.study.config import Planned, Study
-from lesions.study.course import Chosen, accelerator_for, finish, pools
+from lesions.study.config import Study
+from lesions.study.course import Chosen, finish, pools
 from lesions.study.leaderboard import (
     AT,
     auc_of,
@@ -137,8 +138,8 @@ def _config(run: str) -> Config:
 
 
 def _predicted(run: str) -> pd.DataFrame:
-    planned = Planned(run, run, _config(run))
-    told = predict_test(run, planned.config, accelerator_for(planned), [0])
+    config = _config(run)
+    told = predict_test(run, config, build_accelerator(config.train.precision), [0])
     return told.rename(columns={"target": "prob"})
 
 

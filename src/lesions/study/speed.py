@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from lesions.config import Config
 from lesions.data.augmentation import augment, build_augmentation
-from lesions.data.images import load_images
-from lesions.data.table import load_table, prepared
+from lesions.data.images import cached_images
+from lesions.data.table import load_table
 
 ROWS, BATCH, ROUNDS = 1024, 128, 3
 
@@ -24,7 +24,7 @@ def measure_speed(config: Config) -> dict[str, Any]:
     """
     table, _ = load_table(config.dataset)
     size = config.data.image_size
-    cached = load_images(prepared(config.dataset) / str(size), table, "prepare")
+    cached = cached_images(config.dataset, size, table)
     rows = np.random.default_rng(0).permutation(len(table))[:ROWS]
     memory = np.array(cached)
     pipeline = build_augmentation(config.augment, size)

@@ -11,10 +11,10 @@ from accelerate import Accelerator
 
 from lesions.config import Config
 from lesions.data.folds import require_whole_groups
-from lesions.data.images import load_images
+from lesions.data.images import cached_images
 from lesions.data.loading import LesionDataset, seed_of
 from lesions.data.metadata import encode_metadata, fit_metadata
-from lesions.data.table import load_table, prepared, task_targets
+from lesions.data.table import load_table, task_targets
 from lesions.data.tasks import classes_of
 from lesions.errors import InputError, listed
 from lesions.files import read_json, write_csv, write_json, write_text
@@ -77,9 +77,7 @@ def load_fold(config: Config, fold: int) -> FoldData:
     folds = int(table["fold"].max()) + 1
     if not 0 <= fold < folds:
         raise InputError(f"--fold {fold}: data set {config.dataset} has folds 0 to {folds - 1}")
-    size = config.data.image_size
-    command = f"python scripts/prepare.py --dataset {config.dataset} --size {size}"
-    images = load_images(prepared(config.dataset) / str(size), table, command)
+    images = cached_images(config.dataset, config.data.image_size, table)
     in_fold = (table["fold"] == fold).to_numpy()
     labelled = target.notna()
     train_rows = np.flatnonzero((table["split"] == "train") & ~in_fold & labelled)

@@ -5,8 +5,11 @@
     python scripts/study.py configs/dermamnist/study.yaml
 
 Each run is an ordinary one below oof/; a study that was stopped goes on with the next unfinished
-run, a finished one is only read. Writes report.html and study.json beside the runs; the results
-that docs/ shows go to --out. The test set is opened once, and seal.json says when.
+run, a finished one is only read. Two GPUs, or two cores: start the same command twice (each with
+CUDA_VISIBLE_DEVICES or OMP_NUM_THREADS=1), and they share the runs.
+
+Writes report.html and study.json beside the runs; the results that docs/ shows go to --out. The
+test set is opened once, and seal.json says when.
 """
 
 import sys

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from lesions.study import course, final
 from lesions.study.config import MissingWeights, Study
 from lesions.study.leaderboard import entry, ranked, scored_rows
 from lesions.study.seal import open_test
+from lesions.training.state import locked
 from lesions.training.stop import StopRequest
 
 CNN = str(CONFIGS / "dermamnist" / "cnn.yaml")
@@ -145,6 +147,18 @@ def check_page(page: str, results: dict) -> None:
     assert auc["passed"] == (auc["found"]["value"] >= 0.5) and f2["passed"] is False
     for table in [block for block in page.split("\n\n") if block.startswith("|")]:
         assert len({row.replace("\\|", "").count("|") for row in table.splitlines()}) == 1
+
+
+def test_what_another_process_is_at_is_passed_over_and_waited_for(path, monkeypatch, capsys):
+    held = ExitStack()
+    held.enter_context(locked(OOF / path.stem / "full" / "small" / ".fold0.lock"))
+    monkeypatch.setattr(course.time, "sleep", lambda _: held.close())
+    tried = trained(monkeypatch)
+    assert script.main([str(path)]) == 0
+    assert tried[:4] == ["small", "small_s1", "smaller", "small"]
+    with locked(OOF / path.stem / "quick" / "small" / ".fold0.lock"):
+        assert script.main([str(path), "--quick", "--max-hours", "0.0001"]) == 75
+    assert "the same command goes on from here" in capsys.readouterr().out
 
 
 def test_the_quick_form_leaves_the_test_set_closed(path):

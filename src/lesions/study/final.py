@@ -15,7 +15,7 @@ from lesions.inference.launch import build_accelerator
 from lesions.inference.submit import predict_test
 from lesions.paths import OOF
 from lesions.study.config import Study
-from lesions.study.course import Chosen, finish, pools
+from lesions.study.course import Chosen, pools
 from lesions.study.leaderboard import (
     AT,
     auc_of,
@@ -26,7 +26,6 @@ from lesions.study.leaderboard import (
     with_groups,
 )
 from lesions.study.seal import fingerprint, open_test
-from lesions.training.stop import StopRequest
 
 
 class Final(NamedTuple):
@@ -69,18 +68,12 @@ def fit_final(study: Study, chosen: Chosen) -> tuple[Final, list[dict[str, Any]]
     return final, [{key: one[key] for key in one if key != "runs"} for one in order]
 
 
-def fit_grouped(study: Study, chosen: Chosen, stop: StopRequest) -> Final | None:
+def fit_grouped(study: Study, chosen: Chosen) -> Final | None:
     """The chosen configuration, trained and given thresholds anew where lesions are whole."""
     dataset = study.config.grouped
-    if dataset is None:
+    if not chosen.grouped or dataset is None:
         return None
-    plans = [
-        study.plan(chosen.arm, chosen.experiment, seed, dataset, final=True)
-        for seed in range(study.seeds("grouped"))
-    ]
-    for planned in plans:
-        finish(planned, stop)
-    return _final(study, chosen.final[0]["name"], dataset, [planned.run for planned in plans])
+    return _final(study, chosen.final[0]["name"], dataset, chosen.grouped)
 
 
 def mean_rows(runs: Sequence[str], dataset: str) -> pd.DataFrame:

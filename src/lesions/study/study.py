@@ -9,10 +9,11 @@ from lesions.data.tasks import DIAGNOSES, TASKS
 from lesions.files import read_json, write_json
 from lesions.paths import OOF
 from lesions.study.config import Study
-from lesions.study.course import Chosen, choose
+from lesions.study.course import Chosen, choose, patiently
 from lesions.study.final import fit_final, fit_grouped, predicted_rows, score_tests
 from lesions.study.leaderboard import RULE
 from lesions.study.speed import measure_speed
+from lesions.training.state import locked
 from lesions.training.stop import StopRequest
 
 Results = dict[str, Any]
@@ -25,8 +26,17 @@ def run_study(study: Study, stop: StopRequest) -> tuple[Results, dict[str, pd.Da
     Stopped if `stop` asks for it.
     """
     chosen = choose(study, stop)
+
+    def conclude() -> tuple[Results, dict[str, pd.DataFrame]]:
+        with locked(OOF / study.folder / ".end.lock"):
+            return _conclude(study, chosen)
+
+    return patiently(conclude, stop)
+
+
+def _conclude(study: Study, chosen: Chosen) -> tuple[Results, dict[str, pd.DataFrame]]:
     final, candidates = fit_final(study, chosen)
-    grouped = fit_grouped(study, chosen, stop) if study.form.test else None
+    grouped = fit_grouped(study, chosen)
     finals = [final, *([grouped] if grouped else [])]
     rows = {"validation": final.validation}
     results: Results = {

@@ -112,9 +112,13 @@ def _read(path: Path) -> dict[str, Any]:
     return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
 
 
+class Busy(InputError):
+    """Another process is at it."""
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file for the block; InputError that names the holder if another run has it.
+    """Hold the lock file for the block; Busy, which names the holder, if another process has it.
 
     The system lets go of it when the process ends, however it ends.
     """
@@ -124,7 +128,7 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise InputError(
+            raise Busy(
                 f"{shown(path.parent)}: another run is at this fold: {file.read().strip()}"
             ) from None
         file.truncate(0)

@@ -333,3 +333,9 @@ def test_a_tracker_that_is_not_installed_is_said_and_none_is_imported() -> None:
     with pytest.raises(InputError, match="pip install trackio"):
         build_accelerator("fp32", tracker="trackio")
     assert not {"wandb", "trackio", "mlflow"} & set(sys.modules)
+
+
+def test_one_process_trains_in_one_precision_and_then_in_another() -> None:
+    for precision, known in (("bf16", "bf16"), ("fp32", "no"), ("bf16", "bf16")):
+        accelerator = build_accelerator(precision)
+        assert accelerator.mixed_precision == known

@@ -53,7 +53,10 @@ def compared(
 
 
 def measure_augmentation(image: np.ndarray, repeats: int, samples: int) -> dict[str, Any]:
-    """The list alone on one photograph, uint8 out: stock albumentations and the fused one."""
+    """The list alone on one photograph, uint8 out: stock albumentations and the fused one.
+
+    Each draws what it does: with few samples one of them would have more to do.
+    """
 
     def way(pipeline: A.Compose) -> Callable[[], float]:
         def work() -> None:
@@ -151,7 +154,7 @@ def measure_parts(
         table = write_jpegs(photos, folder / f"jpegs{size}", size)
         dataset = ours(folder, table, size, "array", None)
         image = np.array(dataset.images[len(table) // 2])
-        augmentation.append({"size": size} | measure_augmentation(image, repeats, samples))
+        augmentation.append({"size": size} | measure_augmentation(image, repeats, 8 * samples))
         validation.append({"size": size} | measure_validation(dataset, repeats, 10 * samples))
     fused = ours(folder, table, sizes[0], "array", FUSED)
     return {

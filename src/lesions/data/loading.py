@@ -241,7 +241,7 @@ def _as_it_is(batch: Any) -> Any:
 def _batch_memory(shape: tuple[int, ...]) -> torch.Tensor:
     """uint8 of `shape`, unset; of a worker the main process can read it without a copy."""
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
+        return torch.from_numpy(np.empty(shape, np.uint8))  # numpy asks for huge pages
     storage = torch.UntypedStorage._new_shared(prod(shape))
     return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)  # type: ignore[call-overload]
 

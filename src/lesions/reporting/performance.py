@@ -59,8 +59,7 @@ def performance_page(results: Results) -> str:
         f"(see the tests). {_photos(loader)}",
         "## Goals",
         table(["what", "goal", "times as fast", "reached"], _goal_rows(results)),
-        "The validation loader is measured as a share of copying the same rows. "
-        + loader.get("validation_note", ""),
+        "The validation loader is measured as a share of copying the same rows.",
         "## The loader, milliseconds a sample",
         _loader_table(loader),
         "## Growth",

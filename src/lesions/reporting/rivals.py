@@ -22,8 +22,8 @@ from lesions.evaluation.multiclass import class_scores, collapse, report_classes
 from lesions.evaluation.thresholds import by_recall
 from lesions.evaluation.weighing import choose_power, priors, weighed
 from lesions.files import read_csv, read_json
-from lesions.inference.checkpoint import commit
 from lesions.paths import OOF, SUBMISSIONS, shown
+from lesions.provenance import commit
 from lesions.reporting.summary import machine
 
 RECALL = 0.9  # that the threshold of the binary task keeps, on rows that are not scored

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lesions.inference.checkpoint import commit, versions
+from lesions.inference.checkpoint import versions
+from lesions.provenance import commit
 from lesions.reporting import page, scores, style
 from lesions.reporting.album import Album
 from lesions.reporting.page import KeyFigure, Section

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lesions.files import read_json, sha256, write_json
-from lesions.inference.checkpoint import commit
 from lesions.paths import shown
+from lesions.provenance import commit
 
 
 def fingerprint(weights: Sequence[Path], thresholds: Sequence[float]) -> str:

@@ -6,6 +6,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from lesions.config import Config, load_config, run_name
+from lesions.data.tasks import classes_of
 from lesions.errors import InputError
 from lesions.paths import shown
 from lesions.settings import Section
@@ -31,11 +32,15 @@ def load_ablation(path: Path) -> AblationConfig:
 def variant_runs(path: Path, ablation: AblationConfig) -> dict[str, tuple[str, Config]]:
     """Of the base, under "base", and of each variant the run's name and its config.
 
-    Every config is read before any training, so that a wrong key is told at once.
+    Every config is read before any training, so that a wrong key is told at once; so is a task of
+    one class, which has none of the scores that are compared.
     """
     folder = run_name(path)
     changes: dict[str, list[str]] = {"base": [], **ablation.variants}
     base = Path(path).parent / ablation.base
+    task = load_config(base, ablation.shared).data.task
+    if task is None or not classes_of(task):
+        raise InputError(f"{shown(path)}: data.task={task}: diagnosis7 and diagnosis8 are compared")
     return {
         name: (
             f"{folder}/{name.lower().replace(' ', '_')}",

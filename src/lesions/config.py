@@ -77,7 +77,7 @@ class AugmentConfig(Section):
     brightness_contrast: float = Field(0.5, ge=0, le=1)
     coarse_dropout: float = Field(0.5, ge=0, le=1)
     mild_warp: float = Field(0.0, ge=0, le=1)  # the one warp of the DermaMNIST study
-    fused: bool = False  # the same list in fewer passes over the pixels: data/fused.py
+    fused: bool = True  # the same list in fewer passes over the pixels: data/fused.py
 
 
 class StageConfig(Section):

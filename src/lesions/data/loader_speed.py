@@ -30,7 +30,7 @@ from lesions.timing import cpu_seconds, in_child, in_turns, times_as_fast
 
 BATCH = 64
 COLUMNS = 14  # of metadata, as in the first place of SIIM-ISIC 2020
-FUSED, STOCK = AugmentConfig(fused=True), AugmentConfig()
+FUSED, STOCK = AugmentConfig(), AugmentConfig(fused=False)
 
 
 class UsualDataset(Dataset):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lesions import files
+from lesions.reporting.ablation import ablation_section
 from lesions.reporting.feeding import cost_table, feeding_table
 from lesions.reporting.markdown import table
 from lesions.reporting.summary import machine
@@ -35,7 +36,7 @@ Results = Mapping[str, Any]
 def save_part(path: Path, name: str, found: Any) -> None:
     """Write `found` as the part `name` of the results file, the other parts as they were."""
     parts = files.read_json(path) if path.exists() else {}
-    for other in ("cache", "step", "kaggle_hours"):
+    for other in ("cache", "step", "kaggle_hours", "ham10000_ablation_fused"):
         beside = path.parent / f"{other}.json"
         if beside.exists():
             parts[other] = files.read_json(beside)
@@ -54,12 +55,13 @@ def performance_page(results: Results) -> str:
         f"thread, {loader['repeats']} turns of each way one after the other: median, and in "
         "brackets the least and the most. The usual way: a pandas row for each sample, "
         "`cv2.imread` of a resized JPEG, albumentations with float Normalize and ToTensorV2, "
-        "float32 batches, an eager float32 model, scikit-learn for blending. Ours: "
+        "float32 batches, an eager float32 model, scikit-learn for blending. Ours: the default "
         "`augment.fused=true`, pixel for pixel the stock list to within one grey level in 256 "
         f"(see the tests). {_photos(loader)}",
         "## Goals",
         table(["what", "goal", "times as fast", "reached"], _goal_rows(results)),
         "The validation loader is measured as a share of copying the same rows.",
+        *_trained_with(results.get("ham10000_ablation_fused")),
         "## The loader, milliseconds a sample",
         _loader_table(loader),
         "## Growth",
@@ -74,6 +76,13 @@ def performance_page(results: Results) -> str:
         "\n".join(f"- {line}" for line in UNPAID),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _trained_with(compared: Results | None) -> list[str]:
+    """Whether the fused augmentation trains as well as the stock list; see scripts/ablate.py."""
+    if compared is None:
+        return []
+    return ["## HAM10000 trained with the stock list and the fused one", ablation_section(compared)]
 
 
 def _photos(loader: Results) -> str:

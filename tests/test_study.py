@@ -116,6 +116,7 @@ def test_a_killed_study_goes_on_with_the_next_run_and_a_finished_one_costs_nothi
     assert rest[0] == "smaller" and rest[1].endswith("_lr_1e-2")
     assert rest[-1].endswith("_grouped") and len(set(first + rest)) == len(first + rest)
     results = json.loads(path.with_suffix(".json").read_text())
+    written = {file: file.stat().st_mtime_ns for file in OOF.glob(f"{path.stem}/full/*/fold0.json")}
 
     def never(*_):
         raise AssertionError("a test row was predicted again")
@@ -125,7 +126,8 @@ def test_a_killed_study_goes_on_with_the_next_run_and_a_finished_one_costs_nothi
         again = trained(patch)
         assert script.main([str(path), "--out", str(path.with_suffix(".json"))]) == 0
     repeated = json.loads(path.with_suffix(".json").read_text())
-    assert not again
+    assert not again and len(written) == len(first + rest)
+    assert written == {file: file.stat().st_mtime_ns for file in written}
     assert repeated["tests"] == results["tests"]
     assert len(repeated["openings"]) == 1
     assert "OPENED AGAIN" not in capsys.readouterr().out

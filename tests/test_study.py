@@ -17,6 +17,7 @@ from lesions.data.tasks import TASKS
 from lesions.errors import InputError
 from lesions.paths import CONFIGS, OOF
 from lesions.reporting.study_doc import study_page
+from lesions.reporting.study_tables import seal_text
 from lesions.study import course, final
 from lesions.study.config import MissingWeights, Study
 from lesions.study.leaderboard import entry, ranked, scored_rows
@@ -196,6 +197,14 @@ def test_a_killed_opening_is_the_same_opening(tmp_path):
     assert len(open_test(tmp_path / "seal.json", "aaa", {})) == 1
     assert len(open_test(tmp_path / "seal.json", "aaa", {})) == 1
     assert len(open_test(tmp_path / "seal.json", "bbb", {})) == 2
+
+
+def test_the_page_says_of_which_opening_its_scores_are():
+    first = {"mark": "a", "time": "Monday", "form": "quick", "commit": "c"}
+    openings = [first, first | {"mark": "b", "time": "Tuesday", "form": "full"}]
+    assert "the scores of the first" in seal_text({"openings": openings, "opening": "a"})
+    told = seal_text({"openings": openings, "opening": "b"})
+    assert "this is opening 2, of Tuesday" in told and "form quick, Monday" in told
 
 
 def test_thresholds_come_from_validation_rows_alone(path, monkeypatch):

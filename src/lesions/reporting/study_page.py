@@ -227,12 +227,14 @@ def time_text(results: Results) -> str:
     entries = [*results["phase1"], *results["phase2"], results["chosen"]]
     runs = list({run["run"]: run for one in entries for run in one["runs"]}.values())
     seconds = sum(run["seconds"] for run in runs)
+    all_epochs = sum(run["seconds"] / run["epochs"] * run["most_epochs"] for run in runs)
     cpu = results["machine"]
     speed = results["speed"]["microseconds"]
     whole = min(1e6 / run["images_per_second"] for run in runs)
     return (
         f"{len(runs)} runs of both phases and of the final seeds took {seconds / 60:.0f} minutes,"
-        f" on {cpu['cores']} cores ({cpu['cpu']}); each run's seconds stand in its row. An image of"
+        f" on {cpu['cores']} cores ({cpu['cpu']}); each run's seconds stand in its row; in full, if"
+        f" none stopped early, they would take {all_epochs / 3600:.0f} hours. An image of"
         f" {results['speed']['pixels']} pixels takes {speed['cache']:.0f} µs of CPU time to copy"
         f" from the memory-mapped cache, {speed['memory']:.0f} µs from an array in memory; its"
         f" augmentation {speed['augment']:.0f} µs, a warp of whole batches as tensors"

@@ -156,10 +156,14 @@ def seal_text(results: Results) -> str:
             f"The test set was opened once, {last['time']}, at commit `{last['commit']}`, after"
             " everything had been chosen on validation."
         )
+    if place == 1:
+        return (
+            f"The test set was opened {len(openings)} times; these are the scores of the first"
+            f" opening, {last['time']}."
+        )
+    before = [f"form {one['form']}, {one['time']}" for one in openings[: place - 1]]
     return (
         f"The test set was opened {len(openings)} times; this is opening {place}, of"
-        f" {last['time']}: these are not the scores of a first test."
-        if place > 1
-        else f"The test set was opened {len(openings)} times; these are the scores of the first"
-        f" opening, {last['time']}."
+        f" {last['time']}: these are not the scores of a first test, though they decided nothing."
+        f" Before it: {'; '.join(before)}."
     )

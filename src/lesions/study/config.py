@@ -76,6 +76,7 @@ class Planned(NamedTuple):
     name: str
     run: str
     config: Config
+    most_epochs: int  # as the form full trains it
     note: str = ""  # on its weights, where they are not those it was meant to have
 
 
@@ -148,7 +149,8 @@ class Study:
         run += (f"_s{seed}" if seed else "") + ("_final" if longer else "")
         run += "_grouped" if dataset == self.config.grouped else ""
         folder = f"{self.folder}/{run.lower().replace(' ', '_').replace(':', '')}"
-        return Planned(", ".join(words), folder, load_config(base, changes), note)
+        most_epochs, config = config.train.epochs, load_config(base, changes)
+        return Planned(", ".join(words), folder, config, most_epochs, note)
 
 
 def missing_weights(config: Config) -> str:

@@ -75,6 +75,7 @@ def measure(planned: Planned) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "image_size": config.data.image_size,
         "epochs": len(fold["history"]),
+        "most_epochs": planned.most_epochs,
         "best_epoch": fold["best_epoch"],
         "seconds": fold["seconds"],
         "images_per_second": fold["images_per_second"],

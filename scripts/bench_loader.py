@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="folders of originals")
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="pixels")
-    parser.add_argument("--repeats", type=int, default=5, help="turns (default 5)")
+    parser.add_argument("--repeats", type=int, default=9, help="turns (default 9)")
     parser.add_argument("--samples", type=int, default=128, help="of a turn (default 128)")
     parser.add_argument("--out", type=Path, default=CODE / "docs/results/performance.json")
     args = parser.parse_args(arguments)

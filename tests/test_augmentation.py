@@ -90,10 +90,27 @@ def draws(config: AugmentConfig, count: int = 500) -> np.ndarray:
 
 
 @pytest.mark.parametrize("only", [{"flip": 0.5, "rotate90": 0.5}, {"shift_scale_rotate": 1.0},
-                                  {"hue_saturation": 0.7, "brightness_contrast": 0.7}])  # fmt: skip
+                                  {"hue_saturation": 0.7, "brightness_contrast": 0.7},
+                                  {"coarse_dropout": 0.8}])  # fmt: skip
 def test_the_fused_list_is_drawn_as_often_and_as_far(only):
     stock, fused = (draws(AugmentConfig(**NEVER | only, fused=fused)) for fused in (False, True))
     for one, two in zip(stock.T, fused.T, strict=True):
+        assert ks_2samp(one, two).pvalue > 1e-3
+
+
+def test_holes_are_those_of_coarse_dropout():
+    """As many pixels are covered, and as many rectangles; the rest stays as it was."""
+    image = np.full((SIZE, SIZE, 3), 200, np.uint8)
+    covered = []
+    for fused in (False, True):
+        pipeline = build_augmentation(AugmentConfig(**NEVER | {"coarse_dropout": 1}, fused=fused),
+                                      SIZE)  # fmt: skip
+        found = np.array([augment(pipeline, image, seed)[..., 0] for seed in range(400)])
+        assert set(np.unique(found)) == {0, 200}
+        rows, columns = (found == 0).any(axis=2), (found == 0).any(axis=1)
+        covered.append([(found == 0).sum(axis=(1, 2)), rows.sum(axis=1), columns.sum(axis=1),
+                        rows.argmax(axis=1), columns.argmax(axis=1)])  # fmt: skip
+    for one, two in zip(*covered, strict=True):
         assert ks_2samp(one, two).pvalue > 1e-3
 
 

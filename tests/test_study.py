@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import study as script
 import yaml
+from sklearn.metrics import precision_recall_curve
 
 from lesions.config import load_config
 from lesions.data.table import load_table
@@ -32,7 +33,7 @@ CONFIG = {
     "official": "dermamnist",
     "grouped": "dermamnist_grouped",
     "pool": 2,
-    "published": {"auc": 0.877, "f2": 0.714},
+    "published": {"auc": 0.877, "f2": 0.714, "recall": 0.8},
     "aims": {"auc": 0.5, "f2": 1.1, "recall": 0.9},
     "arms": {
         "Small": {"base": CNN, "set": SMALL},
@@ -146,6 +147,13 @@ def check_page(page: str, results: dict) -> None:
     assert results["data"][0]["test_rows_of_known_lesions"] == 16
     assert results["data"][1]["test_rows_of_known_lesions"] == 0
     assert grouped["name"] == "dermamnist_grouped"
+    told = pd.read_csv(next(OOF.glob(f"*/*/test_dermamnist_{results['opening']}.csv")))
+    table = load_table("dermamnist")[0].set_index("image_name").loc[told["image_name"]]
+    malignant = table["diagnosis"].isin(["akiec", "bcc", "mel"])
+    precisions, recalls, _ = precision_recall_curve(malignant, told["prob"])
+    there = results["verdicts"][-1]
+    assert "at the published recall of 0.8" in there["rule"]
+    assert there["found"]["value"] == pytest.approx(precisions[recalls >= 0.8][-1])
     auc, f2 = results["verdicts"][:2]
     assert auc["passed"] == (auc["found"]["value"] >= 0.5) and f2["passed"] is False
     for table in [block for block in page.split("\n\n") if block.startswith("|")]:

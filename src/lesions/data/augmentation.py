@@ -8,24 +8,18 @@ import albumentations as A
 import numpy as np
 
 from lesions.config import AugmentConfig
-from lesions.data.fused import FusedColour, FusedGeometry
+from lesions.data.fused import FusedColour, FusedGeometry, Holes
 
 SHIFT, SCALE, ROTATE = 0.0625, (0.85, 1.15), 45.0  # of the side; of the size; degrees
 HUE, SATURATION, VALUE = 10.0, 20.0, 10.0  # of 180, 255 and 255
 BRIGHTNESS, CONTRAST = 0.2, 0.2
+HOLES = 4  # at most
 
 
 def build_augmentation(config: AugmentConfig, size: int) -> A.Compose:
     """uint8 (S, S, 3) in, uint8 (S, S, 3) out; draws nothing before its seed is set."""
-    hole = (max(1, size // 16), max(2, size // 6))
-    dropout = A.CoarseDropout(
-        num_holes_range=(1, 4),
-        hole_height_range=hole,
-        hole_width_range=hole,
-        p=config.coarse_dropout,
-        strict=True,
-    )
-    listed = [*(_fused(config) if config.fused else _stock(config)), dropout]
+    sides = max(1, size // 16), max(2, size // 6)
+    listed = _fused(config, sides) if config.fused else _stock(config, sides)
     return A.Compose([*listed, _mild_warp(config.mild_warp)] if config.mild_warp else listed)
 
 
@@ -39,7 +33,7 @@ def augment(pipeline: A.Compose, image: np.ndarray, seed: int) -> np.ndarray:
     return pipeline(image=image)["image"]
 
 
-def _stock(config: AugmentConfig) -> list[A.BasicTransform]:
+def _stock(config: AugmentConfig, sides: tuple[int, int]) -> list[A.BasicTransform]:
     # strict: albumentations otherwise passes over a misspelt argument with a warning.
     return [
         A.HorizontalFlip(p=config.flip),
@@ -55,6 +49,7 @@ def _stock(config: AugmentConfig) -> list[A.BasicTransform]:
         ),
         A.HueSaturationValue(HUE, SATURATION, VALUE, p=config.hue_saturation, strict=True),
         A.RandomBrightnessContrast(BRIGHTNESS, CONTRAST, p=config.brightness_contrast, strict=True),
+        A.CoarseDropout((1, HOLES), sides, sides, p=config.coarse_dropout, strict=True),
     ]
 
 
@@ -74,7 +69,7 @@ def _mild_warp(p: float) -> A.BasicTransform:
     )
 
 
-def _fused(config: AugmentConfig) -> list[A.BasicTransform]:
+def _fused(config: AugmentConfig, sides: tuple[int, int]) -> list[A.BasicTransform]:
     return [
         FusedGeometry(
             config.flip, config.rotate90, config.shift_scale_rotate, SHIFT, SCALE, ROTATE
@@ -83,4 +78,5 @@ def _fused(config: AugmentConfig) -> list[A.BasicTransform]:
             config.hue_saturation, config.brightness_contrast, HUE, SATURATION, VALUE,
             BRIGHTNESS, CONTRAST,
         ),
+        Holes(config.coarse_dropout, HOLES, sides),
     ]  # fmt: skip

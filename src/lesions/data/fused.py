@@ -1,4 +1,4 @@
-"""The list of data/augmentation.py in two transforms: one warp, and one table a channel.
+"""The list of data/augmentation.py in three transforms: one warp, one table a channel, holes.
 
 Stock transforms each pass over all pixels. Here flips and quarter turns cost a transposition at
 most, and nothing where the image is warped anyway: a warp of a turned image is a turned warp.
@@ -133,6 +133,32 @@ class FusedColour(A.ImageOnlyTransform):
         if shifts:
             img = shift_hsv(img, *shifts)
         return multiply_add(img, *alpha_beta, inplace=bool(shifts)) if alpha_beta else img
+
+
+class Holes(A.ImageOnlyTransform):
+    """A.CoarseDropout, which takes several times as long: 1 to `most` black rectangles."""
+
+    def __init__(self, p: float, most: int, sides: tuple[int, int]):
+        super().__init__(p=p)
+        self.most, self.sides = most, sides  # pixels, both included
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Where the holes are; of square images."""
+        between, size = self.py_random.randint, params["shape"][0]
+        holes = []
+        for _ in range(between(1, self.most)):
+            height, width = between(*self.sides), between(*self.sides)
+            top, left = between(0, size - height), between(0, size - width)
+            holes.append((slice(top, top + height), slice(left, left + width)))
+        return {"holes": holes}
+
+    def apply(self, img: np.ndarray, holes: list[tuple[slice, slice]], **_: Any) -> np.ndarray:
+        img = img.copy()
+        for hole in holes:
+            img[hole] = 0
+        return img
 
 
 def shift_hsv(image: np.ndarray, hue: float, saturation: float, value: float) -> np.ndarray:

@@ -119,11 +119,11 @@ def epoch_of(dataset: Dataset, samples: int, workers: int = 0) -> DataLoader:
 
 
 def timed(dataset: Dataset, samples: int) -> Callable[[], float]:
-    """A way for `in_turns`: CPU seconds a sample on one thread, after a batch to warm up."""
+    """A way for `in_turns`: CPU seconds a sample on one thread, after three batches to warm up."""
 
     @single_thread()
     def work() -> float:
-        list(epoch_of(dataset, BATCH))
+        consume(epoch_of(dataset, 3 * BATCH))  # until batches lie where those before them lay
         loader = epoch_of(dataset, samples)
         return cpu_seconds(lambda: consume(loader)) / samples
 

@@ -110,12 +110,12 @@ class JpegImages:
         return len(self.places)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        image = cv2.imdecode(self.packed(row), cv2.IMREAD_COLOR)
+        image = cv2.imdecode(self.packed(row), cv2.IMREAD_COLOR_RGB)
         if image is None:
             raise InputError(
                 f"{shown(self.path)}: row {row} is damaged: delete the folder, prepare"
             )
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        return image
 
     def packed(self, row: int) -> np.ndarray:
         """The bytes of the row's JPEG."""

@@ -165,5 +165,5 @@ def _why_missing(model: str) -> str:
     try:
         build_backbone(ModelConfig.model_validate_json(model))
     except InputError as error:
-        return str(error).partition(".")[0].partition("\n")[0]
+        return str(error).partition(". ")[0].partition("\n")[0]
     return ""

@@ -6,12 +6,13 @@ import pandas as pd
 
 from lesions.data.table import load_table
 from lesions.data.tasks import DIAGNOSES, TASKS
+from lesions.evaluation.thresholds import by_recall
 from lesions.files import read_json, write_json
 from lesions.paths import OOF
 from lesions.study.config import Study
 from lesions.study.course import Chosen, choose, patiently
 from lesions.study.final import fit_final, fit_grouped, predicted_rows, score_tests
-from lesions.study.leaderboard import RULE
+from lesions.study.leaderboard import RULE, decided_scores
 from lesions.study.speed import measure_speed
 from lesions.training.state import locked
 from lesions.training.stop import StopRequest
@@ -62,8 +63,9 @@ def _conclude(study: Study, chosen: Chosen) -> tuple[Results, dict[str, pd.DataF
     if study.form.test:
         results["tests"], mark, results["openings"] = score_tests(study, finals)
         results["opening"] = mark
-        results["verdicts"] = verdicts(study, results["tests"][0])
         rows |= {f"test {one.dataset}": predicted_rows(study, one, mark) for one in finals}
+        official = rows[f"test {study.config.official}"]
+        results["verdicts"] = verdicts(study, results["tests"][0], official)
     return results, rows
 
 
@@ -92,12 +94,19 @@ def labels_of(study: Study) -> dict[str, Any]:
     }
 
 
-def verdicts(study: Study, test: dict[str, Any]) -> list[dict[str, Any]]:
-    """Whether the test reached each aim, and the published number; with the interval's low end."""
+def verdicts(study: Study, test: dict[str, Any], rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Whether the test reached each aim, and the published number; with the interval's low end.
+
+    `rows` are the test's: the precision at the published recall is read off its own curve.
+    """
     found = [("auc", "", test["auc"])]
     for decided in test["decisions"]:
         found += [(name, decided["rule"], decided[name]) for name in ("f2", "recall", "precision")]
     aims, published = study.config.aims, study.config.published
+    if "recall" in published:
+        cut = by_recall(rows["target"], rows["prob"], published["recall"])
+        rule = f"at the published recall of {published['recall']:g} (chosen on the test itself)"
+        found.append(("precision", rule, decided_scores(rows, cut.value)["precision"]))
     return [
         {
             "score": name,

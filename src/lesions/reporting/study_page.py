@@ -22,6 +22,7 @@ from lesions.reporting.study_tables import (
     score,
     seal_text,
     seed_text,
+    skipped_text,
     test_table,
     threshold_table,
     verdict_table,
@@ -145,7 +146,11 @@ def _phases(results: Results, album: Album) -> Section:
         "Leaderboards",
         f"Rule: {results['rule']}. {seed_text(results)}",
         [
-            _wide("Phase 1: architectures", phase_table(results["phase1"])),
+            _wide(
+                "Phase 1: architectures",
+                phase_table(results["phase1"]),
+                skipped_text(results["phase1"]),
+            ),
             _wide(f"Phase 2: changes of {results['architecture']}", phase_table(results["phase2"])),
             curves,
         ],

@@ -20,19 +20,27 @@ def score(found: Mapping[str, float | None]) -> str:
 
 
 def phase_table(entries: Sequence[Results]) -> Table:
-    """A phase's runs, best entry first; skipped ones at the end with the reason."""
+    """A phase's runs, best entry first; `skipped_text` has those that were not run."""
     ran = [one for one in entries if one["runs"]]
     ran.sort(key=lambda one: (-round(one["f2"], 3), one["missed"]))
     rows = [_run_row(one, run) for one in ran for run in one["runs"]]
     header = ["", "F2", "mean F2", "recall", "precision", "ROC-AUC", "missed", "false alarms"]
     header += ["parameters", "pixels", "best of epochs", "time"]
-    blank = [""] * (len(header) - 2)
-    rows += [[one["name"], *blank, one["skipped"]] for one in entries if not one["runs"]]
     return header, rows
 
 
+def skipped_text(entries: Sequence[Results]) -> str:
+    """Which entries were not run, by the reason; empty where all were."""
+    names: dict[str, list[str]] = {}
+    for one in entries:
+        if not one["runs"]:
+            names.setdefault(one["skipped"], []).append(one["name"])
+    told = [f"{' and '.join(those)} ({reason})" for reason, those in names.items()]
+    return f"Not run: {'; '.join(told)}." if told else ""
+
+
 def _run_row(entry: Results, run: Results) -> list[str]:
-    note = f" ({run['note']})" if run["note"] else ""
+    note = f" ({run['note'].partition(':')[0]})" if run["note"] else ""
     return [
         run["name"] + note,
         score(run["f2"]),

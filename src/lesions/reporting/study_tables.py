@@ -172,6 +172,6 @@ def seal_text(results: Results) -> str:
     before = [f"form {one['form']}, {one['time']}" for one in openings[: place - 1]]
     return (
         f"The test set was opened {len(openings)} times; this is opening {place}, of"
-        f" {last['time']}: these are not the scores of a first test, though they decided nothing."
-        f" Before it: {'; '.join(before)}."
+        f" {last['time']}: these are not the scores of a first test. Before it:"
+        f" {'; '.join(before)}."
     )

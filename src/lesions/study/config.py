@@ -31,9 +31,6 @@ class Form(Section):
     experiments: list[str] | None = None  # all when empty
     seeds: dict[str, int] = Field({})  # so many of an arm, `final` or `grouped`; 1 when empty
     epochs: dict[str, int] = Field({})  # most of them for an arm; `other` for all other runs
-    final_epochs: int | None = None  # the chosen run learns so long; as in its phase when empty
-    set: list[str] = Field([])  # for every run
-    skip: dict[str, str] = Field({})  # the arm: why it is not run
     test: bool = True  # whether the test set is opened at the end
 
 
@@ -56,7 +53,7 @@ class StudyConfig(Section):
         changes = {name for family in self.experiments.values() for name in family}
         for form in self.forms.values():
             for told, known in (
-                ({*(form.arms or []), *form.skip}, {*self.arms}),
+                ({*(form.arms or [])}, {*self.arms}),
                 ({*form.seeds}, {*self.arms, "final", "grouped"}),
                 ({*form.epochs}, {*self.arms, "other"}),
                 ({*(form.experiments or [])}, changes),
@@ -102,7 +99,7 @@ class Study:
 
     @property
     def arms(self) -> list[str]:
-        """The architectures of this form, the skipped ones too."""
+        """The architectures of this form, those without weights too."""
         return [name for name in self.config.arms if name in (self.form.arms or self.config.arms)]
 
     def experiments(self, arm: str) -> list[str]:
@@ -115,9 +112,8 @@ class Study:
         return self.form.seeds.get(of, 1)
 
     def plan(
-        self, arm: str, experiment: str | None = None, seed: int = 0, dataset: str | None = None,
-        final: bool = False,
-    ) -> Planned:  # fmt: skip
+        self, arm: str, experiment: str | None = None, seed: int = 0, dataset: str | None = None
+    ) -> Planned:
         """The run of `arm`, changed by `experiment`, with the config's seed plus `seed`.
 
         MissingWeights for a frozen network whose weights are not to be had; one that learns as a
@@ -125,15 +121,14 @@ class Study:
         """
         chosen = self.config.arms[arm]
         dataset = dataset or self.config.official
-        changes = [*chosen.set, *self.form.set, *self.changes]
+        changes = [*chosen.set, *self.changes]
         changes += [f"dataset={dataset}", f"data.task={self.config.labels}"]
         if experiment:
             changes += self.config.experiments[chosen.base][experiment]
         base = self.path.parent / chosen.base
         config = load_config(base, changes)
         most = self.form.epochs.get(arm, self.form.epochs.get("other", config.train.epochs))
-        longer = self.form.final_epochs if final else None
-        epochs = min(longer or most, config.train.epochs)
+        epochs = min(most, config.train.epochs)
         stages = [{"epochs": epochs, "trainable": chosen.trainable}]
         changes += [f"train.epochs={epochs}", f"seed={config.seed + seed}"]
         if chosen.trainable != "all":
@@ -146,7 +141,7 @@ class Study:
             note = f"from random weights: {why}"
         words = [experiment or arm, *([f"seed {config.seed + seed}"] if seed else [])]
         run = "_".join([arm, *([experiment] if experiment else [])])
-        run += (f"_s{seed}" if seed else "") + ("_final" if longer else "")
+        run += f"_s{seed}" if seed else ""
         run += "_grouped" if dataset == self.config.grouped else ""
         folder = f"{self.folder}/{run.lower().replace(' ', '_').replace(':', '')}"
         most_epochs, config = config.train.epochs, load_config(base, changes)

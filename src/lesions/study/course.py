@@ -36,9 +36,10 @@ def choose(study: Study, stop: StopRequest) -> Chosen:
     Stopped if `stop` asks for it: the same call goes on with the next unfinished run.
     """
     plans = {name: _seeds(study, name) for name in study.arms}
-    finish([planned for of_arm, _ in plans.values() for planned in of_arm], stop)
+    rows = iter(finish([planned for of_arm, _ in plans.values() for planned in of_arm], stop))
     phase1 = [
-        entry(name, list(map(measure, of_arm)), reason) for name, (of_arm, reason) in plans.items()
+        entry(name, [next(rows) for _ in of_arm], reason)
+        for name, (of_arm, reason) in plans.items()
     ]
     best = ranked(phase1)[0]
     arm = best["name"]
@@ -47,15 +48,14 @@ def choose(study: Study, stop: StopRequest) -> Chosen:
     phase2 = [entry(name, [run]) for name, run in zip(names, changed, strict=True)]
     order = ranked([best, *phase2])
     experiment = None if order[0] is best else order[0]["name"]
-    last = [study.plan(arm, experiment, n, final=True) for n in range(study.seeds("final"))]
+    last = [study.plan(arm, experiment, n) for n in range(study.seeds("final"))]
     grouped = [
-        study.plan(arm, experiment, n, study.config.grouped, final=True)
+        study.plan(arm, experiment, n, study.config.grouped)
         for n in range(study.seeds("grouped") if study.config.grouped and study.form.test else 0)
     ]
     runs = finish([*last, *grouped], stop)[: len(last)]
-    if study.form.final_epochs is None:
-        known = {run["run"] for run in runs}
-        runs += [run for run in order[0]["runs"] if run["run"] not in known]
+    known = {run["run"] for run in runs}
+    runs += [run for run in order[0]["runs"] if run["run"] not in known]
     others = [one for one in ranked([*phase1, *phase2]) if one is not order[0]]
     final = [entry(order[0]["name"], runs), *others]
     return Chosen(arm, experiment, phase1, phase2, final, [planned.run for planned in grouped])
@@ -93,8 +93,6 @@ def patiently(attempt: Callable[[], T], stop: StopRequest) -> T:
 
 def _seeds(study: Study, arm: str) -> tuple[list[Planned], str]:
     """The arm's runs, or none and the reason."""
-    if arm in study.form.skip:
-        return [], study.form.skip[arm]
     try:
         return [study.plan(arm, seed=seed) for seed in range(study.seeds(arm))], ""
     except MissingWeights as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.paths import CODE, OOF, shown
+from lesions.paths import CODE, at, shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     stem = run_name(args.config).replace("/", "_")
     path = args.out or CODE / "docs" / "results" / f"{stem}.json"
     write_json(path, result)
-    print(f"{shown(path)} written from {shown(OOF / run_name(args.config))}")
+    print(f"{shown(path)} written from {shown(at("oof") / run_name(args.config))}")
     return 0
 
 

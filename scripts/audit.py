@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.data.sources import read_duplicates
     from lesions.data.table import load_table, prepared
     from lesions.evaluation.audit import audit
-    from lesions.paths import ROOT, shown
+    from lesions.paths import at, shown
     from lesions.reporting.audit_page import audit_page, audit_text
 
     table, facts = load_table(args.dataset)
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.legacy:
         table = add_deotte(table.assign(tfrecord=float("nan")), args.legacy, report)
         legacy = table["tfrecord"].where(table["tfrecord"] >= 0) % 5
-    folders = [ROOT / source["folder"] for source in facts["config"]["sources"].values()]
+    folders = [at() / source["folder"] for source in facts["config"]["sources"].values()]
     for folder in (folder for folder in folders if not folder.is_dir()):
         print(f"{shown(folder)} is not here: duplicates listed there are checked as groups only")
     pairs = pd.concat([read_duplicates(folder, report) for folder in folders], ignore_index=True)

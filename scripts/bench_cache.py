@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.data.cache_speed import measure
     from lesions.errors import InputError
     from lesions.files import write_json
-    from lesions.paths import ROOT, shown
+    from lesions.paths import at, shown
 
     files = [path for folder in args.images for path in folder.rglob("*")]
     paths = [path for path in files if path.suffix.lower() in (".jpg", ".jpeg")]
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
             f" ({result['images_per_second']:.0f} images/s a core), PSNR median"
             f" {result['psnr_median']:.1f} dB, least {result['psnr_least']:.1f} dB"
         )
-    out = args.out or ROOT / "docs" / "results" / "cache.json"
+    out = args.out or at() / "docs" / "results" / "cache.json"
     write_json(out, {"folders": [folder.name for folder in args.images], "sizes": results})
     print(f"written to {shown(out)}")
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.paths import CODE, CONFIGS
+from lesions.paths import CODE, at
 
 RUNS = ("effnet_b1", "effnet_b3", "effnet_b4", "resnest50")
 
@@ -43,10 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     accelerator, limits = build_accelerator("auto"), measure_limits()
     found = {"device": torch.cuda.get_device_name(), "batch": args.batch, "training": [], **limits}
     for name in args.runs:
-        config = load_config(CONFIGS / f"{name}.yaml", changes)
+        config = load_config(at("configs") / f"{name}.yaml", changes)
         rows = measure_training(config, args.batch, accelerator, limits, args.repeats)
         found["training"] += [{"config": name, **row} for row in rows]
-    first = load_config(CONFIGS / f"{args.runs[0]}.yaml", changes)
+    first = load_config(at("configs") / f"{args.runs[0]}.yaml", changes)
     found["waiting"] = measure_waiting(first, args.batch, accelerator, 5 * args.repeats)
     found["inference"] = measure_inference(first, accelerator, args.repeats, args.batch)
     save_part(args.out, "gpu", found)

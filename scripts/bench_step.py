@@ -11,12 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.paths import CODE, CONFIGS
+from lesions.paths import CODE, at
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--config", type=Path, default=CONFIGS / "effnet_b1.yaml")
+    parser.add_argument("--config", type=Path, default=at("configs") / "effnet_b1.yaml")
     parser.add_argument("--batch", type=int, default=16, help="images (default 16)")
     parser.add_argument("--repeats", type=int, default=7, help="turns (default 7)")
     parser.add_argument("--out", type=Path, default=CODE / "docs" / "results" / "step.json")

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from lesions.blending.members import load_members, load_tests
     from lesions.blending.outcome import study_blend, write_blend
-    from lesions.paths import SUBMISSIONS, shown
+    from lesions.paths import at, shown
 
     members = load_members(args.members)
     # Before any fitting: a missing test file is told at once.
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("NO GROUPS: every image counts as a patient of its own, so intervals come out too")
         print("narrow and gains too sure; give --groups CSV (image_name, patient_id)\n")
     print(study.as_text())
-    out = args.out or SUBMISSIONS
+    out = args.out or at("submissions")
     written = write_blend(study, tests, out)
     nested = f"nested {study.pool.label} {study.outcomes[study.chosen].nested}"
     print(f"wrote {', '.join(written)} in {shown(out)}: {study.chosen}, {nested}")

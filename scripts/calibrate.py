@@ -29,13 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.files import write_json
     from lesions.inference.calibrate import calibrate_blend, calibrate_run
     from lesions.inference.calibration_file import NAME
-    from lesions.paths import OOF, shown
+    from lesions.paths import at, shown
 
     path, problem = Path(args.run), None
     if path.suffix == ".json":
         found, target = calibrate_blend(path, args.rule), path.with_name(f"{path.stem}_{NAME}")
     else:
-        folder = path if path.is_dir() else OOF / args.run
+        folder = path if path.is_dir() else at("oof") / args.run
         found, problem = calibrate_run(folder, args.rule, args.rows)
         target = folder / NAME
     write_json(target, found.model_dump())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.paths import OOF, ROOT, shown
+from lesions.paths import at, shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.reporting import explanations
     from lesions.reporting.focus import measure_focus, verdict
 
-    folder = OOF / args.run
+    folder = at("oof") / args.run
     if args.images:
         patient = {"age": args.age, "sex": args.sex, "site": args.site}
         pictures = explanations.explain_photographs(args.run, args.images, patient)
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     explained = explanations.load_explained(args.run)
     if args.masks:
         result = measure_focus(explained, args.masks)
-        out = args.out or ROOT / "docs" / "results" / "explanations.json"
+        out = args.out or at() / "docs" / "results" / "explanations.json"
         write_json(out, result)
         print(f"{result['photographs']:,} photographs: {verdict(result['all'])}")
         print(f"written to {shown(out)}; python scripts/docs.py makes the page")

@@ -23,9 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.config import load_config
     from lesions.files import write_json
     from lesions.kaggle.hours import work_out
-    from lesions.paths import CODE, CONFIGS, shown
+    from lesions.paths import CODE, at, shown
 
-    configs = {name: load_config(CONFIGS / f"{name}.yaml") for name in args.runs}
+    configs = {name: load_config(at("configs") / f"{name}.yaml") for name in args.runs}
     results = work_out(configs)
     path = args.out or CODE / "docs/results/kaggle_hours.json"
     write_json(path, results)

@@ -28,10 +28,10 @@ def main(arguments: list[str] | None = None) -> int:
 
         from lesions.data.sample import write_sample
         from lesions.files import write_json
-        from lesions.paths import CODE, INPUT
+        from lesions.paths import CODE, at
         from lesions.training.killing import kill_points
 
-        write_sample(INPUT / "sample", images=90)
+        write_sample(at("input") / "sample", images=90)
         prepare = [str(CODE / "scripts/prepare.py"), "--dataset", "demo", "--size", "32"]
         subprocess.run([sys.executable, *prepare], check=True)
         outcome = kill_points(args.points, args.two_processes, args.seed)

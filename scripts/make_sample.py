@@ -13,13 +13,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.paths import INPUT, shown
+from lesions.paths import at, shown
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument(
-        "--out", type=Path, default=INPUT / "sample", help="folder to write (default input/sample)"
+        "--out", type=Path, default=at("input") / "sample", help="folder to write (default input/sample)"
     )
     parser.add_argument("--images", type=int, default=900, help="training images (default 900)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another sample")

@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.data.planted import measure, time_many
     from lesions.errors import InputError
     from lesions.files import write_json
-    from lesions.paths import ROOT, shown
+    from lesions.paths import at, shown
 
     table = read_ham10000(args.input, Report(strict=True)).iloc[: args.limit]
     paths = {name: args.images / f"{name}.jpg" for name in table["image_name"]}
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.rows:
         images = np.stack([decode(path, SIZE)[0] for path in paths.values()])
         result["many"] = time_many(images, args.rows)
-    out = args.out or ROOT / "docs" / "results" / "near_duplicates.json"
+    out = args.out or at() / "docs" / "results" / "near_duplicates.json"
     write_json(out, result)
     print(
         f"recall {result['recall_all']:.3f}, precision {result['precision']:.4f};"

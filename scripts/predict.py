@@ -45,12 +45,12 @@ def predict_rows(args: Namespace) -> int:
     from lesions.files import write_csv
     from lesions.inference.launch import build_accelerator
     from lesions.inference.submit import predict_test
-    from lesions.paths import OOF, SUBMISSIONS, shown
+    from lesions.paths import at, shown
 
-    config = load_config(OOF / args.run / "config.yaml", args.set)
+    config = load_config(at("oof") / args.run / "config.yaml", args.set)
     accelerator = build_accelerator(config.train.precision)
     submission = predict_test(args.run, config, accelerator, args.folds)
-    path = SUBMISSIONS / f"{args.run}.csv"
+    path = at("submissions") / f"{args.run}.csv"
     if accelerator.is_main_process:
         write_csv(path, submission)
         mean = f", mean {submission['target'].mean():.4f}" if "target" in submission else ""

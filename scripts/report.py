@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.paths import OOF, PREPARED, SUBMISSIONS, shown
+from lesions.paths import at, shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,10 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     if args.explain and not args.run:
         parser.error("--explain is of one run: give --run")
     if args.run:
-        results = load_run(args.run, OOF, PREPARED, SUBMISSIONS)
-        path = OOF / args.run / "report.html"
+        results = load_run(args.run, at("oof"), at("input/prepared"), at("submissions"))
+        path = at("oof") / args.run / "report.html"
     else:
-        results = load_blend(args.blend, OOF, PREPARED)
+        results = load_blend(args.blend, at("oof"), at("input/prepared"))
         path = args.blend.with_name(f"{args.blend.stem}_report.html")
     further = [explanations_section(load_explained(args.run))[0]] if args.explain else []
     report = build_report(results, args.recall, further)

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     from lesions.files import write_json, write_text
-    from lesions.paths import OOF, shown
+    from lesions.paths import at, shown
     from lesions.reporting.study_page import build_study_page, with_machine
     from lesions.study.config import Study
     from lesions.study.study import run_study
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("stopped: the same command goes on from here")
         return stopped.code
     results = with_machine(results)
-    folder = OOF / study.folder
+    folder = at("oof") / study.folder
     for path in filter(None, (folder / "study.json", args.out)):
         write_json(path, results)
     write_text(folder / "report.html", build_study_page(results, rows))

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.kaggle.remote import COMPETITION
     from lesions.kaggle.submit import SAMPLE, check, submit
     from lesions.kaggle.submit_estimate import cv_estimate
-    from lesions.paths import SUBMISSIONS, shown
+    from lesions.paths import at, shown
 
     print(check(args.file, args.sample or SAMPLE))
     estimate = cv_estimate(args.file)
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     scores = (("public", found.public), ("private", found.private))
     print(", ".join(f"{name} {score:.4f}" for name, score in scores if score is not None))
-    print(f"wrote scores.csv and scores.png in {shown(SUBMISSIONS)}")
+    print(f"wrote scores.csv and scores.png in {shown(at("submissions"))}")
     return 0
 
 

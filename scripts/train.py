@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.data.table import load_table
     from lesions.errors import InputError
     from lesions.inference.launch import build_accelerator
-    from lesions.paths import OOF
+    from lesions.paths import at
     from lesions.reporting.curves import draw_curves
     from lesions.training.course import oof_table, train_folds
     from lesions.training.stop import StopRequest
@@ -49,10 +49,10 @@ def main(arguments: list[str] | None = None) -> int:
         folds = range(int(args.fold), int(args.fold) + 1)
     else:
         raise InputError(f"--fold {args.fold}: expected a number or all")
-    accelerator = build_accelerator(config.train.precision, config.train.tracker, OOF / name)
+    accelerator = build_accelerator(config.train.precision, config.train.tracker, at("oof") / name)
     code = train_folds(config, name, folds, accelerator, StopRequest(args.max_hours, begun))
     if accelerator.is_main_process:
-        draw_curves(OOF / name)
+        draw_curves(at("oof") / name)
         if not code and args.fold == "all":
             print(oof_table(config, name, folds))
     return code

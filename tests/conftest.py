@@ -41,11 +41,11 @@ def demo() -> Iterator[Path]:
     from prepare import main as prepare
 
     from lesions.data.sample import write_sample
-    from lesions.paths import INPUT, PREPARED
+    from lesions.paths import at
 
-    write_sample(INPUT / "sample", images=90)
+    write_sample(at("input") / "sample", images=90)
     prepare(["--dataset", "demo", "--size", "32"])
-    yield PREPARED / "demo"
+    yield at("input/prepared") / "demo"
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +53,10 @@ def trained(demo: Path) -> Path:
     """oof/tiny: all three folds of a tiny run on `demo`."""
     from train import main as train
 
-    from lesions.paths import OOF
+    from lesions.paths import at
 
     train([*tiny_run("tiny"), "--fold", "all"])
-    return OOF / "tiny"
+    return at("oof") / "tiny"
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from conftest import TINY
 from sklearn.metrics import accuracy_score
 
 from lesions.errors import InputError
-from lesions.paths import OOF
+from lesions.paths import at
 from lesions.reporting.ablation import ablation_section
 
 MANY = ["data.task=diagnosis8", "loss.kind=cross_entropy"]
@@ -33,7 +33,7 @@ def test_variants_are_compared_on_the_rows_of_the_same_folds(demo, tmp_path, mon
     path, out = written(tmp_path, MANY), tmp_path / "found.json"
     assert ablate([str(path), "--out", str(out)]) == 0
     found = json.loads(out.read_text())
-    rows = pd.concat(pd.read_csv(OOF / path.stem / "base" / f"fold{fold}.csv") for fold in (0, 2))
+    rows = pd.concat(pd.read_csv(at("oof") / path.stem / "base" / f"fold{fold}.csv") for fold in (0, 2))
     probs = rows.filter(like="prob_")
     called = probs.to_numpy().argmax(axis=1)
     expected = accuracy_score(rows["target"], [found["classes"][code] for code in called])
@@ -55,4 +55,4 @@ def test_variants_are_compared_on_the_rows_of_the_same_folds(demo, tmp_path, mon
 def test_a_task_of_one_class_is_refused_before_training(tmp_path):
     with pytest.raises(InputError, match="diagnosis7 and diagnosis8"):
         ablate([str(written(tmp_path, [])), "--out", str(tmp_path / "found.json")])
-    assert not (OOF / f"a_{tmp_path.name}").exists()
+    assert not (at("oof") / f"a_{tmp_path.name}").exists()

@@ -28,7 +28,7 @@ from lesions.evaluation.audit import (
 )
 from lesions.evaluation.balance import balance
 from lesions.evaluation.shortcuts import FEATURES, predict_without_pixels, score_shortcuts
-from lesions.paths import CODE, PREPARED
+from lesions.paths import CODE, at
 from lesions.reporting.audit_page import audit_page, audit_text
 
 NO_PAIRS = pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str)
@@ -229,8 +229,8 @@ def test_the_page_needs_nothing_beside_it(audited):
 
 
 def test_a_torn_patient_fails_the_script(audited, demo, capsys):
+    from lesions.config import load_dataset_config
     from lesions.data.table import load_table, save_table
-    from lesions.dataset_config import load_dataset_config
 
     table, _ = load_table("demo")
     patients = table[(table["patient_id"] != "") & (table["fold"] >= 0)]
@@ -243,9 +243,9 @@ def test_a_torn_patient_fails_the_script(audited, demo, capsys):
         assert last.startswith(
             "audit FAILED: in two folds, or in a fold and the test rows: patient 1"
         )
-        assert "FAILED" in (PREPARED / "torn" / "audit.html").read_text()
+        assert "FAILED" in (at("input/prepared") / "torn" / "audit.html").read_text()
     finally:
-        shutil.rmtree(PREPARED / "torn")
+        shutil.rmtree(at("input/prepared") / "torn")
 
 
 def test_help_answers_before_anything_heavy_is_imported():

@@ -17,7 +17,7 @@ from lesions.data.loading import LesionDataset, TrainBatches
 from lesions.errors import InputError
 from lesions.inference.launch import build_accelerator
 from lesions.models.classifier import LesionClassifier
-from lesions.paths import OOF
+from lesions.paths import at
 from lesions.training import steps
 from lesions.training.loss import build_loss, class_weights, focal, shares
 from lesions.training.mixing import mix_batch
@@ -235,7 +235,7 @@ def test_a_staged_run_trains_the_head_first_and_keeps_what_is_frozen(
     assert not any(head for _, head, *_ in seen)
     assert [below / top for *_, top, below in seen] == pytest.approx([0.9] * 6)
     assert seen[0][2] == pytest.approx(0.01) and seen[3][2] == pytest.approx(2e-3)
-    assert (OOF / "staged/training_curves.png").stat().st_size > 1000
+    assert (at("oof") / "staged/training_curves.png").stat().st_size > 1000
 
 
 ROWS = np.arange(10, 50)
@@ -325,7 +325,7 @@ def test_compiling_changes_no_name_in_a_checkpoint(demo: Path, trained: Path) ->
     """The wiring alone: with eager kernels behind it a compiled run gives the same bytes."""
     with torch.compiler.set_stance("force_eager"):
         train([*tiny_run("compiled", "train.compile=true"), "--fold", "0"])
-    a, b = (load_file(folder / "fold0.safetensors") for folder in (OOF / "compiled", trained))
+    a, b = (load_file(folder / "fold0.safetensors") for folder in (at("oof") / "compiled", trained))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 

@@ -11,13 +11,12 @@ from conftest import tiny_run
 from predict import main as predict
 from train import main as train
 
-from lesions.config import load_config
+from lesions.config import DatasetConfig, load_config
 from lesions.data.table import load_table, save_table
 from lesions.data.tasks import classes_of, targets
-from lesions.dataset_config import DatasetConfig
 from lesions.errors import InputError
 from lesions.inference.checkpoint import load_model
-from lesions.paths import OOF, PREPARED, SUBMISSIONS
+from lesions.paths import at
 
 CLASSES = classes_of("diagnosis8")
 MANY = ["data.task=diagnosis8", "loss.kind=cross_entropy", "train.mixup=0.2"]
@@ -26,7 +25,7 @@ MANY = ["data.task=diagnosis8", "loss.kind=cross_entropy", "train.mixup=0.2"]
 @pytest.fixture(scope="module")
 def run(demo: Path) -> Path:
     train([*tiny_run("many", *MANY, "train.monitor=macro_f1", "train.keep=best"), "--fold", "0"])
-    return OOF / "many"
+    return at("oof") / "many"
 
 
 def test_an_out_of_fold_file_names_the_class_and_gives_each_its_probability(run: Path) -> None:
@@ -53,7 +52,7 @@ def test_rows_whose_diagnosis_is_not_told_are_neither_trained_on_nor_scored(run:
 
 def test_test_rows_get_a_probability_for_each_class(run: Path) -> None:
     predict(["--run", "many", "--folds", "0"])
-    told = pd.read_csv(SUBMISSIONS / "many.csv")
+    told = pd.read_csv(at("submissions") / "many.csv")
     assert list(told.columns) == ["image_name", *(f"prob_{name}" for name in CLASSES)]
     test = load_table("demo")[0].query("split == 'test'")["image_name"]
     assert told["image_name"].tolist() == test.tolist()
@@ -86,7 +85,7 @@ def test_a_published_split_that_leaks_is_trained_on_and_says_so(
     table, _ = load_table("demo")
     train_rows = table["split"] == "train"
     torn = table.assign(fold=np.where(train_rows, np.arange(len(table)) % 3, -1))
-    shutil.copytree(demo, PREPARED / "torn")
+    shutil.copytree(demo, at("input/prepared") / "torn")
     source = {"isic2020": {"folder": "x"}}
     save_table("torn", torn, DatasetConfig.model_validate({"sources": source}))
     with pytest.raises(InputError, match="groups lie in two folds"):
@@ -96,5 +95,5 @@ def test_a_published_split_that_leaks_is_trained_on_and_says_so(
     )
     train([*tiny_run("torn", "dataset=torn"), "--fold", "0"])
     assert "LEAK: torn is a published split (system001)" in capsys.readouterr().out
-    facts = json.loads((OOF / "torn" / "fold0.json").read_text())
+    facts = json.loads((at("oof") / "torn" / "fold0.json").read_text())
     assert facts["scheme"]["name"] == "system001" and facts["scheme"]["straddling"] > 0

@@ -4,17 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from lesions.config import Config, load_config, run_name
-from lesions.dataset_config import load_dataset_config
+from lesions.config import Config, differences, load_config, load_dataset_config, run_name
 from lesions.errors import InputError
-from lesions.paths import CONFIGS
-from lesions.settings import differences
+from lesions.paths import at
 from lesions.training.ablation import load_ablation, variant_runs
 
 SEVERAL = ("ablation", "study")  # configs of many runs: src/lesions/training/ablation.py, study/
 RUNS = [
     path
-    for path in CONFIGS.rglob("*.yaml")
+    for path in at("configs").rglob("*.yaml")
     if path.parent.name != "datasets" and not path.stem.startswith(SEVERAL)
 ]
 COMPETITION = ["effnet_b1", "effnet_b3", "effnet_b4", "resnest50"]
@@ -27,20 +25,20 @@ def test_every_shipped_config_loads_and_opens_with_its_question(path: Path) -> N
     assert first.startswith("# ") and first.endswith(("?", "blend."))
 
 
-@pytest.mark.parametrize("name", [path.stem for path in (CONFIGS / "datasets").glob("*.yaml")])
+@pytest.mark.parametrize("name", [path.stem for path in (at("configs") / "datasets").glob("*.yaml")])
 def test_every_shipped_data_set_loads(name: str) -> None:
     load_dataset_config(name)
 
 
 def test_competition_configs_differ_in_backbone_and_memory_alone() -> None:
-    first, *others = (load_config(CONFIGS / f"{name}.yaml").model_dump() for name in COMPETITION)
+    first, *others = (load_config(at("configs") / f"{name}.yaml").model_dump() for name in COMPETITION)
     for other in others:
         keys = {line.split(":")[0] for line in differences(first, other)}
         assert keys <= {"model.backbone", "train.micro_batch"}
 
 
 def test_the_published_recipe_is_the_default() -> None:
-    config = load_config(CONFIGS / "effnet_b1.yaml")
+    config = load_config(at("configs") / "effnet_b1.yaml")
     assert config.data.image_size == 256 and config.data.metadata == "clinical"
     assert config.train.lr == 2e-4 and config.train.weight_decay == 0.01
     assert config.train.epochs == 15 and config.train.warmup_epochs == 1
@@ -62,18 +60,18 @@ def test_the_published_recipe_is_the_default() -> None:
 )
 def test_a_wrong_setting_is_named_with_its_key(change: str, message: str) -> None:
     with pytest.raises(InputError, match="config|--set") as error:
-        load_config(CONFIGS / "effnet_b1.yaml", [change])
+        load_config(at("configs") / "effnet_b1.yaml", [change])
     assert message in str(error.value)
 
 
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(InputError) as error:
-        load_config(CONFIGS / "effnet_b1.yaml", ["train.lr=-1", "data.image_size=1"])
+        load_config(at("configs") / "effnet_b1.yaml", ["train.lr=-1", "data.image_size=1"])
     assert "train.lr" in str(error.value) and "data.image_size" in str(error.value)
 
 
 def test_yaml_reads_1e_4_as_a_number() -> None:
-    assert load_config(CONFIGS / "effnet_b1.yaml", ["train.lr=1e-4"]).train.lr == 1e-4
+    assert load_config(at("configs") / "effnet_b1.yaml", ["train.lr=1e-4"]).train.lr == 1e-4
 
 
 def test_extends_lays_the_differences_over_its_base(tmp_path: Path) -> None:
@@ -88,11 +86,11 @@ def test_extends_lays_the_differences_over_its_base(tmp_path: Path) -> None:
 
 def test_a_missing_config_names_those_there_are() -> None:
     with pytest.raises(InputError, match=r"effnet_b1\.yaml"):
-        load_config(CONFIGS / "effnet_b9.yaml")
+        load_config(at("configs") / "effnet_b9.yaml")
 
 
 def test_a_run_is_named_after_its_path_below_configs(tmp_path: Path) -> None:
-    assert run_name(CONFIGS / "real" / "mobilenetv2.yaml") == "real/mobilenetv2"
+    assert run_name(at("configs") / "real" / "mobilenetv2.yaml") == "real/mobilenetv2"
     assert run_name(tmp_path / "mine.yaml") == "mine"
 
 
@@ -103,7 +101,7 @@ def test_a_config_cannot_be_changed_after_loading() -> None:
 
 
 def test_every_run_of_an_ablation_has_a_config_that_differs_from_the_base() -> None:
-    path = CONFIGS / "ham10000" / "ablation.yaml"
+    path = at("configs") / "ham10000" / "ablation.yaml"
     runs = variant_runs(path, load_ablation(path))
     base = runs.pop("base")[1]
     assert len(runs) > 5 and all(config != base for _, config in runs.values())

@@ -13,7 +13,7 @@ from test_families import FAMILIES
 from train import main as train
 
 from lesions.data.table import load_table
-from lesions.paths import OOF, SUBMISSIONS
+from lesions.paths import at
 from lesions.training import steps
 
 TWINS = ("efficientnet_b1", "vit_mean", "cnn_shallow")  # of another one's kind
@@ -44,7 +44,7 @@ def test_a_family_trains_resumes_to_the_same_bytes_and_predicts(
     family: str, demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("whole", "resumed"):
-        shutil.rmtree(OOF / name, ignore_errors=True)
+        shutil.rmtree(at("oof") / name, ignore_errors=True)
     train(run_of(family, "whole"))
     step = steps.Stepper.step
 
@@ -57,10 +57,10 @@ def test_a_family_trains_resumes_to_the_same_bytes_and_predicts(
         patch.setattr(steps.Stepper, "step", stopped)
         train(run_of(family, "resumed"))
     train(run_of(family, "resumed"))
-    one, two = ((OOF / name / "fold0.csv").read_bytes() for name in ("whole", "resumed"))
+    one, two = ((at("oof") / name / "fold0.csv").read_bytes() for name in ("whole", "resumed"))
     assert one == two
 
     predict(["--run", "resumed", "--folds", "0"])
-    told = pd.read_csv(SUBMISSIONS / "resumed.csv")
+    told = pd.read_csv(at("submissions") / "resumed.csv")
     assert len(told) == (load_table("demo")[0]["split"] == "test").sum()
     np.testing.assert_allclose(told.filter(like="prob_").sum(axis=1), 1, atol=1e-6)

@@ -16,8 +16,8 @@ from lesions.errors import InputError
 @functools.cache
 def real_table() -> pd.DataFrame:
     """ISIC 2019 and 2020 from the official CSVs, with groups and five folds."""
+    from lesions.config import DatasetConfig, SourceConfig
     from lesions.data.table import finish_table, one_row_a_name, read_sources
-    from lesions.dataset_config import DatasetConfig, SourceConfig
 
     sources = {name: SourceConfig(folder=str(REAL / name)) for name in ("isic2019", "isic2020")}
     config = DatasetConfig(sources=sources)

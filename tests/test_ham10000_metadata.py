@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 from conftest import REAL
 
+from lesions.config import DatasetConfig, SourceConfig
 from lesions.data.columns import Report
 from lesions.data.ham10000 import PLACES, read_ham10000
 from lesions.data.metadata import COLUMNS, encode_metadata, fit_metadata
 from lesions.data.table import COLUMNS as COLUMNS_OF_A_TABLE
 from lesions.data.table import finish_table, load_table, read_sources, save_table, table_hash
-from lesions.dataset_config import DatasetConfig, SourceConfig
 from lesions.errors import InputError
 
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"

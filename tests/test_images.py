@@ -12,13 +12,13 @@ import pytest
 from conftest import REAL
 from PIL import Image
 
+from lesions.config import PreprocessConfig
 from lesions.data import decode as decoding
 from lesions.data import images as cache
 from lesions.data import preprocess, preview, stores
 from lesions.data.decode import decode
 from lesions.data.images import build_cache, fill_cache, load_images, verify_cache
 from lesions.data.preprocess import fitted
-from lesions.dataset_config import PreprocessConfig
 from lesions.errors import InputError
 
 

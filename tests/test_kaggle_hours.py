@@ -6,12 +6,12 @@ from kaggle_hours import RUNS
 from lesions.config import load_config
 from lesions.files import read_json
 from lesions.kaggle.hours import INPUTS, WEEK, fit_published, work_out
-from lesions.paths import CODE, CONFIGS
+from lesions.paths import CODE, at
 
 
 def test_the_hours_are_of_todays_configs() -> None:
     written = read_json(CODE / "docs/results/kaggle_hours.json")
-    now = work_out({name: load_config(CONFIGS / f"{name}.yaml") for name in RUNS})
+    now = work_out({name: load_config(at("configs") / f"{name}.yaml") for name in RUNS})
     assert {*written["configs"]} == {*RUNS}
     for name, part in now["configs"].items():
         before = written["configs"][name]

@@ -14,11 +14,10 @@ import pytest
 from kaggle_fake import TOKEN, FakeKaggle, kaggle  # noqa: F401
 from kaggle_push import main as kaggle_push
 
-from lesions.config import load_config
+from lesions.config import dump, load_config
 from lesions.errors import InputError
 from lesions.kaggle.kernels import slug
-from lesions.paths import CODE, CONFIGS, OOF, PREPARED, SUBMISSIONS
-from lesions.settings import dump
+from lesions.paths import CODE, at
 
 RUN = "demo/mobilenetv3"
 NAME = "tester/lesions-demo-mobilenetv3-fold0"
@@ -27,7 +26,7 @@ TRAIN = ["kernel", "train-fold", RUN, "--fold", "0", "--wait"]
 
 def output(done: bool, step: int, changes: tuple[str, ...] = (), fold: int = 0) -> dict[str, bytes]:
     """The files that a session of `RUN` leaves on Kaggle."""
-    config = load_config(CONFIGS / f"{RUN}.yaml", changes)
+    config = load_config(at("configs") / f"{RUN}.yaml", changes)
     line = json.dumps({"event": "stopped", "step": step}) + "\n"
     files = {"config.yaml": dump(config).encode(), f"metrics{fold}.jsonl": line.encode()}
     if done:
@@ -58,7 +57,7 @@ def sessions(kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
 def no_earlier_run() -> None:
     import shutil
 
-    shutil.rmtree(OOF / RUN, ignore_errors=True)
+    shutil.rmtree(at("oof") / RUN, ignore_errors=True)
 
 
 def content(held: dict[str, Any]) -> dict[str, bytes]:
@@ -90,8 +89,8 @@ def test_a_runs_folds_go_as_its_weights(kaggle: FakeKaggle) -> None:  # noqa: F8
     for name, held in (
         output(True, 9) | output(True, 9, fold=1) | output(False, 5, fold=2)
     ).items():
-        (OOF.parent / name).parent.mkdir(parents=True, exist_ok=True)
-        (OOF.parent / name).write_bytes(held)
+        (at("oof").parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (at("oof").parent / name).write_bytes(held)
     kaggle_push(["weights", RUN])
     held = kaggle.datasets["tester/lesions-weights-demo-mobilenetv3"]
     wanted = {f"fold{fold}.{kind}" for fold in (0, 1) for kind in ("csv", "json", "safetensors")}
@@ -163,8 +162,8 @@ def test_sessions_follow_each_other_until_the_fold_is_here(
     first, second = kaggle.pushed
     assert NAME not in first["kernelDataSources"]
     assert NAME in second["kernelDataSources"], "it goes on from its own last output"
-    assert (OOF / RUN / "fold0.safetensors").read_bytes() == b"safetensors"
-    assert not (OOF / RUN / "state").exists(), "the state stays on Kaggle"
+    assert (at("oof") / RUN / "fold0.safetensors").read_bytes() == b"safetensors"
+    assert not (at("oof") / RUN / "state").exists(), "the state stays on Kaggle"
     assert kaggle_push(TRAIN) == 0
     assert len(kaggle.pushed) == 2, "what is here is not trained again"
 
@@ -174,7 +173,7 @@ def test_what_an_earlier_call_left_is_taken_up(kaggle: FakeKaggle) -> None:  # n
     kaggle.outputs = output(done=True, step=9)
     assert kaggle_push(TRAIN) == 0
     assert not kaggle.pushed
-    assert (OOF / RUN / "fold0.json").exists()
+    assert (at("oof") / RUN / "fold0.json").exists()
 
 
 def test_the_weekly_quota_ends_it_with_75(
@@ -216,7 +215,7 @@ def test_a_failed_session_is_told_with_the_end_of_its_log(
     with pytest.raises(InputError, match="ran out of memory") as caught:
         kaggle_push(TRAIN)
     assert "CUDA out of memory" in str(caught.value)
-    assert not (OOF / RUN).exists()
+    assert not (at("oof") / RUN).exists()
 
 
 def test_a_session_without_a_step_is_not_repeated_for_ever(
@@ -237,7 +236,7 @@ def test_the_output_of_another_config_is_left_where_it_is(
     sessions.append(output(done=True, step=11))
     assert kaggle_push(TRAIN) == 0
     assert NAME not in kaggle.pushed[0]["kernelDataSources"]
-    assert "lr: 0.002" in (OOF / RUN / "config.yaml").read_text()
+    assert "lr: 0.002" in (at("oof") / RUN / "config.yaml").read_text()
 
 
 def test_an_unknown_source_is_an_error_and_not_a_line(
@@ -257,7 +256,7 @@ def test_predictions_come_home_as_the_runs_submission(
     kaggle.faults.clear()
     sessions.append({"submission.csv": b"image_name,target\n", "submissions/x.csv": b""})
     kaggle_push(["kernel", "predict", RUN, "--wait"])
-    assert (SUBMISSIONS / f"{RUN}.csv").read_bytes() == b"image_name,target\n"
+    assert (at("submissions") / f"{RUN}.csv").read_bytes() == b"image_name,target\n"
     assert kaggle.pushed[0]["competitionDataSources"] == ["siim-isic-melanoma-classification"]
 
 
@@ -293,7 +292,7 @@ def test_kaggle_run_walks_from_code_to_folds_and_picks_up(
     kaggle: FakeKaggle,  # noqa: F811
     demo: Path,
 ) -> None:
-    table = (PREPARED / "demo/table.json").read_bytes()
+    table = (at("input/prepared") / "demo/table.json").read_bytes()
     config = json.loads(table)
     config["config"]["cache"] = "jpeg"
     kaggle.outputs = {"prepared/demo/64/cache.json": b"{}"}
@@ -313,10 +312,10 @@ def test_kaggle_run_walks_from_code_to_folds_and_picks_up(
         return done.stdout
 
     walk()
-    assert (OOF / RUN / "fold0.json").exists()
-    assert (OOF / RUN / "fold1.json").exists()
+    assert (at("oof") / RUN / "fold0.json").exists()
+    assert (at("oof") / RUN / "fold1.json").exists()
     before = len(kaggle.asked("ListKernelSessionOutput"))
-    (OOF / RUN / "fold1.json").unlink()
+    (at("oof") / RUN / "fold1.json").unlink()
     assert "fold1.json is there" in walk()
     assert len(kaggle.datasets["tester/lesions-code"]["versions"]) == 2
     assert len(kaggle.asked("ListKernelSessionOutput")) > before

@@ -16,7 +16,7 @@ from predict import main as predict
 from lesions.data.table import load_table
 from lesions.errors import InputError
 from lesions.inference.views import views_of
-from lesions.paths import CODE, OOF, SUBMISSIONS
+from lesions.paths import CODE, at
 
 
 def test_views_are_all_different_and_the_first_is_the_image() -> None:
@@ -29,7 +29,7 @@ def test_views_are_all_different_and_the_first_is_the_image() -> None:
 
 def test_the_submission_has_every_test_row_in_order(trained: Path) -> None:
     predict(["--run", "tiny"])
-    submission = pd.read_csv(SUBMISSIONS / "tiny.csv")
+    submission = pd.read_csv(at("submissions") / "tiny.csv")
     table, _ = load_table("demo")
     test = table.loc[table["split"] == "test", "image_name"]
     assert list(submission.columns) == ["image_name", "target"]
@@ -41,23 +41,23 @@ def test_folds_are_averaged_by_image(trained: Path) -> None:
     parts = []
     for fold in "012":
         predict(["--run", "tiny", "--folds", fold])
-        parts.append(pd.read_csv(SUBMISSIONS / "tiny.csv")["target"].to_numpy())
+        parts.append(pd.read_csv(at("submissions") / "tiny.csv")["target"].to_numpy())
     predict(["--run", "tiny"])
-    whole = pd.read_csv(SUBMISSIONS / "tiny.csv")["target"].to_numpy()
+    whole = pd.read_csv(at("submissions") / "tiny.csv")["target"].to_numpy()
     np.testing.assert_allclose(whole, np.mean(parts, axis=0), atol=1e-12)
     assert not np.allclose(parts[0], parts[1])
 
 
 def test_an_untrained_fold_is_named_with_the_command(trained: Path) -> None:
     with pytest.raises(InputError, match=r"fold2\.safetensors(.|\n)*scripts/train\.py"):
-        shutil.copytree(trained, OOF / "partly", dirs_exist_ok=True)
-        (OOF / "partly" / "fold2.safetensors").unlink()
+        shutil.copytree(trained, at("oof") / "partly", dirs_exist_ok=True)
+        (at("oof") / "partly" / "fold2.safetensors").unlink()
         predict(["--run", "partly"])
 
 
 def test_a_checkpoint_of_another_model_is_refused(trained: Path) -> None:
-    shutil.copytree(trained, OOF / "swapped", dirs_exist_ok=True)
-    config = OOF / "swapped" / "config.yaml"
+    shutil.copytree(trained, at("oof") / "swapped", dirs_exist_ok=True)
+    config = at("oof") / "swapped" / "config.yaml"
     config.write_text(config.read_text().replace("mobilenetv3_small_050", "resnet10t"))
     with pytest.raises(InputError, match="another model than config.yaml(.|\n)*resnet10t"):
         predict(["--run", "swapped"])
@@ -73,7 +73,7 @@ def test_an_unreadable_test_photograph_still_gets_a_row(
     table.loc[row, ["width", "height"]] = 0
     monkeypatch.setattr(submit, "load_table", lambda _: (table, facts))
     predict(["--run", "tiny"])
-    submission = pd.read_csv(SUBMISSIONS / "tiny.csv").set_index("image_name")["target"]
+    submission = pd.read_csv(at("submissions") / "tiny.csv").set_index("image_name")["target"]
     name = table.loc[row, "image_name"]
     assert submission[name] == pytest.approx(submission.drop(name).mean())
 
@@ -92,21 +92,21 @@ def run_script(processes: int, *arguments: str) -> None:
 
 
 def test_two_processes_predict_as_one_does(trained: Path) -> None:
-    shutil.copytree(trained, OOF / "exact", dirs_exist_ok=True)
-    config = OOF / "exact" / "config.yaml"
+    shutil.copytree(trained, at("oof") / "exact", dirs_exist_ok=True)
+    config = at("oof") / "exact" / "config.yaml"
     config.write_text(config.read_text().replace("precision: auto", "precision: fp32"))
     run_script(1, "scripts/predict.py", "--run", "exact")
-    one = pd.read_csv(SUBMISSIONS / "exact.csv")
-    (SUBMISSIONS / "exact.csv").unlink()
+    one = pd.read_csv(at("submissions") / "exact.csv")
+    (at("submissions") / "exact.csv").unlink()
     run_script(2, "scripts/predict.py", "--run", "exact")
-    two = pd.read_csv(SUBMISSIONS / "exact.csv")
+    two = pd.read_csv(at("submissions") / "exact.csv")
     assert two["image_name"].tolist() == one["image_name"].tolist()
     np.testing.assert_allclose(two["target"], one["target"], atol=1e-6)
 
 
 def test_two_processes_train_a_fold_with_every_row_once(trained: Path) -> None:
     run_script(2, "scripts/train.py", *tiny_run("two"), "--fold", "0")
-    oof, expected = (pd.read_csv(OOF / run / "fold0.csv") for run in ("two", "tiny"))
+    oof, expected = (pd.read_csv(at("oof") / run / "fold0.csv") for run in ("two", "tiny"))
     assert oof["image_name"].tolist() == expected["image_name"].tolist()
     assert oof["prob"].between(0, 1).all()
 

@@ -21,13 +21,12 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 from predict import main as predict
 
-from lesions.config import Config, PredictConfig
+from lesions.config import Config, PredictConfig, PreprocessConfig
 from lesions.data.decode import UnreadableImage, decode
 from lesions.data.images import load_images
 from lesions.data.loading import LesionDataset
 from lesions.data.metadata import encode_metadata
 from lesions.data.table import load_table
-from lesions.dataset_config import PreprocessConfig
 from lesions.errors import InputError
 from lesions.files import read_json, write_json
 from lesions.inference import Predictor
@@ -39,7 +38,7 @@ from lesions.inference.predictor import Patient
 from lesions.inference.scaling import fit_scaling, scaled
 from lesions.inference.unusual import fit_typical
 from lesions.models.classifier import LesionClassifier
-from lesions.paths import CODE, OOF, SUBMISSIONS
+from lesions.paths import CODE, at
 from lesions.serving.service import example
 
 GOLDEN = {
@@ -229,7 +228,7 @@ def test_without_its_calibration_a_run_says_what_is_missing(
     told = predictor.predict(example(0))
     assert (told.calibrated, told.positive, told.percentile, told.unusual) == (None, None, None, [])
     assert "python scripts/calibrate.py --run tiny" in predictor.missing[0]
-    other = OOF / "other weights"
+    other = at("oof") / "other weights"
     shutil.copytree(calibrated, other)
     known = read_json(other / "calibration.json")
     known["weights"]["fold1.safetensors"] = "0" * 64
@@ -315,7 +314,7 @@ def test_answers_are_written_as_json_too(
     assert told["image"] == photo and told["calibrated"] is None and len(told["by_fold"]) == 3
     assert "note: oof/tiny/calibration.json is missing" in capsys.readouterr().out
     predict(["--run", "tiny", "--images", photo])
-    assert (SUBMISSIONS / "tiny_images.csv").exists()
+    assert (at("submissions") / "tiny_images.csv").exists()
     for wrong, why in ((["nowhere.jpg"], "no such file"), ([photo, "--out", "x.txt"], r"a \.csv")):
         with pytest.raises(InputError, match=why):
             predict(["--run", "tiny", "--images", *wrong])
@@ -323,7 +322,7 @@ def test_answers_are_written_as_json_too(
 
 def test_the_config_written_beside_a_run_is_not_needed(trained: Path) -> None:
     assert yaml.safe_load((trained / "config.yaml").read_text())["dataset"] == "demo"
-    other = OOF / "bare"
+    other = at("oof") / "bare"
     other.mkdir()
     shutil.copy(trained / "fold0.safetensors", other)
     assert Predictor.load("bare").predict(example(1)).percentile is None

@@ -9,7 +9,7 @@ import yaml
 
 from lesions.errors import InputError
 from lesions.evaluation.weighing import choose_power
-from lesions.paths import OOF, SUBMISSIONS
+from lesions.paths import at
 from lesions.reporting import rivals
 from lesions.reporting.rivals import Rival, compare_rivals
 
@@ -36,7 +36,7 @@ def runs(monkeypatch):
     monkeypatch.setattr(rivals, "load_table", lambda name: (tables[name], {}))
 
     def write(run: str, rows: np.ndarray, melanoma: np.ndarray) -> None:
-        folder = OOF / "w" / run
+        folder = at("oof") / "w" / run
         folder.mkdir(parents=True, exist_ok=True)
         told = pd.DataFrame({"image_name": names, "fold": place // 60, "target": target})
         told = told.assign(prob_mel=melanoma, prob_nv=1 - melanoma)[rows]
@@ -49,8 +49,8 @@ def runs(monkeypatch):
             test = pd.DataFrame(
                 {"image_name": names, "prob_mel": melanoma, "prob_nv": 1 - melanoma}
             )
-            (SUBMISSIONS / "w").mkdir(parents=True, exist_ok=True)
-            test[:40].to_csv(SUBMISSIONS / "w" / "theirs.csv", index=False)
+            (at("submissions") / "w").mkdir(parents=True, exist_ok=True)
+            test[:40].to_csv(at("submissions") / "w" / "theirs.csv", index=False)
 
     place = np.arange(ROWS)
     melanoma = np.clip(0.35 * (target == "mel") + 0.65 * generator.random(ROWS), 0.01, 0.99)

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 from conftest import REAL
 
+from lesions.config import DatasetConfig, SourceConfig
 from lesions.data import archives
 from lesions.data.archives import extract, unpacked
 from lesions.data.columns import COMMON, Report
 from lesions.data.sources import READERS, read_source
 from lesions.data.table import finish_table, one_row_a_name, read_sources
 from lesions.data.tasks import DIAGNOSES, MALIGNANT, TASKS, WORDS, classes_of, targets
-from lesions.dataset_config import DatasetConfig, SourceConfig
 from lesions.errors import InputError
 
 HAM = {"nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115}

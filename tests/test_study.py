@@ -16,7 +16,7 @@ from lesions.config import load_config
 from lesions.data.table import load_table
 from lesions.data.tasks import TASKS
 from lesions.errors import InputError
-from lesions.paths import CONFIGS, OOF
+from lesions.paths import at
 from lesions.reporting.study_doc import study_page
 from lesions.reporting.study_tables import seal_text
 from lesions.study import course, final
@@ -26,7 +26,7 @@ from lesions.study.seal import open_test
 from lesions.training.state import locked
 from lesions.training.stop import StopRequest
 
-CNN = str(CONFIGS / "dermamnist" / "cnn.yaml")
+CNN = str(at("configs") / "dermamnist" / "cnn.yaml")
 TINY = ["train.epochs=1", "train.batch_size=32", "train.micro_batch=32", "train.precision=fp32"]
 SMALL = [*TINY, "model.backbone_args={filters: 4, dense: 8}", "predict.views=1"]
 CONFIG = {
@@ -94,7 +94,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, most: int | None = None) -> list[st
     real = course.train_fold
 
     def counted(config, run, fold, accelerator, stop):
-        if not (OOF / run / "fold0.json").exists():
+        if not (at("oof") / run / "fold0.json").exists():
             if most is not None and len(runs) == most:
                 raise KeyboardInterrupt
             runs.append(run.rpartition("/")[2])
@@ -118,7 +118,7 @@ def test_a_killed_study_goes_on_with_the_next_run_and_a_finished_one_costs_nothi
     assert rest[0] == "smaller" and rest[1].endswith("_lr_1e-2")
     assert rest[-1].endswith("_grouped") and len(set(first + rest)) == len(first + rest)
     results = json.loads(path.with_suffix(".json").read_text())
-    written = {file: file.stat().st_mtime_ns for file in OOF.glob(f"{path.stem}/full/*/fold0.json")}
+    written = {file: file.stat().st_mtime_ns for file in at("oof").glob(f"{path.stem}/full/*/fold0.json")}
 
     def never(*_):
         raise AssertionError("a test row was predicted again")
@@ -133,7 +133,7 @@ def test_a_killed_study_goes_on_with_the_next_run_and_a_finished_one_costs_nothi
     assert repeated["tests"] == results["tests"]
     assert len(repeated["openings"]) == 1
     assert "OPENED AGAIN" not in capsys.readouterr().out
-    report = (OOF / path.stem / "full" / "report.html").read_text()
+    report = (at("oof") / path.stem / "full" / "report.html").read_text()
     assert "opened once" in report and "of 100 malignant lesions are flagged" in report
     check_page(study_page(repeated), repeated)
 
@@ -146,7 +146,7 @@ def check_page(page: str, results: dict) -> None:
     assert results["data"][0]["test_rows_of_known_lesions"] == 16
     assert results["data"][1]["test_rows_of_known_lesions"] == 0
     assert grouped["name"] == "dermamnist_grouped"
-    told = pd.read_csv(next(OOF.glob(f"*/*/test_dermamnist_{results['opening']}.csv")))
+    told = pd.read_csv(next(at("oof").glob(f"*/*/test_dermamnist_{results['opening']}.csv")))
     table = load_table("dermamnist")[0].set_index("image_name").loc[told["image_name"]]
     malignant = table["diagnosis"].isin(["akiec", "bcc", "mel"])
     precisions, recalls, _ = precision_recall_curve(malignant, told["prob"])
@@ -161,21 +161,21 @@ def check_page(page: str, results: dict) -> None:
 
 def test_what_another_process_is_at_is_passed_over_and_waited_for(path, monkeypatch, capsys):
     held = ExitStack()
-    held.enter_context(locked(OOF / path.stem / "full" / "small" / ".fold0.lock"))
+    held.enter_context(locked(at("oof") / path.stem / "full" / "small" / ".fold0.lock"))
     monkeypatch.setattr(course.time, "sleep", lambda _: held.close())
     tried = trained(monkeypatch)
     assert script.main([str(path)]) == 0
     assert tried[:4] == ["small", "small_s1", "smaller", "small"]
-    with locked(OOF / path.stem / "quick" / "small" / ".fold0.lock"):
+    with locked(at("oof") / path.stem / "quick" / "small" / ".fold0.lock"):
         assert script.main([str(path), "--quick", "--max-hours", "0.0001"]) == 75
     assert "the same command goes on from here" in capsys.readouterr().out
 
 
 def test_the_quick_form_leaves_the_test_set_closed(path):
     assert script.main([str(path), "--quick"]) == 0
-    results = json.loads((OOF / path.stem / "quick" / "study.json").read_text())
-    assert not results["tests"] and not (OOF / path.stem / "seal.json").exists()
-    assert "not opened" in (OOF / path.stem / "quick" / "report.html").read_text()
+    results = json.loads((at("oof") / path.stem / "quick" / "study.json").read_text())
+    assert not results["tests"] and not (at("oof") / path.stem / "seal.json").exists()
+    assert "not opened" in (at("oof") / path.stem / "quick" / "report.html").read_text()
 
 
 def test_the_seal_is_there_before_a_test_row_is_scored_and_knows_another_opening(
@@ -184,7 +184,7 @@ def test_the_seal_is_there_before_a_test_row_is_scored_and_knows_another_opening
     real = final.predict_test
 
     def watched(*arguments):
-        assert (OOF / path.stem / "seal.json").exists()
+        assert (at("oof") / path.stem / "seal.json").exists()
         return real(*arguments)
 
     monkeypatch.setattr(final, "predict_test", watched)
@@ -196,7 +196,7 @@ def test_the_seal_is_there_before_a_test_row_is_scored_and_knows_another_opening
     path.write_text(dumped(few | {"recall": 0.5}))
     assert script.main([str(path)]) == 0
     assert "OPENED AGAIN: this is opening 2" in capsys.readouterr().out
-    results = json.loads((OOF / path.stem / "full" / "study.json").read_text())
+    results = json.loads((at("oof") / path.stem / "full" / "study.json").read_text())
     assert "opening 2" in study_page(results)
 
 
@@ -275,7 +275,7 @@ def test_both_maps_differ_in_vascular_lesions_alone():
 
 def test_the_shipped_study_has_the_published_runs(monkeypatch):
     monkeypatch.setattr("lesions.study.config.missing_weights", lambda config: "")
-    study = Study(CONFIGS / "dermamnist" / "study.yaml", "full")
+    study = Study(at("configs") / "dermamnist" / "study.yaml", "full")
     plans = [study.plan(name) for name in study.arms]
     assert len(plans) == 14 and len({planned.run for planned in plans}) == 14
     assert plans[0].run == "dermamnist/full/cnn_shallow"
@@ -285,4 +285,4 @@ def test_the_shipped_study_has_the_published_runs(monkeypatch):
         assert len(changed) == 8 and all(config != base for config in changed)
     for planned in plans:
         assert planned.config.train.monitor == "f2" and planned.config.train.optimizer == "adam"
-    assert load_config(CONFIGS / "dermamnist" / "cnn.yaml").loss.pos_weight == 3
+    assert load_config(at("configs") / "dermamnist" / "cnn.yaml").loss.pos_weight == 3

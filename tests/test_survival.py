@@ -18,7 +18,7 @@ from train import main as train
 from lesions.config import Config, load_config
 from lesions.data.loading import LesionDataset, build_loader, named_failures
 from lesions.errors import InputError
-from lesions.paths import CONFIGS, OOF
+from lesions.paths import at
 from lesions.training import loss, steps
 from lesions.training.killing import kill_points
 from lesions.training.state import load_state, locked, previous, save_state
@@ -29,7 +29,7 @@ HASHES = {"table": "a", "folds": "b"}
 
 def config(**changes) -> Config:
     return load_config(
-        CONFIGS / "demo/mobilenetv3.yaml", [f"{key}={value}" for key, value in changes.items()]
+        at("configs") / "demo/mobilenetv3.yaml", [f"{key}={value}" for key, value in changes.items()]
     )
 
 
@@ -120,12 +120,12 @@ def test_a_signal_finishes_the_step_and_saves_it(
         assert train([*tiny_run(name), "--fold", "0"]) == code
     handler = signal.getsignal(number)
     assert handler in (signal.SIG_DFL, signal.default_int_handler)
-    saved = torch.load(OOF / name / "state/fold0.pt", weights_only=True)
+    saved = torch.load(at("oof") / name / "state/fold0.pt", weights_only=True)
     assert saved["progress"]["step"] == 2
     assert train([*tiny_run(name), "--fold", "0"]) == 0
-    assert (OOF / name / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
+    assert (at("oof") / name / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
     events = [json.loads(line)["event"]
-              for line in (OOF / name / "metrics0.jsonl").read_text().splitlines()]  # fmt: skip
+              for line in (at("oof") / name / "metrics0.jsonl").read_text().splitlines()]  # fmt: skip
     assert events == ["started", "stopped", "started", "resumed", "epoch", "epoch"]
 
 
@@ -190,7 +190,7 @@ def test_max_hours_stops_saves_and_says_resume_me(
         assert "resume me" in capsys.readouterr().out
         runs += 1
     assert runs >= 6  # a step each time, so that every session gets on
-    assert (OOF / "hours/fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
+    assert (at("oof") / "hours/fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
 
 
 def test_one_bad_step_is_skipped_and_leaves_no_trace_in_the_network(
@@ -206,9 +206,9 @@ def test_one_bad_step_is_skipped_and_leaves_no_trace_in_the_network(
 
     monkeypatch.setattr(steps.Stepper, "_loss", spoil)
     train([*tiny_run("spoilt"), "--fold", "0"])
-    result = json.loads((OOF / "spoilt/fold0.json").read_text())
-    assert result["auc"] is not None and pd.read_csv(OOF / "spoilt/fold0.csv")["prob"].nunique() > 9
-    last = json.loads((OOF / "spoilt/metrics0.jsonl").read_text().splitlines()[-1])
+    result = json.loads((at("oof") / "spoilt/fold0.json").read_text())
+    assert result["auc"] is not None and pd.read_csv(at("oof") / "spoilt/fold0.csv")["prob"].nunique() > 9
+    last = json.loads((at("oof") / "spoilt/metrics0.jsonl").read_text().splitlines()[-1])
     assert last["skipped"] == 1
 
 
@@ -227,8 +227,8 @@ def test_a_row_of_bad_steps_names_images_and_overwrites_no_state(
     monkeypatch.setattr(loss, "smoothed_bce", failing)
     with pytest.raises(InputError, match="3 steps in a row(.|\n)*ISIC_[0-9]+"):
         train([*tiny_run("nans", "train.save_steps=1", "train.epochs=3"), "--fold", "0"])
-    saved = torch.load(OOF / "nans/state/fold0.pt", weights_only=True)
-    assert saved["progress"]["step"] == 1 and not (OOF / "nans/fold0.json").exists()
+    saved = torch.load(at("oof") / "nans/state/fold0.pt", weights_only=True)
+    assert saved["progress"]["step"] == 1 and not (at("oof") / "nans/fold0.json").exists()
 
 
 class Faulty(LesionDataset):

@@ -7,6 +7,7 @@ from conftest import REAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lesions.config import DatasetConfig, SourceConfig, load_dataset_config
 from lesions.data import table as tables
 from lesions.data.columns import Report, common_rows
 from lesions.data.folds import fold_hash, straddling
@@ -20,10 +21,9 @@ from lesions.data.table import (
     save_table,
     table_hash,
 )
-from lesions.dataset_config import DatasetConfig, SourceConfig, load_dataset_config
 from lesions.errors import InputError
 from lesions.files import write_csv
-from lesions.paths import CONFIGS
+from lesions.paths import at
 
 
 def drawn(rows: int, seed: int = 0) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def test_a_saved_table_comes_back_and_an_edited_one_is_refused(tmp_path, monkeyp
 
 
 def test_every_data_set_config_is_valid_and_says_its_command():
-    files = sorted((CONFIGS / "datasets").glob("*.yaml"))
+    files = sorted((at("configs") / "datasets").glob("*.yaml"))
     assert len(files) >= 8
     for path in files:
         load_dataset_config(path.stem)

@@ -17,7 +17,7 @@ from lesions.config import LossConfig
 from lesions.data.table import load_table
 from lesions.errors import InputError
 from lesions.inference.checkpoint import load_model
-from lesions.paths import OOF
+from lesions.paths import at
 from lesions.training import log, loss
 from lesions.training import steps as steps_module
 from lesions.training.loop import FoldTrainer
@@ -57,7 +57,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
     trained: Path, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"killed{at}"
-    shutil.rmtree(OOF / name, ignore_errors=True)
+    shutil.rmtree(at("oof") / name, ignore_errors=True)
     steps = 0
     step = steps_module.Stepper.step
 
@@ -73,13 +73,13 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
         patch.setattr(steps_module.Stepper, "step", count)
         with pytest.raises(Killed):
             train([*tiny_run(name, *saving), "--fold", "0"])
-    assert not (OOF / name / "fold0.csv").exists()
+    assert not (at("oof") / name / "fold0.csv").exists()
     train([*tiny_run(name, *saving), "--fold", "0"])
-    assert (OOF / name / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
-    a, b = (load_file(folder / "fold0.safetensors") for folder in (OOF / name, trained))
+    assert (at("oof") / name / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
+    a, b = (load_file(folder / "fold0.safetensors") for folder in (at("oof") / name, trained))
     assert all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
     histories = [json.loads((folder / "fold0.json").read_text())["history"]
-                 for folder in (OOF / name, trained)]  # fmt: skip
+                 for folder in (at("oof") / name, trained)]  # fmt: skip
     assert histories[0] == histories[1]
 
 
@@ -96,7 +96,7 @@ def test_a_run_killed_while_it_validates_still_has_that_epoch_in_its_history(
             train(arguments)
     train(arguments)
     for name in ("fold0.csv", "history0.csv"):
-        assert (OOF / "unvalidated" / name).read_bytes() == (trained / name).read_bytes()
+        assert (at("oof") / "unvalidated" / name).read_bytes() == (trained / name).read_bytes()
 
 
 def test_accumulated_micro_batches_make_the_gradient_of_the_whole_batch() -> None:
@@ -152,7 +152,7 @@ def test_a_missing_cache_size_names_the_command(demo: Path) -> None:
 
 
 def test_a_second_run_at_the_same_fold_is_refused_and_names_the_first(demo: Path) -> None:
-    with locked(OOF / "busy" / ".fold0.lock"), pytest.raises(InputError, match="process [0-9]+ on"):
+    with locked(at("oof") / "busy" / ".fold0.lock"), pytest.raises(InputError, match="process [0-9]+ on"):
         train([*tiny_run("busy"), "--fold", "0"])
 
 
@@ -163,12 +163,12 @@ def test_steps_without_a_finite_loss_end_the_run_and_keep_the_saved_state(
     monkeypatch.setattr(loss, "smoothed_bce", lambda logit, *_: logit.sum() * float("nan"))
     with pytest.raises(InputError, match="without a finite loss, the last one on ISIC_"):
         train([*tiny_run("nan"), "--fold", "0"])
-    assert not (OOF / "nan" / "fold0.json").exists()
+    assert not (at("oof") / "nan" / "fold0.json").exists()
 
 
 def test_keep_best_keeps_the_weights_of_the_best_epoch(demo: Path) -> None:
     train([*tiny_run("best", "train.keep=best", "train.epochs=3"), "--fold", "0"])
-    result = json.loads((OOF / "best" / "fold0.json").read_text())
+    result = json.loads((at("oof") / "best" / "fold0.json").read_text())
     aucs = [row["auc"] for row in result["history"]]
     assert result["best_epoch"] == int(np.argmax(aucs)) + 1 and result["best_auc"] == max(aucs)
 
@@ -179,7 +179,7 @@ def test_patience_stops_a_run_that_no_longer_improves(
     falling = chain([0.9, 0.8, 0.7, 0.6, 0.5], repeat(0.4))
     monkeypatch.setattr(log, "roc_auc", lambda *_: next(falling))
     train([*tiny_run("patient", "train.patience=2", "train.epochs=5"), "--fold", "0"])
-    result = json.loads((OOF / "patient" / "fold0.json").read_text())
+    result = json.loads((at("oof") / "patient" / "fold0.json").read_text())
     assert len(result["history"]) == 3 and result["best_epoch"] == 1
 
 
@@ -217,7 +217,7 @@ def test_deterministic_kernels_are_on_while_training_alone(
     monkeypatch.setattr(Stepper, "step", watched)
     train([*tiny_run("same", "train.deterministic=true"), "--fold", "0"])
     assert seen and all(seen) and not torch.are_deterministic_algorithms_enabled()
-    assert (OOF / "same" / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
+    assert (at("oof") / "same" / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
 
 
 def test_the_resolved_config_is_told_at_the_start(

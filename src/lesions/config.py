@@ -1,13 +1,27 @@
-"""The config of a run: everything that decides its numbers. Defaults are stated once, here."""
+"""Configs: what decides a run's numbers, what a data set is made of, and how YAML becomes them.
 
-from collections.abc import Sequence
+Defaults are stated once, here. A YAML file states differences, may extend one other file, and is
+changed on the command line by --set.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, field_validator, model_validator
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lesions.paths import CONFIGS
-from lesions.settings import Section, load
+from lesions.errors import InputError, listed
+from lesions.paths import at, shown
+
+
+class Section(BaseModel):
+    """A part of a config: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class DataConfig(Section):
@@ -15,9 +29,7 @@ class DataConfig(Section):
 
     image_size: int = Field(256, ge=28, le=2048)  # pixels, square
     # what is asked: the data set's own task when empty; diagnosis7 and 8 are of many classes
-    task: Literal["melanoma", "malignant", "malignant_vasc", "diagnosis7", "diagnosis8"] | None = (
-        None
-    )
+    task: Literal["melanoma", "malignant", "diagnosis7", "diagnosis8"] | None = None
     # full adds two columns that tell where a photograph comes from, ham10000 has HAM10000's finer
     # places of the body: see data/metadata.py
     metadata: Literal["none", "clinical", "full", "ham10000"] = "clinical"
@@ -61,7 +73,7 @@ class LossConfig(Section):
     kind: Literal["bce", "cross_entropy", "focal"] = "bce"
     smoothing: float = Field(0.05, ge=0, lt=1)
     # of bce; balanced: negatives / positives of the fold's training rows
-    pos_weight: Literal["balanced"] | float = "balanced"
+    pos_weight: Literal["balanced"] | Annotated[float, Field(gt=0)] = "balanced"
     # of cross_entropy and focal: a class weighs (rows / its rows) ** alpha; 0 weighs all alike
     alpha: float = Field(0.5, ge=0, le=1)
     gamma: float = Field(2.0, ge=0)  # of focal: how much sure rows count less
@@ -77,7 +89,6 @@ class AugmentConfig(Section):
     brightness_contrast: float = Field(0.5, ge=0, le=1)
     coarse_dropout: float = Field(0.5, ge=0, le=1)
     mild_warp: float = Field(0.0, ge=0, le=1)  # the one warp of the DermaMNIST study
-    fused: bool = True  # the same list in fewer passes over the pixels: data/fused.py
 
 
 class StageConfig(Section):
@@ -99,8 +110,8 @@ class TrainConfig(Section):
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     weight_decay: float = Field(0.01, ge=0)
     layer_decay: float = Field(1.0, gt=0, le=1)  # lr of each backbone layer over the one above it
-    schedule: Literal["cosine", "one_cycle", "step", "plateau"] = "cosine"
-    warmup_epochs: float = Field(1.0, ge=0)  # one_cycle has a warm-up of its own
+    schedule: Literal["cosine", "step", "plateau"] = "cosine"
+    warmup_epochs: float = Field(1.0, ge=0)
     # step: epochs between two falls of the lr; plateau: epochs without a better `monitor`
     decay_epochs: int = Field(10, ge=1)
     decay_rate: float = Field(0.1, gt=0, lt=1)  # of each such fall
@@ -119,13 +130,12 @@ class TrainConfig(Section):
     patience: int | None = Field(None, ge=1)  # epochs without a better `monitor` before stopping
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     workers: int = Field(2, ge=0)  # data-loader processes of each training process
-    loader_timeout: float = Field(300.0, gt=0)  # seconds after which a worker counts as hanging
     compile: bool = False
     deterministic: bool = False  # on a GPU: kernels that give the same bytes again, but slower
     grad_checkpointing: bool = False  # less memory for a third more time
     save_minutes: float = Field(10.0, gt=0)  # most work a killed run loses
     save_steps: int | None = Field(None, ge=1)  # also after so many steps
-    tracker: Literal["none", "tensorboard", "wandb", "trackio", "mlflow"] = "none"
+    tracker: Literal["none", "tensorboard", "wandb"] = "none"
 
 
 class PredictConfig(Section):
@@ -139,7 +149,7 @@ class Config(Section):
     """A run: everything that decides its numbers."""
 
     dataset: str
-    seed: int = 42
+    seed: int = Field(42, ge=0, lt=2**32)
     data: DataConfig = DataConfig()
     model: ModelConfig
     loss: LossConfig = LossConfig()
@@ -163,6 +173,20 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _monitor_fits_the_task(self) -> "Config":
+        several = (self.data.task or "").startswith("diagnosis")
+        wrong = ("f2",) if several else ("balanced_accuracy", "macro_f1")
+        if self.train.monitor in wrong:
+            known = "auc, average_precision, log_loss, loss"
+            fitting = "balanced_accuracy, macro_f1" if several else "f2"
+            kind = "several classes" if several else "a yes-or-no task"
+            raise ValueError(
+                f"train.monitor {self.train.monitor} is not defined for {kind}: take {known}"
+                f" or {fitting}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _stages_fill_the_epochs(self) -> "Config":
         total = sum(stage.epochs for stage in self.train.stages)
         if self.train.stages and total != self.train.epochs:
@@ -170,12 +194,220 @@ class Config(Section):
         return self
 
 
-def load_config(path: Path, changes: Sequence[str] = ()) -> Config:
-    """The run config at `path`, with `changes` such as "train.lr=1e-4" laid over it."""
-    return load(Config, Path(path), changes)
+class SourceConfig(Section):
+    """Where one source's files lie."""
+
+    folder: str  # the official CSVs
+    images: list[str] = Field([])  # image folders or zips; the source's own layout when empty
+    reader: str | None = None  # of data/sources.py, or generic; the source's name when empty
+    # of a generic source: its CSV below `folder`; without one, one image folder a diagnosis
+    table: str | None = None
+    columns: dict[str, str] = Field({})  # the table's column: the CSV's, such as age_approx: Age
+    diagnoses: dict[str, str] = Field({})  # the CSV's word: a diagnosis of data/tasks.py
 
 
-def run_name(path: Path) -> str:
+class PreprocessConfig(Section):
+    """What is done to a photograph before it enters the cache: data/preprocess.py."""
+
+    fit: Literal["squash", "pad", "crop"] = "squash"  # how it becomes a square
+    circle: bool = False  # crop a round dark field to the rectangle inside
+    hair: bool = False  # paint over dark lines
+    shades_of_gray: bool = False  # colours under a neutral light
+    clahe: bool = False  # even out the contrast
+
+
+class DatasetConfig(Section):
+    """What scripts/prepare.py makes one table of."""
+
+    sources: dict[str, SourceConfig] = Field(min_length=1)
+    task: Literal["melanoma", "malignant"] = "melanoma"  # what `target` says: data/tasks.py
+    stratify: Literal["target", "diagnosis"] = "target"  # what folds are alike in, besides source
+    # Deotte's CSVs: sizes of the originals without a photograph, and the legacy folds
+    deotte: str | None = None
+    # grouped: ours; the others are published splits, for comparison: data/schemes.py
+    scheme: Literal[
+        "grouped", "legacy", "official", "system001", "system002", "system003", "system004"
+    ] = "grouped"
+    preprocess: PreprocessConfig = PreprocessConfig()
+    # of the cache: auto takes array unless it is too large for the free disk or the memory
+    cache: Literal["auto", "array", "jpeg"] = "auto"
+    near_duplicates: bool = False  # keep photographs that look alike to the pore in one group
+    folds: int = Field(5, ge=2, le=100)
+    holdout: float = Field(0.0, ge=0, lt=0.9)  # share of the labelled rows set aside as test
+    seed: int = Field(42, ge=0, lt=2**32)
+
+
+# Options of earlier versions -> the values with which a run is still the same model.
+DROPPED: dict[str, tuple] = {
+    "augment.fused": (True, False),  # how the augmentation was computed
+    "train.loader_timeout": (300.0,),
+}
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Section)
+
+
+def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
+    """The run config at `path`, or of that name below configs/, changed by "key=value" texts."""
+    return _load(Config, find_config(path), changes)
+
+
+def load_dataset_config(name: str, changes: Sequence[str] = ()) -> DatasetConfig:
+    """The data set config `configs/datasets/<name>.yaml`."""
+    path = at("configs/datasets") / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise InputError(f"no data set '{name}'{_near(name, known)}: configs/datasets has"
+                         f" {listed(known, 30)}")  # fmt: skip
+    return _load(DatasetConfig, path, changes)
+
+
+def find_config(spec: str | Path) -> Path:
+    """The YAML file that `spec` means: a path, or a run's name such as effnet_b1.
+
+    InputError with the nearest names if there is none.
+    """
+    given = Path(spec)
+    name = given.as_posix().removeprefix("configs/").removesuffix(".yaml")
+    for path in (given, at("configs", f"{name}.yaml"), at("configs", given)):
+        if path.is_file():
+            return path
+    known = [run_name(path) for path in sorted(at("configs").rglob("*.yaml"))]
+    raise InputError(f"{shown(given)}: no such config{_near(name, known)}; there is"
+                     f" {listed(known, 12)}")  # fmt: skip
+
+
+def run_name(path: str | Path) -> str:
     """The config's path below configs/ without .yaml; its stem if it lies elsewhere."""
     path = Path(path).resolve().with_suffix("")
-    return path.relative_to(CONFIGS).as_posix() if path.is_relative_to(CONFIGS) else path.name
+    configs = at("configs")
+    return path.relative_to(configs).as_posix() if path.is_relative_to(configs) else path.name
+
+
+def saved_config(values: Mapping[str, Any], where: str | Path) -> Config:
+    """The run config that a checkpoint's header or a run's config.yaml holds.
+
+    Options that this version no longer has are dropped (DROPPED), so that old runs still load;
+    InputError if a dropped option decided the run's numbers, or for anything else unknown.
+    """
+    kept = json.loads(json.dumps(values))
+    for key, neutral in DROPPED.items():
+        section, _, name = key.partition(".")
+        held = kept.get(section)
+        if isinstance(held, dict) and name in held and held.pop(name) not in neutral:
+            raise InputError(f"{shown(where)}: {key} is no longer an option: use the version of"
+                             " this repository that trained it")  # fmt: skip
+    return _validate(Config, kept, where)
+
+
+def dump(config: Section) -> str:
+    """The whole config as YAML, defaults included."""
+    return yaml.safe_dump(config.model_dump(), sort_keys=False)
+
+
+def config_hash(config: Section) -> str:
+    """Twelve hex digits of the resolved config."""
+    canonical = json.dumps(config.model_dump(), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
+    """Lines "key: old -> new" for every leaf in which two nested mappings differ."""
+    lines = []
+    for key in {**old, **new}:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            lines += differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} -> {b}")
+    return lines
+
+
+def _load(kind: type[AnyConfig], path: Path, changes: Sequence[str]) -> AnyConfig:
+    """The config of that kind at `path`; InputError with every wrong key at once."""
+    values = read_yaml(path)
+    if "extends" in values:
+        parent = values.pop("extends")
+        if not isinstance(parent, str):
+            raise InputError(f"{shown(path)}: extends: {parent}: give one file's name")
+        base = read_yaml(path.parent / parent)
+        if "extends" in base:
+            raise InputError(f"{shown(path)}: extends a file that itself extends: one level only")
+        values = _merge(base, values)
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals:
+            raise InputError(f"--set {change}: expected key=value, such as train.lr=1e-4")
+        nested: Any = _parse(text, f"--set {change}")
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        values = _merge(values, nested)
+    return _validate(kind, values, path)
+
+
+def _validate(kind: type[AnyConfig], values: Mapping, where: str | Path) -> AnyConfig:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = []
+        for item in error.errors():
+            key = ".".join(map(str, item["loc"])) or "config"
+            hint = _nearest_key(kind, item["loc"]) if item["type"] == "extra_forbidden" else ""
+            problems.append(f"{shown(where)}: {key}: {item['msg']}{hint}")
+        raise InputError("\n".join(problems)) from error
+
+
+def _nearest_key(kind: type[Section], place: Sequence[int | str]) -> str:
+    """A hint at the key that was meant, of the section in which an unknown one stands."""
+    fields: Any = kind.model_fields
+    for part in place[:-1]:
+        inner = fields[part].annotation if part in fields else None
+        if not isinstance(inner, type) or not issubclass(inner, Section):
+            return ""
+        fields = inner.model_fields
+    return _near(str(place[-1]), fields)
+
+
+def _near(word: str, known: Any) -> str:
+    close = get_close_matches(word, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{shown(path)}: no such config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{shown(path)}: not a readable text file: {error}") from error
+    values = _parse(text, shown(path))
+    if not isinstance(values, dict):
+        raise InputError(f"{shown(path)}: expected keys with values")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, which a kilobyte expands to gigabytes with."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not taken: write the value out")
+        return super().compose_node(parent, index)
+
+
+def _parse(text: str, where: str) -> Any:
+    """The YAML text's value, of what JSON has alone; InputError for anything else."""
+    try:
+        value = yaml.load(text, _Loader)
+        json.dumps(value)
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
+        raise InputError(f"{where}: not valid YAML: {error}") from error
+    return value
+
+
+def _merge(base: Mapping, over: Mapping) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged

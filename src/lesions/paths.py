@@ -3,18 +3,23 @@
 import os
 from pathlib import Path
 
-# A Kaggle kernel mounts the code read-only and writes elsewhere: LESIONS_ROOT says where.
-CODE = Path(__file__).resolve().parents[2]
-ROOT = Path(os.environ.get("LESIONS_ROOT", CODE)).resolve()
-
-CONFIGS = CODE / "configs"
-INPUT = ROOT / "input"
-PREPARED = INPUT / "prepared"
-OOF = ROOT / "oof"
-SUBMISSIONS = ROOT / "submissions"
+CODE = Path(__file__).resolve().parents[2]  # the checkout: src/lesions is two folders below
 
 
-def shown(path: Path) -> str:
-    """The path as a message prints it: relative to the repository where it lies inside."""
+def at(*parts: str | Path) -> Path:
+    """A path below the repository's root, such as at("oof", run) or at("input/prepared", name).
+
+    LESIONS_ROOT moves the root, all but configs/, which belongs to the code: a Kaggle kernel mounts
+    the code read-only and writes elsewhere. It is read at every call, so that a test redirects
+    every module at once.
+    """
+    inside = Path(*parts)
+    if inside.parts[:1] == ("configs",):
+        return CODE / inside
+    return Path(os.environ.get("LESIONS_ROOT", CODE)).resolve() / inside
+
+
+def shown(path: str | Path) -> str:
+    """The path as a message prints it: relative to the root where it lies inside."""
     path = Path(path)
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return str(path.relative_to(at())) if path.is_relative_to(at()) else str(path)

@@ -10,7 +10,7 @@ from lesions.blending.predictions import read_oof, read_test
 from lesions.errors import InputError, listed
 from lesions.evaluation.multiclass import classes_in
 from lesions.files import read_json
-from lesions.paths import OOF, SUBMISSIONS, shown
+from lesions.paths import at, shown
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def load_members(specs: Sequence[str]) -> list[Member]:
 
 
 def _load(spec: str) -> list[Member]:
-    folder, path = OOF / spec, Path(spec)
+    folder, path = at("oof") / spec, Path(spec)
     if any(folder.glob("fold*.csv")):
         return [_load_run(spec, folder)]
     if path.is_dir():
@@ -65,7 +65,7 @@ def _load(spec: str) -> list[Member]:
         return [Member(file.stem, read_oof(file), [file]) for file in files]
     if path.is_file():
         return [Member(path.stem, read_oof(path), [path])]
-    runs = sorted({shown(file.parent) for file in OOF.rglob("fold*.csv")})
+    runs = sorted({shown(file.parent) for file in at("oof").rglob("fold*.csv")})
     raise InputError(
         f"{spec}: no run {shown(folder)}/ with fold*.csv and no such file; "
         f"runs here: {listed(runs, 12) or 'none'}; train it: "
@@ -186,7 +186,7 @@ def load_tests(members: Sequence[Member], files: Sequence[str]) -> tuple[pd.Data
     by_name = dict(zip(plain, given, strict=True))
     tables = {}
     for member in members:
-        path = by_name.get(member.name) or SUBMISSIONS / f"{member.run}.csv"
+        path = by_name.get(member.name) or at("submissions") / f"{member.run}.csv"
         if member.run is not None and not path.is_file():
             raise InputError(
                 f"{shown(path)}: no test predictions: run python scripts/predict.py "

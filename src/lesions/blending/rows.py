@@ -10,7 +10,7 @@ import yaml
 from lesions.blending.members import Member
 from lesions.errors import InputError, listed
 from lesions.files import read_csv
-from lesions.paths import OOF, PREPARED, shown
+from lesions.paths import at, shown
 
 
 def prepared_table(members: Sequence[Member]) -> Path | None:
@@ -18,8 +18,8 @@ def prepared_table(members: Sequence[Member]) -> Path | None:
     run = next((member.run for member in members if member.run), None)
     if run is None:
         return None
-    config = yaml.safe_load((OOF / run / "config.yaml").read_text(encoding="utf-8"))
-    path = PREPARED / str(config["dataset"]) / "table.csv"
+    config = yaml.safe_load((at("oof") / run / "config.yaml").read_text(encoding="utf-8"))
+    path = at("input/prepared") / str(config["dataset"]) / "table.csv"
     if not path.is_file():
         raise InputError(
             f"{shown(path)}: missing, and patients are known from it: run "

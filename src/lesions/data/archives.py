@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from lesions.errors import InputError
 from lesions.files import write_text
-from lesions.paths import PREPARED, shown
+from lesions.paths import at, shown
 
 LARGEST = 200 * 2**30  # bytes unpacked: the competition's own archive has 108 GiB
 MOST = 1_000_000  # entries
@@ -29,7 +29,7 @@ def unpacked(archive: Path, suffixes: tuple[str, ...], largest: int = LARGEST) -
     state = archive.stat()
     # The size and time of change are as good as the content here, and the content is gigabytes.
     mark = f"{archive.resolve()} {state.st_size} {state.st_mtime_ns}"
-    folder = PREPARED / "unpacked" / archive.stem
+    folder = at("input/prepared") / "unpacked" / archive.stem
     if (folder / ".from").exists() and (folder / ".from").read_text() == mark:
         return folder
     part = folder.with_name(f".{folder.name}.{os.getpid()}.part")

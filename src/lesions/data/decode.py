@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from lesions.config import PreprocessConfig
 from lesions.data.preprocess import fitted
-from lesions.dataset_config import PreprocessConfig
 
 VERSION = 1  # raise it when the same file would give other pixels: caches are made anew
 MAX_PIXELS = 120_000_000  # the largest photographs published have 24 million

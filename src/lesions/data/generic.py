@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from lesions.config import SourceConfig
 from lesions.data.columns import COMMON, Report, common_rows, no_rows, read_columns
 from lesions.data.photographs import SUFFIXES
 from lesions.data.tasks import DIAGNOSES, WORDS
-from lesions.dataset_config import SourceConfig
 from lesions.errors import listed
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",

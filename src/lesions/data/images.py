@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from lesions.config import PreprocessConfig
 from lesions.data.decode import VERSION, UnreadableImage, decode
 from lesions.data.stores import FILES, ArrayStore, JpegImages, JpegStore, Mode, open_images
 from lesions.data.table import names_hash, prepared
-from lesions.dataset_config import PreprocessConfig
 from lesions.errors import InputError
 from lesions.files import read_csv, read_json, sha256, write_csv, write_json
 from lesions.paths import shown

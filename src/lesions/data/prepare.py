@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lesions.config import DatasetConfig, load_dataset_config
 from lesions.data import near_duplicates
 from lesions.data.columns import Report
 from lesions.data.decode import UnreadableImage, decode
@@ -20,7 +21,6 @@ from lesions.data.table import (
     require_images,
     save_table,
 )
-from lesions.dataset_config import DatasetConfig, load_dataset_config
 from lesions.errors import InputError
 from lesions.files import write_csv
 from lesions.paths import shown

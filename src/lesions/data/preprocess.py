@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from lesions.dataset_config import PreprocessConfig
+from lesions.config import PreprocessConfig
 
 _REFERENCE = 224  # pixels: the size for which kernel widths are usually given
 

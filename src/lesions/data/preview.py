@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from lesions.config import PreprocessConfig
 from lesions.data.decode import UnreadableImage, decode
-from lesions.dataset_config import PreprocessConfig
 from lesions.errors import InputError
 from lesions.files import write_bytes
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from lesions.dataset_config import DatasetConfig
+from lesions.config import DatasetConfig
 from lesions.errors import InputError
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from lesions.config import SourceConfig
 from lesions.data.columns import SITES as SITES
 from lesions.data.columns import Report, common_rows, joined, no_rows, one_hot, read_columns
 from lesions.data.deotte import PEOPLE_2020, read_deotte, told_by_target
 from lesions.data.generic import read_generic
 from lesions.data.ham10000 import read_dermamnist, read_ham10000
 from lesions.data.tasks import WORDS
-from lesions.dataset_config import SourceConfig
 
 _CLASSES_2018 = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 _CLASSES_2019 = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]

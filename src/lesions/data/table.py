@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lesions.config import DatasetConfig
 from lesions.data.columns import Report, no_rows
 from lesions.data.deotte import add_deotte
 from lesions.data.folds import add_folds, fold_hash, require_whole_groups, split_groups, straddling
@@ -14,10 +15,9 @@ from lesions.data.photographs import image_paths
 from lesions.data.schemes import published_split
 from lesions.data.sources import read_duplicates, read_source
 from lesions.data.tasks import targets
-from lesions.dataset_config import DatasetConfig
 from lesions.errors import InputError, listed
 from lesions.files import read_csv, read_json, write_csv, write_json
-from lesions.paths import PREPARED, ROOT, shown
+from lesions.paths import at, shown
 
 COLUMNS = [
     "image_name", "source", "split", "patient_id", "lesion_id", "diagnosis", "target",
@@ -42,19 +42,19 @@ def read_sources(
     tables: list[pd.DataFrame] = [no_rows("").assign(path="")]
     listed_pairs = [pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str)]
     for name, source in config.sources.items():
-        folder = (ROOT / source.folder).resolve()
+        folder = (at() / source.folder).resolve()
         if not folder.is_dir():
             found.problem(folder, "no such folder: input/README.md says what goes in")
             continue
         table = read_source(name, source, folder, found)
-        given = [ROOT / path for path in source.images]
+        given = [at() / path for path in source.images]
         path = image_paths(table, source.reader or name, folder, given, found, unpack)
         tables.append(table.assign(path=path))
         listed_pairs.append(read_duplicates(folder, found))
     table = pd.concat(tables, ignore_index=True).fillna({"path": "", "localization": ""})
     pairs = pd.concat(listed_pairs, ignore_index=True)
     if config.deotte:
-        table = add_deotte(table, ROOT / config.deotte, found)
+        table = add_deotte(table, at() / config.deotte, found)
     table["target"] = targets(table["diagnosis"], config.task).fillna(table["target"])
     _require_labels(table, found)
     _require_agreement(table, pairs, found)
@@ -130,7 +130,7 @@ def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
 
 def prepared(dataset: str) -> Path:
     """The folder of a data set's table and caches."""
-    return PREPARED / dataset
+    return at("input/prepared") / dataset
 
 
 def save_table(dataset: str, table: pd.DataFrame, config: DatasetConfig) -> dict:

@@ -1,6 +1,11 @@
-"""The diagnoses under one name each, and what a task makes of them. Data, no code paths."""
+"""Diagnoses under one name each, and tasks: what is asked, for two classes and for many alike."""
 
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 DIAGNOSES = {
     "mel": "melanoma",
@@ -32,27 +37,92 @@ WORDS |= {
 TASKS: dict[str, dict] = {
     "melanoma": {name: int(name == "mel") for name in DIAGNOSES},
     "malignant": {name: int(name in MALIGNANT) for name in DIAGNOSES},
-    # as one prior system says of itself: a vascular lesion is benign in all but rare cases
-    "malignant_vasc": {name: int(name in (*MALIGNANT, "vasc")) for name in DIAGNOSES},
     "diagnosis7": {n: n for n in ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")}
     | {"scc": "akiec"},
     "diagnosis8": {n: n for n in ("akiec", "bcc", "bkl", "df", "mel", "nv", "scc", "vasc")},
 }
 
+@dataclass(frozen=True)
+class Task:
+    """A question asked of every photograph, and how files and arrays hold its answers.
 
-def classes_of(task: str) -> list[str]:
-    """The task's classes in the order of its probabilities; empty where it asks yes or no."""
-    names = set(TASKS[task].values())
-    return sorted(names) if names != {0, 1} else []
+    Probabilities are (N, C), one column for each of `classes`; a yes-or-no task has one class, the
+    one that is looked for, and P(no) is left out. Codes are (N,): class numbers, of yes or no 1 or
+    0. Everything else in the repository works on codes and (N, C) and never asks which kind it is.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+
+    @property
+    def several(self) -> bool:
+        """Whether there are classes to choose from, rather than yes or no."""
+        return len(self.classes) > 1
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of a predictions' file: prob, or prob_<class> for each class."""
+        return [f"prob_{name}" for name in self.classes] if self.several else ["prob"]
+
+    @property
+    def listed(self) -> list[str]:
+        """The classes as headers and fold<k>.json list them: empty for yes or no."""
+        return list(self.classes) if self.several else []
+
+    @property
+    def malignant(self) -> np.ndarray:
+        """Which classes count as positive in a decision, bool (C,)."""
+        return np.isin(self.classes, MALIGNANT) if self.several else np.array([True])
+
+    def score(self, probs: ArrayLike) -> np.ndarray:
+        """P(positive), float64 (...,), of probabilities (..., C): the malignant classes' sum."""
+        return np.asarray(probs, np.float64)[..., self.malignant].sum(axis=-1).clip(0, 1)
+
+    def positive(self, codes: ArrayLike) -> np.ndarray:
+        """Whether each row is positive, bool (N,)."""
+        found = np.asarray(codes).astype(int)
+        return self.malignant[found] if self.several else found == 1
+
+    def codes(self, target: ArrayLike) -> np.ndarray:
+        """Codes int64 (N,) of a file's column `target`; ValueError for a value of another task."""
+        values = pd.Series(np.asarray(target))
+        if self.several:
+            found = pd.Index(self.classes).get_indexer(pd.Index(values))
+        else:
+            numbers = pd.to_numeric(values, errors="coerce")
+            found = numbers.where(numbers.isin([0, 1]), -1).to_numpy()
+        if (found < 0).any():
+            wanted = ", ".join(self.classes) if self.several else "0 or 1"
+            raise ValueError(f"target {values[found < 0].iloc[0]} is not {wanted}")
+        return found.astype(np.int64)
+
+    def as_frame(self, probs: ArrayLike, codes: ArrayLike | None = None) -> pd.DataFrame:
+        """The columns of a predictions' file: target, where `codes` are given, and probabilities."""
+        frame = pd.DataFrame(np.asarray(probs).reshape(-1, len(self.classes)), columns=self.columns)
+        if codes is not None:
+            found = np.asarray(codes).astype(int)
+            frame.insert(0, "target", np.array(self.classes)[found] if self.several else found)
+        return frame
+
+
+def build_task(name: str) -> Task:
+    """The task of that name in TASKS; its classes in alphabetical order."""
+    labels = set(TASKS[name].values())
+    return Task(name, (name,) if labels == {0, 1} else tuple(sorted(labels)))
+
+
+def task_in(columns: Iterable[Hashable], name: str = "positive") -> Task | None:
+    """The task of a predictions' file by its columns prob_<class>, or prob; None without either."""
+    names = list(map(str, columns))
+    classes = tuple(column.removeprefix("prob_") for column in names if column.startswith("prob_"))
+    if classes:
+        return Task(name, classes)
+    return Task(name, (name,)) if "prob" in names else None
 
 
 def targets(diagnosis: pd.Series, task: str) -> pd.Series:
-    """Each diagnosis as 0 or 1, or as its class's number; NaN where the task has no class for it.
-
-    float64, in the order of `diagnosis`.
-    """
-    label = diagnosis.map(TASKS[task])
-    classes = classes_of(task)
-    if classes:
-        label = label.map({name: number for number, name in enumerate(classes)})
+    """The code of each diagnosis, float64 in the order of `diagnosis`; NaN where it has none."""
+    label, found = diagnosis.map(TASKS[task]), build_task(task)
+    if found.several:
+        label = label.map({name: number for number, name in enumerate(found.classes)})
     return label.astype(float)

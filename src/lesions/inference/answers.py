@@ -14,7 +14,7 @@ from lesions.data.photographs import SUFFIXES
 from lesions.errors import InputError, listed
 from lesions.files import write_csv, write_json
 from lesions.inference.predictor import Patient, Prediction, Predictor
-from lesions.paths import SUBMISSIONS, shown
+from lesions.paths import at, shown
 
 DISCLAIMER = "Research and education only, not a medical device."
 Answer = tuple[str, Prediction | None, str]  # file, what the run says, or why it says nothing
@@ -29,7 +29,7 @@ def predict_photographs(
     Returns 0, or 2 if a photograph was unreadable. InputError for a wrong run, place or word.
     """
     photos, who = find_photos(places), Patient.parse(**patient)
-    path = out or SUBMISSIONS / f"{Path(run).name}_images.csv"
+    path = out or at("submissions") / f"{Path(run).name}_images.csv"
     if path.suffix not in (".csv", ".json"):
         raise InputError(f"--out {path}: name a .csv or a .json")
     predictor = Predictor.load(run, folds)

@@ -8,11 +8,11 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 
+from lesions.config import PreprocessConfig
 from lesions.data.images import cached_images
 from lesions.data.metadata import encode_metadata
 from lesions.data.table import load_table
 from lesions.data.tasks import MALIGNANT
-from lesions.dataset_config import PreprocessConfig
 from lesions.errors import InputError
 from lesions.evaluation.calibration import across_parts, calibration_error, check_fit
 from lesions.evaluation.metrics import Floats

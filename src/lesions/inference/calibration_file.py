@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lesions.dataset_config import PreprocessConfig
+from lesions.config import PreprocessConfig
 from lesions.errors import InputError
 from lesions.files import read_json
 from lesions.inference.unusual import Familiar

@@ -9,9 +9,8 @@ import numpy as np
 from scipy.special import expit
 from torch import Tensor
 
-from lesions.config import Config
+from lesions.config import Config, PreprocessConfig
 from lesions.data.tasks import MALIGNANT
-from lesions.dataset_config import PreprocessConfig
 from lesions.errors import InputError, listed
 from lesions.evaluation.calibration import clipped_logit
 from lesions.evaluation.metrics import Floats
@@ -19,7 +18,7 @@ from lesions.files import read_json, sha256
 from lesions.inference.calibration_file import NAME, CalibrationFile, load_calibration
 from lesions.inference.checkpoint import load_model
 from lesions.models.classifier import LesionClassifier
-from lesions.paths import OOF, shown
+from lesions.paths import at, shown
 
 
 class Fold(NamedTuple):
@@ -96,7 +95,7 @@ class Mix:
 def load_ensemble(path: str | Path, folds: Sequence[int] | None) -> tuple[list[Run], Mix]:
     """The runs of `path`, all for one task, and how they are mixed; see `Predictor.load`."""
     given = Path(path)
-    found = given if given.exists() else OOF / path
+    found = given if given.exists() else at("oof") / path
     if found.suffix == ".json":
         return _load_blend(found)
     if found.suffix == ".safetensors":
@@ -146,7 +145,7 @@ def _load_blend(path: Path) -> tuple[list[Run], Mix]:
     if missing:
         raise InputError(f"{shown(path)}: no {listed(missing)}: is it a blend.json?")
     used = [name for name in facts["members"] if facts["weights"][name]]
-    runs = [load_run(OOF / name) for name in used]
+    runs = [load_run(at("oof") / name) for name in used]
     tasks = {run.name: run.task for run in runs}
     if len(set(tasks.values())) > 1 or any(run.classes for run in runs):
         raise InputError(f"{shown(path)}: its runs do not answer one yes-or-no question: {tasks}")

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from accelerate import Accelerator
 
-from lesions.config import Config
+from lesions.config import Config, differences
 from lesions.data.images import cached_images
 from lesions.data.loading import LesionDataset
 from lesions.data.metadata import encode_metadata
@@ -14,8 +14,7 @@ from lesions.data.table import load_table
 from lesions.errors import InputError, listed
 from lesions.inference.checkpoint import load_model
 from lesions.inference.predict import predict
-from lesions.paths import OOF, shown
-from lesions.settings import differences
+from lesions.paths import at, shown
 
 
 def predict_test(
@@ -50,7 +49,7 @@ def _predict_fold(
     run: str, fold: int, config: Config, table: pd.DataFrame, facts: dict, test: np.ndarray,
     accelerator: Accelerator,
 ) -> pd.DataFrame:  # fmt: skip
-    path = OOF / run / f"fold{fold}.safetensors"
+    path = at("oof") / run / f"fold{fold}.safetensors"
     if not path.exists():
         raise InputError(
             f"{shown(path)}: not trained yet: run scripts/train.py for fold {fold}, or name the"

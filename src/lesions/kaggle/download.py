@@ -13,7 +13,7 @@ from lesions.files import sha256, write_text
 from lesions.kaggle.catalogue import CATALOGUE, Item, Source, told_size
 from lesions.kaggle.remote import competition_download, dataset_download
 from lesions.kaggle.transfer import at, fetch, held
-from lesions.paths import INPUT, shown
+from lesions.paths import at, shown
 
 SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
 SPARE = 2**30  # bytes of disk that are to stay free
@@ -42,7 +42,7 @@ def plan(names: Sequence[str], tables_only: bool = False) -> list[Step]:
     steps = []
     for source in (CATALOGUE[name] for name in dict.fromkeys(names)):
         for item in source.items:
-            path = INPUT / source.folder / item.name
+            path = at("input") / source.folder / item.name
             unpacked = item.instead and (path.parent / item.instead).exists()
             there = unpacked or (path.exists() and not item.unpack)
             photographs = item.megabytes > 10
@@ -59,7 +59,7 @@ def told(names: Sequence[str], steps: Sequence[Step]) -> str:
         coming = [step.item.name for step in steps if step.source is source]
         lines += [
             f"{name}: {source.size}, {source.licence}, {source.page}",
-            f"  to {shown(INPUT / source.folder)}: {listed(coming, 9) or 'nothing more to come'}",
+            f"  to {shown(at("input") / source.folder)}: {listed(coming, 9) or 'nothing more to come'}",
         ]
     return "\n".join(lines)
 
@@ -68,17 +68,17 @@ def require_disk(steps: Sequence[Step]) -> str:
     """Bytes to come and free, in words; InputError where they do not fit."""
     if not steps:
         return "nothing to download"
-    folder = INPUT
+    folder = at("input")
     while not folder.exists():
         folder = folder.parent
     needed, free = sum(step.bytes for step in steps), shutil.disk_usage(folder).free
-    words = f"{told_size(needed / 1e6)} to come, {told_size(free / 1e6)} free for {shown(INPUT)}"
+    words = f"{told_size(needed / 1e6)} to come, {told_size(free / 1e6)} free for {shown(at("input"))}"
     zips = sum(step.item.megabytes for step in steps if step.item.megabytes > 10)
     if any(step.item.unpack != "all" for step in steps) and zips:
         words += f" (scripts/prepare.py will unpack another {told_size(zips)})"
     if needed + SPARE > free:
         raise InputError(
-            f"{words}: make room, or make {shown(INPUT)} a link to a folder on a larger disk"
+            f"{words}: make room, or make {shown(at("input"))} a link to a folder on a larger disk"
         )
     return words
 

@@ -10,17 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from lesions import files
-from lesions.config import load_config
+from lesions.config import differences, load_config, load_dataset_config
 from lesions.data.table import prepared
-from lesions.dataset_config import load_dataset_config
 from lesions.errors import InputError, listed
 from lesions.kaggle import client
 from lesions.kaggle.calls import call
 from lesions.kaggle.kernels import Kernel, prepare_kernel, slug, train_kernel
 from lesions.kaggle.push import push_kernel
 from lesions.kaggle.session import CACHE
-from lesions.paths import CONFIGS, OOF, SUBMISSIONS, shown
-from lesions.settings import differences
+from lesions.paths import at, shown
 
 RESUME = 75  # as scripts/train.py: run the same command again, later
 BUSY = ("queued", "running", "new_script", "cancel_requested")
@@ -40,7 +38,7 @@ def train_on_kaggle(run: str, fold: int, max_hours: float, every: float, attach:
     if begun:
         wait(kernel, every)
         steps = _fetch_fold(kernel, run, fold)  # also of one that failed: its state may be whole
-    while not (OOF / run / f"fold{fold}.json").exists():
+    while not (at("oof") / run / f"fold{fold}.json").exists():
         left = client.gpu_hours_left()
         if left < LEAST_HOURS:
             print(
@@ -58,7 +56,7 @@ def train_on_kaggle(run: str, fold: int, max_hours: float, every: float, attach:
                 f"{kernel}: this session made no step beyond {before:,}: read its log at"
                 f" https://www.kaggle.com/code/{kernel}"
             )
-    print(f"{shown(OOF / run)}/fold{fold}.json is there")
+    print(f"{shown(at("oof") / run)}/fold{fold}.json is there")
     return 0
 
 
@@ -154,16 +152,16 @@ def _fetch_fold(kernel: str, run: str, fold: int) -> int:
     with _fetched(kernel, [prefix + name for name in names]) as place:
         if not (place / prefix / "config.yaml").exists():
             return -1
-        config = load_config(CONFIGS / f"{run}.yaml").model_dump()
+        config = load_config(at("configs") / f"{run}.yaml").model_dump()
         changed = differences(load_config(place / prefix / "config.yaml").model_dump(), config)
         if changed:
             print(f"{kernel}: its last output is of another config ({listed(changed)}): begun anew")
             return -1
-        _require_same_run(OOF / run, config)
+        _require_same_run(at("oof") / run, config)
         for name in names:
             if (place / prefix / name).exists():
-                files.write_bytes(OOF / run / name, (place / prefix / name).read_bytes())
-    lines = (OOF / run / f"metrics{fold}.jsonl").read_text(encoding="utf-8").splitlines()
+                files.write_bytes(at("oof") / run / name, (place / prefix / name).read_bytes())
+    lines = (at("oof") / run / f"metrics{fold}.jsonl").read_text(encoding="utf-8").splitlines()
     return max(json.loads(line).get("step", 0) for line in lines)
 
 
@@ -199,7 +197,7 @@ def _fetch_table(kernel: str, dataset: str) -> None:
 
 def _fetch_submission(kernel: str, name: str) -> None:
     """Fetch submission.csv as submissions/<name>.csv."""
-    path = SUBMISSIONS / f"{name}.csv"
+    path = at("submissions") / f"{name}.csv"
     with _fetched(kernel, ["submission.csv"]) as place:
         files.write_bytes(path, (place / "submission.csv").read_bytes())
     print(f'next: python scripts/submit.py {shown(path)} -m "what it is"')

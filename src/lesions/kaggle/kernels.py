@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lesions.config import load_config
-from lesions.dataset_config import load_dataset_config
+from lesions.config import load_config, load_dataset_config
 from lesions.errors import InputError
 from lesions.files import write_json, write_text
 from lesions.kaggle.notebooks import build_notebook
 from lesions.kaggle.remote import COMPETITION
-from lesions.paths import CONFIGS
+from lesions.paths import at
 
 LONGEST = 50  # characters that Kaggle takes in a kernel's or data set's name
 CODE_SET = "lesions-code"
@@ -98,7 +97,7 @@ def prepare_kernel(dataset: str, sizes: list[int]) -> Kernel:
 
 def train_kernel(run: str, fold: int, max_hours: float, begun: bool) -> Kernel:
     """Trains one fold on two T4; `begun` attaches its own last output, from which it goes on."""
-    config = load_config(CONFIGS / f"{run}.yaml")
+    config = load_config(at("configs") / f"{run}.yaml")
     name = slug(run, f"fold{fold}")
     return Kernel(
         name,
@@ -111,7 +110,7 @@ def train_kernel(run: str, fold: int, max_hours: float, begun: bool) -> Kernel:
 
 def predict_kernel(run: str) -> Kernel:
     """Predicts the test rows with every fold of a run, on two T4."""
-    dataset = load_config(CONFIGS / f"{run}.yaml").dataset
+    dataset = load_config(at("configs") / f"{run}.yaml").dataset
     return Kernel(
         slug("predict", run),
         build_notebook("predict", run=run),
@@ -126,7 +125,7 @@ def blend_kernel(runs: list[str]) -> Kernel:
     """Blends what the predict kernels of the runs wrote, on a CPU."""
     if len(runs) < 2:
         raise InputError("kernel blend: name two runs at least")
-    dataset = load_config(CONFIGS / f"{runs[0]}.yaml").dataset
+    dataset = load_config(at("configs") / f"{runs[0]}.yaml").dataset
     return Kernel(
         slug("blend"),
         build_notebook("blend", title=", ".join(runs), runs=runs),

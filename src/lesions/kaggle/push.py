@@ -11,7 +11,7 @@ from lesions.files import write_json, write_text
 from lesions.kaggle import client
 from lesions.kaggle.inputs import EXTRAS
 from lesions.kaggle.kernels import CODE_SET, Kernel, weights_set
-from lesions.paths import CODE, CONFIGS, INPUT, OOF, ROOT, shown
+from lesions.paths import CODE, at, shown
 from lesions.provenance import commit
 
 READY_WITHIN = 1800  # seconds in which Kaggle has unpacked a data set
@@ -55,9 +55,9 @@ def write_code(folder: Path) -> None:
     for name in ("src", "scripts", "configs"):
         shutil.copytree(CODE / name, folder / name, ignore=skip, dirs_exist_ok=True)
     for name, source in EXTRAS.items():
-        if (INPUT / source / name).exists():
+        if (at("input") / source / name).exists():
             (folder / "tables").mkdir(exist_ok=True)
-            shutil.copyfile(INPUT / source / name, folder / "tables" / name)
+            shutil.copyfile(at("input") / source / name, folder / "tables" / name)
     write_text(folder / "COMMIT", commit() + "\n")
 
 
@@ -66,13 +66,13 @@ def write_weights(folder: Path, run: str) -> str:
 
     InputError if there is neither.
     """
-    files = [file for pattern in RESULTS for file in sorted((OOF / run).glob(pattern))]
+    files = [file for pattern in RESULTS for file in sorted((at("oof") / run).glob(pattern))]
     for file in files:
         (folder / "oof" / run).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, folder / "oof" / run / file.name)
     folds = [file.stem for file in files if file.suffix == ".safetensors"]
-    path = CONFIGS / f"{run}.yaml"
-    model = load_config(path if path.exists() or not files else OOF / run / "config.yaml").model
+    path = at("configs") / f"{run}.yaml"
+    model = load_config(path if path.exists() or not files else at("oof") / run / "config.yaml").model
     if model.pretrained:
         weights = _first_weights(model)
         (folder / "backbones").mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def write_weights(folder: Path, run: str) -> str:
     if not folds:
         raise InputError(
             f"{run}: nothing to send: its backbone starts from random weights, and"
-            f" {shown(OOF / run)} holds no trained fold"
+            f" {shown(at("oof") / run)} holds no trained fold"
         )
     return ", ".join(folds)
 
@@ -89,7 +89,7 @@ def write_weights(folder: Path, run: str) -> str:
 def _first_weights(model: ModelConfig) -> Path:
     """The file of the backbone's weights, downloaded if need be; InputError where there is none."""
     if isinstance(model.pretrained, str):
-        return ROOT / model.pretrained
+        return at() / model.pretrained
     from huggingface_hub import try_to_load_from_cache
 
     from lesions.models.backbone import build_backbone

@@ -11,13 +11,12 @@ import shutil
 import time
 from pathlib import Path
 
-from lesions.config import load_config
-from lesions.dataset_config import load_dataset_config
+from lesions.config import load_config, load_dataset_config
 from lesions.errors import InputError, listed
 from lesions.files import write_text
 from lesions.kaggle.inputs import EXTRAS, Inputs, find_inputs, sizes
 from lesions.kaggle.launch import launch, run_script
-from lesions.paths import CODE, CONFIGS, INPUT, OOF, PREPARED, ROOT, SUBMISSIONS
+from lesions.paths import CODE, at
 from lesions.provenance import commit
 
 # What is kept of a session is 20 GB at most and is read over a network: a tenth of an array.
@@ -45,7 +44,7 @@ class Session:
         if self.linked:
             place = self.working / "prepared" / dataset
             place.mkdir(parents=True, exist_ok=True)
-            _link(PREPARED / dataset, place)
+            _link(at("input/prepared") / dataset, place)
             self._link_sources(dataset)
         arguments = ["--dataset", dataset, "--size", *map(str, sizes)]
         if self.linked:
@@ -54,9 +53,9 @@ class Session:
 
     def train_fold(self, run: str, fold: int, max_hours: float) -> None:
         """Train the fold, or go on with it, for `max_hours` since this session began."""
-        config = load_config(CONFIGS / f"{run}.yaml")
+        config = load_config(at("configs") / f"{run}.yaml")
         self._require_prepared(config.dataset, config.data.image_size)
-        folder = OOF / run
+        folder = at("oof") / run
         if self.linked:
             kept = self.working / "oof" / run
             kept.mkdir(parents=True, exist_ok=True)
@@ -64,9 +63,9 @@ class Session:
             take_up(self.found.runs.get(run, []), kept, fold)
             weights = config.model.pretrained
             if isinstance(weights, str) and config.model.backbone in self.found.backbones:
-                _link(ROOT / weights, self.found.backbones[config.model.backbone])
+                _link(at() / weights, self.found.backbones[config.model.backbone])
         left = max_hours - (time.monotonic() - self.begun) / 3600
-        arguments = ["--config", str(CONFIGS / f"{run}.yaml"), "--fold", str(fold)]
+        arguments = ["--config", str(at("configs") / f"{run}.yaml"), "--fold", str(fold)]
         code = launch("train", [*arguments, "--max-hours", f"{left:.5f}"])
         if (folder / f"fold{fold}.json").exists():
             print(f"\nfold {fold} of {run} is done: its files are in {self.working}/oof/{run}")
@@ -80,7 +79,7 @@ class Session:
         config = load_config(self._take_runs([run])[0] / "config.yaml")
         self._require_prepared(config.dataset, config.data.image_size)
         _require(launch("predict", ["--run", run]), "predict")
-        self._keep_submission(SUBMISSIONS / f"{run}.csv")
+        self._keep_submission(at("submissions") / f"{run}.csv")
 
     def blend(self, runs: list[str]) -> None:
         """Leave submission.csv, the blend of the runs' test predictions, in the working folder."""
@@ -88,16 +87,16 @@ class Session:
             self._require_prepared(load_config(folder / "config.yaml").dataset)
         for run in runs if self.linked else []:
             if run in self.found.submissions:
-                _link(SUBMISSIONS / f"{run}.csv", self.found.submissions[run])
+                _link(at("submissions") / f"{run}.csv", self.found.submissions[run])
             else:
                 print(f"no test predictions of {run} are attached: they are made here")
                 self.predict(run)
         _require(run_script("blend", runs), "blend")
-        self._keep_submission(SUBMISSIONS / "blend.csv")
+        self._keep_submission(at("submissions") / "blend.csv")
 
     def _link_backbones(self) -> None:
         """Show weights files as the hub's cache, so that a run's config is the same everywhere."""
-        hub = INPUT / "hub"
+        hub = at("input") / "hub"
         for tag, file in self.found.backbones.items():
             model = hub / f"models--timm--{tag}"
             name = "model.safetensors" if file.suffix == ".safetensors" else "pytorch_model.bin"
@@ -117,13 +116,13 @@ class Session:
                     f" {listed(self.found.sources) or 'none of any source'}"
                 )
             if at:
-                _link_all(ROOT / source.folder, sorted(at.iterdir()))
+                _link_all(at() / source.folder, sorted(at.iterdir()))
         for file, source_name in EXTRAS.items():
             if file in self.found.extras and source_name in config.sources:
-                folder = ROOT / config.sources[source_name].folder
+                folder = at() / config.sources[source_name].folder
                 _link_all(folder, [self.found.extras[file]])
         for name, at in self.found.deotte.items():
-            _link(INPUT / "deotte" / name, at)
+            _link(at("input") / "deotte" / name, at)
 
     def _require_prepared(self, dataset: str, size: int | None = None) -> None:
         """Link the prepared data set; InputError unless it is attached with images of `size`."""
@@ -139,7 +138,7 @@ class Session:
                 f" of its notebook (python scripts/kaggle_push.py kernel prepare --dataset"
                 f" {dataset} --size {size or 256})"
             )
-        _link(PREPARED / dataset, at)
+        _link(at("input/prepared") / dataset, at)
 
     def _take_runs(self, runs: list[str]) -> list[Path]:
         """The runs' folders below oof/, with every attached file of each linked into it."""
@@ -152,15 +151,15 @@ class Session:
                 )
             for folder in self.found.runs[run]:
                 for file in sorted(folder.glob("*.*")):
-                    _link_same(OOF / run / file.name, file)
-        return [OOF / run for run in runs]
+                    _link_same(at("oof") / run / file.name, file)
+        return [at("oof") / run for run in runs]
 
     def _keep_submission(self, path: Path) -> None:
         """Copy what was written to the working folder, checked against the competition's sample."""
         if self.linked:
             for file in path.parent.glob(f"{path.stem}*"):
                 if not file.is_symlink():
-                    kept = self.working / file.relative_to(ROOT)
+                    kept = self.working / file.relative_to(at())
                     kept.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(file, kept)
         shutil.copyfile(path, self.working / "submission.csv")

@@ -11,9 +11,9 @@ from lesions.kaggle import leaderboard
 from lesions.kaggle.leaderboard import Submission
 from lesions.kaggle.submit_estimate import Estimate
 from lesions.kaggle.submit_scores import add_sent, load_scores, set_scored
-from lesions.paths import INPUT, ROOT, shown
+from lesions.paths import at, shown
 
-SAMPLE = INPUT / "isic2020/sample_submission.csv"
+SAMPLE = at("input") / "isic2020/sample_submission.csv"
 
 
 def check(path: Path, sample: Path) -> str:
@@ -26,7 +26,7 @@ def check(path: Path, sample: Path) -> str:
             f"{shown(sample)}: no such file, and the ids are known from it: run"
             " python scripts/download.py isic2020 --tables-only, or give --sample"
         )
-    sent = dict.fromkeys(ROOT / row["file"] for row in load_scores())
+    sent = dict.fromkeys(at() / row["file"] for row in load_scores())
     earlier = [file for file in sent if file.exists() and file != path.resolve()]
     return check_submission(path, sample, earlier)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lesions.errors import InputError
 from lesions.files import read_json, sha256
-from lesions.paths import OOF, SUBMISSIONS
+from lesions.paths import at
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ def cv_estimate(path: Path) -> Estimate:
     beside = path.with_suffix(".json")
     path = path.resolve()
     run = (
-        path.relative_to(SUBMISSIONS).with_suffix("") if path.is_relative_to(SUBMISSIONS) else None
+        path.relative_to(at("submissions")).with_suffix("") if path.is_relative_to(at("submissions")) else None
     )
     try:
         if beside.exists():
             return _of_blend(path, beside)
-        if run and any((OOF / run).glob("fold*.csv")):
+        if run and any((at("oof") / run).glob("fold*.csv")):
             return _of_run(run.as_posix())
     except InputError as error:
         return _none(str(error))

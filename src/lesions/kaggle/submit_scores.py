@@ -9,7 +9,7 @@ import pandas as pd
 from lesions.files import atomic, read_csv, write_csv
 from lesions.kaggle.leaderboard import Submission
 from lesions.kaggle.submit_estimate import Estimate
-from lesions.paths import SUBMISSIONS, shown
+from lesions.paths import at, shown
 
 TEXT = ("sent", "file", "sha256", "message", "status", "cv_of")
 COLUMNS = ["sent", "file", "sha256", "message", "ref", "status", "public", "private",
@@ -18,7 +18,7 @@ COLUMNS = ["sent", "file", "sha256", "message", "ref", "status", "public", "priv
 
 def load_scores() -> list[dict[str, Any]]:
     """The submissions by COLUMNS, oldest first; status is pending, complete or error."""
-    path = SUBMISSIONS / "scores.csv"
+    path = at("submissions") / "scores.csv"
     if not path.exists():
         return []
     table = read_csv(path, COLUMNS, text=TEXT).fillna(dict.fromkeys(TEXT, ""))
@@ -43,12 +43,12 @@ def set_scored(number: int, found: Submission) -> None:
     rows[number] |= {"ref": found.ref, "status": found.status} | scores
     table = _write(rows)
     if table["public"].notna().any():
-        draw_scores(table, SUBMISSIONS / "scores.png")
+        draw_scores(table, at("submissions") / "scores.png")
 
 
 def _write(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=COLUMNS)
-    write_csv(SUBMISSIONS / "scores.csv", table)
+    write_csv(at("submissions") / "scores.csv", table)
     return table
 
 

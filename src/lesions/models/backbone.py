@@ -11,7 +11,7 @@ from huggingface_hub import constants, try_to_load_from_cache
 import lesions.models.cnn  # noqa: F401 - timm learns the names of our own networks
 from lesions.config import ModelConfig
 from lesions.errors import InputError
-from lesions.paths import ROOT
+from lesions.paths import at
 
 
 def build_backbone(config: ModelConfig, load_weights: bool = True) -> Any:
@@ -24,9 +24,9 @@ def build_backbone(config: ModelConfig, load_weights: bool = True) -> Any:
     overlay = dict(config.pretrained_cfg)
     pretrained = bool(config.pretrained) and load_weights
     if isinstance(config.pretrained, str) and load_weights:
-        if not (ROOT / config.pretrained).is_file():
+        if not (at() / config.pretrained).is_file():
             raise InputError(f"{config.pretrained}: no such weights file (model.pretrained)")
-        overlay["file"] = str(ROOT / config.pretrained)
+        overlay["file"] = str(at() / config.pretrained)
     elif pretrained:
         _require_weights(config.backbone)
     try:

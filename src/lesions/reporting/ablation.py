@@ -9,7 +9,7 @@ from lesions.config import Config
 from lesions.data.table import load_table
 from lesions.evaluation.multiclass import LABELS, class_scores, compare_classes
 from lesions.files import read_csv, read_json
-from lesions.paths import OOF
+from lesions.paths import at
 from lesions.provenance import commit
 from lesions.reporting.markdown import table
 from lesions.reporting.summary import machine
@@ -23,7 +23,7 @@ def compare_variants(
 ) -> dict[str, Any]:
     """Scores of the base and, of each variant, its differences from it with intervals by group."""
     name, config = runs["base"]
-    classes = read_json(OOF / name / f"fold{ablation.folds[0]}.json")["classes"]
+    classes = read_json(at("oof") / name / f"fold{ablation.folds[0]}.json")["classes"]
     groups = load_table(config.dataset)[0].set_index("image_name")["group"]
     tables = {variant: _read(run, ablation.folds) for variant, (run, _) in runs.items()}
     base = tables.pop("base")
@@ -78,12 +78,12 @@ def ablation_section(results: Results) -> str:
 
 
 def _read(run: str, folds: list[int]) -> pd.DataFrame:
-    parts = [read_csv(OOF / run / f"fold{fold}.csv", ["image_name", "target"]) for fold in folds]
+    parts = [read_csv(at("oof") / run / f"fold{fold}.csv", ["image_name", "target"]) for fold in folds]
     return pd.concat(parts).set_index("image_name")
 
 
 def _seconds(run: str, ablation: AblationConfig) -> float:
-    return sum(read_json(OOF / run / f"fold{fold}.json")["seconds"] for fold in ablation.folds)
+    return sum(read_json(at("oof") / run / f"fold{fold}.json")["seconds"] for fold in ablation.folds)
 
 
 def _number(score: Results, signed: bool = False) -> str:

@@ -25,7 +25,7 @@ from lesions.inference.answers import find_photos
 from lesions.inference.ensemble import Fold, Run, load_run, score_of
 from lesions.inference.explain import grad_cam, metadata_effects, overlay
 from lesions.inference.predictor import Patient, Predictor
-from lesions.paths import OOF, shown
+from lesions.paths import at, shown
 from lesions.reporting import page
 from lesions.reporting.gallery import data_uri, describe, tile
 
@@ -61,7 +61,7 @@ class Explained:
 
 def load_explained(name: str, folds: Sequence[int] | None = None) -> Explained:
     """The run oof/<name> with all its trained folds, or `folds`: predictions and photographs."""
-    run = load_run(OOF / name, folds)
+    run = load_run(at("oof") / name, folds)
     config = run.config
     table, facts = load_table(config.dataset)
     if run.folds[0].header["fold_hash"] != facts["fold_hash"]:

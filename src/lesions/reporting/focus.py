@@ -15,8 +15,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
+from lesions.config import PreprocessConfig
 from lesions.data.decode import decode
-from lesions.dataset_config import PreprocessConfig
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, resamples, summarise
 from lesions.evaluation.metrics import Floats

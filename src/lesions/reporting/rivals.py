@@ -22,7 +22,7 @@ from lesions.evaluation.multiclass import class_scores, collapse, report_classes
 from lesions.evaluation.thresholds import by_recall
 from lesions.evaluation.weighing import choose_power, priors, weighed
 from lesions.files import read_csv, read_json
-from lesions.paths import OOF, SUBMISSIONS, shown
+from lesions.paths import at, shown
 from lesions.provenance import commit
 from lesions.reporting.summary import machine
 
@@ -187,32 +187,32 @@ def _oof(run: str) -> pd.DataFrame:
     """A run's out-of-fold rows with their group; the classes are in `attrs`."""
     first = read_json(_first_fold(run))
     known = load_table(_dataset(run))[0][["image_name", "group"]]
-    parts = [read_csv(path, ["image_name"]) for path in sorted((OOF / run).glob("fold*.csv"))]
+    parts = [read_csv(path, ["image_name"]) for path in sorted((at("oof") / run).glob("fold*.csv"))]
     oof = pd.concat(parts).merge(known, on="image_name", validate="one_to_one")
     oof.attrs["classes"] = first["classes"]
     return oof
 
 
 def _test(run: str, table: pd.DataFrame) -> pd.DataFrame:
-    told = read_csv(SUBMISSIONS / f"{run}.csv", ["image_name"])
+    told = read_csv(at("submissions") / f"{run}.csv", ["image_name"])
     rows = table.loc[told["image_name"]]
     return told.assign(target=rows["diagnosis"].to_numpy(), group=rows["group"].to_numpy())
 
 
 def _dataset(run: str) -> str:
-    return load_config(OOF / run / "config.yaml").dataset
+    return load_config(at("oof") / run / "config.yaml").dataset
 
 
 def _first_fold(run: str) -> Any:
-    path = OOF / run / "fold0.json"
+    path = at("oof") / run / "fold0.json"
     if not path.exists():
         raise InputError(f"{shown(path)}: train it: scripts/train.py --config configs/{run}.yaml")
     return path
 
 
 def _facts(run: str) -> Mapping[str, Any]:
-    config = load_config(OOF / run / "config.yaml")
-    folds = [read_json(path) for path in sorted((OOF / run).glob("fold*.json"))]
+    config = load_config(at("oof") / run / "config.yaml")
+    folds = [read_json(path) for path in sorted((at("oof") / run).glob("fold*.json"))]
     return {
         "backbone": config.model.backbone,
         "pretrained": bool(config.model.pretrained),

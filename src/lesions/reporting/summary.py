@@ -15,7 +15,7 @@ from lesions.evaluation.intervals import score_table
 from lesions.evaluation.multiclass import classes_in, report_classes
 from lesions.files import read_csv, read_json
 from lesions.inference.checkpoint import load_model, versions
-from lesions.paths import CODE, OOF, SUBMISSIONS, shown
+from lesions.paths import CODE, at, shown
 from lesions.provenance import commit
 from lesions.reporting.predictions import label, read_predictions
 
@@ -66,16 +66,16 @@ def _data(table: pd.DataFrame, facts: dict) -> dict:
 
 
 def _run(run: str, table: pd.DataFrame, facts: dict) -> dict:
-    folds = [read_json(path) for path in sorted((OOF / run).glob("fold*.json"))]
+    folds = [read_json(path) for path in sorted((at("oof") / run).glob("fold*.json"))]
     wanted = int(table["fold"].max()) + 1
     if len(folds) != wanted:
-        raise InputError(f"{shown(OOF / run)}: {len(folds)} of {wanted} folds are trained")
+        raise InputError(f"{shown(at("oof") / run)}: {len(folds)} of {wanted} folds are trained")
     strangers = {fold["fold_hash"] for fold in folds} - {facts["fold_hash"]}
     if strangers:
-        raise InputError(f"{shown(OOF / run)}: trained on folds {', '.join(strangers)}, not these")
-    config = load_config(OOF / run / "config.yaml")
-    model, _ = load_model(OOF / run / "fold0.safetensors")
-    oof = pd.concat([read_predictions(path) for path in (OOF / run).glob("fold*.csv")])
+        raise InputError(f"{shown(at("oof") / run)}: trained on folds {', '.join(strangers)}, not these")
+    config = load_config(at("oof") / run / "config.yaml")
+    model, _ = load_model(at("oof") / run / "fold0.safetensors")
+    oof = pd.concat([read_predictions(path) for path in (at("oof") / run).glob("fold*.csv")])
     known = label(table, facts["config"]["task"], folds[0]["task"])
     return {
         "run": run,
@@ -91,14 +91,14 @@ def _run(run: str, table: pd.DataFrame, facts: dict) -> dict:
         "last_auc": [fold["last_auc"] for fold in folds],
         "best_auc": [fold["best_auc"] for fold in folds],
         "oof": _scores(oof, known),
-        "test": _test_scores(SUBMISSIONS / f"{run}.csv", known),
+        "test": _test_scores(at("submissions") / f"{run}.csv", known),
     }
 
 
 def _blend(folder: Path, table: pd.DataFrame, facts: dict) -> dict:
     blend = read_json(folder / "blend.json")
     chosen = blend["methods"][blend["chosen"]]
-    member = read_json(OOF / blend["members"][0] / "fold0.json")
+    member = read_json(at("oof") / blend["members"][0] / "fold0.json")
     known = label(table, facts["config"]["task"], member["task"])
     return {
         "chosen": blend["chosen"],

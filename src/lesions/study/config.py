@@ -8,11 +8,10 @@ from typing import Literal, NamedTuple
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from lesions.config import Config, ModelConfig, load_config, run_name
+from lesions.config import Config, ModelConfig, Section, load_config, run_name
 from lesions.errors import InputError, listed
 from lesions.models.backbone import build_backbone
 from lesions.paths import shown
-from lesions.settings import Section
 
 
 class Arm(Section):

@@ -13,7 +13,7 @@ from lesions.evaluation.thresholds import Threshold, by_f_beta, by_recall
 from lesions.files import read_csv, write_csv
 from lesions.inference.launch import build_accelerator
 from lesions.inference.submit import predict_test
-from lesions.paths import OOF
+from lesions.paths import at
 from lesions.study.config import Study
 from lesions.study.course import Chosen, pools
 from lesions.study.leaderboard import (
@@ -90,7 +90,7 @@ def score_tests(
     study: Study, finals: Sequence[Final]
 ) -> tuple[list[dict[str, Any]], str, list[dict[str, Any]]]:
     """The scores on the test rows of each data set, this opening's mark, and all openings."""
-    weights = [OOF / run / "fold0.safetensors" for final in finals for run in final.runs]
+    weights = [at("oof") / run / "fold0.safetensors" for final in finals for run in final.runs]
     cuts = [cut.value for final in finals for cut in final.thresholds]
     mark = fingerprint(weights, cuts)
     facts = {
@@ -98,7 +98,7 @@ def score_tests(
         "runs": [run for final in finals for run in final.runs],
         "thresholds": cuts,
     }
-    openings = open_test(OOF / study.root / "seal.json", mark, facts)
+    openings = open_test(at("oof") / study.root / "seal.json", mark, facts)
     tests = []
     for final in finals:
         rows = predicted_rows(study, final, mark)
@@ -114,7 +114,7 @@ def score_tests(
 
 def predicted_rows(study: Study, final: Final, mark: str) -> pd.DataFrame:
     """The test rows with the mean probability of the final's models; predicted once by `mark`."""
-    path = OOF / study.folder / f"test_{final.dataset}_{mark}.csv"
+    path = at("oof") / study.folder / f"test_{final.dataset}_{mark}.csv"
     if not path.exists():
         members = [_predicted(run) for run in final.runs]
         mean = pd.concat(members).groupby("image_name")["prob"].mean()
@@ -127,7 +127,7 @@ def predicted_rows(study: Study, final: Final, mark: str) -> pd.DataFrame:
 
 
 def _config(run: str) -> Config:
-    return Config.model_validate(yaml.safe_load((OOF / run / "config.yaml").read_text("utf-8")))
+    return Config.model_validate(yaml.safe_load((at("oof") / run / "config.yaml").read_text("utf-8")))
 
 
 def _predicted(run: str) -> pd.DataFrame:

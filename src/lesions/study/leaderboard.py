@@ -12,7 +12,7 @@ from lesions.evaluation.intervals import Interval, auc_interval, bootstrap
 from lesions.evaluation.metrics import Metric
 from lesions.files import read_csv, read_json
 from lesions.inference.checkpoint import load_model
-from lesions.paths import OOF
+from lesions.paths import at
 from lesions.study.config import Planned
 
 AT = 0.5  # where phases 1 and 2 call a lesion malignant, as the rule says
@@ -30,7 +30,7 @@ DECIDED: dict[str, Metric] = {
 
 def scored_rows(run: str, dataset: str) -> pd.DataFrame:
     """A run's validation rows: image_name, target, prob, and the lesion's group."""
-    path = OOF / run / "fold0.csv"
+    path = at("oof") / run / "fold0.csv"
     oof = read_csv(path, ["image_name", "target", "prob"], text=("image_name",))
     return with_groups(oof[["image_name", "target", "prob"]], dataset)
 
@@ -64,9 +64,9 @@ def as_json(found: Interval) -> dict[str, Any]:
 def measure(planned: Planned) -> dict[str, Any]:
     """A finished run's row of the leaderboard, without what was chosen later."""
     config = planned.config
-    fold = read_json(OOF / planned.run / "fold0.json")
+    fold = read_json(at("oof") / planned.run / "fold0.json")
     rows = scored_rows(planned.run, config.dataset)
-    model, _ = load_model(OOF / planned.run / "fold0.safetensors")
+    model, _ = load_model(at("oof") / planned.run / "fold0.safetensors")
     return {
         "run": planned.run,
         "name": planned.name,

@@ -8,7 +8,7 @@ from lesions.data.table import load_table
 from lesions.data.tasks import DIAGNOSES, TASKS
 from lesions.evaluation.thresholds import by_recall
 from lesions.files import read_json, write_json
-from lesions.paths import OOF
+from lesions.paths import at
 from lesions.study.config import Study
 from lesions.study.course import Chosen, choose, patiently
 from lesions.study.final import fit_final, fit_grouped, predicted_rows, score_tests
@@ -29,7 +29,7 @@ def run_study(study: Study, stop: StopRequest) -> tuple[Results, dict[str, pd.Da
     chosen = choose(study, stop)
 
     def conclude() -> tuple[Results, dict[str, pd.DataFrame]]:
-        with locked(OOF / study.folder / ".end.lock"):
+        with locked(at("oof") / study.folder / ".end.lock"):
             return _conclude(study, chosen)
 
     return patiently(conclude, stop)
@@ -71,7 +71,7 @@ def _conclude(study: Study, chosen: Chosen) -> tuple[Results, dict[str, pd.DataF
 
 def speed_of(study: Study, chosen: Chosen) -> dict[str, Any]:
     """What measure_speed found for the chosen run, measured once."""
-    path = OOF / study.folder / "speed.json"
+    path = at("oof") / study.folder / "speed.json"
     if not path.exists():
         write_json(path, measure_speed(study.plan(chosen.arm, chosen.experiment).config))
     return read_json(path)

@@ -5,11 +5,10 @@ from pathlib import Path
 import yaml
 from pydantic import Field, ValidationError
 
-from lesions.config import Config, load_config, run_name
+from lesions.config import Config, Section, load_config, run_name
 from lesions.data.tasks import classes_of
 from lesions.errors import InputError
 from lesions.paths import shown
-from lesions.settings import Section
 
 
 class AblationConfig(Section):

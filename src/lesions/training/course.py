@@ -15,7 +15,7 @@ from lesions.data.table import load_table
 from lesions.evaluation.intervals import score_table
 from lesions.evaluation.multiclass import LABELS, classes_in, report_classes
 from lesions.files import read_csv
-from lesions.paths import OOF, shown
+from lesions.paths import at, shown
 from lesions.training.fold import train_fold
 from lesions.training.stop import Stopped, StopRequest
 
@@ -66,13 +66,13 @@ def oof_table(config: Config, run: str, folds: Iterable[int]) -> str:
 
     AUC overall and of each source, or of many classes the macro scores and the AUC of each.
     """
-    columns, paths = ["image_name", "target"], [OOF / run / f"fold{fold}.csv" for fold in folds]
+    columns, paths = ["image_name", "target"], [at("oof") / run / f"fold{fold}.csv" for fold in folds]
     parts = [read_csv(path, columns, text=("image_name",)) for path in paths]
     known = load_table(config.dataset)[0][["image_name", "group", "source"]]
     oof = pd.concat(parts).drop(columns="fold").merge(known, on="image_name", validate="1:1")
     probs = oof.filter(regex="^prob_")
     lines = _source_lines(oof) if probs.empty else _class_lines(oof, probs)
-    return "\n".join([*lines, f"{shown(OOF / run)}: {len(parts)} folds, every image once"])
+    return "\n".join([*lines, f"{shown(at("oof") / run)}: {len(parts)} folds, every image once"])
 
 
 def _source_lines(oof: pd.DataFrame) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 
-from lesions.config import Config
+from lesions.config import Config, config_hash, differences, dump
 from lesions.data.folds import require_whole_groups
 from lesions.data.images import cached_images
 from lesions.data.loading import LesionDataset, seed_of
@@ -21,8 +21,7 @@ from lesions.files import read_json, write_csv, write_json, write_text
 from lesions.inference.checkpoint import save_model, versions
 from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
-from lesions.paths import OOF, shown
-from lesions.settings import config_hash, differences, dump
+from lesions.paths import at, shown
 from lesions.training.log import FoldLog
 from lesions.training.loop import FoldTrainer
 from lesions.training.loss import build_loss
@@ -55,7 +54,7 @@ def train_fold(
     is not trained again. Stopped if `stop` asks for it: the state is then saved.
     """
     stop = stop or StopRequest()
-    folder = OOF / run
+    folder = at("oof") / run
     data = load_fold(config, fold)
     result_path = folder / f"fold{fold}.json"
     if result_path.exists():
@@ -101,7 +100,7 @@ def _train(
     config: Config, run: str, fold: int, data: FoldData, accelerator: Accelerator,
     stop: StopRequest,
 ) -> dict:  # fmt: skip
-    state_path = OOF / run / "state" / f"fold{fold}.pt"
+    state_path = at("oof") / run / "state" / f"fold{fold}.pt"
     state = load_state(state_path, config, data.hashes, accelerator.print)
     trainer = _build_trainer(config, run, fold, data, accelerator, stop)
     if state:
@@ -132,7 +131,7 @@ def _train(
     result["device"] = device_name(accelerator)
     if accelerator.is_main_process:
         header = shared | {"config": config.model_dump(), "neutral": data.neutral}
-        stem = OOF / run / f"fold{fold}"
+        stem = at("oof") / run / f"fold{fold}"
         save_model(stem.with_suffix(".safetensors"), trainer.averaged.state_dict(), header)
         write_csv(stem.with_suffix(".csv"), oof)
         write_json(stem.with_suffix(".json"), result)
@@ -150,7 +149,7 @@ def _build_trainer(
     torch.manual_seed(seed_of(config.seed, fold))
     classes = len(data.classes)
     model = LesionClassifier(config.model, data.dataset.metadata.shape[1], max(1, classes))
-    log = FoldLog(OOF / run, fold, accelerator)
+    log = FoldLog(at("oof") / run, fold, accelerator)
     trainer = FoldTrainer(
         config, fold, model, data.dataset, data.train_rows, data.valid_rows,
         build_loss(config.loss, target, max(2, classes)), accelerator, stop, log, data.classes,
@@ -170,7 +169,7 @@ def _build_trainer(
         f" {len(target):,} images, {told}, to validate"
         f" {len(data.valid_rows):,}; {trainer.steps:,} steps of {trainer.batches.batch_size};"
         f" {accelerator.num_processes} process(es) on {device_name(accelerator)},"
-        f" precision {accelerator.mixed_precision}; config in {shown(OOF / run)}/config.yaml"
+        f" precision {accelerator.mixed_precision}; config in {shown(at("oof") / run)}/config.yaml"
     )
     log.event(
         "started", fold=fold, parameters=parameters, rows=len(target), steps=trainer.steps,

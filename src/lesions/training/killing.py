@@ -21,9 +21,9 @@ from lesions.config import load_config
 from lesions.errors import InputError
 from lesions.files import sha256
 from lesions.inference.checkpoint import versions
-from lesions.paths import CODE, CONFIGS, OOF
+from lesions.paths import CODE, at
 
-CONFIG = CONFIGS / "demo/mobilenetv3.yaml"
+CONFIG = at("configs") / "demo/mobilenetv3.yaml"
 CHANGES = [
     "train.epochs=2", "train.batch_size=16", "train.micro_batch=8", "train.save_steps=1",
     "data.image_size=32", "train.keep=best",
@@ -45,7 +45,7 @@ class Point:
 
 def kill_points(points: int, two_processes: int, seed: int) -> dict[str, Any]:
     """Kill and resume a run at `points` random points; how many ended with the same bytes."""
-    OOF.mkdir(parents=True, exist_ok=True)
+    at("oof").mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
     os.environ["PYTHONPATH"] = str(CODE / "src")  # for the server, which imports once for all
     context.set_forkserver_preload(["lesions.training.course"])
@@ -63,14 +63,14 @@ def kill_points(points: int, two_processes: int, seed: int) -> dict[str, Any]:
     expected = {}
     for processes in sorted({point.processes for point in plan}):
         _finish(_start(context, f"whole{processes}", processes, 0))
-        expected[processes] = fingerprint(OOF / f"whole{processes}")
+        expected[processes] = fingerprint(at("oof") / f"whole{processes}")
     tried = []
     for number, point in enumerate(plan):
         name = f"killed{number}"
-        shutil.rmtree(OOF / name, ignore_errors=True)
+        shutil.rmtree(at("oof") / name, ignore_errors=True)
         killed_at, within = _kill(context, name, point)
         _finish(_start(context, name, point.processes, point.workers[1]))
-        found = fingerprint(OOF / name)
+        found = fingerprint(at("oof") / name)
         differing = [part for part in found if found[part] != expected[point.processes][part]]
         tried.append(
             asdict(point) | {"within": within, "saved_steps": killed_at, "differing": differing}
@@ -151,7 +151,7 @@ def _train(name: str, workers: int, environment: dict[str, str]) -> None:
 
     fold.remove_state = lambda path: None
     config = load_config(CONFIG, [*CHANGES, f"train.workers={workers}"])
-    quiet = (OOF / f"{name}.log").open("a")
+    quiet = (at("oof") / f"{name}.log").open("a")
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         accelerator = build_accelerator(config.train.precision)
         course.train_folds(config, name, [0], accelerator, StopRequest())
@@ -167,7 +167,7 @@ def _finish(processes: list[ForkServerProcess]) -> None:
 
 def _kill(context: Any, name: str, point: Point) -> tuple[int, bool]:
     """Start the run and kill it at the point: the step last saved, and whether it was saving."""
-    state = OOF / name / "state"
+    state = at("oof") / name / "state"
     processes = _start(context, name, point.processes, point.workers[0])
     deadline = time.monotonic() + PATIENCE
     seen: set[int] = set()  # times of the newest state file: one a save
@@ -176,7 +176,7 @@ def _kill(context: Any, name: str, point: Point) -> tuple[int, bool]:
             seen.add((state / "fold0.pt").stat().st_mtime_ns)
         if not processes[0].is_alive() or time.monotonic() > deadline:
             _kill_all(processes)
-            raise InputError(f"{name}: over before it could be killed: see {OOF / name}.log")
+            raise InputError(f"{name}: over before it could be killed: see {at("oof") / name}.log")
         time.sleep(0.0005)
     if not point.within:
         time.sleep(point.delay)

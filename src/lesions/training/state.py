@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from lesions.config import Config
+from lesions.config import Config, differences
 from lesions.errors import InputError, listed
 from lesions.files import atomic
 from lesions.paths import shown
-from lesions.settings import differences
 
 # What may change between two parts of a run: no number depends on it.
 FREE = ("workers", "loader_timeout", "save_minutes", "save_steps", "tracker")

@@ -1,0 +1,84 @@
+"""What `--run` means, in every script: a run's name, its folder, one fold's weights, or a blend."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from lesions.errors import InputError, listed
+from lesions.paths import at, shown
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """Where a run's files lie.
+
+    `name` is the run's path below oof/, or its folder's name elsewhere. `folds` are the numbers
+    asked for, None for all. `blend` is the blend.json that was named; `folder` is then its folder.
+    """
+
+    name: str
+    folder: Path
+    folds: tuple[int, ...] | None = None
+    blend: Path | None = None
+
+    def file(self, fold: int, suffix: str) -> Path:
+        """The path of a fold's file: suffix .csv, .json or .safetensors."""
+        return self.folder / f"fold{fold}{suffix}"
+
+    def numbers(self, suffix: str) -> list[int]:
+        """The folds that have a file of that suffix, in order, of those asked for."""
+        found = (path.stem.removeprefix("fold") for path in self.folder.glob(f"fold*{suffix}"))
+        there = sorted(int(number) for number in found if number.isdecimal())
+        return [fold for fold in there if self.folds is None or fold in self.folds]
+
+
+def find_run(spec: str | Path, takes: Collection[str] = ("run", "weights", "blend")) -> RunFiles:
+    """The files that `spec` means: effnet_b1, oof/effnet_b1, a folder, a weights file, blend.json.
+
+    `takes` says which kinds the caller has an answer for. InputError, with the nearest names, if
+    there is no such run, or if it is of another kind.
+    """
+    text = str(spec)
+    for path in (Path(text), at("oof", text), at(text), at("submissions", text)):
+        if path.is_dir() and (any(path.glob("fold*.*")) or (path / "config.yaml").is_file()):
+            return _taken(RunFiles(_name(path), path), "run", takes, text)
+        if path.is_file() and path.suffix == ".safetensors":
+            number = path.stem.removeprefix("fold")
+            if not number.isdecimal():
+                raise InputError(f"{shown(path)}: a fold's weights are called fold<k>.safetensors")
+            return _taken(
+                RunFiles(_name(path.parent), path.parent, (int(number),)), "weights", takes, text
+            )
+        if path.is_file() and path.suffix == ".json":
+            return _taken(RunFiles(path.stem, path.parent, None, path), "blend", takes, text)
+    known = sorted({_name(path.parent) for path in at("oof").rglob("fold*.*")})
+    close = get_close_matches(text.removeprefix("oof/"), known, 1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    raise InputError(
+        f"{text}: no such run{hint}; runs here: {listed(known, 12) or 'none'}; train one:"
+        f" accelerate launch --quiet scripts/train.py --config configs/{text}.yaml --fold 0"
+    )
+
+
+def run_folder(name: str) -> Path:
+    """oof/<name>, where a run writes; InputError for a name that leads elsewhere."""
+    folder, oof = at("oof", name), at("oof")
+    inside = Path(name).parts
+    if not inside or Path(name).is_absolute() or set(inside) & {".", ".."} or folder == oof:
+        raise InputError(f"--name '{name}': give a name below oof/, such as quick or tests/quick")
+    return folder
+
+
+def _name(folder: Path) -> str:
+    folder, oof = folder.resolve(), at("oof")
+    inside = folder.is_relative_to(oof) and folder != oof
+    return folder.relative_to(oof).as_posix() if inside else folder.name
+
+
+def _taken(found: RunFiles, kind: str, takes: Collection[str], text: str) -> RunFiles:
+    if kind not in takes:
+        kinds = {"run": "a run", "weights": "one fold's weights", "blend": "a blend"}
+        wanted = " or ".join(kinds[name] for name in kinds if name in takes)
+        raise InputError(f"{text} is {kinds[kind]}; this takes {wanted}")
+    return found

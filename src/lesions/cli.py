@@ -1,4 +1,4 @@
-"""What the scripts share: the docstring as help, one line and exit code 2 for wrong input."""
+"""What the scripts share: the docstring as help; wrong input is one message and exit code 2."""
 
 import argparse
 import sys
@@ -20,6 +20,15 @@ def run(main: Callable[[], int | None]) -> None:
         code = main()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] == "lesions":
+            raise
+        print(
+            f"error: {error.name} is not installed in {sys.executable}: activate the environment"
+            " (source .venv/bin/activate), or make it: make demo",
+            file=sys.stderr,
+        )
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -51,13 +51,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The file's content; InputError if it is not JSON."""
+    """The file's content; InputError if it is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{path}: not valid JSON ({error}): delete it and make it again"
-        ) from error
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
+        raise InputError(f"{path}: not valid JSON ({error}): delete it, make it again") from error
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -1,10 +1,67 @@
-"""The HTML frame of a report: sections of cards in one file that needs nothing beside it."""
+"""Pages from templates: the Jinja2 environment of reports (HTML) and of docs pages (Markdown)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
+from pathlib import Path
+from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from lesions.paths import CODE
 from lesions.reporting.style import css_variables
+
+FOLDERS = (Path(__file__).parent / "templates", CODE / "docs" / "templates")
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a template in reporting/templates or docs/templates, filled in with `values`.
+
+    Values are escaped in <name>.html.j2 and stand as they are in every other file. A value that
+    the template names and nobody gives is an error.
+    """
+    return environment().get_template(template).render(values)
+
+
+@cache
+def environment() -> Environment:
+    """The environment of all pages, with the filters that write numbers."""
+    made = Environment(
+        loader=FileSystemLoader(FOLDERS),
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    made.filters |= {"interval": interval, "percent": percent, "count": count}
+    return made
+
+
+def interval(
+    found: Any, low: float | None = None, high: float | None = None, digits: int = 3,
+    sign: bool = False,
+) -> str:  # fmt: skip
+    """The filter "interval": an Interval, its JSON, or a number with its limits, as text."""
+    from lesions.evaluation.intervals import format_interval
+
+    if isinstance(found, Mapping):
+        found, low, high = found.get("value"), found.get("low"), found.get("high")
+    elif hasattr(found, "low"):
+        found, low, high = found.value, found.low, found.high
+    return format_interval(found, low, high, digits, sign)
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """The filter "percent": 0.123 as "12.3 %", "n/a" where there is no share."""
+    return "n/a" if share is None or share != share else f"{100 * share:.{digits}f} %"
+
+
+def count(number: float) -> str:
+    """The filter "count": 12345 as "12,345"."""
+    return f"{number:,.0f}"
+
 
 NOTE = (
     "For research and education only. Not a medical device: it must not be used to diagnose, "

@@ -14,6 +14,8 @@ from lesions.errors import InputError
 
 # The parser of pandas 2 may miss a number's last digit, and a tie costs AUC; that of 3 does not.
 EXACT: dict[str, Any] = {"float_precision": "round_trip"} if pd.__version__ < "3" else {}
+# What stands for a missing number in a CSV; in a column of names only an empty cell is missing.
+MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None"]
 
 
 @contextmanager
@@ -67,19 +69,29 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_csv(path: Path, columns: list[str], text: tuple[str, ...] = ()) -> pd.DataFrame:
-    """The CSV with at least `columns`; `text` columns are kept as strings.
+    """The CSV with at least `columns`; cells of `text` columns are strings, NaN where empty.
 
-    InputError for a missing file, one that is no comma-separated table, or missing columns; it
-    names the file, what is missing and what was found. A byte order mark is read over.
+    An image, patient or group called NA or null keeps its name. InputError for a missing file, one
+    that is no comma-separated table, rows longer than the header, or missing columns; it names the
+    file, what is missing and what was found. A byte order mark is skipped.
     """
     path = Path(path)
     try:
-        types = {name: str for name in text}
-        table = pd.read_csv(path, dtype=types, encoding="utf-8-sig", **EXACT)
+        header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
+        table = pd.read_csv(
+            path,
+            dtype={name: str for name in text},
+            na_values={name: [""] if name in text else MISSING for name in header},
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            **EXACT,
+        )
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a comma-separated table: {error}") from error
+    if not isinstance(table.index, pd.RangeIndex):  # pandas has taken the first cells for names
+        raise InputError(f"{path}: its rows have more cells than its header")
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(

@@ -2,6 +2,7 @@
 # make test   every test that needs neither a GPU nor a network
 # make test-kaggle  the tests on the versions of Kaggle's image, in .venv-kaggle: TESTS="some files"
 # make check  ruff and mypy
+# make size   lines and statements by package, beside the budget
 # make kill-test  20 runs killed at random points, resumed, compared byte for byte
 # make bench  every stage beside the usual way, in minutes: PHOTOS="folders of originals"
 # make bench-gpu  the same on a GPU: docs/performance.md
@@ -18,7 +19,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Behind a company's proxy its certificate is known to the system, not to uv.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: demo test test-kaggle check bench kill-test serve lock clean
+.PHONY: demo test test-kaggle check size bench bench-gpu kill-test serve lock clean
 
 # A stamp made after the installation, so that an interrupted one is done again.
 .venv/installed: requirements.lock
@@ -50,6 +51,9 @@ check: .venv/installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+size: .venv/installed
+	$(PY) benchmarks/size.py
 
 kill-test: .venv/installed
 	$(PY) scripts/kill_test.py

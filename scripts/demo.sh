@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*"; "$@"; }
-launch="accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
+launch="accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 
 step python scripts/make_sample.py --out input/sample
 step python scripts/prepare.py --dataset demo --size 64

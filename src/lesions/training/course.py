@@ -72,7 +72,7 @@ def oof_table(config: Config, run: str, folds: Iterable[int]) -> str:
     oof = pd.concat(parts).drop(columns="fold").merge(known, on="image_name", validate="1:1")
     probs = oof.filter(regex="^prob_")
     lines = _source_lines(oof) if probs.empty else _class_lines(oof, probs)
-    return "\n".join([*lines, f"{shown(at("oof") / run)}: {len(parts)} folds, every image once"])
+    return "\n".join([*lines, f"{shown(at('oof') / run)}: {len(parts)} folds, every image once"])
 
 
 def _source_lines(oof: pd.DataFrame) -> list[str]:

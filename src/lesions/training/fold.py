@@ -169,7 +169,7 @@ def _build_trainer(
         f" {len(target):,} images, {told}, to validate"
         f" {len(data.valid_rows):,}; {trainer.steps:,} steps of {trainer.batches.batch_size};"
         f" {accelerator.num_processes} process(es) on {device_name(accelerator)},"
-        f" precision {accelerator.mixed_precision}; config in {shown(at("oof") / run)}/config.yaml"
+        f" precision {accelerator.mixed_precision}; config in {shown(at('oof') / run)}/config.yaml"
     )
     log.event(
         "started", fold=fold, parameters=parameters, rows=len(target), steps=trainer.steps,

@@ -176,7 +176,7 @@ def _kill(context: Any, name: str, point: Point) -> tuple[int, bool]:
             seen.add((state / "fold0.pt").stat().st_mtime_ns)
         if not processes[0].is_alive() or time.monotonic() > deadline:
             _kill_all(processes)
-            raise InputError(f"{name}: over before it could be killed: see {at("oof") / name}.log")
+            raise InputError(f"{name}: over before it could be killed: see {at('oof') / name}.log")
         time.sleep(0.0005)
     if not point.within:
         time.sleep(point.delay)

@@ -145,7 +145,7 @@ def _train(name: str, workers: int, environment: dict[str, str]) -> None:
     multiprocessing.set_start_method("fork", force=True)  # of data-loader workers, as on Linux
     os.setpgid(0, 0)  # killed with its data-loader workers, as a machine that goes down does
     torch.set_num_threads(1)
-    from lesions.inference.launch import build_accelerator
+    from lesions.inference.accelerator import build_accelerator
     from lesions.training import course, fold
     from lesions.training.stop import StopRequest
 

@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
 
     from lesions.config import load_config
-    from lesions.inference.launch import build_accelerator
+    from lesions.inference.accelerator import build_accelerator
     from lesions.inference.speed import measure_inference
     from lesions.reporting.performance import save_part
     from lesions.training.gpu_speed import measure_limits, measure_training, measure_waiting

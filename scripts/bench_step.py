@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.config import load_config
     from lesions.files import write_json
     from lesions.inference.checkpoint import versions
-    from lesions.inference.launch import build_accelerator
+    from lesions.inference.accelerator import build_accelerator
     from lesions.inference.speed import measure_inference
     from lesions.reporting.performance import save_part
     from lesions.reporting.summary import machine

@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 def predict_rows(args: Namespace) -> int:
     from lesions.config import load_config
     from lesions.files import write_csv
-    from lesions.inference.launch import build_accelerator
+    from lesions.inference.accelerator import build_accelerator
     from lesions.inference.submit import predict_test
     from lesions.paths import at, shown
 

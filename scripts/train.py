@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.config import load_config, run_name
     from lesions.data.table import load_table
     from lesions.errors import InputError
-    from lesions.inference.launch import build_accelerator
+    from lesions.inference.accelerator import build_accelerator
     from lesions.paths import at
     from lesions.reporting.curves import draw_curves
     from lesions.training.course import oof_table, train_folds

@@ -15,7 +15,7 @@ from train import main as train
 from lesions.config import Config, LossConfig, ModelConfig, TrainConfig
 from lesions.data.loading import LesionDataset, TrainBatches
 from lesions.errors import InputError
-from lesions.inference.launch import build_accelerator
+from lesions.inference.accelerator import build_accelerator
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import at
 from lesions.training import steps

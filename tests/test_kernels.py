@@ -330,7 +330,7 @@ def test_two_t4_are_both_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_t4_trains_in_fp16(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lesions.inference.launch import mixed_precision
+    from lesions.inference.accelerator import mixed_precision
 
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda: (7, 5))

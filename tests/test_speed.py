@@ -138,7 +138,7 @@ def tiny() -> Config:
 
 
 def test_inference_and_the_gpu_part_run_on_a_cpu_too() -> None:
-    from lesions.inference.launch import build_accelerator
+    from lesions.inference.accelerator import build_accelerator
     from lesions.inference.speed import measure_inference
     from lesions.training.gpu_speed import measure_training, measure_waiting
 
@@ -155,7 +155,7 @@ def test_inference_and_the_gpu_part_run_on_a_cpu_too() -> None:
 def test_both_ways_of_inference_answer_alike() -> None:
     import torch
 
-    from lesions.inference.launch import build_accelerator
+    from lesions.inference.accelerator import build_accelerator
     from lesions.inference.speed import _ours, _plain
     from lesions.models.classifier import LesionClassifier
 

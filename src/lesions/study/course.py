@@ -6,7 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from lesions.inference.launch import build_accelerator
+from lesions.inference.accelerator import build_accelerator
 from lesions.study.config import MissingWeights, Planned, Study
 from lesions.study.leaderboard import entry, measure, ranked
 from lesions.training.fold import train_fold

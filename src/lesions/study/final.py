@@ -11,7 +11,7 @@ from lesions.config import Config
 from lesions.data.table import load_table, task_targets
 from lesions.evaluation.thresholds import Threshold, by_f_beta, by_recall
 from lesions.files import read_csv, write_csv
-from lesions.inference.launch import build_accelerator
+from lesions.inference.accelerator import build_accelerator
 from lesions.inference.submit import predict_test
 from lesions.paths import at
 from lesions.study.config import Study

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lesions.inference.predict import probabilities
 from lesions.models.classifier import LesionClassifier
-from lesions.models.heads import MultiSampleDropout
+from lesions.models.layers import MultiSampleDropout
 
 SAMPLES = 50
 SEED = 0  # the same photograph gets the same answer

@@ -1,4 +1,4 @@
-"""The network: backbone, what acts on its feature map, metadata branch, head."""
+"""The network: backbone, gate or attention on its feature map, metadata branch, head."""
 
 from typing import Any
 
@@ -6,11 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from lesions.config import ModelConfig
-from lesions.models.attention import Cbam
-from lesions.models.backbone import build_backbone, require_map, require_size
-from lesions.models.feature_map import attend, weigh_channels
-from lesions.models.fusion import MetadataBranch, MetadataGate
-from lesions.models.heads import build_head
+from lesions.models.backbone import build_backbone, memory_format, require_map, require_size
+from lesions.models.layers import (
+    Cbam,
+    MetadataBranch,
+    MetadataGate,
+    attend,
+    build_head,
+    weigh_channels,
+)
 
 
 class LesionClassifier(nn.Module):
@@ -22,6 +26,7 @@ class LesionClassifier(nn.Module):
     def __init__(self, config: ModelConfig, columns: int, outputs: int = 1, weights: bool = True):
         super().__init__()
         self.backbone = build_backbone(config, weights)
+        self.memory_format = memory_format(config.backbone)
         self.channels: int = self.backbone.num_features
         self.prefix: int = getattr(self.backbone, "num_prefix_tokens", 0)
         features: int = self.backbone.head_hidden_size
@@ -41,8 +46,9 @@ class LesionClassifier(nn.Module):
 
     def forward(self, image: Tensor, metadata: Tensor) -> Tensor:
         require_size(self.backbone, image.shape[1])
-        # A permuted (B, S, S, 3) tensor already is channels_last: no copy is made for it.
         normalised = ((image - self.mean) / self.std).permute(0, 3, 1, 2)
+        # As permuted it is channels_last already: only the other layout costs a copy.
+        normalised = normalised.contiguous(memory_format=self.memory_format)
         feature_map = self.backbone.forward_features(normalised)
         if self.gate is not None:
             with torch.autocast(image.device.type, enabled=False):

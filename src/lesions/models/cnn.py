@@ -1,7 +1,7 @@
 """The small networks of the DermaMNIST study, as timm backbones: lesions_cnn_*, lesions_hybrid*.
 
 `filters`, `depth`, `dense` and `drop_rate` can be set in model.backbone_args. They end in a dense
-layer and its dropout, so that the head that belongs to them is `linear`. Images come as 0 to 1.
+layer and its dropout, so model.head is `linear` with them. Images come as 0 to 1.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from timm.models import (
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lesions.models.attention import Cbam
+from lesions.models.layers import Cbam
 
 
 def _convolution(channels: int, filters: int) -> list[nn.Module]:
@@ -25,8 +25,8 @@ def _convolution(channels: int, filters: int) -> list[nn.Module]:
 class LesionsCnn(nn.Module):
     """(B, 3, S, S) -> (B, num_classes), or (B, dense) features if num_classes is 0.
 
-    Of `depth` blocks of two convolutions, the first `filters` wide, the second twice and the others
-    four times that, each halving the side: at least 2 ** depth pixels. A hybrid has a stem before.
+    It has `depth` blocks of two convolutions, the first `filters` wide, the second twice and the
+    others four times that. Each halves the side: S is at least 2 ** depth. A hybrid has a stem.
     """
 
     def __init__(
@@ -65,60 +65,42 @@ class LesionsCnn(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """timm's word for the order of the layers."""
+        """Return timm's description of the layers' order."""
         return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Hold less of a forward pass in memory, and compute it again."""
+        """Keep less of a forward pass in memory and compute it again in the backward pass."""
         self.grad_checkpointing = enable
 
 
-def _build(name: str, pretrained: bool, arguments: dict[str, Any], **defaults: Any) -> LesionsCnn:
-    return build_model_with_cfg(LesionsCnn, name, pretrained, **defaults | arguments)
-
-
-NAMES = ["cnn_shallow", "cnn_deep", "cnn_wide", "hybrid", "hybrid_cbam"]
-default_cfgs = generate_default_cfgs({
-    f"lesions_{name}": {
+NETWORKS: dict[str, dict[str, Any]] = {
+    "lesions_cnn_shallow": {"filters": 32, "depth": 3, "dense": 128, "drop_rate": 0.4},
+    "lesions_cnn_deep": {"filters": 64, "depth": 4, "dense": 256, "drop_rate": 0.4},
+    "lesions_cnn_wide": {"filters": 128, "depth": 3, "dense": 256, "drop_rate": 0.5},
+    "lesions_hybrid": {"filters": 64, "depth": 3, "dense": 256, "drop_rate": 0.5, "stem": True},
+    "lesions_hybrid_cbam": {
+        "filters": 64, "depth": 3, "dense": 256, "drop_rate": 0.5, "stem": True, "cbam": True
+    },
+}  # fmt: skip
+default_cfgs = generate_default_cfgs({  # timm looks for this name
+    name: {
         "input_size": (3, 28, 28), "pool_size": (3, 3), "num_classes": 2, "crop_pct": 1.0,
         "interpolation": "bilinear", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0),
-        "first_conv": "stem.0" if name.startswith("hybrid") else "blocks.0.0",
-        "classifier": "classifier",
+        "first_conv": "stem.0" if "stem" in sizes else "blocks.0.0", "classifier": "classifier",
     }
-    for name in NAMES
+    for name, sizes in NETWORKS.items()
 })  # fmt: skip
 
 
-@register_model
-def lesions_cnn_shallow(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
-    """Three blocks from 32 filters."""
-    return _build("lesions_cnn_shallow", pretrained, arguments,
-                  filters=32, depth=3, dense=128, drop_rate=0.4)  # fmt: skip
+def _register(name: str) -> None:
+    """Make the network known to timm under its name."""
+
+    def build(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
+        return build_model_with_cfg(LesionsCnn, name, pretrained, **NETWORKS[name] | arguments)
+
+    build.__name__ = name
+    register_model(build)
 
 
-@register_model
-def lesions_cnn_deep(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
-    """Four blocks from 64 filters."""
-    return _build("lesions_cnn_deep", pretrained, arguments,
-                  filters=64, depth=4, dense=256, drop_rate=0.4)  # fmt: skip
-
-
-@register_model
-def lesions_cnn_wide(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
-    """Three blocks from 128 filters."""
-    return _build("lesions_cnn_wide", pretrained, arguments,
-                  filters=128, depth=3, dense=256, drop_rate=0.5)  # fmt: skip
-
-
-@register_model
-def lesions_hybrid(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
-    """A stem and three blocks from 64 filters."""
-    return _build("lesions_hybrid", pretrained, arguments,
-                  filters=64, depth=3, dense=256, drop_rate=0.5, stem=True)  # fmt: skip
-
-
-@register_model
-def lesions_hybrid_cbam(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
-    """lesions_hybrid with attention in each block, before it is pooled."""
-    return _build("lesions_hybrid_cbam", pretrained, arguments,
-                  filters=64, depth=3, dense=256, drop_rate=0.5, stem=True, cbam=True)  # fmt: skip
+for _name in NETWORKS:
+    _register(_name)

@@ -1,6 +1,7 @@
 """The one door to a run's out-of-fold predictions: read, checked, joined to their table by name."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import pandas as pd
 
 from lesions.config import read_yaml, saved_config
 from lesions.data.table import load_table, task_targets
-from lesions.data.tasks import Task, build_task, task_in
+from lesions.data.tasks import TASKS, Task, build_task, task_in
 from lesions.errors import InputError, listed
-from lesions.files import read_csv, read_json
-from lesions.paths import shown
+from lesions.files import read_csv, read_json, sha256
+from lesions.paths import at, shown
 from lesions.runs import RunFiles, find_run
 
 
@@ -21,9 +22,10 @@ from lesions.runs import RunFiles, find_run
 class Oof:
     """Predictions of rows that the model did not see, one row an image.
 
-    `table` has image_name, fold (-1 unknown), group and source, and where the data set is prepared
-    all columns of its table.csv; its index is 0..N-1, and column `row` the place in table.csv.
-    `probs` are float64 (N, C) in the order of `task.classes`, `codes` int64 (N,); see data/tasks.py.
+    `table` has image_name, fold (-1 unknown), target (the code), group, source ("" unknown) and
+    row, the place in table.csv (-1 without one); where the data set is prepared, all columns of its
+    table.csv. Its index is 0..N-1, in the order of the files.
+    `probs` are float64 (N, C) in the order of `task.classes`, `codes` int64 (N,): data/tasks.py.
     `facts` are fold<k>.json by fold, of a run alone; `blend` is blend.json, of a blend alone.
     """
 
@@ -34,6 +36,7 @@ class Oof:
     codes: np.ndarray
     files: list[Path]
     groups_from: str  # which column of which file `group` is, for people to read
+    test_sources: tuple[str, ...] = ()  # the sources that the data set's test rows are of
     run: RunFiles | None = None
     dataset: str | None = None
     facts: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -68,3 +71,272 @@ class Oof:
         """The same of some rows: positions, or a mask."""
         table = self.table.iloc[np.arange(len(self.table))[rows]].reset_index(drop=True)
         return replace(self, table=table, probs=self.probs[rows], codes=self.codes[rows])
+
+    def of_source(self, source: str | None = None) -> "Oof":
+        """The rows of one source, by default of those that the test rows are of.
+
+        Merged sources differ in their share of positives, which lifts the AUC of any model.
+        """
+        found = sorted(set(self.table["source"]) - {""})
+        if source and source not in found:
+            raise InputError(f"--source {source}: the rows are of {listed(found) or 'none known'}")
+        wanted = [source] if source else sorted(set(found) & set(self.test_sources))
+        if not wanted or wanted == found:
+            return self
+        taken = self.take(self.table["source"].isin(wanted).to_numpy())
+        return replace(taken, groups_from=f"{self.groups_from}, rows of {listed(wanted)} alone")
+
+
+def load_oof(spec: str | Path | RunFiles, groups: Path | None = None) -> Oof:
+    """Read out-of-fold predictions: of a run, of a blend, or of CSV files from elsewhere.
+
+    `spec` is what find_run takes, a CSV file, or a folder of fold*.csv. A CSV from elsewhere has
+    image_name, target, and prob, pred or prob_<class>. `groups` is a CSV of image_name and group
+    or patient_id, and where known source and split; it stands in for the prepared table.
+
+    InputError for rows that are missing, doubled or unknown, for values that are no probabilities,
+    and for a table that was edited, or prepared anew since the run was trained.
+    """
+    if not isinstance(spec, RunFiles):
+        if Path(spec).suffix == ".csv" and Path(spec).is_file():
+            return _load_files(Path(spec).stem, [Path(spec)], groups)
+        spec = find_run(spec)
+    if spec.blend is not None:
+        return _load_blend(spec, spec.blend)
+    files = [spec.file(fold, ".csv") for fold in spec.numbers(".csv")]
+    if not files:
+        raise InputError(
+            f"{shown(spec.folder)}: no fold<k>.csv: train it: accelerate launch --quiet"
+            f" scripts/train.py --config configs/{spec.name}.yaml --fold 0"
+        )
+    if (spec.folder / "config.yaml").is_file() or spec.folder.is_relative_to(at("oof")):
+        return _load_run(spec, files, groups)
+    return _load_files(spec.name, files, groups)
+
+
+def load_test(path: Path, task: Task) -> tuple[pd.Series, np.ndarray]:
+    """Read test predictions: image_name (N,) and probabilities (N, C) in the order of the file.
+
+    A single score is called target, prob or pred. InputError for a file of another task, and for
+    one with target and probabilities, as out-of-fold predictions have.
+    """
+    table = read_csv(path, ["image_name"], text=("image_name",))
+    probs = _probabilities(table, path, ("target", "prob", "pred"))
+    if "target" in table and set(table.columns) & {"prob", "pred", *probs}:
+        raise InputError(
+            f"{shown(path)}: it has target and probabilities, as out-of-fold predictions have:"
+            " give predictions of the test set"
+        )
+    if list(probs) != task.columns:
+        needed = listed(task.columns if task.several else ["target", "prob", "pred"], 12)
+        raise InputError(f"{shown(path)}: no column {needed}, as out of fold")
+    _require_once(table["image_name"], pd.Series(shown(path), table.index))
+    return table["image_name"], probs.to_numpy()
+
+
+def table_rows(table: pd.DataFrame, names: pd.Series, where: str) -> np.ndarray:
+    """The position in `table` of each of `names`, (N,); InputError for a name it does not have."""
+    rows = pd.Index(table["image_name"]).get_indexer(pd.Index(names))
+    if (rows < 0).any():
+        raise InputError(
+            f"{where}: {int((rows < 0).sum()):,} images are not in table.csv"
+            f" ({listed(names[rows < 0], 3)}): it was prepared again since: predict again, or"
+            " prepare it as it was"
+        )
+    return rows
+
+
+def _load_run(run: RunFiles, files: list[Path], groups: Path | None) -> Oof:
+    facts = {}
+    for fold in run.numbers(".csv"):
+        path = run.file(fold, ".json")
+        if not path.is_file():
+            raise InputError(f"{shown(path)}: missing beside its .csv: train the fold again")
+        facts[fold] = read_json(path)
+    first = facts[min(facts)]
+    for fold, found in facts.items():
+        for key in ("task", "classes", "table_hash", "fold_hash"):
+            if found.get(key) != first.get(key):
+                raise InputError(
+                    f"{shown(run.file(fold, '.json'))}: {key} {found.get(key)}, but"
+                    f" {first.get(key)} in fold{min(facts)}.json: train the older folds again"
+                )
+    path = run.folder / "config.yaml"
+    config, task = saved_config(read_yaml(path), path), _task(first["task"], run.folder)
+    rows, probs, codes = _read(files, task)
+    if groups:
+        table, origin = _grouped(rows, codes, groups)
+    else:
+        table, whole, origin = _joined(rows, codes, config.dataset, config.data.task, first, run)
+        for fold in facts:
+            names = whole.loc[(whole["fold"] == fold) & whole["code"].notna(), "image_name"]
+            lacking = names[~names.isin(table["image_name"])]
+            if len(lacking):
+                raise InputError(
+                    f"{shown(run.file(fold, '.csv'))}: lacks {len(lacking):,} of the"
+                    f" {len(names):,} images of its fold ({listed(lacking, 3)}):"
+                    " train the fold again"
+                )
+    return Oof(run.name, task, table, probs, codes, files, run=run, dataset=config.dataset,
+               facts=facts, **origin)  # fmt: skip
+
+
+def _load_blend(run: RunFiles, path: Path) -> Oof:
+    blend = read_json(path)
+    if not isinstance(blend, dict) or "chosen" not in blend:
+        raise InputError(f"{shown(path)}: not a blend: python scripts/blend.py RUN RUN makes one")
+    file = path.with_name(f"{path.stem}_oof.csv")
+    if blend.get("oof", {}).get("sha256", "") not in ("", file.is_file() and sha256(file)):
+        raise InputError(f"{shown(file)} is not the one that {path.name} names: blend again")
+    dataset, asked = blend.get("dataset"), blend.get("task")
+    for member in blend["members"]:  # blends of older versions name no data set
+        config = at("oof", member, "config.yaml")
+        if "dataset" not in blend and dataset is None and config.is_file():
+            saved = saved_config(read_yaml(config), config)
+            dataset, asked = saved.dataset, saved.data.task
+    if dataset is None:
+        found = _load_files(path.stem, [file], file)
+        return replace(found, run=run, blend=blend)
+    if asked is None:
+        asked = load_table(dataset)[1]["config"]["task"]
+    task = _task(asked, path)
+    rows, probs, codes = _read([file], task)
+    table, _, origin = _joined(rows, codes, dataset, asked, blend, run)
+    return Oof(path.stem, task, table, probs, codes, [file], run=run, dataset=dataset, blend=blend,
+               **origin)  # fmt: skip
+
+
+def _load_files(name: str, files: list[Path], groups: Path | None) -> Oof:
+    rows, probs, codes = _read(files, None)
+    table, origin = _grouped(rows, codes, groups)
+    found = task_in(rows.columns)
+    assert found is not None
+    return Oof(name, found, table, probs, codes, files, **origin)
+
+
+def _task(name: str, where: Path) -> Task:
+    if name not in TASKS:
+        raise InputError(f"{shown(where)}: task {name} is none of {listed(TASKS, 12)}")
+    return build_task(name)
+
+
+def _read(files: Sequence[Path], task: Task | None) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """Rows (image_name, fold, and the columns of probabilities), probabilities and codes."""
+    parts: list[pd.DataFrame] = []
+    for path in files:
+        table = read_csv(path, ["image_name", "target"], text=("image_name",))
+        probs = _probabilities(table, path, ("prob", "pred"))
+        wanted = task.columns if task else list(parts[0])[4:] if parts else list(probs)
+        if list(probs) != wanted:
+            raise InputError(
+                f"{shown(path)}: columns {listed(probs, 12)}, but {listed(wanted, 12)} in the"
+                " task of the run, or its other folds: train the older folds again"
+            )
+        fold = pd.to_numeric(table["fold"], errors="coerce") if "fold" in table else np.nan
+        own = table[["image_name", "target"]].assign(fold=fold, file=shown(path))
+        parts.append(own.join(probs))
+    rows = pd.concat(parts, ignore_index=True)
+    _require_once(rows["image_name"], rows["file"])
+    task = task or task_in(rows.columns)
+    assert task is not None
+    try:
+        codes = task.codes(rows.pop("target"))
+    except ValueError as error:
+        raise InputError(f"{shown(files[0])}: {error}: is it of another task?") from error
+    rows["fold"] = rows["fold"].fillna(-1).astype(int)
+    return rows, rows[task.columns].to_numpy(np.float64), codes
+
+
+def _probabilities(table: pd.DataFrame, path: Path, names: Sequence[str]) -> pd.DataFrame:
+    """Columns prob_<class>, or prob from the first of `names`; InputError without either."""
+    columns = [name for name in map(str, table.columns) if name.startswith("prob_")]
+    columns = columns or [name for name in names if name in table][:1]
+    if not columns:
+        raise InputError(f"{shown(path)}: no column {', '.join(names)} or prob_<class>")
+    numbers = table[columns].apply(pd.to_numeric, errors="coerce").astype(np.float64)
+    bad = ~np.isfinite(numbers).all(axis=1)
+    told = listed(columns, 12)
+    if bad.any():
+        raise InputError(f"{shown(path)}: {told} is not a number in {int(bad.sum()):,} rows")
+    low, high = numbers.min(axis=None), numbers.max(axis=None)
+    if low < 0 or high > 1:
+        raise InputError(
+            f"{shown(path)}: {told} runs from {low:g} to {high:g}: give probabilities, 0 to 1"
+        )
+    if columns[0] in names:
+        return numbers.set_axis(["prob"], axis=1)
+    odd = (numbers.sum(axis=1) - 1).abs() > 1e-3
+    if odd.any():
+        raise InputError(
+            f"{shown(path)}: the probabilities of {int(odd.sum()):,} rows do not sum to 1, "
+            f"first those of {table['image_name'][odd].iloc[0]}"
+        )
+    return numbers
+
+
+def _require_once(names: pd.Series, files: pd.Series) -> None:
+    """InputError for a doubled name that says in which of `files` (N,) it stands."""
+    doubled = names[names.duplicated()]
+    if len(doubled):
+        there = listed(files[names == doubled.iloc[0]].unique())
+        raise InputError(f"{there}: {len(doubled):,} doubled rows ({listed(doubled, 3)})")
+
+
+def _joined(
+    rows: pd.DataFrame, codes: np.ndarray, dataset: str, task: str | None,
+    facts: dict[str, Any], run: RunFiles,
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:  # fmt: skip
+    """The table of the rows; the whole table with each row's `code`; where groups are from."""
+    table, known = load_table(dataset)
+    where = shown(run.blend or run.folder)
+    if not any(facts.get(key) for key in ("table_hash", "fold_hash")):
+        print(f"warning: {where} names no table.csv: the one that is there now is taken",
+              file=sys.stderr)  # fmt: skip
+    for key in ("table_hash", "fold_hash"):
+        if facts.get(key) and facts[key] != known[key]:
+            raise InputError(
+                f"{where} is of {key} {facts[key]}, but data set {dataset} has {known[key]}: train"
+                " again, or prepare it as it was"
+            )
+    places = table_rows(table, rows["image_name"], where)
+    table["code"] = task_targets(table, known, task)[1]
+    joined = table.iloc[places].reset_index(drop=True)
+    for column, told, found in (("code", "target", codes), ("fold", "fold", rows["fold"])):
+        unequal = (joined[column] != found) & (found != -1)
+        if unequal.any():
+            raise InputError(
+                f"{where}: another {told} than table.csv has, of {int(unequal.sum()):,} images"
+                f" ({listed(joined['image_name'][unequal], 3)}): train again"
+            )
+    sources = tuple(sorted(table.loc[table["split"] == "test", "source"].unique()))
+    origin = f"group of {shown(at('input/prepared', dataset, 'table.csv'))}"
+    joined = joined.drop(columns="code").assign(target=codes, row=places)
+    return joined, table, {"groups_from": origin, "test_sources": sources}
+
+
+def _grouped(
+    rows: pd.DataFrame, codes: np.ndarray, path: Path | None
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Image name, fold, target, group, source and row; and where the groups are from."""
+    names = rows["image_name"]
+    found = rows[["image_name", "fold"]].assign(target=codes, group=names, source="", row=-1)
+    if path is None:
+        return found, {"groups_from": "none: each image its own group"}
+    table = read_csv(path, ["image_name"], text=("image_name", "group", "patient_id"))
+    column = next((name for name in ("group", "patient_id") if name in table.columns), None)
+    if column is None:
+        raise InputError(f"{shown(path)}: no column group or patient_id")
+    known = table.drop_duplicates("image_name").set_index("image_name")
+    strange = names[~names.isin(known.index)]
+    if len(strange):
+        raise InputError(f"{shown(path)}: lacks {len(strange):,} images ({listed(strange, 3)})")
+    matched = known.loc[names].reset_index()
+    # An image without a patient is its own group; the prefix keeps it apart from any id.
+    found["group"] = matched[column].where(matched[column].notna(), "image " + names)
+    origin: dict[str, Any] = {"groups_from": f"{column} of {shown(path)}"}
+    if "source" in table:
+        found["source"] = matched["source"].fillna("").astype(str)
+        if "split" in table:
+            tested = table.loc[table["split"] == "test", "source"].dropna()
+            origin["test_sources"] = tuple(sorted(tested.unique()))
+    return found, origin

@@ -1,8 +1,15 @@
 """Which code a number was made by."""
 
+import os
+import platform
 import subprocess
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from lesions.paths import CODE
+from lesions.errors import InputError
+from lesions.paths import CODE, shown
 
 
 def commit() -> str:
@@ -18,3 +25,67 @@ def commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return answer.stdout.strip() or "unknown"
+
+
+def clean_commit(allow_dirty: bool = False) -> str:
+    """The commit that published results name; InputError if the code differs from it.
+
+    Files of docs/ and README.md may differ: they are what results are written into.
+    """
+    found = commit()
+    if not found.endswith("-dirty"):
+        return found
+    command = ["git", "-C", str(CODE), "status", "--porcelain", "--", ".", ":!docs", ":!README.md"]
+    changed = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout.split("\n")
+    if not any(changed):
+        return found.removesuffix("-dirty")
+    if allow_dirty:
+        print(f"warning: the results will name {found}: nobody else has that code")
+        return found
+    raise InputError(
+        f"--out: {changed[0].strip()}: the code differs from commit {found.removesuffix('-dirty')},"
+        " so nobody could measure this again: commit first, or give --allow-dirty"
+    )
+
+
+def machine() -> dict[str, str | int | float | None]:
+    """CPU name, cores and memory of this machine."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gb": round(memory, 1),
+    }
+
+
+class Results:
+    """The options --out and --allow-dirty of benchmarks and studies, and the file they name."""
+
+    def __init__(self, parser: ArgumentParser, example: str):
+        parser.add_argument(
+            "--out",
+            type=Path,
+            metavar="JSON",
+            help=f"also write the results: docs/results/{example}",
+        )
+        parser.add_argument(
+            "--allow-dirty", action="store_true", help="write them from code that is not committed"
+        )
+        self.path: Path | None = None
+        self.commit = ""
+
+    def check(self, args: Namespace) -> None:
+        """InputError, before anything is measured, for --out from code that is not committed."""
+        self.path = args.out
+        self.commit = clean_commit(args.allow_dirty) if args.out else ""
+
+    def write(self, found: Mapping[str, Any]) -> None:
+        """Write what was found, with commit and machine, if --out is given."""
+        if self.path:
+            from lesions.files import write_json  # pandas: not for --help
+
+            write_json(self.path, {**found, "commit": self.commit, "machine": machine()})
+            print(f"{shown(self.path)} written; next: python scripts/docs.py")

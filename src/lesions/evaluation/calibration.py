@@ -1,35 +1,37 @@
-"""Are the probabilities true, and monotone corrections that make them truer.
+"""Are the probabilities true, and the correction that makes them truer: temperature and shifts.
 
-A correction never changes the order of the scores, so it never changes AUC: Platt scaling and
-temperature are increasing in the logit. Isotonic regression makes ties and is for drawing alone.
+A temperature alone (Guo et al., 2017) cannot undo what class weights in the loss do: they raise the
+rare classes' probabilities everywhere. A shift of each class's log probability does (Alexandari et
+al., 2020, "bias-corrected temperature scaling"); with yes and no the pair is Platt's method, and
+never changes the order of the scores.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
-from scipy.special import expit, logit
+from scipy.special import expit, log_softmax, logit, softmax
 
 from lesions.errors import InputError
 from lesions.evaluation.metrics import Floats, Metric, ratio, undefined_reason
 
 FEWEST_ROWS = 10
+LEAST = 1e-7  # probabilities of exactly 0 and 1 are taken as this far from them
 
 
 class Fitted(Protocol):
     """What was fitted on some rows and can be applied to others."""
 
-    def apply(self, prob: ArrayLike) -> Any: ...
+    def apply(self, prob: Any) -> Any: ...
 
 
 def clipped_logit(prob: ArrayLike) -> Floats:
-    """Log odds, with probabilities of exactly 0 and 1 taken as 1e-7 and 1 - 1e-7."""
-    return logit(np.clip(np.asarray(prob, dtype=np.float64), 1e-7, 1 - 1e-7))
+    """Log odds (N,), of probabilities that are at least LEAST away from 0 and 1."""
+    return logit(np.clip(np.asarray(prob, dtype=np.float64), LEAST, 1 - LEAST))
 
 
 @partial(Metric, ranks=False)
@@ -107,30 +109,6 @@ def reliability(target: ArrayLike, prob: ArrayLike, bins: int = 10) -> pd.DataFr
     return found.assign(low=centre - half, high=centre + half).reset_index(drop=True)
 
 
-@dataclass(frozen=True)
-class Calibration:
-    """prob -> sigmoid(slope * logit(prob) + intercept), increasing."""
-
-    method: str
-    slope: float
-    intercept: float
-
-    def apply(self, prob: ArrayLike) -> Floats:
-        """Corrected probabilities (N,), in the order of `prob` to the last tie."""
-        prob = np.asarray(prob, dtype=np.float64)
-        return in_order(prob, expit(self.slope * logit(prob) + self.intercept))
-
-
-def in_order(before: Floats, after: Floats) -> Floats:
-    """`after` with ties that rounding made of unequal `before` set apart by the smallest steps."""
-    distinct, first, where = np.unique(before, return_index=True, return_inverse=True)
-    mapped = after[first]
-    if (np.diff(mapped) <= 0).any():
-        for i in range(len(distinct) - 2, -1, -1):
-            mapped[i] = min(mapped[i], np.nextafter(mapped[i + 1], -1.0))
-    return mapped[where]
-
-
 def check_fit(target: ArrayLike, prob: ArrayLike, purpose: str = "calibrate") -> None:
     """InputError "cannot `purpose`: ..." where the rows are too few or all alike."""
     target = np.asarray(target)
@@ -145,70 +123,82 @@ def check_fit(target: ArrayLike, prob: ArrayLike, purpose: str = "calibrate") ->
         raise InputError(f"cannot {purpose}: {reason}")
 
 
-def fit_platt(target: ArrayLike, prob: ArrayLike) -> Calibration:
-    """Slope and intercept on the logit by maximum likelihood (Platt, 1999), smoothed targets.
+class Scaling(NamedTuple):
+    """The correction: log probabilities divided by `temperature`, plus a shift of each class."""
 
-    Smoothed targets keep the fit finite where one cut separates the classes. InputError where the
-    rows cannot bear it, or the scores run against the target.
+    temperature: float
+    shifts: list[float]  # of yes or no two of them: no, yes
+
+    def apply(self, probs: Floats) -> Floats:
+        """The corrected probabilities, in the shape of `probs`."""
+        return scaled(probs, self.temperature, self.shifts)
+
+
+def fit_scaling(codes: ArrayLike, probs: Floats) -> Scaling:
+    """Temperature and shifts by maximum likelihood; the first shift is 0.
+
+    `codes` (N,) and `probs` (N, C) are those of data/tasks.py: of yes or no, C = 1.
     """
-    check_fit(target, prob)
-    feature, positive = clipped_logit(prob), np.asarray(target) == 1
-    high = (positive.sum() + 1) / (positive.sum() + 2)
-    low = 1 / ((~positive).sum() + 2)
-    smooth = np.where(positive, high, low)
-    intercept, slope = logistic_fit(smooth, feature, np.ones((1, len(feature))))[0]
-    if not slope > 0:
-        raise InputError("cannot calibrate: the scores do not rise with the target")
-    return Calibration("platt", float(slope), float(intercept))
+    codes, logs = np.asarray(codes).astype(int), _logs(probs)
+    count, classes = logs.shape
+    truth = np.eye(classes)[codes]
+
+    def loss(x: Floats) -> tuple[float, Floats]:
+        slope, shifts = np.exp(x[0]), np.append(0, x[1:])
+        found = log_softmax(slope * logs + shifts, axis=1)
+        error = (np.exp(found) - truth) / count
+        gradient = np.append((error * logs).sum() * slope, error.sum(axis=0)[1:])
+        # A weak prior keeps the fit finite where one cut separates the classes.
+        value = -(truth * found).sum() / count + 1e-4 * (x**2).sum()
+        return float(value), gradient + 2e-4 * x
+
+    found = minimize(loss, np.zeros(classes), jac=True, method="L-BFGS-B")
+    return Scaling(float(np.exp(-found.x[0])), [0.0, *map(float, found.x[1:])])
 
 
-def fit_temperature(target: ArrayLike, prob: ArrayLike) -> Calibration:
-    """One temperature, 0.05 to 20, on the logit by maximum likelihood (Guo et al., 2017)."""
-    check_fit(target, prob)
-    feature, sign = clipped_logit(prob), np.where(np.asarray(target) == 1, -1.0, 1.0)
-
-    def loss(log_slope: Floats) -> float:
-        return float(np.logaddexp(0, sign * feature * np.exp(log_slope[0])).mean())
-
-    found = minimize(loss, [0.0], bounds=[(-np.log(20), np.log(20))], method="L-BFGS-B")
-    return Calibration("temperature", float(np.exp(found.x[0])), 0.0)
+def scaled(probs: Floats, temperature: float, shifts: Sequence[float]) -> Floats:
+    """Corrected probabilities in the shape of `probs`, (..., C) or, of yes alone, (..., 1)."""
+    found = softmax(_logs(probs) / temperature + np.asarray(shifts), axis=-1)
+    return found[..., 1:] if np.shape(probs)[-1] == 1 else found
 
 
-def shift_prior(trained: float, actual: float) -> Calibration:
-    """The correction for another share of positives than the one trained on (Elkan, 2001).
+def shift_prior(scaling: Scaling, malignant: ArrayLike, trained: float, actual: float) -> Scaling:
+    """The scaling for another share of malignant lesions than the one trained on (Elkan, 2001).
 
-    ISIC 2019 has 17.8 % melanomas, ISIC 2020 has 1.8 %: `shift_prior(0.178, 0.018)`.
+    `malignant` (C,) says which classes are: of yes or no [True]. ISIC 2019 has 17.8 % melanomas,
+    ISIC 2020 has 1.8 %.
     """
     for name, rate in (("trained", trained), ("actual", actual)):
         if not 0 < rate < 1:
             raise InputError(f"cannot correct the prior: {name} rate {rate} is not between 0 and 1")
-    return Calibration("prior shift", 1.0, float(logit(actual) - logit(trained)))
-
-
-def isotonic_rates(target: ArrayLike, prob: ArrayLike) -> Floats:
-    """The rising step curve of observed rates at each `prob`, (N,). To draw: it ties scores."""
-    from sklearn.isotonic import IsotonicRegression
-
-    check_fit(target, prob)
-    return IsotonicRegression(out_of_bounds="clip").fit_transform(np.asarray(prob), target)
+    raised = np.asarray(malignant, bool)
+    raised = np.array([False, True]) if len(raised) == 1 else raised
+    shifts = np.asarray(scaling.shifts) + raised * (logit(actual) - logit(trained))
+    return Scaling(scaling.temperature, [float(shift) for shift in shifts - shifts[0]])
 
 
 def across_parts(
-    fit: Callable[[ArrayLike, ArrayLike], Fitted],
-    target: ArrayLike,
-    prob: ArrayLike,
-    parts: ArrayLike,
+    fit: Callable[[Any, Any], Fitted], target: ArrayLike, prob: ArrayLike, parts: ArrayLike
 ) -> np.ndarray:
-    """`fit` on every part but one applied to that one, in turn: (N,) none of which saw its target.
+    """Apply to each part's rows what `fit` finds on the other parts: none saw its own target.
 
-    `parts` (N,) are folds, or any split that keeps groups together.
+    `prob` is (N,) or (N, C); `parts` (N,), two or more, are folds, or any split that keeps groups
+    together.
     """
     target, prob, parts = np.asarray(target), np.asarray(prob), np.asarray(parts)
-    pieces = {part: parts == part for part in np.unique(parts)}
-    applied = {
-        part: fit(target[~rows], prob[~rows]).apply(prob[rows]) for part, rows in pieces.items()
-    }
-    result = np.empty(len(prob), dtype=np.result_type(*applied.values()))
-    for part, rows in pieces.items():
-        result[rows] = applied[part]
+    pieces = [parts == part for part in np.unique(parts)]
+    if len(pieces) < 2:
+        raise ValueError("one part only: nothing can be fitted without it")
+    applied = [fit(target[~rows], prob[~rows]).apply(prob[rows]) for rows in pieces]
+    result = np.empty(prob.shape if applied[0].ndim > 1 else len(prob), np.result_type(*applied))
+    for rows, values in zip(pieces, applied, strict=True):
+        result[rows] = values
     return result
+
+
+def _logs(probs: Floats) -> Floats:
+    """Log probabilities of all classes: no and yes of a yes-or-no task."""
+    probs = np.asarray(probs, dtype=np.float64)
+    if probs.shape[-1] == 1:
+        probs = np.concatenate([1 - probs, probs], axis=-1)
+    return np.log(np.clip(probs, LEAST, 1 - LEAST))

@@ -1,4 +1,4 @@
-"""95 % intervals by a bootstrap over groups: patients are drawn, not photographs.
+"""95 % intervals over groups, by bootstrap or DeLong: patients are drawn, not photographs.
 
 A patient's photographs resemble each other, so drawing rows understates the spread (Field & Welsh
 2007, "Bootstrapping clustered data"). Rows drawn twice are rows with weight 2.
@@ -11,11 +11,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.special import expit, logit
+from scipy.stats import norm, rankdata
 
-from lesions.evaluation.metrics import Floats, Metric, formatted, roc_auc
+from lesions.evaluation.metrics import Floats, Metric, roc_auc, undefined_reason
 
 REPLICATES = 2000
 BLOCK = 2**20  # weights held at once: 8 MiB an array, whatever the number of rows
+Z = norm.ppf(0.975)
+
+
+def format_interval(
+    value: float | None,
+    low: float | None = None,
+    high: float | None = None,
+    digits: int = 3,
+    sign: bool = False,
+    reason: str | None = None,
+) -> str:
+    """A number and its interval as text: "0.912 (0.899 to 0.924)"; None and NaN are not there.
+
+    Without a value "n/a", without an interval the value alone, each with the reason for it.
+    """
+    if value is None or np.isnan(value):
+        return f"n/a ({reason})" if reason else "n/a"
+    style = f"{'+' if sign else ''}.{digits}f"
+    if low is None or high is None or np.isnan(low):
+        return f"{value:{style}} ({reason})" if reason else f"{value:{style}}"
+    return f"{value:{style}} ({low:{style}} to {high:{style}})"
 
 
 @dataclass(frozen=True)
@@ -29,11 +52,7 @@ class Interval:
     reason: str | None = None
 
     def __str__(self) -> str:
-        if np.isnan(self.value):
-            return formatted(self.value, self.reason)
-        if np.isnan(self.low):
-            return f"{self.value:.4f} [n/a: {self.reason}]"
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        return format_interval(self.value, self.low, self.high, reason=self.reason)
 
     def as_json(self) -> dict[str, Any]:
         """value, low, high, se, null where not defined, and then the reason."""
@@ -49,11 +68,9 @@ class Comparison:
     p: float
 
     def __str__(self) -> str:
-        value, reason = self.difference.value, self.difference.reason
-        if np.isnan(value):
-            return formatted(value, reason)
-        low, high = self.difference.low, self.difference.high
-        return f"{value:+.4f} [{low:+.4f}, {high:+.4f}], {p_text(self.p)}"
+        found = self.difference
+        text = format_interval(found.value, found.low, found.high, sign=True, reason=found.reason)
+        return text if np.isnan(found.value) else f"{text}, {p_text(self.p)}"
 
 
 def as_null(value: float) -> float | None:
@@ -62,14 +79,14 @@ def as_null(value: float) -> float | None:
 
 
 def p_text(p: float) -> str:
-    """The p as a line prints it."""
+    """The p value as text: "p = 0.031", "p < 0.001"."""
     if np.isnan(p):
         return "p n/a"
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def undefined(reason: str | None, value: float = float("nan")) -> Interval:
-    """An interval that is not there, and why."""
+    """The value without an interval, and why."""
     return Interval(value, float("nan"), float("nan"), float("nan"), reason)
 
 
@@ -205,3 +222,53 @@ def score_table(table: pd.DataFrame, prob: str = "prob", by: str | None = "sourc
             }
         )
     return pd.DataFrame(scores)
+
+
+def placements(target: ArrayLike, prob: ArrayLike) -> Floats:
+    """The share of the other class that each row is ranked right against, (N,), ties half.
+
+    The mean over the positives, as over the negatives, is the AUC. By ranks: Sun & Xu 2014, "Fast
+    implementation of DeLong's algorithm".
+    """
+    positive, prob = np.asarray(target) == 1, np.asarray(prob, dtype=np.float64)
+    overall, shares = rankdata(prob), np.empty(len(prob))
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    shares[positive] = (overall[positive] - rankdata(prob[positive])) / negatives
+    shares[~positive] = 1 - (overall[~positive] - rankdata(prob[~positive])) / positives
+    return shares
+
+
+def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) -> Interval:
+    """AUC with DeLong's 95 % interval, symmetric in the logit so that it stays between 0 and 1.
+
+    Placements are summed over groups: Obuchowski 1997, "Nonparametric analysis of clustered ROC
+    curve data", which is DeLong, DeLong & Clarke-Pearson 1988 where every row is its own group.
+    """
+    if reason := undefined_reason(target, prob):
+        return undefined(reason)
+    positive, shares = np.asarray(target) == 1, placements(target, prob)
+    auc = float(shares[positive].mean())
+    codes = np.arange(len(positive)) if groups is None else pd.factorize(np.asarray(groups))[0]
+    count = int(codes.max()) + 1
+
+    def sums(rows: np.ndarray) -> Floats:
+        """Sum of the centred placements of `rows` in each group, divided by the rows."""
+        return np.bincount(codes[rows], shares[rows] - auc, minlength=count) / rows.sum()
+
+    hits, misses = sums(positive), sums(~positive)
+    variance = (
+        _unbiased(len(np.unique(codes[positive]))) * hits @ hits
+        + _unbiased(len(np.unique(codes[~positive]))) * misses @ misses
+        + (0 if groups is None else 2 * _unbiased(count) * hits @ misses)
+    )
+    if np.isnan(variance):
+        return undefined("one group only", auc)
+    se = float(np.sqrt(max(variance, 0.0)))
+    if auc in (0.0, 1.0):
+        return Interval(auc, auc, auc, se)
+    half = Z * se / (auc * (1 - auc))
+    return Interval(auc, float(expit(logit(auc) - half)), float(expit(logit(auc) + half)), se)
+
+
+def _unbiased(groups: int) -> float:
+    return groups / (groups - 1) if groups > 1 else float("nan")

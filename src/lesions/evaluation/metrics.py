@@ -1,10 +1,11 @@
-"""Ranking metrics: how well scores order the positives above the negatives.
+"""Metrics of scores, which order the positives above the negatives, and of decisions.
 
 Every metric is computed from weighted counts, so that a bootstrap is the same function called
 with the rows' multiplicities: exact with ties, thousands of replicates in seconds.
 """
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -68,13 +69,6 @@ def undefined_reason(target: ArrayLike, prob: ArrayLike) -> str | None:
     return None
 
 
-def formatted(value: float, reason: str | None = None, digits: int = 4) -> str:
-    """The number as text, or "n/a (reason)"."""
-    if np.isnan(value):
-        return f"n/a ({reason})" if reason else "n/a"
-    return f"{value:.{digits}f}"
-
-
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """Elementwise quotient, NaN where the denominator is 0."""
     return np.divide(
@@ -124,7 +118,11 @@ def build_curve(target: Any, prob: Any, weight: Floats) -> Curve:
 @Metric
 def roc_auc(target: Any, prob: Any, weight: Floats) -> Floats:
     """Area under the ROC curve: the share of (positive, negative) pairs in order, ties half."""
-    curve = build_curve(target, prob, weight)
+    return curve_area(build_curve(target, prob, weight))
+
+
+def curve_area(curve: Curve) -> Floats:
+    """Area under each ROC curve, (B,)."""
     beaten = curve.negatives[:, None] - (curve.fp + curve.fp_above) / 2
     return ratio((curve.hits * beaten).sum(axis=1), curve.positives * curve.negatives)
 
@@ -132,7 +130,11 @@ def roc_auc(target: Any, prob: Any, weight: Floats) -> Floats:
 @Metric
 def average_precision(target: Any, prob: Any, weight: Floats) -> Floats:
     """Precision averaged over the recall steps, without interpolation, as scikit-learn does."""
-    curve = build_curve(target, prob, weight)
+    return curve_precision(build_curve(target, prob, weight))
+
+
+def curve_precision(curve: Curve) -> Floats:
+    """Average precision along each curve, (B,)."""
     precision = curve.tp / np.maximum(curve.tp + curve.fp, 1e-300)  # 0/0 only where hits is 0
     return ratio((curve.hits * precision).sum(axis=1), curve.positives)
 
@@ -156,19 +158,6 @@ def partial_auc(min_tpr: float = 0.8) -> Metric:
         return (counted * (entry + right) / 2).sum(axis=1)
 
     many.__name__ = f"partial AUC above {min_tpr:.0%} TPR"
-    return Metric(many)
-
-
-def sensitivity_at(specificity: float) -> Metric:
-    """The metric "highest sensitivity of any threshold with at least this specificity"."""
-
-    def many(target: Any, prob: Any, weight: Floats) -> Floats:
-        curve = build_curve(target, prob, weight)
-        allowed = curve.fp <= (1 - specificity) * curve.negatives[:, None] + 1e-9
-        most = np.where(allowed, curve.tp, 0).max(axis=1)
-        return np.where(curve.negatives > 0, ratio(most, curve.positives), np.nan)
-
-    many.__name__ = f"sensitivity at {specificity:.0%} specificity"
     return Metric(many)
 
 
@@ -213,3 +202,92 @@ def stratified_auc(strata: ArrayLike, nested: bool = False) -> Metric:
 
     many.__name__ = "AUC within strata"
     return Metric(many)
+
+
+@functools.partial(Metric, ranks=False)
+def log_loss(codes: Any, probs: Any, weight: Floats) -> Floats:
+    """Mean negative log of the probability of what is true, which is taken as at least 1e-7.
+
+    `probs` are (N, C) for class numbers, or (N, 1) with P(yes) for codes of 1 and 0.
+    """
+    codes, probs = np.asarray(codes).astype(int), np.asarray(probs, dtype=np.float64)
+    if probs.shape[1] == 1:
+        probs = np.hstack([1 - probs, probs])
+    found = probs[np.arange(len(codes)), codes]
+    return ratio(weight @ -np.log(np.maximum(found, 1e-7)), weight.sum(axis=1))
+
+
+def build_confusion(target: Any, predicted: Any, weight: Floats, classes: int = 2) -> Floats:
+    """Weighted confusion matrices (B, C, C): rows the true class, columns the predicted one.
+
+    C is `classes`, or more where there are rows of more. A class that no row has and that is never
+    predicted has no score, and is left out of means.
+    """
+    target, predicted = np.asarray(target).astype(int), np.asarray(predicted).astype(int)
+    classes = max(classes, int(max(target.max(), predicted.max())) + 1)
+    cells = np.eye(classes**2)[target * classes + predicted]  # (N, C * C), one-hot
+    return (weight @ cells).reshape(-1, classes, classes)
+
+
+def of_confusion(name: str, score: Callable[[Floats], Floats]) -> Metric:
+    """The metric that `score` computes from confusion matrices (B, C, C)."""
+
+    def many(target: Any, predicted: Any, weight: Floats) -> Floats:
+        return score(build_confusion(target, predicted, weight))
+
+    many.__name__ = name
+    return Metric(many, ranks=False)
+
+
+def class_recall(matrix: Floats) -> Floats:
+    """Recall of each class, (B, C); NaN for a class without rows."""
+    return ratio(np.diagonal(matrix, axis1=1, axis2=2).copy(), matrix.sum(axis=2))
+
+
+def class_f(matrix: Floats, beta: float = 1.0) -> Floats:
+    """F-beta of each class against the rest, (B, C); NaN for a class neither true nor predicted."""
+    hits = np.diagonal(matrix, axis1=1, axis2=2)
+    return ratio((1 + beta**2) * hits, beta**2 * matrix.sum(axis=2) + matrix.sum(axis=1))
+
+
+def mean_of_classes(scores: Floats) -> Floats:
+    """Mean over the classes (B, C) that have a score."""
+    with warnings.catch_warnings():  # a replicate without any class stays NaN
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmean(scores, axis=1)
+
+
+def f_beta(beta: float) -> Metric:
+    """The metric F-beta of class 1: recall counts `beta` times as much as precision."""
+    return of_confusion(f"F{beta:g}", lambda matrix: class_f(matrix, beta)[:, 1])
+
+
+def cohen_kappa(matrix: Floats) -> Floats:
+    """Agreement beyond chance (Cohen, 1960)."""
+    total = matrix.sum(axis=(1, 2))
+    agreed = ratio(np.trace(matrix, axis1=1, axis2=2), total)
+    chance = ratio((matrix.sum(axis=1) * matrix.sum(axis=2)).sum(axis=1), total**2)
+    return ratio(agreed - chance, 1 - chance)
+
+
+def biopsies_per_hit(matrix: Floats) -> Floats:
+    """Lesions called positive for each true positive: 1 / precision."""
+    return ratio(matrix[:, :, 1].sum(axis=1), matrix[:, 1, 1])
+
+
+f1 = f_beta(1)
+f2 = f_beta(2)
+sensitivity = of_confusion("sensitivity", lambda matrix: class_recall(matrix)[:, 1])
+specificity = of_confusion("specificity", lambda matrix: class_recall(matrix)[:, 0])
+precision = of_confusion(
+    "precision", lambda matrix: ratio(matrix[:, 1, 1], matrix[:, :, 1].sum(axis=1))
+)
+accuracy = of_confusion(
+    "accuracy",
+    lambda matrix: ratio(np.trace(matrix, axis1=1, axis2=2), matrix.sum(axis=(1, 2))),
+)
+balanced_accuracy = of_confusion(
+    "balanced accuracy", lambda matrix: mean_of_classes(class_recall(matrix))
+)
+kappa = of_confusion("Cohen's kappa", cohen_kappa)
+number_needed_to_biopsy = of_confusion("number needed to biopsy", biopsies_per_hit)

@@ -4,8 +4,8 @@
 # make check  ruff and mypy
 # make size   lines and statements by package, beside the budget
 # make kill-test  20 runs killed at random points, resumed, compared byte for byte
-# make bench  every stage beside the usual way, in minutes: PHOTOS="folders of originals"
-# make bench-gpu  the same on a GPU: docs/performance.md
+# make bench  every stage compared with the usual way, in minutes: PHOTOS="folders of originals"
+# make bench-gpu  the same on a GPU; OUT=1 with either writes docs/results, then: python scripts/docs.py
 # make serve  a web page and REST for a trained run: RUN=demo/resnet10t
 # make lock   pin requirements.txt anew
 # Each sets up .venv itself, from requirements.lock.
@@ -56,21 +56,23 @@ size: .venv/installed
 	$(PY) benchmarks/size.py
 
 kill-test: .venv/installed
-	$(PY) scripts/kill_test.py
+	$(PY) benchmarks/survival.py $(call out,survival)
 
 PHOTOS ?= $(wildcard input/isic2020/jpeg/train input/isic2019/ISIC_2019_Training_Input)
 TABLES ?= $(if $(and $(wildcard input/isic2019/*.csv),$(wildcard input/isic2020/train.csv)),input)
+# $(call out,cache) is --out docs/results/cache.json where OUT is given.
+out = $(if $(OUT),--out docs/results/$(1).json)
 bench: .venv/installed
 	@$(if $(strip $(PHOTOS)),,echo "no originals below input/: drawn images; PHOTOS=... for real ones";)
-	$(if $(strip $(PHOTOS)),$(PY) scripts/bench_cache.py --images $(PHOTOS))
-	$(PY) scripts/bench_step.py
-	OMP_NUM_THREADS=1 $(PY) scripts/bench_loader.py $(if $(strip $(PHOTOS)),--images $(PHOTOS))
-	OMP_NUM_THREADS=1 $(PY) scripts/bench_growth.py $(if $(TABLES),--tables $(TABLES))
-	$(PY) scripts/docs.py
+	$(if $(strip $(PHOTOS)),$(PY) benchmarks/cache.py --images $(PHOTOS) $(call out,cache))
+	$(PY) benchmarks/step.py $(call out,step)
+	$(PY) benchmarks/inference.py $(call out,inference)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/loader.py $(if $(strip $(PHOTOS)),--images $(PHOTOS)) $(call out,loader)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/growth.py $(if $(TABLES),--tables $(TABLES)) $(call out,growth)
+	OMP_NUM_THREADS=1 $(PY) benchmarks/blending.py $(call out,blending)
 
 bench-gpu: .venv/installed
-	$(PY) scripts/bench_gpu.py
-	$(PY) scripts/docs.py
+	$(PY) benchmarks/gpu.py $(call out,gpu)
 
 RUN ?= demo/resnet10t
 serve: .venv/installed

@@ -1,8 +1,15 @@
-"""What a GPU makes of the configs: images/s, memory, waiting for data, shares of its limits."""
+"""The four configs on a GPU: training, waiting for data, inference, shares of its limits.
 
+    python benchmarks/gpu.py
+
+Without a GPU it says so and exits 0.
+"""
+
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +18,22 @@ from accelerate import Accelerator
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from lesions.config import Config
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from inference import measure_inference
+from step import build_stepper, drawn_batch, our_step
+
+from lesions.cli import build_parser, run
+from lesions.config import Config, load_config
 from lesions.data.augmentation import build_augmentation
 from lesions.data.loading import LesionDataset, TrainBatches, build_loader, end_workers
 from lesions.data.metadata import COLUMNS
+from lesions.inference.accelerator import build_accelerator
+from lesions.inference.checkpoint import versions
 from lesions.models.classifier import LesionClassifier
-from lesions.training.loss import build_loss
-from lesions.training.steps import Stepper
+from lesions.provenance import Results
 from lesions.training.stop import StopRequest
 
+RUNS = ("effnet_b1", "effnet_b3", "effnet_b4", "resnest50")
 WARM_UP = 5  # steps; compiling is in the first
 
 
@@ -91,15 +105,14 @@ def measure_waiting(config: Config, batch: int, accelerator: Accelerator, steps:
     """Share of a training step's time in which the loop waits for the loader, no data on disk."""
     size, images = config.data.image_size, 2048
     pixels = np.random.default_rng(0).integers(0, 256, (images, size, size, 3), np.uint8)
-    columns = len(COLUMNS[config.data.metadata])
-    zeros = np.zeros((images, columns), np.float32)
+    zeros = np.zeros((images, len(COLUMNS[config.data.metadata])), np.float32)
     target = (np.arange(images) % 4 == 0).astype(np.float32)
     pipeline = build_augmentation(config.augment, size)
     batches = TrainBatches(np.resize(np.arange(images), batch * (steps + WARM_UP)), batch, batch, 0)
     loader = build_loader(
         LesionDataset(pixels, zeros, target, pipeline), batches, config.train.workers
     )
-    stepper = _stepper(config, columns, target, accelerator)
+    stepper = build_stepper(config, target, accelerator)
     waited, begun, never = 0.0, 0.0, StopRequest()
     asked = time.perf_counter()
     for number, loaded in enumerate(loader):
@@ -115,19 +128,12 @@ def measure_waiting(config: Config, batch: int, accelerator: Accelerator, steps:
 def _step(
     way: str, config: Config, batch: int, accelerator: Accelerator, compiled: bool
 ) -> Callable[[], Any]:
-    device, never = accelerator.device, StopRequest()
-    size, columns = config.data.image_size, len(COLUMNS[config.data.metadata])
-    image = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8)
-    metadata = torch.rand(batch, columns)
-    target = (torch.arange(batch) % 4 == 0).float()
+    drawn, device = drawn_batch(config, batch), accelerator.device
     if way == "ours":
         train = config.train.model_copy(update={"compile": compiled})
-        changed = config.model_copy(update={"train": train})
-        stepper = _stepper(changed, columns, target.numpy(), accelerator)
-        rows = torch.arange(batch)
-        loaded = {"image": image, "metadata": metadata, "target": target, "row": rows}
-        return lambda: stepper.step([loaded], lambda: never.flags(0, device))
-    model = LesionClassifier(config.model, columns, weights=False).to(device).train()
+        return our_step(config.model_copy(update={"train": train}), drawn, accelerator)
+    image, metadata, target = drawn["image"], drawn["metadata"], drawn["target"]
+    model = LesionClassifier(config.model, metadata.shape[1], weights=False).to(device).train()
     network = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), config.train.lr)
     half = torch.float16 if accelerator.mixed_precision == "fp16" else torch.bfloat16
@@ -148,14 +154,6 @@ def _step(
     return step
 
 
-def _stepper(config: Config, columns: int, target: np.ndarray, accelerator: Accelerator) -> Stepper:
-    images = np.zeros((len(target), 1, 1, 3), np.uint8)
-    dataset = LesionDataset(images, np.zeros((len(target), columns), np.float32), target)
-    model = LesionClassifier(config.model, columns, weights=False)
-    loss = build_loss(config.loss, target)
-    return Stepper(config.train, 0, model, dataset, loss, accelerator, epoch_steps=10**6)
-
-
 def _work_of(config: Config) -> tuple[int, int]:
     """Of one image's forward pass: floating-point operations, and values that its layers write."""
     columns, size = len(COLUMNS[config.data.metadata]), config.data.image_size
@@ -167,3 +165,36 @@ def _work_of(config: Config) -> tuple[int, int]:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.zeros(1, size, size, 3, dtype=torch.uint8), torch.zeros(1, columns))
     return counter.get_total_flops(), sum(written)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("--runs", nargs="+", default=RUNS, help="configs (default: the four)")
+    parser.add_argument("--batch", type=int, default=32, help="images a step (default 32)")
+    parser.add_argument("--repeats", type=int, default=20, help="steps timed (default 20)")
+    results = Results(parser, "gpu.json")
+    args = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        print("no GPU here: nothing measured")
+        return 0
+    results.check(args)
+    size = [f"train.batch_size={args.batch}", f"train.micro_batch={args.batch}"]
+    configs = {name: load_config(name, ["model.pretrained=false", *size]) for name in args.runs}
+    accelerator, limits = build_accelerator("auto"), measure_limits()
+    found = {"device": torch.cuda.get_device_name(), "batch": args.batch, "training": [], **limits}
+    for name, config in configs.items():
+        for row in measure_training(config, args.batch, accelerator, limits, args.repeats):
+            found["training"].append({"config": name, **row})
+            print(f"{name}, {row['way']}: {row['images_per_second']:,.0f} images/s,"
+                  f" {row['peak_gb']:.1f} GB", flush=True)  # fmt: skip
+    first = configs[args.runs[0]]
+    found["waiting"] = measure_waiting(first, args.batch, accelerator, 5 * args.repeats)
+    found["inference"] = measure_inference(first, accelerator, args.repeats, args.batch)
+    print(f"waiting for data: {found['waiting']:.0%} of the step; inference:"
+          f" {found['inference']['ratio']:.2f} times as fast as one pass a view")  # fmt: skip
+    results.write(found | {"versions": versions()})
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

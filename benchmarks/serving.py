@@ -1,8 +1,17 @@
-"""How fast a served run answers, what it says to bad files, and what its page looks like."""
+"""A served run on this machine: how fast it answers, what it says to bad files, how it looks.
+
+    python benchmarks/serving.py --run real/mobilenetv2 --bad-inputs FOLDER
+    python benchmarks/serving.py --run real/mobilenetv2 --picture docs/serving.png
+
+--picture needs chromium and playwright: the page with a drawn lesion.
+"""
 
 import http.client
 import json
+import os
+import shutil
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +24,12 @@ from zlib import crc32
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions.cli import build_parser, run
+from lesions.errors import InputError
+from lesions.inference.checkpoint import versions
 from lesions.inference.predictor import Predictor
+from lesions.provenance import Results
 from lesions.serving.limits import Limits
 from lesions.serving.server import build_server
 from lesions.serving.service import example
@@ -119,3 +133,40 @@ def huge_png(width: int = 50_000, height: int = 50_000) -> bytes:
         pack(">I", len(body)) + name + body + pack(">I", crc32(name + body)) for name, body in parts
     ]
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("--run", default="demo/resnet10t", help="a run (default demo/resnet10t)")
+    parser.add_argument("--requests", type=int, default=100, help="of each kind (default 100)")
+    parser.add_argument("--bad-inputs", type=Path, help="a folder of broken and odd files")
+    parser.add_argument("--picture", type=Path, metavar="PNG", help="also take a picture")
+    results = Results(parser, "serving.json")
+    args = parser.parse_args(arguments)
+    results.check(args)
+    browser = shutil.which("chromium")
+    if args.picture and not browser:
+        raise InputError("--picture: no chromium here: install it, and pip install playwright")
+    predictor, limits = Predictor.load(args.run), Limits()
+    first = predictor.runs[0]
+    files = sorted(p for p in args.bad_inputs.iterdir() if p.is_file()) if args.bad_inputs else []
+    found = {
+        "run": predictor.name, "backbone": first.config.model.backbone,
+        "image_size": first.config.data.image_size, "folds": len(first.folds),
+        "views": first.config.predict.views, "queue": limits.queue, "busy": os.getloadavg()[0],
+        "versions": versions(), "loads": [],
+    }  # fmt: skip
+    with served(predictor, limits) as address:
+        for clients, explain in ((1, False), (1, True), (4, False), (50, False)):
+            load = measure(address, clients, args.requests, explain)
+            found["loads"].append(load)
+            print(f"{clients:3} clients: {load['per_second']} answers/s, {load['ms']} ms")
+        found["bad_inputs"] = bad_inputs(address, limits, files)
+        if browser and args.picture:
+            screenshot(address, browser, args.picture)
+    results.write(found)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

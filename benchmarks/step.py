@@ -1,7 +1,15 @@
-"""How fast a training step is, against the plain loop that most solutions have."""
+"""A training step of a config against the plain eager float32 loop, in turns.
 
-import time
+    python benchmarks/step.py                        # effnet_b1, 16 images of 256 pixels
+
+The plain loop: float32 images in (B, 3, S, S), float32 arithmetic, no gradient clipping, no moving
+average. Ours is the step of scripts/train.py with all of that. Random weights.
+"""
+
+import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,90 +17,115 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import functional as F
 
-from lesions.config import Config
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from timing import in_turns, times_as_fast, wall_seconds
+
+from lesions.cli import build_parser, run
+from lesions.config import Config, load_config
 from lesions.data.loading import LesionDataset
 from lesions.data.metadata import COLUMNS
+from lesions.inference.accelerator import build_accelerator
+from lesions.inference.checkpoint import versions
 from lesions.models.classifier import LesionClassifier
+from lesions.provenance import Results
 from lesions.training.loss import build_loss
 from lesions.training.steps import Stepper
 from lesions.training.stop import StopRequest
 
 
-def measure_step(config: Config, accelerator: Accelerator, repeats: int) -> dict:
-    """Seconds of both ways' steps on the same drawn batch, in turns, and their ratio.
-
-    The plain way: float32 images in (B, 3, S, S), float32 arithmetic, no moving average. Ours is
-    the fold loop's own step, gradient clipping and averaging included. Both get `config`'s network
-    from random weights. The ratios are of wall time, one a turn, after a turn to warm up.
-    """
-    size, batch = config.data.image_size, config.train.micro_batch
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
-    metadata = rng.random((batch, len(COLUMNS[config.data.metadata])), np.float32)
-    target = (np.arange(batch) % 4 == 0).astype(np.float32)
-    ways = {"plain": _plain(config, images, metadata, target)}
-    ways["ours"] = _ours(config, images, metadata, target, accelerator)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(repeats + 1):
-        for name, step in ways.items():
-            begun = time.perf_counter()
-            step()
-            if turn:
-                seconds[name].append(time.perf_counter() - begun)
-    ratios = np.divide(seconds["plain"], seconds["ours"])
+def drawn_batch(config: Config, batch: int) -> dict[str, Tensor]:
+    """A batch as the loader makes it: uint8 image (B, S, S, 3), metadata, target, row."""
+    size, rng = config.data.image_size, np.random.default_rng(0)
+    columns = len(COLUMNS[config.data.metadata])
     return {
-        "backbone": config.model.backbone,
-        "image_size": size,
-        "batch": batch,
-        "precision": str(accelerator.mixed_precision),
-        "threads": torch.get_num_threads(),
-        "repeats": repeats,
-        "seconds": {name: float(np.median(values)) for name, values in seconds.items()},
-        "ratio": float(np.median(ratios)),
-        "low": float(ratios.min()),
-        "high": float(ratios.max()),
+        "image": torch.from_numpy(rng.integers(0, 256, (batch, size, size, 3), np.uint8)),
+        "metadata": torch.from_numpy(rng.random((batch, columns), np.float32)),
+        "target": (torch.arange(batch) % 4 == 0).float(),
+        "row": torch.arange(batch),
     }
 
 
-def _plain(
-    config: Config, images: np.ndarray, metadata: np.ndarray, target: np.ndarray
-) -> Callable[[], None]:
-    model = LesionClassifier(config.model, metadata.shape[1], weights=False).train()
-    optimizer = torch.optim.AdamW(model.parameters(), config.train.lr)
-    scaled = (torch.from_numpy(images) - model.mean) / model.std
-    image = scaled.permute(0, 3, 1, 2).contiguous()
+def build_stepper(config: Config, target: np.ndarray, accelerator: Accelerator) -> Stepper:
+    """The fold loop's own stepper of `config`'s network from random weights."""
+    columns = len(COLUMNS[config.data.metadata])
+    images = np.zeros((len(target), 1, 1, 3), np.uint8)
+    dataset = LesionDataset(images, np.zeros((len(target), columns), np.float32), target)
+    model = LesionClassifier(config.model, columns, weights=False)
+    loss = build_loss(config.loss, target)
+    return Stepper(config.train, 0, model, dataset, loss, accelerator, epoch_steps=10**6)
 
-    def logits() -> Tensor:
-        features = model.backbone(image)
-        if model.metadata is not None:
-            features = torch.cat([features, model.metadata(torch.from_numpy(metadata))], dim=1)
-        return model.head(features).squeeze(1)
+
+def our_step(
+    config: Config, batch: dict[str, Tensor], accelerator: Accelerator
+) -> Callable[[], Any]:
+    """One step of scripts/train.py on `batch`."""
+    stepper = build_stepper(config, batch["target"].numpy(), accelerator)
+    never = StopRequest()
+    return lambda: stepper.step([batch], lambda: never.flags(0, accelerator.device))
+
+
+def plain_logits(model: LesionClassifier, image: Tensor, metadata: Tensor) -> Tensor:
+    """Logits (B, C) of images that are normalised already, float32 (B, 3, S, S)."""
+    features = model.backbone(image)
+    if model.metadata is not None:
+        features = torch.cat([features, model.metadata(metadata)], dim=1)
+    return model.head(features)
+
+
+def plain_step(config: Config, batch: dict[str, Tensor]) -> Callable[[], Any]:
+    """One step of the loop that most solutions have."""
+    model = LesionClassifier(config.model, batch["metadata"].shape[1], weights=False).train()
+    optimizer = torch.optim.AdamW(model.parameters(), config.train.lr)
+    image = ((batch["image"] - model.mean) / model.std).permute(0, 3, 1, 2).contiguous()
 
     def step() -> None:
-        F.binary_cross_entropy_with_logits(logits(), torch.from_numpy(target)).backward()
+        logits = plain_logits(model, image, batch["metadata"]).squeeze(1)
+        F.binary_cross_entropy_with_logits(logits, batch["target"]).backward()
         optimizer.step()
         optimizer.zero_grad()
 
     return step
 
 
-def _ours(
-    config: Config, images: np.ndarray, metadata: np.ndarray, target: np.ndarray,
-    accelerator: Accelerator,
-) -> Callable[[], None]:  # fmt: skip
-    dataset = LesionDataset(images, metadata, target)
-    model = LesionClassifier(config.model, metadata.shape[1], weights=False)
-    loss = build_loss(config.loss, target)
-    stepper = Stepper(config.train, 0, model, dataset, loss, accelerator, epoch_steps=1000)
-    batch = {
-        "image": torch.from_numpy(images),
-        "metadata": torch.from_numpy(metadata),
-        "target": torch.from_numpy(target),
-        "row": torch.arange(len(images)),
+def measure_step(config: Config, accelerator: Accelerator, repeats: int) -> dict[str, Any]:
+    """Wall seconds of both ways' steps on the same batch, in turns, after a turn to warm up."""
+    batch = drawn_batch(config, config.train.micro_batch)
+    steps = {"plain": plain_step(config, batch), "ours": our_step(config, batch, accelerator)}
+    timed = {name: lambda step=step: wall_seconds(step) for name, step in steps.items()}
+    seconds = {name: times[1:] for name, times in in_turns(timed, repeats + 1).items()}
+    return {
+        "backbone": config.model.backbone,
+        "image_size": config.data.image_size,
+        "batch": len(batch["row"]),
+        "precision": str(accelerator.mixed_precision),
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        "seconds": {name: float(np.median(times)) for name, times in seconds.items()},
+        **times_as_fast(seconds["plain"], seconds["ours"]),
     }
-    never = StopRequest()
 
-    def step() -> None:
-        stepper.step([batch], lambda: never.flags(0, accelerator.device))
 
-    return step
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("--config", default="effnet_b1", help="default effnet_b1")
+    parser.add_argument("--batch", type=int, default=16, help="images (default 16)")
+    parser.add_argument("--repeats", type=int, default=7, help="turns (default 7)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    results = Results(parser, "step.json")
+    args = parser.parse_args(arguments)
+    results.check(args)
+    sizes = [f"train.batch_size={args.batch}", f"train.micro_batch={args.batch}"]
+    config = load_config(args.config, ["model.pretrained=false", *sizes, *args.set])
+    found = measure_step(config, build_accelerator(config.train.precision), args.repeats)
+    print(
+        f"{found['backbone']} at {found['image_size']} px, {found['precision']}: a step of"
+        f" {found['batch']} images takes {found['seconds']['ours']:.2f} s, the plain loop's"
+        f" {found['seconds']['plain']:.2f} s: {found['ratio']:.2f} times as fast"
+        f" ({found['low']:.2f} to {found['high']:.2f})"
+    )
+    results.write(found | {"versions": versions()})
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,396 @@
+"""The loader and its parts against the field's usual way: CPU time, one thread, in turns.
+
+    python benchmarks/loader.py --images FOLDER FOLDER    # originals; without: drawn images
+
+The usual way has the shape of the public solutions: a pandas row for each sample, cv2.imread of a
+JPEG, albumentations with float Normalize and ToTensorV2, stacked float32 batches. Each turn of each
+way is a forked process, so that neither finds the other's memory.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from albumentations.pytorch import ToTensorV2
+from torch.utils.data import DataLoader, Dataset
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from cache import CLASSES, by_class
+from stock_augmentation import stock_transforms
+from timing import cpu_seconds, in_child, in_turns, times_as_fast, wall_seconds
+
+from lesions.cli import build_parser, run
+from lesions.config import AugmentConfig
+from lesions.data.augmentation import build_augmentation
+from lesions.data.cache import fill_cache, load_images, publish_cache
+from lesions.data.decode import PLAIN
+from lesions.data.loading import LesionDataset, build_loader, eval_batches
+from lesions.data.sample import write_sample
+from lesions.errors import InputError
+from lesions.provenance import Results
+
+BATCH = 64
+COLUMNS = 14  # of metadata, as in the first place of SIIM-ISIC 2020
+LARGE = 2**28  # bytes: more than a processor's cache holds
+AUGMENT = AugmentConfig()
+
+
+def fused(size: int) -> A.Compose:
+    """The augmentation that training uses."""
+    return build_augmentation(AUGMENT, size)
+
+
+def stock(size: int) -> A.Compose:
+    """The stock albumentations list that does the same."""
+    return A.Compose(stock_transforms(AUGMENT, size))
+
+
+class UsualDataset(Dataset):
+    """One JPEG a row of a pandas table, float32 (3, S, S)."""
+
+    def __init__(self, table: pd.DataFrame, transform: A.Compose):
+        self.table, self.transform = table, transform
+        self.columns = [f"m{column}" for column in range(COLUMNS)]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, row: int) -> tuple:
+        image = np.asarray(cv2.imread(self.table.iloc[row]["path"]))
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = self.transform(image=image)["image"]
+        metadata = torch.tensor(self.table.iloc[row][self.columns].to_numpy(np.float32))
+        return (image, metadata), torch.tensor(self.table.iloc[row]["target"]).float()
+
+
+def usual_transform(size: int) -> A.Compose:
+    """The stock list after a resize (nothing where the size is right) and before Normalize."""
+    listed = stock_transforms(AUGMENT, size)
+    return A.Compose([A.Resize(size, size), *listed, A.Normalize(), ToTensorV2()])
+
+
+def find_photos(folders: Sequence[Path], drawn: Path, most: int = 48) -> list[Path]:
+    """JPEGs anywhere below `folders`, at most `most` of them; without a folder drawn ones."""
+    if not folders:
+        write_sample(drawn, images=max(most, 40))  # it draws no fewer
+        folders = [drawn]
+    found = sorted(
+        path
+        for folder in folders
+        for path in folder.rglob("*")
+        if path.suffix.lower() in (".jpg", ".jpeg") and cv2.imread(str(path)) is not None
+    )
+    if not found:
+        raise InputError(f"{', '.join(map(str, folders))}: no JPEG below")
+    return [found[i] for i in np.linspace(0, len(found) - 1, min(most, len(found)), dtype=int)]
+
+
+def write_jpegs(photos: Sequence[Path], folder: Path, size: int) -> pd.DataFrame:
+    """The photographs as JPEGs of quality 95 at `size`, as resized data sets have them: a table."""
+    paths = [folder / f"i{number:03d}.jpg" for number in range(len(photos))]
+    folder.mkdir(parents=True, exist_ok=True)
+    for photo, path in zip(photos, paths, strict=True):
+        if not path.exists():
+            pixels = np.asarray(cv2.imread(str(photo)))
+            pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(path), pixels, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return table_of([str(path) for path in paths])
+
+
+def table_of(paths: Sequence[str]) -> pd.DataFrame:
+    """A table of `paths` with drawn metadata."""
+    values = np.random.default_rng(0).random((len(paths), COLUMNS))
+    table = pd.DataFrame(values, columns=[f"m{column}" for column in range(COLUMNS)])
+    names = [Path(path).stem for path in paths]
+    return table.assign(image_name=names, path=list(paths), target=0)
+
+
+def ours(
+    folder: Path, table: pd.DataFrame, size: int, mode: str, pipeline: A.Compose | None
+) -> LesionDataset:
+    """The data set of the cache below `folder`, which is made if it is not there."""
+    place = folder / mode / str(size)
+    if not place.exists():
+        fill_cache(place, table, size, mode, PLAIN)
+        publish_cache(place, table)
+    metadata = np.zeros((len(table), COLUMNS), np.float32)
+    images = load_images(place, table, "the benchmark again")
+    return LesionDataset(images, metadata, np.zeros(len(table), np.float32), pipeline)
+
+
+def epoch_of(dataset: Dataset, samples: int, workers: int = 0) -> DataLoader:
+    """`samples` samples in batches, rows again and again in a drawn order."""
+    count = len(dataset)  # type: ignore[arg-type]
+    rows = np.resize(np.random.default_rng(0).permutation(count), samples)
+    if isinstance(dataset, LesionDataset):
+        return build_loader(dataset, eval_batches(rows, BATCH), workers)
+    batches = [rows[start : start + BATCH].tolist() for start in range(0, samples, BATCH)]
+    return DataLoader(
+        dataset, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0
+    )
+
+
+def timed(dataset: Dataset, samples: int) -> Callable[[], float]:
+    """A way for `in_turns`: CPU seconds a sample on one thread, after three batches to warm up."""
+
+    @single_thread()
+    def work() -> float:
+        consume(epoch_of(dataset, 3 * BATCH))  # until batches lie where those before them lay
+        loader = epoch_of(dataset, samples)
+        return cpu_seconds(lambda: consume(loader)) / samples
+
+    return lambda: in_child(work)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One thread for what is timed, and as many as before after it."""
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
+
+
+def consume(loader: DataLoader) -> None:
+    for _ in loader:
+        pass
+
+
+@single_thread()
+def measure_loader(
+    photos: Sequence[Path], folder: Path, size: int, repeats: int, samples: int
+) -> dict[str, Any]:
+    """Seconds a sample of every way at `size`, and how often ours is as fast as each usual one."""
+    large = write_jpegs(photos, folder / "jpegs512", 512)
+    same = write_jpegs(photos, folder / f"jpegs{size}", size)
+    usual = usual_transform(size)
+    ways = {
+        "512 px JPEGs, usual": timed(UsualDataset(large, usual), samples),
+        "array, fused": timed(ours(folder, same, size, "array", fused(size)), samples),
+        "jpeg, fused": timed(ours(folder, same, size, "jpeg", fused(size)), samples),
+        "array, stock": timed(ours(folder, same, size, "array", stock(size)), samples),
+        "jpeg, stock": timed(ours(folder, same, size, "jpeg", stock(size)), samples),
+    }
+    if size != 512:
+        ways["same-size JPEGs, usual"] = timed(UsualDataset(same, usual), samples)
+    found = in_turns(ways, repeats)
+    usual_ways = [name for name in found if name.endswith("usual")]
+    return {
+        "size": size,
+        "seconds": {name: float(np.median(seconds)) for name, seconds in found.items()},
+        "ratios": {
+            f"{name} against {base}": times_as_fast(found[base], found[name])
+            for base in usual_ways
+            for name in found
+            if name not in usual_ways
+        },
+    }
+
+
+def measure_originals(
+    photos: Sequence[Path], size: int, repeats: int, most: int = 2
+) -> list[float]:
+    """CPU seconds a sample of the usual way on originals, in the mix of sizes of ISIC 2019/2020."""
+    classes = by_class(photos, most)
+    share = np.array([CLASSES[limit] for limit in classes])
+    transform = usual_transform(size)
+
+    def one(paths: list[Path]) -> Callable[[], float]:
+        @single_thread()
+        def child() -> float:
+            dataset = UsualDataset(table_of([str(path) for path in paths]), transform)
+            return cpu_seconds(lambda: [dataset[row] for row in range(len(paths))]) / len(paths)
+
+        return child
+
+    children = [one(paths) for paths in classes.values()]
+    turns = [[in_child(child) for child in children] for _ in range(repeats)]
+    return (np.array(turns) @ (share / share.sum())).tolist()
+
+
+class FloatDataset(Dataset):
+    """Ours, normalised to float32 (3, S, S) on the CPU and stacked by torch, as most do."""
+
+    def __init__(self, dataset: LesionDataset):
+        self.dataset, self.last = dataset, A.Compose([A.Normalize(), ToTensorV2()])
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> dict:
+        found = self.dataset[(0, row)]
+        return found | {"image": self.last(image=found["image"])["image"]}
+
+
+def compared(
+    usual: Callable[[], float], quick: Callable[[], float], repeats: int
+) -> dict[str, Any]:
+    """Both ways in turns, each in a process of its own: median seconds and their ratio."""
+    ways = {"usual": lambda: in_child(usual), "ours": lambda: in_child(quick)}
+    found = in_turns(ways, repeats)
+    seconds = {name: float(np.median(values)) for name, values in found.items()}
+    return {"seconds": seconds, **times_as_fast(found["usual"], found["ours"])}
+
+
+def measure_augmentation(image: np.ndarray, repeats: int, samples: int) -> dict[str, Any]:
+    """The list alone on one photograph, uint8 out: stock albumentations and the fused one.
+
+    Each draws what it does: with few samples one of them would have more to do.
+    """
+
+    def way(pipeline: A.Compose) -> Callable[[], float]:
+        def work() -> None:
+            for _ in range(samples):
+                pipeline(image=image)
+
+        @single_thread()
+        def child() -> float:
+            pipeline.set_random_seed(None)
+            work()
+            return cpu_seconds(work) / samples
+
+        return child
+
+    return compared(way(stock(len(image))), way(fused(len(image))), repeats)
+
+
+def measure_validation(dataset: LesionDataset, repeats: int, samples: int) -> dict[str, Any]:
+    """The loader without augmentation, and plainly copying the same rows into batches."""
+    # More than any cache holds, or copying alone would be measured within it.
+    times = -(-LARGE // np.asarray(dataset.images).nbytes)
+    images = np.concatenate([dataset.images] * times)
+    metadata = np.zeros((len(images), 9), np.float32)
+    dataset = LesionDataset(images, metadata, metadata[:, 0])
+    order = np.resize(np.random.default_rng(0).permutation(len(images)), samples)
+
+    def copied() -> float:
+        # Two, in turns: whoever reads a batch holds it while the next is made.
+        batches = np.ones((2, BATCH, *images.shape[1:]), np.uint8)
+
+        def work() -> None:
+            for place, row in enumerate(order):
+                np.copyto(batches[place // BATCH % 2, place % BATCH], images[row])
+
+        work()
+        return cpu_seconds(work) / samples
+
+    @single_thread()
+    def loaded() -> float:
+        for _ in range(3):
+            consume(epoch_of(dataset, samples))
+        loader = epoch_of(dataset, samples)
+        return cpu_seconds(lambda: consume(loader)) / samples
+
+    return compared(copied, loaded, repeats)
+
+
+def measure_metadata(rows: int, repeats: int) -> dict[str, Any]:
+    """A row by pandas for each sample, as most do, and a batch by array: seconds a sample."""
+    table = table_of([f"i{row}.jpg" for row in range(rows)])
+    columns = [name for name in table.columns if name.startswith("m")]
+    metadata, target = table[columns].to_numpy(np.float32), table["target"].to_numpy(np.float32)
+
+    def usual() -> float:
+        def work() -> None:
+            for row in range(BATCH):
+                str(table.iloc[row]["path"])
+                torch.tensor(table.iloc[row][columns].to_numpy(np.float32))
+                torch.tensor(table.iloc[row]["target"]).float()
+
+        return cpu_seconds(work) / BATCH
+
+    def arrays() -> float:
+        def work() -> None:
+            for batch in range(200):
+                chosen = list(range(batch, batch + BATCH))
+                torch.from_numpy(metadata[chosen]), torch.from_numpy(target[chosen])
+
+        return cpu_seconds(work) / (200 * BATCH)
+
+    return compared(usual, arrays, repeats)
+
+
+def measure_batches(dataset: LesionDataset, repeats: int, samples: int) -> dict[str, Any]:
+    """Wall seconds a sample with 2 workers: float32 batches made on the CPU, and uint8 ones."""
+
+    def way(data: Dataset) -> Callable[[], float]:
+        def child() -> float:
+            loader = epoch_of(data, samples, workers=2)
+            consume(loader)
+            return wall_seconds(lambda: consume(loader)) / samples
+
+        return child
+
+    return compared(way(FloatDataset(dataset)), way(dataset), repeats)
+
+
+def measure_parts(
+    photos: Sequence[Path], folder: Path, sizes: Sequence[int], repeats: int, samples: int
+) -> dict[str, Any]:
+    """Every part at every size; metadata and uint8 batches, which know no size, once."""
+    augmentation, validation = [], []
+    for size in sizes:
+        table = write_jpegs(photos, folder / f"jpegs{size}", size)
+        dataset = ours(folder, table, size, "array", None)
+        image = np.array(dataset.images[len(table) // 2])
+        augmentation.append({"size": size} | measure_augmentation(image, repeats, 8 * samples))
+        validation.append({"size": size} | measure_validation(dataset, repeats, 10 * samples))
+    table = write_jpegs(photos, folder / f"jpegs{sizes[0]}", sizes[0])
+    augmented = ours(folder, table, sizes[0], "array", fused(sizes[0]))
+    return {
+        "augmentation": augmentation,
+        "validation": validation,
+        "metadata": measure_metadata(30_000, repeats),
+        "batches": {"size": sizes[0]} | measure_batches(augmented, repeats, 4 * samples),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("--images", type=Path, nargs="+", default=[], help="folders of originals")
+    parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="pixels")
+    parser.add_argument("--repeats", type=int, default=9, help="turns (default 9)")
+    parser.add_argument("--samples", type=int, default=128, help="of a turn (default 128)")
+    results = Results(parser, "loader.json")
+    args = parser.parse_args(arguments)
+    results.check(args)
+    with TemporaryDirectory() as place:
+        photos = find_photos(args.images, Path(place) / "drawn")
+        found: dict[str, Any] = {
+            "photos": len(photos), "drawn": not args.images, "repeats": args.repeats
+        }  # fmt: skip
+        found["sizes"] = [
+            measure_loader(photos, Path(place), size, args.repeats, args.samples)
+            for size in args.size
+        ]
+        found |= measure_parts(photos, Path(place), args.size, args.repeats, args.samples)
+        if args.images:
+            usual = measure_originals(photos, args.size[0], args.repeats)
+            quick = [found["sizes"][0]["seconds"]["array, fused"]] * len(usual)
+            found["originals"] = times_as_fast(usual, quick)
+    for size in found["sizes"]:
+        for ways, told in size["ratios"].items():
+            print(f"{size['size']} px, {ways}: {told['ratio']:.2f} times as fast")
+    for name in ("augmentation", "validation"):
+        for told in found[name]:
+            print(f"{name} at {told['size']} px: {told['ratio']:.2f} times as fast")
+    for name in ("metadata", "batches"):
+        print(f"{name}: {found[name]['ratio']:.2f} times as fast")
+    results.write(found)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -19,7 +19,10 @@ from lesions.paths import at, shown
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument(
-        "--out", type=Path, default=at("input") / "sample", help="folder to write (default input/sample)"
+        "--out",
+        type=Path,
+        default=at("input") / "sample",
+        help="folder to write (default input/sample)",
     )
     parser.add_argument("--images", type=int, default=900, help="training images (default 900)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another sample")

@@ -5,9 +5,9 @@
     python scripts/prepare.py --dataset isic --available-only  # the photographs there are
     python scripts/prepare.py --dataset real --available-only --size 112 \\
         --images isic2019=/data/ham/part_1 --images isic2019=/data/ham/part_2.zip
-    python scripts/prepare.py --dataset isic --set preprocess.hair=true --preview hair.png
 
-Writes input/prepared/<dataset>/table.csv, table.json and <size>/. What is done is not done again.
+Writes input/prepared/<dataset>/table.csv, table.json and <size>/, the image cache. A second run
+decodes only new and changed photographs.
 """
 
 import sys
@@ -22,13 +22,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dataset", required=True, help="a name from configs/datasets")
     parser.add_argument("--size", type=int, nargs="+", default=[256], help="pixels (default 256)")
     parser.add_argument("--input", action="append", default=[], metavar="SOURCE=FOLDER",
-                        help="where a source's CSVs lie")  # fmt: skip
+                        help="the folder of a source's CSVs")  # fmt: skip
     parser.add_argument("--images", action="append", default=[], metavar="SOURCE=PLACE",
                         help="an image folder or zip of it; may be repeated")  # fmt: skip
     parser.add_argument("--tables-only", action="store_true", help="no photographs, no cache")
-    parser.add_argument("--available-only", action="store_true", help="the photographs there are")
-    parser.add_argument("--quarantine", action="store_true", help="list unreadable images, go on")
-    parser.add_argument("--preview", type=Path, metavar="PNG", help="draw what preprocess does")
+    parser.add_argument(
+        "--available-only", action="store_true", help="skip rows without a photograph"
+    )
+    parser.add_argument("--quarantine", action="store_true", help="leave unreadable images out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change the data set's config, such as folds=3")  # fmt: skip
     args = parser.parse_args(arguments)
@@ -43,10 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         sizes=[] if args.tables_only else args.size,
         available_only=args.available_only,
         quarantine=args.quarantine,
-        preview=args.preview,
     )
-    if args.preview:
-        return 0
     print(
         f"{args.dataset}: {facts['rows']:,} images in {facts['groups']:,} groups;"
         f" {facts['splits']['train']:,} to train on, {facts['positives']:,} of them"

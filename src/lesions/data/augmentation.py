@@ -1,76 +1,38 @@
-"""The training augmentation, one albumentations pipeline seeded by sample."""
+"""The training augmentation: one albumentations pipeline, seeded by sample.
+
+It is the stock list of flips, RandomRotate90, Affine, HueSaturationValue, RandomBrightnessContrast
+and CoarseDropout in three transforms. Stock transforms each pass over all pixels. Here flips and
+quarter turns are a transposition, or part of the warp's matrix where the image is warped; hue,
+saturation and value take one table each, and brightness and contrast one together.
+"""
 
 import os
 import random
+from math import cos, floor, radians, sin
+from typing import Any, NamedTuple
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network on import otherwise
 import albumentations as A
+import cv2
 import numpy as np
+from albucore import multiply_add, sz_lut
 
 from lesions.config import AugmentConfig
-from lesions.data.fused import FusedColour, FusedGeometry, Holes
 
 SHIFT, SCALE, ROTATE = 0.0625, (0.85, 1.15), 45.0  # of the side; of the size; degrees
 HUE, SATURATION, VALUE = 10.0, 20.0, 10.0  # of 180, 255 and 255
 BRIGHTNESS, CONTRAST = 0.2, 0.2
 HOLES = 4  # at most
 
+# Tables of x + k between 0 and 255, and of (x + k) modulo 180 (OpenCV's hues): a slice each.
+_RAMP = np.clip(np.arange(-255, 511), 0, 255).astype(np.uint8)
+_HUES = (np.arange(180 + 256) % 180).astype(np.uint8)
+
 
 def build_augmentation(config: AugmentConfig, size: int) -> A.Compose:
-    """uint8 (S, S, 3) in, uint8 (S, S, 3) out; draws nothing before its seed is set."""
+    """uint8 (S, S, 3) in, uint8 (S, S, 3) out; to be seeded by `augment` before each image."""
     sides = max(1, size // 16), max(2, size // 6)
-    listed = _fused(config, sides) if config.fused else _stock(config, sides)
-    return A.Compose([*listed, _mild_warp(config.mild_warp)] if config.mild_warp else listed)
-
-
-def augment(pipeline: A.Compose, image: np.ndarray, seed: int) -> np.ndarray:
-    """One draw: equal seeds give equal pixels in whatever worker process.
-
-    Left to itself albumentations 2.0.8 repeats its draws between workers and epochs; its own
-    `set_random_seed` gives every transform the same draws, so that all of them apply or none.
-    """
-    pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
-    return pipeline(image=image)["image"]
-
-
-def _stock(config: AugmentConfig, sides: tuple[int, int]) -> list[A.BasicTransform]:
-    # strict: albumentations otherwise passes over a misspelt argument with a warning.
-    return [
-        A.HorizontalFlip(p=config.flip),
-        A.VerticalFlip(p=config.flip),
-        A.RandomRotate90(p=config.rotate90),
-        A.Affine(
-            translate_percent=(-SHIFT, SHIFT),
-            scale=SCALE,
-            rotate=(-ROTATE, ROTATE),
-            border_mode=2,  # cv2.BORDER_REFLECT: no black corners to learn from
-            p=config.shift_scale_rotate,
-            strict=True,
-        ),
-        A.HueSaturationValue(HUE, SATURATION, VALUE, p=config.hue_saturation, strict=True),
-        A.RandomBrightnessContrast(BRIGHTNESS, CONTRAST, p=config.brightness_contrast, strict=True),
-        A.CoarseDropout((1, HOLES), sides, sides, p=config.coarse_dropout, strict=True),
-    ]
-
-
-def _mild_warp(p: float) -> A.BasicTransform:
-    """What ImageDataGenerator makes of 20 degrees and 0.1 for shift, shear and zoom.
-
-    Its shear is in degrees; x and y are zoomed apart; the border is continued.
-    """
-    return A.Affine(
-        translate_percent=(-0.1, 0.1),
-        scale={"x": (0.9, 1.1), "y": (0.9, 1.1)},
-        rotate=(-20, 20),
-        shear=(-0.1, 0.1),
-        border_mode=1,  # cv2.BORDER_REPLICATE
-        p=p,
-        strict=True,
-    )
-
-
-def _fused(config: AugmentConfig, sides: tuple[int, int]) -> list[A.BasicTransform]:
-    return [
+    listed: list[A.BasicTransform] = [
         FusedGeometry(
             config.flip, config.rotate90, config.shift_scale_rotate, SHIFT, SCALE, ROTATE
         ),
@@ -80,3 +42,194 @@ def _fused(config: AugmentConfig, sides: tuple[int, int]) -> list[A.BasicTransfo
         ),
         Holes(config.coarse_dropout, HOLES, sides),
     ]  # fmt: skip
+    if config.mild_warp:
+        listed.append(_mild_warp(config.mild_warp))
+    return A.Compose(listed)
+
+
+def augment(pipeline: A.Compose, image: np.ndarray, seed: int) -> np.ndarray:
+    """One draw: equal seeds give equal pixels in any worker process.
+
+    Left to itself albumentations 2.0.8 repeats its draws between workers and epochs; its own
+    `set_random_seed` gives every transform the same draws, so that all of them apply or none.
+    """
+    pipeline.set_random_state(np.random.default_rng(seed), random.Random(seed))
+    return pipeline(image=image)["image"]
+
+
+class Turn(NamedTuple):
+    """A symmetry of the square: a transposition, then flips."""
+
+    transposed: bool = False
+    flip_x: bool = False  # left to right
+    flip_y: bool = False
+
+    def matrix(self) -> tuple[int, int, int, int]:
+        """The 2 x 2 matrix, row by row, that moves (x, y), measured from the centre."""
+        x, y = 1 - 2 * self.flip_x, 1 - 2 * self.flip_y
+        return (0, x, y, 0) if self.transposed else (x, 0, 0, y)
+
+    def apply(self, image: np.ndarray) -> np.ndarray:
+        """The turned image; `image` itself for the identity."""
+        if self.transposed:
+            image = cv2.transpose(image)
+        if self.flip_x or self.flip_y:
+            image = cv2.flip(image, -1 if self.flip_x and self.flip_y else int(self.flip_x))
+        return image
+
+
+# transposed, flip_x, flip_y of 0 to 3 counter-clockwise quarter turns, as A.RandomRotate90 draws.
+_QUARTERS = ((False, False, False), (True, False, True), (False, True, True), (True, True, False))
+
+
+def turn_of(flip_x: bool, flip_y: bool, quarters: int) -> Turn:
+    """Both flips, then `quarters` counter-clockwise quarter turns."""
+    transposed, x, y = _QUARTERS[quarters]
+    if transposed:
+        flip_x, flip_y = flip_y, flip_x
+    return Turn(transposed, x != flip_x, y != flip_y)
+
+
+def warp_matrix(
+    turn: Turn, shift: tuple[int, int], scale: tuple[float, float], degrees: float, size: int
+) -> np.ndarray:
+    """`turn`, then A.Affine's scale, rotation and shift about the centre: 2 x 3, for cv2."""
+    a, b, c, d = turn.matrix()
+    cosine, sine = cos(radians(degrees)), sin(radians(degrees))
+    xx, xy, yx, yy = cosine * scale[0], sine * scale[1], -sine * scale[0], cosine * scale[1]
+    xx, xy, yx, yy = xx * a + xy * c, xx * b + xy * d, yx * a + yy * c, yx * b + yy * d
+    centre = (size - 1) / 2
+    return np.array(
+        [
+            [xx, xy, centre + shift[0] - (xx + xy) * centre],
+            [yx, yy, centre + shift[1] - (yx + yy) * centre],
+        ]
+    )
+
+
+class FusedGeometry(A.ImageOnlyTransform):
+    """Flips, quarter turns, and shift, scale and rotation of square images, each with its p."""
+
+    def __init__(
+        self, flip: float, rotate90: float, warp: float, shift: float,
+        scale: tuple[float, float], rotate: float,
+    ):  # fmt: skip
+        super().__init__(p=1)
+        self.flip, self.rotate90, self.warp = flip, rotate90, warp
+        self.shift, self.scale, self.rotate = shift, scale, rotate
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The turn, and the matrix of the warp that includes it, None without a warp."""
+        chance, between = self.py_random.random, self.py_random.uniform
+        size = params["shape"][0]
+        flips = chance() < self.flip, chance() < self.flip
+        quarters = self.py_random.randrange(4) if chance() < self.rotate90 else 0
+        turn = turn_of(*flips, quarters)
+        if chance() >= self.warp:
+            return {"turn": turn, "matrix": None}
+        far = self.shift * size
+        shift = int(between(-far, far)), int(between(-far, far))
+        scale = between(*self.scale), between(*self.scale)
+        degrees = between(-self.rotate, self.rotate)
+        return {"turn": turn, "matrix": warp_matrix(turn, shift, scale, degrees, size)}
+
+    def apply(self, img: np.ndarray, turn: Turn, matrix: np.ndarray | None, **_: Any) -> np.ndarray:
+        if matrix is None:
+            return turn.apply(img)
+        # A mirrored border: black corners would be learnt from.
+        return cv2.warpAffine(img, matrix, img.shape[1::-1], borderMode=cv2.BORDER_REFLECT)
+
+
+class FusedColour(A.ImageOnlyTransform):
+    """A.HueSaturationValue, then A.RandomBrightnessContrast, each with its p."""
+
+    def __init__(
+        self, hue_saturation: float, brightness_contrast: float, hue: float, saturation: float,
+        value: float, brightness: float, contrast: float,
+    ):  # fmt: skip
+        super().__init__(p=1)
+        self.hue_saturation, self.brightness_contrast = hue_saturation, brightness_contrast
+        self.hue, self.saturation, self.value = hue, saturation, value
+        self.brightness, self.contrast = brightness, contrast
+
+    def get_params(self) -> dict[str, Any]:
+        """The shifts of hue, saturation and value, and contrast and brightness; None for none."""
+        chance, between = self.py_random.random, self.py_random.uniform
+        shifts = alpha_beta = None
+        if chance() < self.hue_saturation:
+            shifts = tuple(between(-x, x) for x in (self.hue, self.saturation, self.value))
+        if chance() < self.brightness_contrast:
+            alpha = 1 + between(-self.contrast, self.contrast)
+            alpha_beta = alpha, 255 * between(-self.brightness, self.brightness)
+        return {"shifts": shifts, "alpha_beta": alpha_beta}
+
+    def apply(
+        self, img: np.ndarray, shifts: tuple[float, float, float] | None,
+        alpha_beta: tuple[float, float] | None, **_: Any,
+    ) -> np.ndarray:  # fmt: skip
+        if shifts:
+            img = shift_hsv(img, *shifts)
+        return multiply_add(img, *alpha_beta, inplace=bool(shifts)) if alpha_beta else img
+
+
+class Holes(A.ImageOnlyTransform):
+    """1 to `most` black rectangles: A.CoarseDropout, several times as fast."""
+
+    def __init__(self, p: float, most: int, sides: tuple[int, int]):
+        super().__init__(p=p)
+        self.most, self.sides = most, sides  # pixels, both included
+
+    def get_params_dependent_on_data(
+        self, params: dict[str, Any], data: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The rows and columns of each hole, of square images."""
+        between, size = self.py_random.randint, params["shape"][0]
+        holes = []
+        for _ in range(between(1, self.most)):
+            height, width = between(*self.sides), between(*self.sides)
+            top, left = between(0, size - height), between(0, size - width)
+            holes.append((slice(top, top + height), slice(left, left + width)))
+        return {"holes": holes}
+
+    def apply(self, img: np.ndarray, holes: list[tuple[slice, slice]], **_: Any) -> np.ndarray:
+        img = img.copy()
+        for hole in holes:
+            img[hole] = 0
+        return img
+
+
+def shift_hsv(image: np.ndarray, hue: float, saturation: float, value: float) -> np.ndarray:
+    """The image with its hue (of 180), saturation and value (of 255) shifted; grey stays grey."""
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
+    planes = cv2.split(hsv)
+    hues = floor(hue) % 180
+    saturations = _shift_table(saturation).copy()
+    saturations[0] = 0
+    tables = _HUES[hues : hues + 256], saturations, _shift_table(value)
+    for plane, table in zip(planes, tables, strict=True):
+        sz_lut(plane, table)
+    cv2.merge(planes, dst=hsv)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
+
+
+def _shift_table(shift: float) -> np.ndarray:
+    start = 255 + int(shift)
+    return _RAMP[start : start + 256]
+
+
+def _mild_warp(p: float) -> A.BasicTransform:
+    """Keras' ImageDataGenerator with rotation 20 degrees and shift, shear and zoom 0.1.
+
+    Its shear is in degrees; x and y are zoomed apart; the border is continued.
+    """
+    return A.Affine(
+        translate_percent=(-0.1, 0.1),
+        scale={"x": (0.9, 1.1), "y": (0.9, 1.1)},
+        rotate=(-20, 20),
+        shear=(-0.1, 0.1),
+        border_mode=cv2.BORDER_REPLICATE,
+        p=p,
+        strict=True,  # albumentations otherwise only warns of a misspelt argument
+    )

@@ -1,4 +1,4 @@
-"""Checked columns of a CSV: what is wrong is noted with file and row, and all is said at once."""
+"""Read and check the columns of a CSV; report all problems at once, each with file and row."""
 
 import difflib
 from collections.abc import Callable, Mapping
@@ -11,9 +11,9 @@ from lesions.data.tasks import WORDS, targets
 from lesions.errors import InputError, listed
 from lesions.paths import shown
 
-# The columns every source gives, one row a photograph. split: train or test; official: train, val
-# or test where the publisher says so; target: 1 melanoma, 0 another diagnosis, NaN unlabelled;
-# width, height: pixels of the original; tfrecord: Deotte's part. Text is "" where unknown.
+# The columns of every source, one row an image. split: train or test; official: the publisher's own
+# train, val or test; target: 1 melanoma, 0 another diagnosis, NaN unlabelled; width, height: pixels
+# of the original; tfrecord: the part of Deotte's sets. Unknown text is "".
 COMMON = [
     "image_name", "source", "split", "official", "patient_id", "lesion_id", "diagnosis", "target",
     "sex", "age_approx", "site", "width", "height", "tfrecord",
@@ -23,7 +23,12 @@ _NUMBERS = ("target", "age_approx", "width", "height", "tfrecord")
 SITES = [
     "head/neck", "lower extremity", "oral/genital", "palms/soles", "torso", "upper extremity",
 ]  # fmt: skip
-# 2019 tells the sides of the torso apart; HAM10000 has finer places, joined as ISIC 2019 did.
+# HAM10000's own localizations, finer than SITES, in alphabetical order.
+PLACES = [
+    "abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand",
+    "lower extremity", "neck", "scalp", "trunk", "upper extremity",
+]  # fmt: skip
+# ISIC 2019 has three sides of the torso; HAM10000's places are merged as in ISIC 2019.
 SITE_WORDS = {site: site for site in SITES} | {
     "anterior torso": "torso", "posterior torso": "torso", "lateral torso": "torso",
     "abdomen": "torso", "back": "torso", "chest": "torso", "trunk": "torso", "ear": "head/neck",
@@ -35,23 +40,19 @@ OLDEST = 120
 MISSING = ("", "unknown", "nan", "na", "n/a", "none", "null")
 
 
-def _at(where: Path | str) -> str:
-    return shown(where) if isinstance(where, Path) else where
-
-
 class Report:
-    """Everything wrong with the input, collected so that it is said at once.
+    """The problems of the input, collected to be reported at once.
 
-    A strict report raises InputError on the first problem instead.
+    A strict report raises InputError at the first problem instead.
     """
 
     def __init__(self, strict: bool = False):
         self.problems: list[str] = []
-        self.notes: list[str] = []  # what was put right, and how often
+        self.notes: list[str] = []  # unknown words that were read as missing
         self.strict = strict
 
     def problem(self, where: Path | str, what: str) -> None:
-        self.add(f"{_at(where)}: {what}")
+        self.add(f"{shown(where)}: {what}")
 
     def add(self, line: str) -> None:
         if self.strict:
@@ -59,30 +60,29 @@ class Report:
         self.problems.append(line)
 
     def note(self, where: Path | str, what: str) -> None:
-        self.notes.append(f"{_at(where)}: {what}")
+        self.notes.append(f"{shown(where)}: {what}")
 
     def rows(self, path: Path, values: pd.Series, wrong: np.ndarray, expected: str) -> None:
-        """Note the rows of the file (its header is row 1) at which `wrong` is true, if any is."""
+        """Add the rows of the file where `wrong` is true as one problem; the header is row 1."""
         rows = np.flatnonzero(wrong)
         if len(rows):
             found = listed([repr(value) for value in pd.unique(values.iloc[rows])])
             self.problem(path, f"row {listed(rows + 2)}: {values.name} is {found}: {expected}")
 
-    def check(self, most: int = 60) -> None:
+    def check(self) -> None:
         """InputError with the problems, one a line, if there are any."""
         if len(self.problems) == 1:
             raise InputError(self.problems[0])
         if self.problems:
-            more = len(self.problems) - most
-            lines = self.problems[:most] + ([f"and {more:,} more"] if more > 0 else [])
-            raise InputError(f"{len(self.problems):,} problems:\n  " + "\n  ".join(lines))
+            lines = "\n  ".join(self.problems)
+            raise InputError(f"{len(self.problems):,} problems:\n  {lines}")
 
 
 def read_columns(report: Report, path: Path, columns: Mapping[str, str]) -> pd.DataFrame | None:
-    """The file's columns under the table's names (table name -> file's name), parsed.
+    """The file's columns, parsed and renamed; `columns` maps the table's name to the file's.
 
-    PARSERS says how a column of a name is checked; others are text. None if there is nothing to go
-    on with; wrong values become missing ones, so that the rest can be checked.
+    PARSERS checks a column by the table's name; others are text. None if the file or a column is
+    missing; wrong values become missing ones, so that the rest is still checked.
     """
     raw = _read_text(report, path)
     if raw is None:
@@ -104,28 +104,27 @@ def read_columns(report: Report, path: Path, columns: Mapping[str, str]) -> pd.D
 
 
 def common_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    """The table with the columns COMMON: a missing number is NaN, a missing text "".
+    """The table with the columns COMMON: missing numbers are NaN, missing text is "".
 
-    A target that the source does not give follows from the diagnosis.
+    A missing target follows from the diagnosis.
     """
     rows = table.assign(source=source) if "source" not in table else table
     rows = rows.reindex(columns=COMMON)
     text = [name for name in COMMON if name not in _NUMBERS]
     rows[text] = rows[text].astype(object).fillna("")
     rows[list(_NUMBERS)] = rows[list(_NUMBERS)].astype(float)
-    told = targets(rows["diagnosis"], "melanoma")
-    rows["target"] = rows["target"].fillna(told)
+    rows["target"] = rows["target"].fillna(targets(rows["diagnosis"], "melanoma"))
     rows["split"] = rows["split"].mask(rows["split"] == "", "train")
     return rows
 
 
 def no_rows(source: str) -> pd.DataFrame:
-    """What a reader returns when a file of it cannot be read: the columns, and no row."""
+    """The columns COMMON without a row: what a reader returns for an unreadable file."""
     return common_rows(pd.DataFrame({"image_name": pd.Series(dtype=str)}), source)
 
 
 def joined(report: Report, rows: pd.DataFrame, more: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """`rows` with the columns of `more`, the content of `path`, which must have each image."""
+    """`rows` with the columns of `more`, read from `path`; every image must have a row there."""
     absent = rows.loc[~rows["image_name"].isin(more["image_name"]), "image_name"]
     if len(absent):
         report.problem(path, f"no row for {listed(absent)}")
@@ -143,7 +142,7 @@ def one_hot(report: Report, path: Path, table: pd.DataFrame, columns: list[str])
 
 
 def _read_text(report: Report, path: Path) -> pd.DataFrame | None:
-    """The file with every cell as it stands there; a byte order mark is read over."""
+    """The file's cells as text, unparsed; a byte order mark is skipped."""
     try:
         raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
@@ -156,6 +155,8 @@ def _read_text(report: Report, path: Path) -> pd.DataFrame | None:
         header = str(raw.columns[0])
         if len(raw.columns) == 1 and (";" in header or "\t" in header):
             report.problem(path, "separated by semicolons or tabs: save it with commas")
+        elif not isinstance(raw.index, pd.RangeIndex):  # pandas took the first cells for names
+            report.problem(path, "its rows have more cells than its header: quote text with commas")
         elif raw.empty:
             report.problem(path, "has no rows")
         else:
@@ -185,7 +186,7 @@ def _text(report: Report, path: Path, values: pd.Series) -> pd.Series:
 
 
 def _name(report: Report, path: Path, values: pd.Series) -> pd.Series:
-    """File names lose their suffix: the table names images, not files."""
+    """Image names without the suffix of a file name."""
     return values.str.replace(r"\.(jpe?g|png|webp|tiff?|bmp)$", "", case=False, regex=True)
 
 
@@ -218,7 +219,7 @@ def _diagnosis(report: Report, path: Path, values: pd.Series) -> pd.Series:
 
 
 def _words(words: Mapping[str, str]) -> Callable[[Report, Path, pd.Series], pd.Series]:
-    """A parser of a vocabulary; what it does not know is unknown, and counted in a note."""
+    """A parser that maps words to ours; unknown words become missing and are counted in a note."""
 
     def parse(report: Report, path: Path, values: pd.Series) -> pd.Series:
         known = _text(report, path, values).str.lower()
@@ -226,7 +227,7 @@ def _words(words: Mapping[str, str]) -> Callable[[Report, Path, pd.Series], pd.S
         strange = values[(found == "") & (known != "")].value_counts()
         if len(strange):
             counts = listed([f"{word!r} ({rows:,} rows)" for word, rows in strange.items()])
-            report.note(path, f"{values.name} {counts} not known: taken as unknown")
+            report.note(path, f"{values.name} {counts} not known: read as missing")
         return found
 
     return parse

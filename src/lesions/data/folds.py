@@ -1,34 +1,52 @@
-"""Grouped, stratified folds: no group in two folds, every fold alike."""
+"""Which images stay together, and in which fold: groups, our grouped folds, published splits."""
 
 import hashlib
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
+from lesions.config import DatasetConfig
 from lesions.errors import InputError, listed
 
 
-def strata(table: pd.DataFrame, diagnoses: bool = False) -> pd.Series:
-    """The stratum of each row: source, target, and how many images its patient has.
+def add_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The table with `group`: two images share it if a chain of links leads from one to the other.
 
-    `diagnoses`: its diagnosis too, for tasks with more than two classes.
+    Links are the same patient, the same lesion, the same photograph (an id with and without
+    ISIC 2019's `_downsampled`, within or across sources), and the rows of `pairs` (columns
+    image_name_1, image_name_2; names not in the table are skipped). A group is named after its
+    alphabetically first image, so names do not depend on row order.
     """
-    bins = pd.cut(table["images_per_patient"], [0, 5, 15, 40, np.inf], labels=False).fillna(-1)
-    target = table["target"].fillna(-1).astype(int).astype(str)
-    stratum = table["source"] + " " + target + " " + bins.astype(int).astype(str)
-    return stratum + " " + table["diagnosis"] if diagnoses else stratum
+    names = table["image_name"]
+    photograph = names.str.removesuffix("_downsampled")
+    links = [_links(photograph), _links(table["patient_id"]), _links(table["lesion_id"])]
+    component = _components(len(table), [*links, _pair_links(names, pairs)])
+    return table.assign(group=names.groupby(component).transform("min"))
+
+
+def merge_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The table with the groups of each of the `pairs` merged under the first name."""
+    links = [_links(table["group"]), _pair_links(table["image_name"], pairs)]
+    group = table["group"].reset_index(drop=True)
+    merged = group.groupby(_components(len(table), links)).transform("min")
+    return table.assign(group=merged.to_numpy())
 
 
 def split_groups(
     table: pd.DataFrame, shares: list[float], seed: int, diagnoses: bool = False
 ) -> np.ndarray:
-    """The part (0..len(shares)-1) of each row: groups stay whole, strata fall by `shares`.
+    """The part (0..len(shares)-1) of each row: groups stay whole, strata are split by `shares`.
 
-    Groups are dealt out from the largest to the smallest, each to the part where it adds least to
-    the chi-square distance from those shares, over the strata, all rows and all positives. Equal
-    groups come in the order of a hash of seed and name: the outcome depends on the rows alone.
+    A stratum is source, target and how many images the patient has; with `diagnoses` the diagnosis
+    too, for tasks of several classes. Groups are placed from the largest to the smallest, each in
+    the part where it adds least to the chi-square distance from the shares, over the strata, all
+    rows and all positives. Ties are broken by a hash of seed and name, so that the result depends
+    on the rows alone, not on their order.
     """
-    counts = pd.crosstab(table["group"], strata(table, diagnoses))
+    counts = pd.crosstab(table["group"], _strata(table, diagnoses))
     sizes = counts.sum(axis=1)
     positives = table["target"].fillna(0).groupby(table["group"]).sum().reindex(counts.index)
     features = np.column_stack([counts, sizes, positives]).astype(float)
@@ -67,7 +85,7 @@ def straddling(table: pd.DataFrame) -> list[str]:
 
 
 def require_whole_groups(table: pd.DataFrame, where: str) -> None:
-    """InputError if a group straddles folds: a model would be scored on what it has seen."""
+    """InputError if a group lies in two folds: a model would be scored on what it has seen."""
     broken = straddling(table)
     if broken:
         raise InputError(
@@ -77,12 +95,156 @@ def require_whole_groups(table: pd.DataFrame, where: str) -> None:
 
 
 def fold_hash(table: pd.DataFrame) -> str:
-    """Sixteen hex digits of who is in which fold with which target, whatever the row order.
+    """Sixteen hex digits of image name, fold and target of each row, whatever the row order.
 
-    Rows that are trained on and never scored (fold -1: data/schemes.py) count too.
+    Rows that a published split trains on and never scores (fold -1) count too.
     """
     used = (table["fold"] >= 0) | (table["split"] == "train")
     rows = table.loc[used, ["image_name", "fold", "target"]]
     rows = rows.sort_values("image_name")
     lines = "\n".join(f"{n} {f} {t:g}" for n, f, t in rows.itertuples(index=False))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
+
+
+def published_split(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
+    """The table with `split` and `fold` of config.scheme; needs the rows in the publisher's order.
+
+    Most published splits put images of one lesion on both sides: a score on them is too high, and
+    only comparable with another score on the same split. `fold` is -1 on rows that are trained on
+    and never scored; rows that a scheme leaves out get the split `quarantined`. InputError if the
+    table lacks what the scheme needs.
+    """
+    split, fold = SCHEMES[config.scheme](table, config)
+    return table.assign(split=split, fold=np.where(split == "train", fold, -1))
+
+
+Rows = np.ndarray | list[int]
+Split = tuple[np.ndarray, np.ndarray]  # `split` and `fold` of each row
+
+
+def legacy(table: pd.DataFrame, config: DatasetConfig) -> Split:
+    """Chris Deotte's `tfrecord` modulo the folds, as SIIM-ISIC 2020's first place used it.
+
+    Patients of 2020 are whole, lesions of 2019 are not; duplicates (tfrecord -1) are left out.
+    """
+    record = table["tfrecord"].fillna(-1)
+    if (record < 0).all():
+        raise InputError("scheme legacy: no `tfrecord`: give Deotte's CSVs with `deotte: FOLDER`")
+    split = table["split"].mask((table["split"] == "train") & (record < 0), "quarantined")
+    return split.to_numpy(object), (record % config.folds).astype(int).to_numpy()
+
+
+def official(table: pd.DataFrame, config: DatasetConfig) -> Split:
+    """The publisher's split: its validation rows are fold 0, its test rows the test rows."""
+    part = table["official"]
+    if not (part == "val").any():
+        raise InputError("scheme official: no source of this data set has validation rows")
+    split = part.map({"train": "train", "val": "train", "test": "test"}).fillna("quarantined")
+    return split.to_numpy(object), np.where(part == "val", 0, -1)
+
+
+def system001(table: pd.DataFrame, config: DatasetConfig) -> Split:
+    """HAM10000, 8,012 images to train and 2,003 to validate, split by image: lesions straddle."""
+    _, val = _ham10000_cut(table, np.arange(len(table)), 0.2, config.seed)
+    return _marked(table, val, [], [])
+
+
+def system002(table: pd.DataFrame, config: DatasetConfig) -> Split:
+    """HAM10000, validated and tested on lesions with one image: 926 and 618 of them.
+
+    Trained on the other single images and all images of the other lesions, nevi excepted (6,181);
+    2,290 further nevi are left out. Its seeds were 9, 333 and 666.
+    """
+    alone = table.groupby("lesion_id")["image_name"].transform("size") == 1
+    _, rest = _ham10000_cut(table, np.flatnonzero(alone), 0.28, config.seed)
+    val, test = _ham10000_cut(table, rest, 0.4, config.seed)
+    out = np.flatnonzero(~alone & (table["diagnosis"] == "nv"))
+    return _marked(table, val, test, out)
+
+
+def system003(table: pd.DataFrame, config: DatasetConfig) -> Split:
+    """ISIC 2020 alone, five folds stratified by target and split by image: patients straddle."""
+    from sklearn.model_selection import StratifiedKFold
+
+    train = np.flatnonzero(table["split"] == "train")
+    if set(table["source"]) != {"isic2020"} or len(train) != 33_126:
+        raise InputError("scheme system003 splits the 33,126 training rows of isic2020 alone")
+    fold = np.full(len(table), -1)
+    cut = StratifiedKFold(5, shuffle=True, random_state=config.seed)
+    for part, (_, rows) in enumerate(cut.split(train, table["target"].iloc[train])):
+        fold[train[rows]] = part
+    return table["split"].to_numpy(object), fold
+
+
+def system004(table: pd.DataFrame, config: DatasetConfig) -> Split:
+    """HAM10000, 7,009 / 1,503 / 1,503 images, split by image: lesions straddle."""
+    rest, test = _ham10000_cut(table, np.arange(len(table)), 0.15, config.seed)
+    _, val = _ham10000_cut(table, rest, 0.15 / 0.85, config.seed)
+    return _marked(table, val, test, [])
+
+
+SCHEMES: dict[str, Callable[[pd.DataFrame, DatasetConfig], Split]] = {
+    "legacy": legacy,
+    "official": official,
+    "system001": system001,
+    "system002": system002,
+    "system003": system003,
+    "system004": system004,
+}
+
+
+def _ham10000_cut(table: pd.DataFrame, rows: np.ndarray, share: float, seed: int) -> Split:
+    """scikit-learn's split of the rows by diagnosis, with the arguments of those systems."""
+    from sklearn.model_selection import train_test_split
+
+    sources = set(table["source"])
+    if sources != {"ham10000"} or len(table) != 10_015:
+        raise InputError(
+            "this scheme splits the 10,015 rows of ham10000, in file order; this table has"
+            f" {len(table):,} of {', '.join(sorted(sources))}"
+        )
+    diagnosis = table["diagnosis"].iloc[rows]
+    return train_test_split(rows, test_size=share, random_state=seed, stratify=diagnosis)
+
+
+def _marked(table: pd.DataFrame, val: np.ndarray, test: Rows, out: Rows) -> Split:
+    """`val` rows in fold 0, `test` rows the test rows, `out` left out, the others trained on."""
+    split, fold = np.full(len(table), "train", object), np.full(len(table), -1)
+    fold[val] = 0
+    split[test] = "test"
+    split[out] = "quarantined"
+    return split, fold
+
+
+def _strata(table: pd.DataFrame, diagnoses: bool) -> pd.Series:
+    bins = pd.cut(table["images_per_patient"], [0, 5, 15, 40, np.inf], labels=False).fillna(-1)
+    target = table["target"].fillna(-1).astype(int).astype(str)
+    stratum = table["source"] + " " + target + " " + bins.astype(int).astype(str)
+    return stratum + " " + table["diagnosis"] if diagnoses else stratum
+
+
+def _components(rows: int, links: list[np.ndarray]) -> np.ndarray:
+    """The connected component of each row, of edges (2, E)."""
+    a, b = np.concatenate(links, axis=1)
+    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(rows, rows))
+    return connected_components(graph, directed=False)[1]
+
+
+def _pair_links(names: pd.Series, pairs: pd.DataFrame) -> np.ndarray:
+    """Edges (2, E) of the pairs of which both names are in the table."""
+    row_of = pd.Series(np.arange(len(names)), index=names)
+    row_of = row_of[~row_of.index.duplicated()]  # the photograph link holds the others
+    known = pairs[
+        pairs["image_name_1"].isin(row_of.index) & pairs["image_name_2"].isin(row_of.index)
+    ]
+    ends = [row_of[known[name]].to_numpy(int) for name in ("image_name_1", "image_name_2")]
+    return np.stack(ends)
+
+
+def _links(ids: pd.Series) -> np.ndarray:
+    """Edges (2, E) that chain the rows of each id; rows with an empty id have none."""
+    rows = np.flatnonzero((ids != "").to_numpy())
+    codes = pd.factorize(ids.iloc[rows])[0]
+    order = np.argsort(codes, kind="stable")
+    same = codes[order][1:] == codes[order][:-1]
+    return np.stack([rows[order][:-1][same], rows[order][1:][same]])

@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lesions.data.ham10000 import PLACES
-from lesions.data.sources import SITES
+from lesions.data.columns import PLACES, SITES
 from lesions.errors import InputError
 
 COLUMNS = {

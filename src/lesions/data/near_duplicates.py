@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lesions.data.groups import merge_groups
+from lesions.data.folds import merge_groups
 from lesions.files import read_json, write_json
 
 VERSION = 1  # raise it when other pairs would be found

@@ -1,15 +1,29 @@
-"""Where the photographs of a source lie: folders, folders by class, or the archive as it came."""
+"""Find the photographs of a source: in folders, folders by class, or the archive as downloaded.
+
+Archives are unpacked without trusting what they say about themselves.
+"""
 
 import os
-from pathlib import Path
+import shutil
+import stat
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 
+import cv2
+import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
-from lesions.data.archives import unpacked
 from lesions.data.columns import Report
 from lesions.errors import InputError
+from lesions.files import write_text
+from lesions.paths import at, shown
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+LARGEST = 200 * 2**30  # bytes unpacked: the competition's own archive has 108 GiB
+MOST = 1_000_000  # entries of an archive
+_BLOCK = 2**20
 
 # Below a source's folder, as its archive unpacks, or the archive itself: split -> places.
 PLACES: dict[str, dict[str, list[str]]] = {
@@ -23,7 +37,7 @@ PLACES: dict[str, dict[str, list[str]]] = {
                  "test": ["jpeg/test", "test", "ISIC_2020_Test_JPEG.zip"]},
     "ham10000": {"train": ["HAM10000_images_part_1", "HAM10000_images_part_2", "images",
                            "HAM10000_images_part_1.zip", "HAM10000_images_part_2.zip"]},
-    "dermamnist": {"train": ["*.npz"]},
+    "dermamnist": {"train": ["dermamnist*.npz"]},
     "deotte": {"train": ["jpeg-melanoma-*/train", "jpeg-isic2019-*/train", "train"],
                "test": ["jpeg-melanoma-*/test", "test"]},
     "generic": {"train": [""]},
@@ -33,10 +47,10 @@ PLACES: dict[str, dict[str, list[str]]] = {
 def image_paths(
     table: pd.DataFrame, reader: str, folder: Path, given: list[Path], report: Report, unpack: bool
 ) -> pd.Series:
-    """The file of each row, by name: in the given folders or zips, else the source's own; or "".
+    """The file of each row, by name, in the given folders or zips, else the source's own; or "".
 
-    An image further down, such as one folder a diagnosis, counts; a suffix counts in any case.
-    Zips are unpacked if `unpack`, and passed over if not. The first place that has an image wins.
+    Subfolders, such as one a diagnosis, are searched; suffixes count in any case. Archives are
+    unpacked if `unpack`, and skipped if not. The first place that has an image wins.
     """
     paths = pd.Series("", index=table.index, dtype=object)
     for place in given:
@@ -51,20 +65,82 @@ def image_paths(
                 if not unpack or not place.is_file():
                     continue
                 try:
-                    place = unpacked(place, SUFFIXES)
+                    place = unpacked(place)
                 except InputError as error:
                     report.add(str(error))
                     continue
             for stem, path in _images_below(place).items():
                 found.setdefault(stem, path)
-        rows = table["split"] == split if len(places) > 1 else table["split"] != ""
+        rows = (table["split"] == split) | (len(places) == 1)
         here = table.loc[rows, "image_name"]
         paths.update(pd.Series([found.get(name, "") for name in here], here.index, dtype=object))
     return paths
 
 
-def _matching(folder: Path, name: str) -> list[Path]:
-    return sorted(folder.glob(name)) if name else [folder]
+def largest_dermamnist(folder: Path) -> Path | None:
+    """The npz of the largest images: dermamnist.npz has 28 pixels, dermamnist_224.npz has 224."""
+
+    def size(path: Path) -> int:
+        digits = path.stem.removeprefix("dermamnist").strip("_")
+        return int(digits) if digits.isdigit() else 28
+
+    return max(folder.glob("dermamnist*.npz"), key=size, default=None)
+
+
+def unpacked(archive: Path) -> Path:
+    """The folder of the images in a zip or a DermaMNIST npz, below input/prepared/unpacked.
+
+    Unpacked once for each state of the file. InputError if the archive is damaged, unpacks to more
+    than LARGEST bytes, or has an entry that is a link or would be written elsewhere.
+    """
+    state = archive.stat()
+    # Size and time of change identify the content, whose hash would take minutes.
+    mark = f"{archive.resolve()} {state.st_size} {state.st_mtime_ns}"
+    folder = at("input/prepared/unpacked", archive.stem)
+    if (folder / ".from").exists() and (folder / ".from").read_text() == mark:
+        return folder
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        if archive.suffix == ".npz":
+            _write_arrays(archive, part)
+        else:
+            extract(archive, part, lambda name: name.lower().endswith(SUFFIXES))
+        write_text(part / ".from", mark)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def extract(archive: Path, target: Path, wanted: Callable[[str], bool]) -> int:
+    """Write the wanted entries of a zip below `target`; returns how many there were.
+
+    InputError, before anything is written, for an absolute path, a path that leaves `target`, a
+    link, a repeated name, a password, or more than LARGEST bytes in all; and for a damaged entry,
+    or one longer than its header says.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            entries = [entry for entry in file.infolist() if not entry.is_dir()]
+            _require_safe(archive, entries)
+            entries = [entry for entry in entries if wanted(entry.filename)]
+            for entry in tqdm(entries, f"unpacking {archive.name}", unit="file", disable=None):
+                _write(file, entry, target / entry.filename)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        raise InputError(
+            f"{shown(archive)}: {error}: damaged or not a zip: download it again"
+        ) from error
+    return len(entries)
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    if pattern.endswith(".npz"):
+        largest = largest_dermamnist(folder)
+        return [largest] if largest else []
+    return sorted(folder.glob(pattern)) if pattern else [folder]
 
 
 def _images_below(place: Path) -> dict[str, str]:
@@ -76,3 +152,53 @@ def _images_below(place: Path) -> dict[str, str]:
             if f"{dot}{suffix}".lower() in SUFFIXES:
                 found.setdefault(stem, f"{folder}/{name}")
     return found
+
+
+def _require_safe(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
+    if len(entries) > MOST:
+        raise InputError(f"{shown(archive)}: {len(entries):,} entries, more than {MOST:,}")
+    seen = set()
+    for entry in entries:
+        name = entry.filename
+        path = PurePosixPath(name)
+        mode = entry.external_attr >> 16
+        what = ""
+        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
+            what = "would leave the folder it is unpacked to"
+        elif mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
+            what = "is a link or a special file"
+        elif entry.flag_bits & 1:
+            what = "needs a password"
+        elif name.casefold() in seen:
+            what = "is there twice"
+        if what:
+            raise InputError(f"{shown(archive)}: entry {name!r} {what}: nothing was unpacked")
+        seen.add(name.casefold())
+    total = sum(entry.file_size for entry in entries)
+    if total > LARGEST:
+        raise InputError(
+            f"{shown(archive)}: {total:,} bytes unpacked, more than {LARGEST:,}: nothing was"
+            " unpacked"
+        )
+
+
+def _write(file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left = entry.file_size
+    with file.open(entry) as source, path.open("xb") as out:
+        while block := source.read(_BLOCK):
+            left -= len(block)
+            if left < 0:
+                raise zipfile.BadZipFile(f"{entry.filename} is longer than its header says")
+            out.write(block)
+
+
+def _write_arrays(archive: Path, folder: Path) -> None:
+    """DermaMNIST's arrays as PNG with the same pixels: dermamnist_<split>_<index>.png."""
+    with np.load(archive, allow_pickle=False) as arrays:
+        for split in ("train", "val", "test"):
+            images = arrays[f"{split}_images"]
+            for index, pixels in enumerate(tqdm(images, f"unpacking {split}", disable=None)):
+                name = f"dermamnist_{split}_{index:05d}.png"
+                if not cv2.imwrite(str(folder / name), pixels[..., ::-1]):
+                    raise InputError(f"{shown(folder / name)}: cannot be written")

@@ -1,4 +1,4 @@
-"""The whole preparation of a data set: sources -> table, image caches, quarantine, folds."""
+"""Prepare a data set: sources -> table, image caches, quarantine, folds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,26 +8,24 @@ import pandas as pd
 
 from lesions.config import DatasetConfig, load_dataset_config
 from lesions.data import near_duplicates
+from lesions.data.cache import choose_mode, fill_cache, filled_images, publish_cache
 from lesions.data.columns import Report
-from lesions.data.decode import UnreadableImage, decode
-from lesions.data.images import fill_cache, filled_images, publish_cache
-from lesions.data.preview import write_preview
-from lesions.data.stores import choose_mode
+from lesions.data.decode import PLAIN, UnreadableImage, decode
 from lesions.data.table import (
+    check_images,
     finish_table,
     one_row_a_name,
     prepared,
     read_sources,
-    require_images,
     save_table,
 )
 from lesions.errors import InputError
 from lesions.files import write_csv
 from lesions.paths import shown
 
-LOOKED_AT = "near_duplicates"  # the cache in which look-alikes are searched
+SMALL = "near_duplicates"  # the cache in which near-duplicates are searched
 SHOWN = 60  # problems printed at most
-CHECKED_AT_ONCE = 5000  # photographs looked at although a table is wrong
+CHECKED = 5000  # photographs that are decoded although a table is wrong, at most
 
 
 def prepare(
@@ -38,42 +36,36 @@ def prepare(
     images: dict[str, list[str]] | None = None,
     available_only: bool = False,
     quarantine: bool = False,
-    preview: Path | None = None,
 ) -> dict:
     """Write table.csv, table.json and a cache for each of `sizes`; returns the table's facts.
 
-    `folders` and `images` say for a source where its CSVs and its photographs lie. Without sizes
-    the table is made from the CSVs alone. With `preview` only that picture sheet is written.
+    `folders` and `images` give a source's folder of CSVs and its places of photographs. Without
+    sizes the table is made from the CSVs alone.
     """
-    config = load_dataset_config(dataset, changes)
-    config = _with_places(config, folders or {}, images or {})
+    config = _with_places(load_dataset_config(dataset, changes), folders or {}, images or {})
     report = Report()
     table = read_sources(config, report, unpack=bool(sizes))
     for note in report.notes:
         print(f"note: {note}")
     if sizes and available_only:
         there = table["path"] != ""
-        print(f"{(~there).sum():,} rows have no photograph here; {there.sum():,} are taken")
+        print(f"{(~there).sum():,} rows have no photograph here; {there.sum():,} are used")
         table = table[there]
     elif sizes:
-        require_images(table, report)
+        check_images(table, report)
     if sizes and table.empty and not report.problems:
         report.add(f"{dataset}: no photograph found: say where with --images SOURCE=FOLDER")
     table = one_row_a_name(table, report)
     if report.problems:
         _check_photographs(table, report, sizes)
     _refuse(report, dataset)
-    if preview:
-        write_preview(preview, table, config.preprocess)
-        print(f"written to {preview}")
-        return {}
     table["problem"] = ""
     if sizes:
         table = _fill_caches(table, dataset, sizes, config, report, quarantine)
     caches = [str(size) for size in sizes]
     if sizes and config.near_duplicates:
         table = _link_near_duplicates(table, dataset)
-        caches.append(LOOKED_AT)
+        caches.append(SMALL)
     problem = table["problem"]
     table = finish_table(table, config)
     for name in caches:
@@ -86,16 +78,16 @@ def _fill_caches(
     table: pd.DataFrame, dataset: str, sizes: Sequence[int], config: DatasetConfig,
     report: Report, quarantine: bool,
 ) -> pd.DataFrame:  # fmt: skip
-    """The table with what the photographs tell; unreadable training rows are `quarantined`.
+    """The table with bytes, width and height; unreadable training rows are `quarantined`.
 
-    InputError that lists them without `quarantine`; a test row always stays.
+    Without `quarantine` they are an InputError that lists them. Test rows always stay.
     """
     for size in sizes:
         folder = prepared(dataset) / str(size)
         mode = choose_mode(len(table), size, folder) if config.cache == "auto" else config.cache
         index = fill_cache(folder, table, size, mode, config.preprocess)
     bad = (index["problem"] != "").to_numpy()
-    # A source may know the size of originals that are here in a smaller copy.
+    # A source may give the size of originals that are here as smaller copies.
     known = {name: table[name].fillna(index[name]).astype(int) for name in ("width", "height")}
     known = {name: values.mask(bad, 0) for name, values in known.items()}
     table = table.assign(bytes=index["bytes"], **known)
@@ -115,16 +107,16 @@ def _fill_caches(
 
 
 def _link_near_duplicates(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """The table with look-alikes in one group, whatever the sizes of the caches are."""
-    folder = prepared(dataset) / LOOKED_AT
-    index = fill_cache(folder, table, near_duplicates.SIZE)
+    """The table with near-duplicates in one group, found in a cache of its own."""
+    folder = prepared(dataset) / SMALL
+    index = fill_cache(folder, table, near_duplicates.SIZE, "array", PLAIN)
     readable = (index["problem"] == "").to_numpy()
     images = np.asarray(filled_images(folder))
     table, facts = near_duplicates.link_near_duplicates(
         table, images, readable, prepared(dataset) / "near_duplicates.json"
     )
-    said = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in facts.items())
-    print(f"near-duplicates: {said}")
+    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in facts.items())
+    print(f"near-duplicates: {counts}")
     return table
 
 
@@ -147,12 +139,9 @@ def _with_places(
 
 
 def _check_photographs(table: pd.DataFrame, report: Report, sizes: Sequence[int]) -> None:
-    """Add the unreadable photographs to a report that has other problems already.
-
-    Only where that takes seconds: with many, the tables are to be put right first.
-    """
+    """Add unreadable photographs to a report of wrong tables, where that takes seconds."""
     table = table[table["path"] != ""]
-    if not sizes or len(table) > CHECKED_AT_ONCE:
+    if not sizes or len(table) > CHECKED:
         return
     for path in table["path"]:
         try:
@@ -162,7 +151,7 @@ def _check_photographs(table: pd.DataFrame, report: Report, sizes: Sequence[int]
 
 
 def _refuse(report: Report, dataset: str) -> None:
-    """InputError with all problems; a list too long to print goes into problems.csv whole."""
+    """InputError with all problems; a list too long to print is written to problems.csv."""
     listing = prepared(dataset) / "problems.csv"
     if len(report.problems) > SHOWN:
         write_csv(listing, pd.DataFrame({"problem": report.problems}))
@@ -173,7 +162,7 @@ def _refuse(report: Report, dataset: str) -> None:
 
 
 def _list_quarantine(table: pd.DataFrame, dataset: str) -> None:
-    """Write which photographs cannot be read, or remove the list of before."""
+    """Write the list of unreadable photographs, or remove an older list if there are none."""
     listing = prepared(dataset) / "quarantine.csv"
     if not (table["problem"] != "").any():
         listing.unlink(missing_ok=True)

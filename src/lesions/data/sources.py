@@ -1,28 +1,51 @@
-"""Each source's official files -> rows of one common shape.
+"""Read the official files of each published source into rows of one shape.
 
-A reader takes the source's config and the folder of its files as published, and returns a table
-with the columns COMMON (data/columns.py), in file order. What is wrong goes into the report.
+A reader takes the folder of a source's files as published and returns a table with the columns
+COMMON (data/columns.py), in file order. Problems go into the report.
 """
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lesions.config import SourceConfig
-from lesions.data.columns import SITES as SITES
 from lesions.data.columns import Report, common_rows, joined, no_rows, one_hot, read_columns
-from lesions.data.deotte import PEOPLE_2020, read_deotte, told_by_target
 from lesions.data.generic import read_generic
-from lesions.data.ham10000 import read_dermamnist, read_ham10000
+from lesions.data.photographs import largest_dermamnist
 from lesions.data.tasks import WORDS
+from lesions.errors import listed
 
 _CLASSES_2018 = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 _CLASSES_2019 = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
+_DERMAMNIST = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]  # its labels 0 to 6
+_PEOPLE_2020 = {
+    "image_name": "image_name", "patient_id": "patient_id", "sex": "sex",
+    "age_approx": "age_approx", "site": "anatom_site_general_challenge",
+}  # fmt: skip
+# Deotte's CSVs, in the folders that his sets unpack to, or side by side.
+_DEOTTE_TABLES = {
+    "isic2019": ["jpeg-isic2019-*/train.csv", "jpeg-isic2019_train.csv"],
+    "isic2020": ["jpeg-melanoma-*/train.csv", "jpeg-melanoma_train.csv"],
+    "isic2020 test": ["jpeg-melanoma-*/test.csv", "jpeg-melanoma_test.csv"],
+}
+
+
+def read_source(name: str, source: SourceConfig, folder: Path, report: Report) -> pd.DataFrame:
+    """The rows of one source, read by its reader."""
+    reader = source.reader or name
+    if reader == "generic":
+        return read_generic(name, source, folder, report)
+    if reader not in READERS:
+        report.problem(f"source {name}", f"no reader '{reader}': there is {', '.join(READERS)},"
+                       " generic (`reader: generic`)")  # fmt: skip
+        return no_rows(name)
+    return READERS[reader](folder, report)
 
 
 def read_isic2017(folder: Path, report: Report) -> pd.DataFrame:
-    """ISIC 2017 task 3: 2,000 training photographs, 374 melanomas; age and sex alone are known."""
+    """ISIC 2017 task 3: 2,000 training images, 374 melanomas; of people only age and sex."""
     truth = folder / "ISIC-2017_Training_Part3_GroundTruth.csv"
     meta = folder / "ISIC-2017_Training_Data_metadata.csv"
     rows = read_columns(
@@ -46,36 +69,28 @@ def read_isic2017(folder: Path, report: Report) -> pd.DataFrame:
 
 
 def read_isic2018(folder: Path, report: Report) -> pd.DataFrame:
-    """ISIC 2018 task 3: 10,015 training rows (HAM10000) and 193 of validation, official split.
+    """ISIC 2018 task 3: 10,015 training images (HAM10000) and 193 for validation, official split.
 
-    Lesion ids are in ISIC2018_Task3_Training_LesionGroupings.csv, where it is there.
+    Lesion ids come from ISIC2018_Task3_Training_LesionGroupings.csv, if it is there.
     """
     parts = []
     for official, part in [("train", "Training"), ("val", "Validation")]:
         path = _either(folder, f"ISIC2018_Task3_{part}_GroundTruth")
         if official == "val" and not path.exists():
             continue
-        columns = {"image_name": "image"} | {name: name for name in _CLASSES_2018}
-        rows = read_columns(report, path, columns)
+        rows = _read_one_hot(report, path, _CLASSES_2018)
         if rows is None:
             return no_rows("isic2018")
-        words = one_hot(report, path, rows, _CLASSES_2018).str.lower()
-        parts.append(rows.assign(official=official, diagnosis=words.map(WORDS)))
-    lesions = _either(folder, "ISIC2018_Task3_Training_LesionGroupings")
+        parts.append(rows.assign(official=official))
     rows = pd.concat(parts, ignore_index=True)
-    if lesions.exists():
-        more = read_columns(report, lesions, {"image_name": "image", "lesion_id": "lesion_id"})
-        if more is not None:
-            rows = rows.merge(more.drop_duplicates("image_name"), on="image_name", how="left")
-    return common_rows(rows, "isic2018")
+    lesions = _either(folder, "ISIC2018_Task3_Training_LesionGroupings")
+    return common_rows(_with_lesions(report, rows, lesions, "image"), "isic2018")
 
 
 def read_isic2019(folder: Path, report: Report) -> pd.DataFrame:
-    """ISIC 2019's 25,331 training rows, 4,522 of them melanomas. No patient ids are published."""
-    truth = folder / "ISIC_2019_Training_GroundTruth.csv"
+    """ISIC 2019: 25,331 training images, 4,522 melanomas. It publishes no patient ids."""
     meta = folder / "ISIC_2019_Training_Metadata.csv"
-    columns = {"image_name": "image"} | {name: name for name in _CLASSES_2019}
-    rows = read_columns(report, truth, columns)
+    rows = _read_one_hot(report, folder / "ISIC_2019_Training_GroundTruth.csv", _CLASSES_2019)
     more = read_columns(
         report, meta,
         {"image_name": "image", "age_approx": "age_approx", "site": "anatom_site_general",
@@ -83,46 +98,119 @@ def read_isic2019(folder: Path, report: Report) -> pd.DataFrame:
     )  # fmt: skip
     if rows is None or more is None:
         return no_rows("isic2019")
-    diagnosis = one_hot(report, truth, rows, _CLASSES_2019).str.lower().map(WORDS)
-    return common_rows(joined(report, rows, more, meta).assign(diagnosis=diagnosis), "isic2019")
+    return common_rows(joined(report, rows, more, meta), "isic2019")
 
 
 def read_isic2020(folder: Path, report: Report) -> pd.DataFrame:
     """SIIM-ISIC 2020: 33,126 training rows (584 melanomas, 2,056 patients), 10,982 test rows.
 
     Lesion ids come from ISIC_2020_Training_GroundTruth_v2.csv, which Kaggle does not carry;
-    without that file patients alone hold images together.
+    without that file patients alone link images.
     """
     path = folder / "train.csv"
     labels = {"diagnosis": "diagnosis", "target": "target"}
-    train = read_columns(report, path, PEOPLE_2020 | labels)
-    test = read_columns(report, folder / "test.csv", PEOPLE_2020)
-    lesions = folder / "ISIC_2020_Training_GroundTruth_v2.csv"
-    more = None
-    if lesions.exists():
-        columns = {"image_name": "image_name", "lesion_id": "lesion_id"}
-        more = read_columns(report, lesions, columns)
+    train = read_columns(report, path, _PEOPLE_2020 | labels)
+    test = read_columns(report, folder / "test.csv", _PEOPLE_2020)
     if train is None or test is None:
         return no_rows("isic2020")
-    train["diagnosis"] = told_by_target(report, path, train)
-    if more is not None:
-        train = train.merge(more.drop_duplicates("image_name"), on="image_name", how="left")
-    return common_rows(
-        pd.concat([train.assign(split="train"), test.assign(split="test")], ignore_index=True),
-        "isic2020",
-    )
+    train["diagnosis"] = _diagnosis_by_target(report, path, train)
+    lesions = folder / "ISIC_2020_Training_GroundTruth_v2.csv"
+    train = _with_lesions(report, train, lesions, "image_name")
+    both = [train.assign(split="train"), test.assign(split="test")]
+    return common_rows(pd.concat(both, ignore_index=True), "isic2020")
 
 
-def read_source(name: str, source: SourceConfig, folder: Path, report: Report) -> pd.DataFrame:
-    """The rows of one source, by its reader; what is wrong goes into the report."""
-    reader = source.reader or name
-    if reader == "generic":
-        return read_generic(name, source, folder, report)
-    if reader not in READERS:
-        report.problem(f"source {name}", f"no reader '{reader}': there is {', '.join(READERS)},"
-                       " generic (`reader: generic`)")  # fmt: skip
-        return no_rows(name)
-    return READERS[reader](folder, report)
+def read_ham10000(folder: Path, report: Report) -> pd.DataFrame:
+    """HAM10000: 10,015 images of 7,470 lesions, seven diagnoses, no patient ids.
+
+    It has one column more than other sources: `localization`, one of columns.PLACES or "".
+    """
+    path = folder / "HAM10000_metadata.csv"
+    if not path.exists() and (folder / "HAM10000_metadata").exists():
+        path = folder / "HAM10000_metadata"  # Dataverse's file has no suffix
+    rows = read_columns(
+        report, path,
+        {"image_name": "image_id", "lesion_id": "lesion_id", "diagnosis": "dx",
+         "age_approx": "age", "sex": "sex", "site": "localization",
+         "localization": "localization"},
+    )  # fmt: skip
+    if rows is None:
+        return no_rows("ham10000")
+    return common_rows(rows, "ham10000").assign(localization=rows["localization"].str.lower())
+
+
+def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:
+    """DermaMNIST of any size: 7,007 + 1,003 + 2,005 images, official split, no metadata.
+
+    693 of the 2,005 test images show a lesion that is also in training (Abhishek et al., Sci Data
+    12:196, 2025). Lesion ids come from dermamnist_to_ham10000.csv, if it is there.
+    """
+    path = largest_dermamnist(folder)
+    if path is None:
+        report.problem(folder, "no dermamnist*.npz in it: see input/README.md")
+        return no_rows("dermamnist")
+    parts = []
+    with np.load(path, allow_pickle=False) as arrays:
+        for official in ("train", "val", "test"):
+            label = arrays[f"{official}_labels"].reshape(-1)
+            names = [f"dermamnist_{official}_{index:05d}" for index in range(len(label))]
+            diagnosis = np.array(_DERMAMNIST)[label]
+            parts.append(pd.DataFrame({"image_name": names, "diagnosis": diagnosis})
+                         .assign(official=official))  # fmt: skip
+    rows = pd.concat(parts, ignore_index=True)
+    lesions = folder / "dermamnist_to_ham10000.csv"
+    if lesions.exists():
+        table = pd.read_csv(lesions, dtype={"index": int})
+        known = "dermamnist_" + table["split"] + "_" + table["index"].map("{:05d}".format)
+        rows["lesion_id"] = rows["image_name"].map(table.set_index(known)["lesion_id"])
+    return common_rows(rows, "dermamnist")
+
+
+def read_deotte(folder: Path, report: Report) -> pd.DataFrame:
+    """Chris Deotte's resized JPEG sets of 2019 and 2020, with `tfrecord` and original sizes.
+
+    Rows are of the sources isic2019 and isic2020. 2019 has no lesion ids here: images of one lesion
+    are grouped only by the official CSVs or the search for near-duplicates.
+    """
+    parts = []
+    for source, names in _DEOTTE_TABLES.items():
+        path = next((path for name in names for path in sorted(folder.glob(name))), None)
+        if path is None:
+            continue
+        split = "test" if source.endswith("test") else "train"
+        columns = _PEOPLE_2020 | {"width": "width", "height": "height"}
+        if split == "train":
+            columns |= {name: name for name in ("diagnosis", "target", "tfrecord")}
+        rows = read_columns(report, path, columns)
+        if rows is None:
+            continue
+        rows["patient_id"] = rows["patient_id"].mask(rows["patient_id"] == "-1", "")
+        if split == "train":
+            rows["diagnosis"] = _diagnosis_by_target(report, path, rows)
+        parts.append(rows.assign(split=split, source=source.removesuffix(" test")))
+    if not parts:
+        if not report.problems:
+            report.problem(folder, "none of Deotte's CSVs in it: see input/README.md")
+        return no_rows("deotte")
+    return common_rows(pd.concat(parts, ignore_index=True), "deotte")
+
+
+def add_deotte(table: pd.DataFrame, folder: Path, report: Report) -> pd.DataFrame:
+    """The table with `width`, `height` and `tfrecord` of the images in Deotte's CSVs."""
+    known = read_deotte(folder, report).drop_duplicates("image_name").set_index("image_name")
+    names = table["image_name"]
+    if not names.isin(known.index).any():
+        report.problem(folder, f"none of the images is in its CSVs, such as {listed(names[:3])}")
+    columns = {c: names.map(known[c]).fillna(table[c]) for c in ("width", "height", "tfrecord")}
+    return table.assign(**columns)
+
+
+def read_duplicates(folder: Path, report: Report) -> pd.DataFrame:
+    """ISIC 2020's official duplicate pairs: columns image_name_1 and image_name_2."""
+    path = folder / "ISIC_2020_Training_Duplicates.csv"
+    columns = {name: name for name in ("image_name_1", "image_name_2")}
+    pairs = read_columns(report, path, columns) if path.exists() else None
+    return pd.DataFrame(columns=list(columns), dtype=str) if pairs is None else pairs
 
 
 READERS: dict[str, Callable[[Path, Report], pd.DataFrame]] = {
@@ -136,15 +224,34 @@ READERS: dict[str, Callable[[Path, Report], pd.DataFrame]] = {
 }
 
 
-def read_duplicates(folder: Path, report: Report) -> pd.DataFrame:
-    """ISIC 2020's official duplicate pairs: columns image_name_1 and image_name_2."""
-    path = folder / "ISIC_2020_Training_Duplicates.csv"
-    columns = {name: name for name in ("image_name_1", "image_name_2")}
-    pairs = read_columns(report, path, columns) if path.exists() else None
-    return pd.DataFrame(columns=list(columns), dtype=str) if pairs is None else pairs
+def _read_one_hot(report: Report, path: Path, classes: list[str]) -> pd.DataFrame | None:
+    """The rows of a ground truth with one column a class: image_name and diagnosis."""
+    rows = read_columns(report, path, {"image_name": "image"} | {name: name for name in classes})
+    if rows is None:
+        return None
+    diagnosis = one_hot(report, path, rows, classes).str.lower().map(WORDS)
+    return rows[["image_name"]].assign(diagnosis=diagnosis)
+
+
+def _with_lesions(report: Report, rows: pd.DataFrame, path: Path, name_column: str) -> pd.DataFrame:
+    """The rows with the `lesion_id` of an optional file."""
+    columns = {"image_name": name_column, "lesion_id": "lesion_id"}
+    more = read_columns(report, path, columns) if path.exists() else None
+    if more is None:
+        return rows
+    return rows.merge(more.drop_duplicates("image_name"), on="image_name", how="left")
+
+
+def _diagnosis_by_target(report: Report, path: Path, rows: pd.DataFrame) -> pd.Series:
+    """The diagnosis, "benign" where none is named and the target is 0, as for most of 2020."""
+    melanoma = rows["diagnosis"] == "mel"
+    named = melanoma | (rows["target"] == 1)
+    wrong = (named & (melanoma != (rows["target"] == 1)) & rows["target"].notna()).to_numpy()
+    report.rows(path, rows["image_name"], wrong, "target and diagnosis contradict each other")
+    return rows["diagnosis"].mask((rows["diagnosis"] == "") & (rows["target"] == 0), "benign")
 
 
 def _either(folder: Path, stem: str) -> Path:
-    """The official archive puts each CSV into a folder of its own name."""
+    """The CSV's path: the official archive puts each into a folder of its own name."""
     nested = folder / stem / f"{stem}.csv"
     return nested if nested.exists() else folder / f"{stem}.csv"

@@ -8,12 +8,17 @@ import pandas as pd
 
 from lesions.config import DatasetConfig
 from lesions.data.columns import Report, no_rows
-from lesions.data.deotte import add_deotte
-from lesions.data.folds import add_folds, fold_hash, require_whole_groups, split_groups, straddling
-from lesions.data.groups import add_groups
+from lesions.data.folds import (
+    add_folds,
+    add_groups,
+    fold_hash,
+    published_split,
+    require_whole_groups,
+    split_groups,
+    straddling,
+)
 from lesions.data.photographs import image_paths
-from lesions.data.schemes import published_split
-from lesions.data.sources import read_duplicates, read_source
+from lesions.data.sources import add_deotte, read_duplicates, read_source
 from lesions.data.tasks import targets
 from lesions.errors import InputError, listed
 from lesions.files import read_csv, read_json, write_csv, write_json
@@ -29,37 +34,32 @@ TEXT = ("image_name", "source", "split", "patient_id", "lesion_id", "diagnosis",
         "localization", "group", "path")  # fmt: skip
 
 
-def read_sources(
-    config: DatasetConfig, report: Report | None = None, unpack: bool = False
-) -> pd.DataFrame:
+def read_sources(config: DatasetConfig, report: Report, unpack: bool = False) -> pd.DataFrame:
     """The rows of all sources with `group` and, where an image was found, its `path` ("" else).
 
-    Images are linked into groups before anything is left out, so that a row without a photograph
-    still ties together the ones it links. What is wrong in any file goes into the report; without
-    one, InputError says all of it. Photographs in archives are found if they may be unpacked.
+    Images are grouped before any row is left out, so that a row without a photograph still links
+    others. Problems of any file go into the report. With `unpack` photographs are also looked for
+    in archives.
     """
-    found = report or Report()
     tables: list[pd.DataFrame] = [no_rows("").assign(path="")]
     listed_pairs = [pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str)]
     for name, source in config.sources.items():
-        folder = (at() / source.folder).resolve()
+        folder = at(source.folder).resolve()
         if not folder.is_dir():
-            found.problem(folder, "no such folder: input/README.md says what goes in")
+            report.problem(folder, "no such folder: input/README.md says what goes in")
             continue
-        table = read_source(name, source, folder, found)
-        given = [at() / path for path in source.images]
-        path = image_paths(table, source.reader or name, folder, given, found, unpack)
+        table = read_source(name, source, folder, report)
+        given = [at(path) for path in source.images]
+        path = image_paths(table, source.reader or name, folder, given, report, unpack)
         tables.append(table.assign(path=path))
-        listed_pairs.append(read_duplicates(folder, found))
+        listed_pairs.append(read_duplicates(folder, report))
     table = pd.concat(tables, ignore_index=True).fillna({"path": "", "localization": ""})
     pairs = pd.concat(listed_pairs, ignore_index=True)
     if config.deotte:
-        table = add_deotte(table, at() / config.deotte, found)
+        table = add_deotte(table, at(config.deotte), report)
     table["target"] = targets(table["diagnosis"], config.task).fillna(table["target"])
-    _require_labels(table, found)
-    _require_agreement(table, pairs, found)
-    if report is None:
-        found.check()
+    _check_labels(table, report)
+    _check_agreement(table, pairs, report)
     table = table.assign(bytes=np.nan, fold=-1, images_per_patient=images_per_patient(table))
     return add_groups(table, pairs)
 
@@ -67,30 +67,29 @@ def read_sources(
 def images_per_patient(table: pd.DataFrame) -> pd.Series:
     """Images of each row's patient within its split, NaN without a patient id.
 
-    Counting over both splits would let the test rows speak in training.
+    Counted over both splits, test rows would leak into training.
     """
     patients = table["patient_id"].where(table["patient_id"] != "")
     return patients.groupby([patients, table["split"]]).transform("size").astype(float)
 
 
-def one_row_a_name(table: pd.DataFrame, report: Report | None = None) -> pd.DataFrame:
-    """The table with each image name once.
+def one_row_a_name(table: pd.DataFrame, report: Report) -> pd.DataFrame:
+    """The table with each image name once: of two sources with one name, the first listed stays.
 
-    A photograph that two sources publish under one name stays where it is listed first; a problem
-    of the report, or InputError, if the two disagree about the target.
+    It is a problem if the two disagree about the target.
     """
     once = table.drop_duplicates(["image_name", "source"])
     targets = once.groupby("image_name")["target"].nunique(dropna=False)
     if (targets > 1).any():
-        (report or Report(strict=True)).add(
+        report.add(
             f"sources disagree about the target of {listed(targets.index[targets > 1])}:"
             " leave one of them out"
         )
     return table.drop_duplicates("image_name").reset_index(drop=True)
 
 
-def require_images(table: pd.DataFrame, report: Report | None = None) -> None:
-    """A problem of the report, or InputError, that says which photographs are missing."""
+def check_images(table: pd.DataFrame, report: Report) -> None:
+    """Report which photographs are missing, if any are."""
     missing = table[table["path"] == ""]
     if missing.empty:
         return
@@ -99,7 +98,7 @@ def require_images(table: pd.DataFrame, report: Report | None = None) -> None:
         f" {listed(rows['image_name'], 3)}"
         for source, rows in missing.groupby("source")
     ]
-    (report or Report(strict=True)).add(
+    report.add(
         "photographs are missing:\n  " + "\n  ".join(lines) + "\n    download them"
         " (input/README.md), name their folder with --images SOURCE=FOLDER, or go on with"
         " --available-only"
@@ -107,9 +106,9 @@ def require_images(table: pd.DataFrame, report: Report | None = None) -> None:
 
 
 def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
-    """The table with its held-out test rows, if the data set asks for some, and its folds.
+    """The table with folds, and with held-out test rows if the data set asks for some.
 
-    Groups stay whole, or InputError; a published split is kept as its authors drew it.
+    No group lies in two parts, except in a published split, which is kept as it is.
     """
     if config.scheme != "grouped":
         if config.holdout:
@@ -130,7 +129,7 @@ def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
 
 def prepared(dataset: str) -> Path:
     """The folder of a data set's table and caches."""
-    return at("input/prepared") / dataset
+    return at("input/prepared", dataset)
 
 
 def save_table(dataset: str, table: pd.DataFrame, config: DatasetConfig) -> dict:
@@ -173,9 +172,9 @@ def load_table(dataset: str) -> tuple[pd.DataFrame, dict]:
 
 
 def task_targets(table: pd.DataFrame, facts: dict, task: str | None) -> tuple[str, pd.Series]:
-    """The task of a run and each row's target: 0 or 1, or a class number; NaN without a label.
+    """The name of a run's task and each row's code, float64; NaN without a label.
 
-    `task` None is the data set's own; see data/tasks.py for the classes.
+    `task` None is the data set's own. Codes are those of data/tasks.py.
     """
     if task is None:
         return facts["config"]["task"], table["target"].astype(float)
@@ -183,24 +182,24 @@ def task_targets(table: pd.DataFrame, facts: dict, task: str | None) -> tuple[st
 
 
 def table_hash(table: pd.DataFrame) -> str:
-    """Sixteen hex digits of the table's content; where the photographs lie does not count."""
+    """Sixteen hex digits of the table's content, without the paths of the photographs."""
     content = table.drop(columns="path").to_csv(index=False)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def names_hash(table: pd.DataFrame) -> str:
-    """Sixteen hex digits of the image names in their order: which row is which photograph."""
+    """Sixteen hex digits of the image names in their order."""
     return hashlib.sha256("\n".join(table["image_name"]).encode()).hexdigest()[:16]
 
 
-def _require_labels(table: pd.DataFrame, report: Report) -> None:
+def _check_labels(table: pd.DataFrame, report: Report) -> None:
     bare = table.loc[(table["split"] == "train") & table["target"].isna(), "image_name"]
     if len(bare) and not report.problems:  # a wrong target has been reported where it stands
         report.add(f"training rows without a diagnosis or target: {listed(bare)}")
 
 
-def _require_agreement(table: pd.DataFrame, pairs: pd.DataFrame, report: Report) -> None:
-    """Two pictures of one photograph must not be a melanoma and none."""
+def _check_agreement(table: pd.DataFrame, pairs: pd.DataFrame, report: Report) -> None:
+    """Report listed duplicates with different targets."""
     target = table.drop_duplicates("image_name").set_index("image_name")["target"]
     first, second = (pairs[name].map(target) for name in ("image_name_1", "image_name_2"))
     against = pairs[(first != second) & first.notna() & second.notna()]

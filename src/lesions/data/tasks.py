@@ -42,6 +42,7 @@ TASKS: dict[str, dict] = {
     "diagnosis8": {n: n for n in ("akiec", "bcc", "bkl", "df", "mel", "nv", "scc", "vasc")},
 }
 
+
 @dataclass(frozen=True)
 class Task:
     """A question asked of every photograph, and how files and arrays hold its answers.
@@ -97,7 +98,7 @@ class Task:
         return found.astype(np.int64)
 
     def as_frame(self, probs: ArrayLike, codes: ArrayLike | None = None) -> pd.DataFrame:
-        """The columns of a predictions' file: target, where `codes` are given, and probabilities."""
+        """The columns of a predictions file: target, if `codes` are given, and probabilities."""
         frame = pd.DataFrame(np.asarray(probs).reshape(-1, len(self.classes)), columns=self.columns)
         if codes is not None:
             found = np.asarray(codes).astype(int)

@@ -1,0 +1,339 @@
+"""The image cache: every photograph decoded and resized once, row = table row.
+
+A cache is the folder input/prepared/<dataset>/<size>/ with the pixels, as one memory-mapped array
+or as packed JPEGs of a tenth of its size; index.csv, the file and the fingerprint behind each row;
+and cache.json. It is filled in <size>.part and renamed when complete, so that a folder of the final
+name is never half a cache.
+"""
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from lesions.config import PreprocessConfig
+from lesions.data.decode import VERSION, UnreadableImage, decode
+from lesions.data.table import names_hash, prepared
+from lesions.errors import InputError
+from lesions.files import read_csv, read_json, sha256, write_csv, write_json
+from lesions.paths import shown
+
+Mode = Literal["array", "jpeg"]
+FILES: dict[Mode, str] = {"array": "images.npy", "jpeg": "images.bin"}
+INDEX = ["row", "fingerprint", "bytes", "width", "height", "problem"]
+SAVE_EVERY = 1000  # images: what an interrupted build repeats at most
+Fact = tuple[int, int, str]  # width, height, problem
+
+
+def cached_images(dataset: str, size: int, table: pd.DataFrame) -> np.ndarray:
+    """The images of a prepared data set's `table` at `size` pixels; see `load_images`."""
+    command = f"python scripts/prepare.py --dataset {dataset} --size {size}"
+    return load_images(prepared(dataset) / str(size), table, command)
+
+
+def load_images(folder: Path, table: pd.DataFrame, command: str) -> np.ndarray:
+    """The finished cache of exactly this table: by row uint8 (S, S, 3), read-only.
+
+    It is an array, or for JPEGs an object that is read by row like one. InputError naming `command`
+    if there is no cache, or if it belongs to another table, or was made with another preprocessing
+    than the table beside it asks for.
+    """
+    facts = cache_facts(folder)
+    if not facts:
+        raise InputError(f"{shown(folder)}: no image cache: run {command}")
+    key = facts["key"]
+    if key["version"] != VERSION or facts["names_hash"] != names_hash(table):
+        raise InputError(f"{shown(folder)}: the image cache is of another table: run {command}")
+    beside = folder.parent / "table.json"
+    config = read_json(beside).get("config", {}) if beside.exists() else {}
+    if key["preprocess"] != PreprocessConfig(**config.get("preprocess", {})).model_dump():
+        raise InputError(f"{shown(folder)}: made with another preprocessing: run {command}")
+    return cast(np.ndarray, open_images(folder, key["mode"], key["size"]))
+
+
+def cache_facts(folder: Path) -> dict[str, Any]:
+    """The `key`, `names_hash` and `sha256` (of the pixels) of a finished cache; {} without one.
+
+    The key is all that decides the pixels besides the files: the decoder's version, size, mode and
+    preprocess, filled in where a cache of an earlier version lacks them.
+    """
+    if not (folder / "cache.json").exists():
+        return {}
+    facts = read_json(folder / "cache.json")
+    preprocess = PreprocessConfig(**facts.get("preprocess", {}))
+    key = _key(facts["size"], facts.get("mode", "array"), preprocess)
+    return {
+        "key": key | {"version": facts["version"]},
+        "names_hash": facts["names_hash"],
+        "sha256": facts["sha256"],
+    }
+
+
+def fill_cache(
+    folder: Path, table: pd.DataFrame, size: int, mode: Mode, preprocess: PreprocessConfig
+) -> pd.DataFrame:
+    """Decode the photographs of `table`, whose `path` says where they are; `publish_cache` follows.
+
+    Returns the index, one row a table row: bytes, width, height, and the problem of an unreadable
+    file, whose pixels are black ("" for the others). A photograph with the same fingerprint (name,
+    bytes, time of change) in a finished cache or an interrupted build is not decoded again.
+    """
+    key = _key(size, mode, preprocess)
+    fingerprints, sizes = _fingerprints(table)
+    finished = cache_facts(folder).get("key") == key
+    if finished and _read_index(folder)["fingerprint"].tolist() == fingerprints:
+        shutil.rmtree(_part(folder), ignore_errors=True)
+        verify_cache(folder)
+        return _read_index(folder)
+    part = _part(folder)
+    store, done = _open_store(part, fingerprints, key)
+    if finished:
+        done |= _copy_rows(folder, store, fingerprints, done)
+    todo = [row for row in range(len(table)) if row not in done]
+    paths = table["path"].tolist()
+
+    def one(row: int) -> tuple[Fact, bytes | np.ndarray]:
+        try:
+            image, (width, height) = decode(Path(paths[row]), size, preprocess)
+        except UnreadableImage as error:
+            return (0, 0, str(error)), store.packed(np.zeros((size, size, 3), np.uint8))
+        return (width, height, ""), store.packed(image)
+
+    def save() -> pd.DataFrame:
+        store.flush()
+        rows = [(row, fingerprints[row], sizes[row], *done[row]) for row in sorted(done)]
+        index = pd.DataFrame(rows, columns=INDEX)
+        write_csv(part / "index.csv", index)
+        return index
+
+    with (
+        ThreadPoolExecutor(cpu_count()) as pool,
+        tqdm(total=len(todo), desc=f"images at {size} px", unit="image", disable=None) as bar,
+    ):
+        for start in range(0, len(todo), SAVE_EVERY):
+            block = todo[start : start + SAVE_EVERY]
+            for row, (fact, packed) in zip(block, pool.map(one, block), strict=True):
+                store.put(row, packed)
+                done[row] = fact
+                bar.update()
+            save()
+    return save()
+
+
+def publish_cache(folder: Path, table: pd.DataFrame) -> None:
+    """Replace the cache at `folder` by the filled one, with its checksum."""
+    part = _part(folder)
+    if not part.exists():
+        return
+    key = read_json(part / "key.json")
+    checksum = sha256(part / FILES[key["mode"]])
+    write_json(part / "cache.json", key | {"names_hash": names_hash(table), "sha256": checksum})
+    if folder.exists():
+        shutil.rmtree(folder)
+    part.replace(folder)
+
+
+def filled_images(folder: Path) -> "np.ndarray | JpegImages":
+    """The pixels that `fill_cache` has just completed, published or not."""
+    part = _part(folder)
+    facts = read_json(part / "key.json" if part.exists() else folder / "cache.json")
+    return open_images(part if part.exists() else folder, facts["mode"], facts["size"])
+
+
+def verify_cache(folder: Path) -> None:
+    """InputError if the pixels on disk are not those that were written."""
+    facts = cache_facts(folder)
+    file = folder / FILES[facts["key"]["mode"]]
+    if sha256(file) != facts["sha256"]:
+        raise InputError(f"{shown(folder)}: {file.name} is damaged: delete the folder and prepare")
+
+
+def choose_mode(rows: int, size: int, folder: Path) -> Mode:
+    """array, unless it would take over half of the free disk, or more than half of the memory.
+
+    An array larger than memory is read from the disk again in every epoch.
+    """
+    need = rows * size * size * 3
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    memory = 4 * need  # where the system does not tell
+    if hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return "array" if need < free / 2 and need < memory / 2 else "jpeg"
+
+
+class ArrayStore:
+    """uint8 (N, S, S, 3) in a .npy file, filled row by row; its disk space is reserved first."""
+
+    def __init__(self, folder: Path, rows: int, size: int, new: bool):
+        path = folder / FILES["array"]
+        if not new:
+            self.images = np.lib.format.open_memmap(path, "r+")
+            return
+        self.images = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size, size, 3))
+        # A memory map of a file with holes kills the process when the disk fills.
+        if hasattr(os, "posix_fallocate"):
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+    @staticmethod
+    def packed(image: np.ndarray) -> np.ndarray:
+        return image
+
+    def put(self, row: int, packed: Any) -> None:
+        self.images[row] = packed
+
+    def flush(self) -> None:
+        self.images.flush()
+
+
+class JpegStore:
+    """JPEGs of quality 95 without colour subsampling in one file, and where each lies in it."""
+
+    def __init__(self, folder: Path, rows: int, size: int, new: bool):
+        self.folder = folder
+        path = folder / FILES["jpeg"]
+        self.places = np.full((rows, 2), -1, np.int64)
+        if not new:
+            self.places = np.load(folder / "places.npy")
+        path.touch()
+        # What was written after the last save is written again.
+        os.truncate(path, max(0, int(self.places.sum(axis=1).max(initial=0))))
+        self.file = path.open("ab")
+
+    @staticmethod
+    def packed(image: np.ndarray) -> bytes:
+        how = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+               cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # fmt: skip
+        return cv2.imencode(".jpg", image[..., ::-1], how)[1].tobytes()
+
+    def put(self, row: int, packed: Any) -> None:
+        self.places[row] = self.file.tell(), len(packed)
+        self.file.write(packed)
+
+    def flush(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        np.save(self.folder / "places.npy", self.places)
+
+
+class JpegImages:
+    """The rows of a finished JPEG store, each decoded as it is read: uint8 (S, S, 3)."""
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, folder: Path, size: int):
+        self.path = folder / FILES["jpeg"]
+        self.places = np.load(folder / "places.npy")
+        self.shape = (len(self.places), size, size, 3)
+        self.content: np.ndarray | None = None  # each process maps the file for itself
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        image = cv2.imdecode(self.packed(row), cv2.IMREAD_COLOR_RGB)
+        if image is None:
+            raise InputError(
+                f"{shown(self.path)}: row {row} is damaged: delete the folder, prepare"
+            )
+        return image
+
+    def packed(self, row: int) -> np.ndarray:
+        """The bytes of the row's JPEG."""
+        if self.content is None:
+            self.content = np.memmap(self.path, np.uint8, "r")
+        start, length = self.places[row]
+        return self.content[start : start + length]
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"content": None}
+
+
+def open_images(folder: Path, mode: Mode, size: int) -> np.ndarray | JpegImages:
+    """The pixels in `folder` by row, read-only."""
+    if mode == "array":
+        return np.load(folder / FILES["array"], mmap_mode="r")
+    return JpegImages(folder, size)
+
+
+def _part(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".part")
+
+
+def _key(size: int, mode: Mode, preprocess: PreprocessConfig) -> dict:
+    return {"version": VERSION, "size": size, "mode": mode, "preprocess": preprocess.model_dump()}
+
+
+def _fingerprints(table: pd.DataFrame) -> tuple[list[str], list[int]]:
+    """The fingerprint of each row's file, and its bytes (0 where there is no file)."""
+    fingerprints, sizes = [], []
+    for name, path in zip(table["image_name"], table["path"], strict=True):
+        stat = Path(path).stat() if path and Path(path).exists() else None
+        sizes.append(stat.st_size if stat else 0)
+        fingerprints.append(f"{name} {sizes[-1]} {stat.st_mtime_ns if stat else 0}")
+    return fingerprints, sizes
+
+
+def _read_index(folder: Path) -> pd.DataFrame:
+    index = read_csv(folder / "index.csv", INDEX, text=("fingerprint", "problem"))
+    return index.assign(problem=index["problem"].fillna(""))
+
+
+def _known(folder: Path) -> dict[str, tuple[int, Fact]]:
+    """fingerprint -> row and facts of every photograph in a cache's index."""
+    columns = _read_index(folder)[["row", "fingerprint", "width", "height", "problem"]]
+    return {
+        fingerprint: (row, (width, height, problem))
+        for row, fingerprint, width, height, problem in columns.astype(object).to_numpy()
+    }
+
+
+def _open_store(
+    part: Path, fingerprints: list[str], key: dict
+) -> tuple[ArrayStore | JpegStore, dict[int, Fact]]:
+    """The store to fill, and the facts of the rows that an interrupted build has completed."""
+    kind = ArrayStore if key["mode"] == "array" else JpegStore
+    rows, mark = len(fingerprints), part / "key.json"
+    if mark.exists() and read_json(mark) == key | {"rows": rows} and (part / "index.csv").exists():
+        known = _known(part)
+        done = {row: known[name][1] for row, name in enumerate(fingerprints)
+                if name in known and known[name][0] == row}  # fmt: skip
+        return kind(part, rows, key["size"], new=False), done
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        store = kind(part, rows, key["size"], new=True)
+    except OSError as error:
+        shutil.rmtree(part)
+        need = rows * key["size"] ** 2 * 3 / 2**30
+        raise InputError(
+            f"{shown(part)}: {error.strerror}: the cache of {rows:,} images at {key['size']} px"
+            f" needs {need:.2f} GiB; `cache: jpeg` in the data set's config about a tenth of it"
+        ) from error
+    write_json(mark, key | {"rows": rows})
+    return store, {}
+
+
+def _copy_rows(
+    folder: Path, store: ArrayStore | JpegStore, fingerprints: list[str], done: dict[int, Fact]
+) -> dict[int, Fact]:
+    """Facts of the missing rows that the finished cache has, now copied into the store."""
+    key, known = cache_facts(folder)["key"], _known(folder)
+    images = open_images(folder, key["mode"], key["size"])
+    copied = {}
+    for row, fingerprint in enumerate(fingerprints):
+        if row not in done and fingerprint in known:
+            old, copied[row] = known[fingerprint]
+            packed = images.packed(old).tobytes() if isinstance(images, JpegImages) else images[old]
+            store.put(row, packed)
+    return copied

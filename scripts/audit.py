@@ -29,8 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from lesions import files
     from lesions.data.columns import Report
-    from lesions.data.deotte import add_deotte
-    from lesions.data.sources import read_duplicates
+    from lesions.data.sources import add_deotte, read_duplicates
     from lesions.data.table import load_table, prepared
     from lesions.evaluation.audit import audit
     from lesions.paths import at, shown

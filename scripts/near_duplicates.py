@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from lesions.data.columns import Report
     from lesions.data.decode import decode
-    from lesions.data.ham10000 import read_ham10000
+    from lesions.data.sources import read_ham10000
     from lesions.data.near_duplicates import SIZE
     from lesions.data.planted import measure, time_many
     from lesions.errors import InputError

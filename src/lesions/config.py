@@ -224,7 +224,7 @@ class DatasetConfig(Section):
     stratify: Literal["target", "diagnosis"] = "target"  # what folds are alike in, besides source
     # Deotte's CSVs: sizes of the originals without a photograph, and the legacy folds
     deotte: str | None = None
-    # grouped: ours; the others are published splits, for comparison: data/schemes.py
+    # grouped: ours; the others are published splits, for comparison: data/folds.py
     scheme: Literal[
         "grouped", "legacy", "official", "system001", "system002", "system003", "system004"
     ] = "grouped"

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
@@ -20,10 +21,9 @@ from lesions.data.decode import decode
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, resamples, summarise
 from lesions.evaluation.metrics import Floats
-from lesions.inference.explain import grad_cam, occlusion
+from lesions.inference.explain import Explained, explained_batches, grad_cam
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import shown
-from lesions.reporting.explanations import Explained, explained_batches
 
 SUFFIX = "_segmentation.png"
 SAMPLE = 200  # photographs of the slower checks
@@ -84,6 +84,28 @@ def mean_interval(values: Floats, groups: np.ndarray) -> Interval:
     return summarise(float(values.mean()), np.concatenate(means))
 
 
+@torch.no_grad()
+def occlusion(
+    model: LesionClassifier, images: Tensor, metadata: Tensor, output: int, cells: int = 8
+) -> np.ndarray:
+    """How much logit `output` falls when a cell of the image is covered: float32 (B, cells, cells).
+
+    A cell is painted with its image's mean colour. Negative where covering raises the logit.
+    """
+    size = images.shape[1]
+    edges = np.linspace(0, size, cells + 1).round().astype(int)
+    colour = images.float().mean((1, 2), keepdim=True).round().to(images.dtype)
+    whole = model(images, metadata)[:, output]
+    falls = whole.new_zeros(len(images), cells, cells)
+    for row in range(cells):
+        for column in range(cells):
+            covered = images.clone()
+            top, left = edges[row], edges[column]
+            covered[:, top : edges[row + 1], left : edges[column + 1]] = colour
+            falls[:, row, column] = whole - model(covered, metadata)[:, output]
+    return falls.cpu().numpy()
+
+
 def occlusion_maps(
     model: LesionClassifier, images: Tensor, metadata: Tensor, output: int, against: bool
 ) -> np.ndarray:
@@ -128,7 +150,7 @@ def measure_focus(explained: Explained, folder: Path) -> dict[str, Any]:
     return {
         "run": explained.run.name,
         "dataset": config.dataset,
-        "task": explained.run.task,
+        "task": explained.run.task.name,
         "backbone": config.model.backbone,
         "image_size": config.data.image_size,
         "folds": [fold.number for fold in explained.run.folds],

@@ -16,13 +16,13 @@ def build_accelerator(
 ) -> Accelerator:
     """An Accelerator in the wanted precision; a tracker other than none writes to `folder`.
 
-    InputError if several processes were started that do not know each other: each would train the
-    whole fold and overwrite the others' files. InputError if the tracker is not installed.
+    InputError if several processes were started but are not connected: each would train the whole
+    fold and overwrite the others' files. InputError if the tracker is not installed.
     """
     if tracker != "none" and find_spec(tracker) is None:
         raise InputError(f"train.tracker={tracker}: not installed: pip install {tracker}")
     wanted = mixed_precision(precision)
-    # accelerate remembers the precision of the process's first run, and refuses another.
+    # accelerate keeps the precision of the process's first run, and refuses another.
     if is_initialized() and AcceleratorState().mixed_precision != wanted:
         AcceleratorState._reset_state()
     accelerator = Accelerator(

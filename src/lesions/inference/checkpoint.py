@@ -2,23 +2,50 @@
 
 import json
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
-from lesions.config import Config
+from lesions.config import Config, differences, saved_config
 from lesions.data.metadata import COLUMNS
-from lesions.errors import InputError
+from lesions.errors import InputError, listed
 from lesions.files import write_bytes
+from lesions.models.backbone import load_weights
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import shown
 from lesions.provenance import commit
+from lesions.runs import RunFiles
 
 FORMAT = "lesions/1"
+
+
+class Fold(NamedTuple):
+    """One trained fold in evaluation mode on the CPU, in float32."""
+
+    title: str  # run and number
+    number: int
+    model: LesionClassifier
+    header: dict
+
+    @property
+    def config(self) -> Config:
+        return Config.model_validate(self.header["config"])
+
+    def forward(self, images: Tensor, metadata: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C), and the features (B, F) that entered the head."""
+        seen: list[Tensor] = []
+        hook = self.model.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        try:
+            return self.model(images, metadata), seen[0]
+        finally:
+            hook.remove()
 
 
 def save_model(path: Path, weights: dict[str, torch.Tensor], header: dict) -> None:
@@ -31,35 +58,63 @@ def save_model(path: Path, weights: dict[str, torch.Tensor], header: dict) -> No
 def load_model(path: Path, task: str | None = None) -> tuple[LesionClassifier, dict]:
     """The model in evaluation mode on the CPU, and its header.
 
-    The header holds config, fold, task, classes (none: yes or no), neutral (see data/metadata.py),
-    table_hash, fold_hash and versions. InputError if the file is none of this repository's, or of
-    another task.
+    The header holds config, preprocess, fold, task, classes (empty for yes or no), neutral (see
+    data/metadata.py), table_hash, fold_hash and versions; files of older versions lack some of
+    them. InputError if the file is not a checkpoint of this repository, or is for another task.
     """
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("lesions")
-        weights = safetensors.torch.load_file(path)
     except FileNotFoundError:
         raise InputError(f"{shown(path)}: no such checkpoint: run scripts/train.py") from None
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise InputError(f"{shown(path)}: damaged, or no safetensors file: {error}") from error
     header = json.loads(text) if text else {}
     if header.get("format") != FORMAT:
         raise InputError(f"{shown(path)}: not a checkpoint of this repository ({FORMAT})")
     if task and header["task"] != task:
         raise InputError(f"{shown(path)}: trained for {header['task']}, not for {task}")
-    config = Config.model_validate(header["config"])
-    model = LesionClassifier(
-        config.model,
-        columns=len(COLUMNS[config.data.metadata]),
-        outputs=max(1, len(header.setdefault("classes", []))),
-        weights=False,
-    )
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"{shown(path)}: weights of another model: {error}") from error
+    config = saved_config(header["config"], path)
+    header["config"] = config.model_dump()
+    classes = header.setdefault("classes", [])
+    columns = len(COLUMNS[config.data.metadata])
+    model = LesionClassifier(config.model, columns, max(1, len(classes)), weights=False)
+    load_weights(model, path)
     return model.eval(), header
+
+
+def load_folds(files: RunFiles, numbers: Sequence[int] | None = None) -> list[Fold]:
+    """The trained folds of a run, all of them or those of `numbers`, which must agree.
+
+    InputError for a fold that is not there, has another's name, or is of another model.
+    """
+    wanted = files.numbers(".safetensors") if numbers is None else numbers
+    if not wanted:
+        raise InputError(f"{shown(files.folder)}: no fold<k>.safetensors: run scripts/train.py")
+    folds: list[Fold] = []
+    for number in wanted:
+        path = files.file(number, ".safetensors")
+        if not path.exists():
+            raise InputError(
+                f"{shown(path)}: not trained yet: run scripts/train.py for fold {number}, or name"
+                " the folds to use with --folds"
+            )
+        model, header = load_model(path)
+        if header["fold"] != number:
+            raise InputError(f"{shown(path)}: holds fold {header['fold']}: give it its name back")
+        folds.append(Fold(f"{header['run']} fold {number}", number, model.float(), header))
+        changed = differences(_decisive(folds[0].header), _decisive(header))
+        if changed:
+            raise InputError(
+                f"{shown(path)}: differs from the run's other folds: {listed(changed)}"
+            )
+    return folds
+
+
+def _decisive(header: dict) -> dict:
+    """What all folds of a run have in common."""
+    config = {name: header["config"][name] for name in ("dataset", "model", "data")}
+    return {name: header.get(name) for name in ("run", "task", "classes", "preprocess")} | config
 
 
 def versions() -> dict[str, str]:

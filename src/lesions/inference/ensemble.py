@@ -1,188 +1,163 @@
-"""What a predictor is made of: folds of a run from their self-describing files, or a blend."""
+"""What a predictor is made of: the folds of a run, or a blend of runs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from scipy.special import expit
-from torch import Tensor
 
 from lesions.config import Config, PreprocessConfig
-from lesions.data.tasks import MALIGNANT
+from lesions.data.tasks import Task
 from lesions.errors import InputError, listed
 from lesions.evaluation.calibration import clipped_logit
 from lesions.evaluation.metrics import Floats
-from lesions.files import read_json, sha256
-from lesions.inference.calibration_file import NAME, CalibrationFile, load_calibration
-from lesions.inference.checkpoint import load_model
-from lesions.models.classifier import LesionClassifier
+from lesions.files import read_json
+from lesions.inference.calibration import Calibration, load_calibration
+from lesions.inference.checkpoint import Fold, load_folds
 from lesions.paths import at, shown
-
-
-class Fold(NamedTuple):
-    """One trained fold in evaluation mode on the CPU."""
-
-    title: str  # run and number
-    number: int
-    model: LesionClassifier
-    header: dict
-
-    def forward(self, images: Tensor, metadata: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K), and the features (B, F) that entered the head."""
-        seen: list[Tensor] = []
-        hook = self.model.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-        try:
-            return self.model(images, metadata), seen[0]
-        finally:
-            hook.remove()
+from lesions.runs import RunFiles, find_run
 
 
 @dataclass(frozen=True)
 class Run:
-    """Folds of one run; `problem` says why there is no calibration."""
+    """Folds of one run; `problems` say what is missing beside them, and the next command."""
 
-    name: str
-    folder: Path
+    files: RunFiles
     folds: list[Fold]
-    calibration: CalibrationFile | None
-    problem: str | None
+    calibration: Calibration | None
+    preprocess: PreprocessConfig  # what a photograph went through before training
+    problems: list[str]
+
+    @property
+    def name(self) -> str:
+        return self.files.name
 
     @property
     def config(self) -> Config:
-        return Config.model_validate(self.folds[0].header["config"])
+        return self.folds[0].config
 
     @property
-    def task(self) -> str:
-        return self.folds[0].header["task"]
+    def task(self) -> Task:
+        header = self.folds[0].header
+        return Task(header["task"], tuple(header["classes"]) or (header["task"],))
 
-    @property
-    def classes(self) -> list[str]:
-        return self.folds[0].header["classes"]
-
-    @property
-    def preprocess(self) -> PreprocessConfig:
-        known = self.calibration and self.calibration.preprocess
-        return known or PreprocessConfig()
+    def require_same_data(self, facts: dict) -> None:
+        """InputError if the prepared data set (its table's `facts`) is not that of the training."""
+        where, dataset = shown(self.files.folder), self.config.dataset
+        if self.folds[0].header["fold_hash"] != facts["fold_hash"]:
+            raise InputError(
+                f"{where} was trained on folds {self.folds[0].header['fold_hash']}, data set"
+                f" {dataset} now has {facts['fold_hash']}: train again, or prepare it as it was"
+            )
+        now = PreprocessConfig(**facts["config"].get("preprocess", {}))
+        if now != self.preprocess:
+            raise InputError(
+                f"{where} was trained on photographs with preprocess {self.preprocess!r}, data set"
+                f" {dataset} now has {now!r}: train again, or prepare it as it was"
+            )
 
 
 @dataclass(frozen=True)
 class Mix:
-    """How runs become one answer, and what is known about that answer.
-
-    `weights` are in the order of the runs; scale and power are those of blending/methods.py.
-    """
+    """How runs become one prediction; `weights` are in the order of the runs, and sum to 1."""
 
     name: str
     weights: tuple[float, ...]
-    scale: str
-    power: float
-    calibration: CalibrationFile | None
-    problem: str
+    scale: str  # what is averaged: prob, logit or rank
+    calibration: Calibration | None
+    problem: str | None
 
     def blended(self, probs: Sequence[Floats], runs: Sequence[Run]) -> Floats:
-        """One (K,) of the runs' (K,). Ranks are places among each run's out-of-fold scores."""
+        """One (C,) of the runs' (C,). A rank is a place among a run's out-of-fold scores."""
         matrix, weights = np.stack(probs), np.asarray(self.weights)
         if self.scale == "prob" or len(runs) == 1:
             return weights @ matrix
         if self.scale == "logit":
-            return expit(weights @ clipped_logit(matrix))
-        ranks = np.stack([_rank(run, p) for run, p in zip(runs, matrix, strict=True)])
-        return (weights @ ranks**self.power) ** (1 / self.power)
-
-
-def load_ensemble(path: str | Path, folds: Sequence[int] | None) -> tuple[list[Run], Mix]:
-    """The runs of `path`, all for one task, and how they are mixed; see `Predictor.load`."""
-    given = Path(path)
-    found = given if given.exists() else at("oof") / path
-    if found.suffix == ".json":
-        return _load_blend(found)
-    if found.suffix == ".safetensors":
-        folds, found = [_number(found)], found.parent
-    run = load_run(found, folds)
-    problem = run.problem or ""
-    return [run], Mix(run.name, (1.0,), "prob", 1.0, run.calibration, problem)
-
-
-def load_run(folder: Path, folds: Sequence[int] | None = None) -> Run:
-    """The run in `folder`: every fold that is there, or those asked for."""
-    files = sorted(folder.glob("fold*.safetensors"), key=_number)
-    if folds is not None:
-        files = [folder / f"fold{fold}.safetensors" for fold in folds]
-    if not files:
-        raise InputError(
-            f"{shown(folder)}: no fold<k>.safetensors there: name a run below oof/, its folder, or"
-            " a blend.json"
+            mean = expit(weights @ clipped_logit(matrix))
+            return mean / mean.sum() if len(mean) > 1 else mean
+        quantiles = [run.calibration.quantiles for run in runs if run.calibration]
+        return weights @ np.stack(
+            [
+                np.interp(own, known, np.linspace(0, 1, len(known)))
+                for own, known in zip(matrix, quantiles, strict=True)
+            ]
         )
-    loaded = []
-    for file in files:
-        model, header = load_model(file)
-        if header["fold"] != _number(file):
-            raise InputError(f"{shown(file)}: holds fold {header['fold']}: give it its name back")
-        title = f"{header['run']} fold {header['fold']}"
-        loaded.append(Fold(title, header["fold"], model.float(), header))
-    for key in ("task", "classes", "run"):
-        values = {str(fold.header[key]) for fold in loaded}
-        if len(values) > 1:
-            raise InputError(f"{shown(folder)}: its folds differ in {key}: {listed(values)}")
-    name = loaded[0].header["run"]
-    calibration, problem = _calibration(folder / NAME, name, files)
-    return Run(name, folder, loaded, calibration, problem)
 
 
-def score_of(probs: np.ndarray, classes: Sequence[str]) -> Floats:
-    """P(positive) of probabilities (..., K): of many classes, that of any malignant one."""
-    if not classes:
-        return np.asarray(probs, dtype=np.float64)[..., 0]
-    chosen = np.isin(classes, MALIGNANT)
-    return np.asarray(probs, dtype=np.float64)[..., chosen].sum(axis=-1)
+def load_ensemble(spec: str | Path, folds: Sequence[int] | None = None) -> tuple[list[Run], Mix]:
+    """The runs that `spec` means (see lesions.runs), all for one task, and how they are mixed."""
+    files = find_run(spec)
+    if files.blend:
+        return _load_blend(files, files.blend)
+    run = load_run(files, folds)
+    problem = next(iter(run.problems), None) if run.calibration is None else None
+    return [run], Mix(run.name, (1.0,), "prob", run.calibration, problem)
 
 
-def _load_blend(path: Path) -> tuple[list[Run], Mix]:
+def load_run(spec: str | Path | RunFiles, folds: Sequence[int] | None = None) -> Run:
+    """The run that `spec` means with all its trained folds, or those asked for."""
+    files = spec if isinstance(spec, RunFiles) else find_run(spec, takes=("run", "weights"))
+    if folds is not None:
+        files = replace(files, folds=tuple(folds))
+    loaded = load_folds(files, files.folds)
+    calibration, problem = load_calibration(files)
+    header = loaded[0].header
+    task = header["task"]
+    if calibration and (
+        calibration.task != task or len(calibration.shifts) != max(2, len(header["classes"]))
+    ):
+        raise InputError(
+            f"{shown(files.folder)}: calibration.json is for task {calibration.task}, the weights"
+            f" for {task}: run python scripts/calibrate.py --run {shown(files.folder)}"
+        )
+    preprocess, doubt = _preprocess(header, calibration, shown(files.folder))
+    problems = [text for text in (problem, doubt) if text]
+    return Run(files, loaded, calibration, preprocess, problems)
+
+
+def _preprocess(
+    header: dict, calibration: Calibration | None, where: str
+) -> tuple[PreprocessConfig, str | None]:
+    """The checkpoint's own preprocessing; of older ones the next best, and a warning."""
+    if "preprocess" in header:
+        return PreprocessConfig(**header["preprocess"]), None
+    facts = at("input/prepared", header["config"]["dataset"], "table.json")
+    if calibration and calibration.preprocess:
+        found, source = calibration.preprocess, "calibration.json's is taken"
+    elif facts.exists():
+        values = read_json(facts)["config"].get("preprocess", {})
+        found, source = PreprocessConfig(**values), f"that of {shown(facts)} is taken"
+    else:
+        found, source = PreprocessConfig(), "none is assumed"
+    return found, (
+        f"{where}: its weights are of an older version and do not say how photographs were"
+        f" preprocessed: {source}"
+    )
+
+
+def _load_blend(files: RunFiles, path: Path) -> tuple[list[Run], Mix]:
     facts = read_json(path)
-    missing = [key for key in ("members", "weights", "scale", "power") if key not in facts]
+    missing = [key for key in ("members", "weights", "scale") if key not in facts]
     if missing:
         raise InputError(f"{shown(path)}: no {listed(missing)}: is it a blend.json?")
+    if facts.get("power", 1.0) != 1.0:
+        raise InputError(
+            f"{shown(path)}: blended by power means, which this version does not have: run"
+            " scripts/blend.py again"
+        )
     used = [name for name in facts["members"] if facts["weights"][name]]
-    runs = [load_run(at("oof") / name) for name in used]
+    runs = [load_run(name) for name in used]
     tasks = {run.name: run.task for run in runs}
-    if len(set(tasks.values())) > 1 or any(run.classes for run in runs):
-        raise InputError(f"{shown(path)}: its runs do not answer one yes-or-no question: {tasks}")
-    weights = tuple(facts["weights"][name] for name in used)
-    beside = path.with_name(f"{path.stem}_{NAME}")
-    calibration, problem = _calibration(beside, shown(path), [path])
-    mix = Mix(path.stem, weights, facts["scale"], facts["power"], calibration, problem or "")
+    if len(set(tasks.values())) > 1:
+        named = {name: f"{task.name} ({listed(task.classes, 9)})" for name, task in tasks.items()}
+        raise InputError(f"{shown(path)}: its runs answer different questions: {named}")
+    calibration, problem = load_calibration(files)
     if facts["scale"] == "rank" and not all(run.calibration for run in runs):
+        lacking = listed(run.problems[0] for run in runs if not run.calibration)
         raise InputError(
             f"{shown(path)} blends ranks, which one photograph has only among its run's"
-            f" out-of-fold scores: {listed(run.problem for run in runs if run.problem)}"
+            f" out-of-fold scores: {lacking}"
         )
-    return runs, mix
-
-
-def _calibration(
-    path: Path, run: str, files: Sequence[Path]
-) -> tuple[CalibrationFile | None, str | None]:
-    command = f"run python scripts/calibrate.py --run {run}"
-    lacks = "no calibrated probability, decision, percentile or warning of unusual photographs"
-    found = load_calibration(path)
-    if found is None:
-        return None, f"{shown(path)} is missing, so there is {lacks}: {command}"
-    changed = [file.name for file in files if found.weights.get(file.name) != sha256(file)]
-    if changed:
-        return None, f"{shown(path)} is of other weights than {listed(changed)}: {command}"
-    return found, None
-
-
-def _rank(run: Run, probs: Floats) -> Floats:
-    assert run.calibration  # load_blend has made sure
-    quantiles = run.calibration.quantiles
-    return np.interp(probs, quantiles, np.linspace(0, 1, len(quantiles)))
-
-
-def _number(path: Path) -> int:
-    digits = path.stem.removeprefix("fold")
-    if not digits.isdigit():
-        raise InputError(f"{shown(path)}: a fold's file is called fold<k>.safetensors")
-    return int(digits)
+    weights = tuple(float(facts["weights"][name]) for name in used)
+    return runs, Mix(path.stem, weights, facts["scale"], calibration, problem)

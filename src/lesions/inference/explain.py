@@ -1,9 +1,11 @@
-"""Where a model looks (Grad-CAM, occlusion), and what each metadata field changes.
+"""Where a model looks (Grad-CAM), and what each metadata field changes.
 
 Grad-CAM is of Selvaraju et al., 2017: https://arxiv.org/abs/1610.02391.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -13,10 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lesions.data.cache import cached_images
 from lesions.data.metadata import encode_metadata
+from lesions.data.table import load_table
 from lesions.errors import InputError
+from lesions.inference.checkpoint import Fold
+from lesions.inference.ensemble import Run, load_run
 from lesions.inference.predict import probabilities
 from lesions.models.classifier import LesionClassifier
+from lesions.oof import load_oof
 
 # What a table's column holds where nothing is known, by data.metadata.
 CLINICAL: dict[str, Any] = {"sex": "", "age_approx": np.nan, "site": ""}
@@ -28,14 +35,72 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class Explained:
+    """A run and its out-of-fold rows: table rows with further columns, numbered from 0.
+
+    `score` is P(positive) and `positive` the truth; `output` and `against` are the logit, and the
+    sign, of the class that the run predicted; `answer` is its name. `images` are the data set's,
+    by the column `row`.
+    """
+
+    run: Run
+    rows: pd.DataFrame
+    threshold: float
+    images: np.ndarray
+
+
+def load_explained(spec: str | Path, folds: Sequence[int] | None = None) -> Explained:
+    """The run that `spec` means, all trained folds or `folds`: predictions and photographs."""
+    run = load_run(spec, folds)
+    config, oof = run.config, load_oof(run.files)
+    table, facts = load_table(config.dataset)
+    run.require_same_data(facts)
+    threshold = run.calibration.threshold.value if run.calibration else 0.5
+    several = oof.task.several
+    best = oof.probs.argmax(axis=1)
+    against = ~(several | (oof.score >= threshold))
+    names = np.array([*oof.task.classes, f"no {oof.task.name}"])
+    rows = oof.table.assign(
+        score=oof.score, positive=oof.positive, output=best, against=against,
+        answer=names[np.where(against, -1, best)],
+    )  # fmt: skip
+    images = cached_images(config.dataset, config.data.image_size, table)
+    return Explained(run, rows, threshold, images)
+
+
+def explained_batches(
+    explained: Explained, rows: pd.DataFrame, size: int = 64
+) -> Iterator[tuple[np.ndarray, Fold, Tensor, Tensor, int, bool]]:
+    """Places in `rows`, then the fold that did not see them, and what `grad_cam` takes of them."""
+    folds = {fold.number: fold for fold in explained.run.folds}
+    keys = rows[["fold", "output", "against"]].to_numpy(int)
+    for key in np.unique(keys, axis=0):
+        fold, output, against = folds[key[0]], int(key[1]), bool(key[2])
+        places = np.flatnonzero((keys == key).all(axis=1))
+        for start in range(0, len(places), size):
+            some = places[start : start + size]
+            pixels, metadata = arrays_of(explained, fold, rows.iloc[some])
+            yield some, fold, torch.from_numpy(pixels), torch.from_numpy(metadata), output, against
+
+
+def arrays_of(
+    explained: Explained, fold: Fold, rows: pd.DataFrame
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a model takes of table rows: uint8 (N, S, S, 3) and float32 (N, M)."""
+    images = np.stack([explained.images[position] for position in rows["row"]])
+    kind = explained.run.config.data.metadata
+    return images, encode_metadata(rows, kind, fold.header["neutral"])
+
+
 def grad_cam(
     model: LesionClassifier, images: Tensor, metadata: Tensor, output: int, against: bool = False
 ) -> np.ndarray:
-    """What speaks for (or `against`) logit `output`: float32 (B, S, S) in [0, 1], maximum 1.
+    """The evidence for (or `against`) logit `output`: float32 (B, S, S) in [0, 1], maximum 1.
 
-    `images` are uint8 (B, S, S, 3) and `metadata` (B, C), as the model takes them; the model is in
-    evaluation mode. All zeros where no place speaks for it: of a model that answers yes or no,
-    ask an image that it calls benign what speaks against.
+    `images` are uint8 (B, S, S, 3) and `metadata` (B, M), as the model takes them; the model is in
+    evaluation mode. All zeros where nothing raises the logit: for an image that a yes-or-no model
+    calls negative, ask for the evidence against.
     """
     maps = coarse_grad_cam(model, images, metadata, output, against)
     size = (images.shape[1], images.shape[2])
@@ -101,28 +166,6 @@ def _channels_first(backbone: Any, features: Tensor) -> Tensor:
     elif getattr(backbone, "output_fmt", "NCHW") != "NHWC":
         return features
     return features.permute(0, 3, 1, 2)
-
-
-@torch.no_grad()
-def occlusion(
-    model: LesionClassifier, images: Tensor, metadata: Tensor, output: int, cells: int = 8
-) -> np.ndarray:
-    """How much logit `output` falls when a cell of the image is covered: float32 (B, cells, cells).
-
-    A cell is painted with its image's mean colour. Negative where covering raises the logit.
-    """
-    size = images.shape[1]
-    edges = np.linspace(0, size, cells + 1).round().astype(int)
-    colour = images.float().mean((1, 2), keepdim=True).round().to(images.dtype)
-    whole = model(images, metadata)[:, output]
-    falls = whole.new_zeros(len(images), cells, cells)
-    for row in range(cells):
-        for column in range(cells):
-            covered = images.clone()
-            top, left = edges[row], edges[column]
-            covered[:, top : edges[row + 1], left : edges[column + 1]] = colour
-            falls[:, row, column] = whole - model(covered, metadata)[:, output]
-    return falls.cpu().numpy()
 
 
 @torch.no_grad()

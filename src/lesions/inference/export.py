@@ -1,12 +1,15 @@
-"""A trained fold as one file that runs without this repository: ONNX, or torch.export's program.
+"""A trained fold as one file that runs without this repository: ONNX, int8 ONNX, or torch.export.
 
-In go uint8 photographs and encoded metadata, out come probabilities; normalisation is inside,
-test-time views are outside. The file carries the checkpoint's header under the key "lesions":
-config, task, classes, neutral values and versions.
+The inputs are uint8 photographs and encoded metadata, the output is probabilities; normalisation is
+inside, test-time views are outside. The file carries the checkpoint's header under the key
+"lesions": config, preprocess, task, classes, neutral values, versions, and the run's calibration.
 """
 
+import contextlib
 import importlib
+import io
 import json
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,32 +28,32 @@ from lesions.models.classifier import LesionClassifier
 from lesions.paths import shown
 
 KEY = "lesions"
+IMAGES = 128  # of the training photographs, whose activations int8 is calibrated on
+# int8 is for the backbone. Normalisation, metadata branch and head stay in float32: they cost next
+# to nothing, and a probability needs more than 256 values.
+OPERATORS = ["Conv", "MatMul", "Add", "Clip", "Relu", "MaxPool"]
+FIRST = 5  # layers stay in float32, too: every later one works on what they round
 SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
-Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]  # uint8 images, metadata -> P (B, K)
+Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]  # uint8 images, metadata -> P (B, C)
 
 
-class Answering(nn.Module):
-    """The model with its last step: probabilities (B, K), of yes where K is 1."""
+class WithProbabilities(nn.Module):
+    """The model with its last step: probabilities (B, C), of yes where C is 1."""
 
     def __init__(self, model: LesionClassifier):
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor, metadata: Tensor) -> Tensor:
+    def forward(self, image: Tensor, metadata: Tensor | None = None) -> Tensor:
+        if metadata is None:
+            metadata = image.new_empty(image.shape[0], 0, dtype=torch.float32)
         return probabilities(self.model(image, metadata))
 
 
-class AnsweringImage(Answering):
-    """The same for a model without metadata, which has one input."""
-
-    def forward(self, image: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(image, image.new_empty(image.shape[0], 0, dtype=torch.float32))
-
-
 def export_onnx(model: LesionClassifier, header: Mapping[str, Any], path: Path) -> None:
-    """Write `path`: image uint8 (batch, S, S, 3) in, prob float32 (batch, K) out, any batch.
+    """Write `path`: image uint8 (batch, S, S, 3) in, prob float32 (batch, C) out, any batch.
 
-    A model that takes metadata has a second input, metadata float32 (batch, C).
+    A model that takes metadata has a second input, metadata float32 (batch, M).
     """
     require("onnx", "onnxscript")
     module, inputs, shapes = _traceable(model, header)
@@ -75,6 +78,44 @@ def export_torch(model: LesionClassifier, header: Mapping[str, Any], path: Path)
 
 
 EXPORTS = {"onnx": export_onnx, "torch-export": export_torch}
+
+
+def quantize_onnx(source: Path, path: Path, images: np.ndarray, metadata: np.ndarray) -> None:
+    """Write `path`: the ONNX model `source` in int8.
+
+    Calibrated on training `images`, uint8 (N, S, S, 3), and their `metadata` (N, C).
+    """
+    onnx, quantization, shapes = require(
+        "onnx", "onnxruntime.quantization", "onnxruntime.quantization.shape_inference"
+    )
+    with tempfile.TemporaryDirectory() as folder, atomic(path) as part:
+        prepared = Path(folder) / "prepared.onnx"
+        shapes.quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
+        layers = [node.name for node in graph.node if node.op_type in ("Conv", "MatMul")]
+        names = [given.name for given in graph.input]
+        arrays = dict(zip(names, (images, metadata), strict=False))
+        parts = [slice(start, start + 8) for start in range(0, len(images), 8)]
+
+        class Reader(quantization.CalibrationDataReader):  # type: ignore[name-defined]
+            batches = iter([{name: arrays[name][part] for name in arrays} for part in parts])
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                return next(self.batches, None)
+
+        with contextlib.redirect_stdout(io.StringIO()):
+            quantization.quantize_static(
+                str(prepared),
+                str(part),
+                Reader(),
+                quant_format=quantization.QuantFormat.QDQ,
+                per_channel=True,
+                weight_type=quantization.QuantType.QInt8,
+                activation_type=quantization.QuantType.QUInt8,
+                op_types_to_quantize=OPERATORS,
+                nodes_to_exclude=layers[:FIRST],
+                extra_options={"CalibMovingAverage": True},  # one odd image decides no range
+            )
 
 
 def open_onnx(path: Path, threads: int = 1) -> tuple[Predict, dict]:
@@ -125,15 +166,9 @@ def require(*packages: str) -> list[Any]:
         ) from error
 
 
-def answering(model: LesionClassifier) -> Answering:
-    """The module that is exported."""
-    taking = model.metadata is not None or model.gate is not None
-    return (Answering if taking else AnsweringImage)(model).eval()
-
-
 def _traceable(
     model: LesionClassifier, header: Mapping[str, Any]
-) -> tuple[Answering, tuple[Tensor, ...], tuple[Any, ...]]:
+) -> tuple[nn.Module, tuple[Tensor, ...], tuple[Any, ...]]:
     """What an exporter asks for: module, example inputs, and which of their dimensions are free.
 
     Two examples, since one of size 1 would be taken for a constant.
@@ -143,4 +178,4 @@ def _traceable(
     image = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     inputs = (image, torch.zeros(2, columns)) if columns else (image,)
     batch = torch.export.Dim("batch")
-    return answering(model), inputs, tuple({0: batch} for _ in inputs)
+    return WithProbabilities(model).eval(), inputs, tuple({0: batch} for _ in inputs)

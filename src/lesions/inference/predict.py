@@ -1,14 +1,19 @@
-"""A model and table rows -> probabilities, in the rows' order, on any number of processes."""
+"""A model and table rows -> probabilities, on any number of processes; a run -> its test rows."""
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
-from lesions.config import PredictConfig
+from lesions.config import Config, PredictConfig
+from lesions.data.cache import cached_images
 from lesions.data.loading import LesionDataset, build_loader, eval_batches
-from lesions.inference.views import views_of
+from lesions.data.metadata import encode_metadata
+from lesions.data.table import load_table
+from lesions.errors import InputError
+from lesions.inference.ensemble import Run
 
 
 @torch.no_grad()
@@ -21,10 +26,10 @@ def predict(
     views: int,
     title: str,
 ) -> np.ndarray:
-    """P(positive) of each of `rows` (dataset rows, all different): float64 (N,), mean over `views`.
+    """P(class) of each of `rows` (dataset rows, all different): float64 (N, C), mean over `views`.
 
-    Of a model with several outputs P(class), (N, K). The processes share the rows; all of them get
-    the whole result. RuntimeError if a row comes back without a number.
+    Of a yes-or-no model C is 1, P(yes). The processes share the rows; all of them get the whole
+    result. RuntimeError if a row comes back without a number.
     """
     model.eval()
     batches = eval_batches(
@@ -32,7 +37,7 @@ def predict(
     )
     loader = build_loader(dataset, batches, workers=0)
     seen: list[np.ndarray] = []
-    told: list[np.ndarray] = []
+    found: list[np.ndarray] = []
     for batch in tqdm(
         loader, title, unit="batch", leave=False, disable=not accelerator.is_main_process
     ):
@@ -45,15 +50,56 @@ def predict(
         prob = torch.stack(parts).mean(dim=0)
         row, prob = accelerator.gather((batch["row"].to(accelerator.device), prob))
         seen.append(row.cpu().numpy())
-        told.append(prob.cpu().numpy())
-    probs = np.full((len(dataset), told[0].shape[1]), np.nan)
-    probs[np.concatenate(seen)] = np.concatenate(told)  # a repeated row lands on itself
+        found.append(prob.cpu().numpy())
+    probs = np.full((len(dataset), found[0].shape[1]), np.nan)
+    probs[np.concatenate(seen)] = np.concatenate(found)  # a repeated row overwrites itself
     missing = int(np.isnan(probs[rows]).any(axis=1).sum())
     if missing:
         raise RuntimeError(f"{title}: {missing} of {len(rows)} rows got no finite prediction")
-    return probs[rows, 0] if probs.shape[1] == 1 else probs[rows]
+    return probs[rows]
 
 
-def probabilities(logit: torch.Tensor) -> torch.Tensor:
-    """Logits (B, K) as probabilities (B, K): of yes where K is 1, else of classes, summing to 1."""
+def views_of(images: Tensor, count: int) -> list[Tensor]:
+    """`count` views of a batch (B, S, S, 3): 1 identity; 4 with both flips; 8 all turns too."""
+    flips = [images, images.flip(2), images.flip(1), images.flip(1, 2)]
+    if count == 8:
+        flips += [view.transpose(1, 2) for view in flips]
+    return flips[:count]
+
+
+def probabilities(logit: Tensor) -> Tensor:
+    """Logits (B, C) as probabilities (B, C): of yes where C is 1, else of classes, summing to 1."""
     return logit.sigmoid() if logit.shape[1] == 1 else logit.softmax(dim=1)
+
+
+def predict_run(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFrame:
+    """image_name and the mean probability over folds and views of every test row, in table order.
+
+    The probability is `target`, of a task with several classes prob_<class> for each. A row whose
+    photograph cannot be read gets the mean of the others: it has to be in the file. InputError if
+    the run was trained on another table, or on photographs prepared in another way.
+    """
+    table, facts = load_table(config.dataset)
+    test = np.flatnonzero(table["split"] == "test")
+    if not len(test):
+        raise InputError(f"data set {config.dataset} has no test rows")
+    run.require_same_data(facts)
+    images = cached_images(config.dataset, config.data.image_size, table)
+    parts = []
+    for fold in run.folds:
+        metadata = encode_metadata(table, config.data.metadata, fold.header["neutral"])
+        dataset = LesionDataset(images, metadata, table["target"].to_numpy(np.float32))
+        probs = predict(
+            fold.model.to(accelerator.device), dataset, test, config.predict, accelerator,
+            views=config.predict.views, title=f"{fold.title} test",
+        )  # fmt: skip
+        fold.model.cpu()
+        parts.append(run.task.as_frame(probs).assign(image_name=table["image_name"].iloc[test]
+                                                     .to_numpy()))  # fmt: skip
+    mean = pd.concat(parts).groupby("image_name").mean()
+    found = mean.loc[table["image_name"].iloc[test]].reset_index()
+    unread = ((table["bytes"].iloc[test] == 0) | (table["width"].iloc[test] == 0)).to_numpy()
+    if unread.any():
+        found.loc[unread, mean.columns] = found.loc[~unread, mean.columns].mean().to_numpy()
+        accelerator.print(f"{unread.sum():,} unreadable test photographs got the mean probability")
+    return found.rename(columns={"prob": "target"})

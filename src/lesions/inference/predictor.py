@@ -1,7 +1,7 @@
 """One photograph, or many, through a trained run: its probability, and how far to trust it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,92 +9,118 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
 
 from lesions.data.columns import OLDEST, SEX_WORDS, SITE_WORDS, SITES
 from lesions.data.decode import decode
 from lesions.data.metadata import encode_metadata
+from lesions.data.photographs import SUFFIXES
 from lesions.errors import InputError
 from lesions.evaluation.metrics import Floats
-from lesions.inference.ensemble import Fold, Mix, Run, load_ensemble, score_of
+from lesions.inference.checkpoint import Fold
+from lesions.inference.ensemble import Mix, Run, load_ensemble
 from lesions.inference.explain import grad_cam, overlay
-from lesions.inference.predict import probabilities
-from lesions.inference.scaling import scaled
-from lesions.inference.uncertainty import mc_dropout
-from lesions.inference.unusual import unlike
-from lesions.inference.views import views_of
+from lesions.inference.predict import probabilities, views_of
+from lesions.models.classifier import LesionClassifier
+from lesions.models.layers import MultiSampleDropout
+
+MASKS = 50  # of Monte Carlo dropout
+SEED = 0  # the same photograph gets the same masks
 
 
 @dataclass(frozen=True)
 class Patient:
-    """Who was photographed, as far as it is known: None is unknown."""
+    """Who was photographed, as far as it is known: None or "" is unknown.
 
-    age: float | None = None
-    sex: str | None = None
-    site: str | None = None
-    place: str | None = None  # the word itself, finer than a site, for runs that know it
-
-    @classmethod
-    def parse(
-        cls, age: float | None = None, sex: str | None = None, site: str | None = None
-    ) -> "Patient":
-        """From what somebody typed; InputError with the words that are understood."""
-        if age is not None and not 0 <= age <= OLDEST:  # which nan is not either
-            raise InputError(f"age {age:g}: give years, 0 to {OLDEST}, or leave it out")
-        known_sex = SEX_WORDS.get((sex or "").strip().lower())
-        if sex and not known_sex:
-            raise InputError(f"sex '{sex}': give female or male, or leave it out")
-        place = (site or "").strip().lower()
-        known_site = SITE_WORDS.get(place)
-        if site and not known_site:
-            raise InputError(f"site '{site}': give one of {', '.join(SITES)}, or leave it out")
-        return cls(age, known_sex, known_site, place or None)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a run says of one photograph.
-
-    `probs` and `calibrated` are by class; of a yes-or-no task they have one entry, the probability
-    of yes. `score` is that probability, or of many classes that of any malignant one. What
-    needs the run's calibration.json is None without it.
+    Words may be those of the published tables: M, "posterior torso". InputError, with the words
+    that are understood, for any other. `place` is the site's own word, which HAM10000's runs read.
     """
 
-    probs: dict[str, float]
-    calibrated: dict[str, float] | None
-    score: float
-    positive: bool | None  # score at or above the run's threshold
-    percentile: float | None  # of the training photographs' out-of-fold scores, 0 to 100
-    spread: float  # standard deviation of the score over folds and views
-    dropout_spread: float | None  # the same over dropout masks; None for a network without any
-    by_fold: dict[str, float]  # the score of each fold, its views averaged
-    unusual: list[str]  # in which ways the photograph is unlike the training's
+    age: float | str | None = None
+    sex: str | None = None
+    site: str | None = None
+    place: str | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        sex, place = ((word or "").strip().lower() for word in (self.sex, self.site))
+        if sex and sex not in SEX_WORDS:
+            raise InputError(f"sex '{self.sex}': give female or male, or leave it out")
+        if place and place not in SITE_WORDS:
+            raise InputError(f"site '{self.site}': give one of {', '.join(SITES)}, or leave it out")
+        try:
+            age = None if self.age is None or self.age == "" else float(self.age)
+        except ValueError:
+            age = -1.0
+        if age is not None and not 0 <= age <= OLDEST:  # which NaN is not either
+            raise InputError(f"age '{self.age}': give years, 0 to {OLDEST}, or leave it out")
+        known = {"age": age, "sex": SEX_WORDS.get(sex), "site": SITE_WORDS.get(place)}
+        for name, value in (known | {"place": place or None}).items():
+            object.__setattr__(self, name, value)
+
+    def row(self, size: int) -> pd.DataFrame:
+        """The table row of a photograph of `size` bytes of this person."""
+        return pd.DataFrame(
+            {
+                "sex": [self.sex or ""],
+                "age_approx": [np.nan if self.age is None else self.age],
+                "site": [self.site or ""],
+                "localization": [self.place or ""],
+                "bytes": [float(size)],
+                "images_per_patient": [np.nan],
+            }
+        )
+
+
+class Prediction(BaseModel):
+    """What a run predicts of one photograph; what needs calibration.json is None without it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    probs: dict[str, float] = Field(description="by class; of a yes-or-no task that of yes")
+    calibrated: dict[str, float] | None = Field(description="the same, calibrated")
+    score: float = Field(description="of yes, or of any malignant class; not calibrated")
+    positive: bool | None = Field(description="whether the score reaches the run's threshold")
+    percentile: float | None = Field(
+        description="the share of training photographs with a lower out-of-fold score, 0 to 100"
+    )
+    spread: float = Field(description="standard deviation of the score over folds and views")
+    dropout_spread: float | None = Field(
+        description="standard deviation of the score over random dropout masks"
+    )
+    by_fold: dict[str, float] = Field(description="the score of each fold, its views averaged")
+    unusual: list[str] = Field(description="how it differs from the training photographs")
     width: int
     height: int
+
+    @property
+    def called_positive(self) -> bool:
+        """The run's decision; without a calibration, whether the score is at least 0.5."""
+        return self.score >= 0.5 if self.positive is None else self.positive
 
 
 class Look(NamedTuple):
     """A photograph as one run sees it."""
 
     pixels: np.ndarray  # uint8 (S, S, 3)
-    metadata: list[Tensor]  # of each fold (1, C)
+    metadata: list[Tensor]  # of each fold (1, M)
     size: tuple[int, int]  # width, height of the file
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained run, one of its folds, or a blend of runs, on the CPU in float32."""
+    """A trained run, some of its folds, or a blend of runs, on the CPU in float32."""
 
     runs: list[Run]
     mix: Mix
 
     @classmethod
-    def load(cls, path: str | Path, folds: Sequence[int] | None = None) -> "Predictor":
-        """From oof/<run> (all its folds, or `folds`), one fold<k>.safetensors, or a blend.json.
+    def load(cls, spec: str | Path, folds: Sequence[int] | None = None) -> "Predictor":
+        """From what `--run` means (lesions.runs): a run, one fold's weights, or a blend.json.
 
         InputError for what is missing, damaged or does not belong together.
         """
-        return cls(*load_ensemble(path, folds))
+        return cls(*load_ensemble(spec, folds))
 
     @property
     def name(self) -> str:
@@ -102,64 +128,62 @@ class Predictor:
 
     @property
     def task(self) -> str:
-        return self.runs[0].task
+        return self.runs[0].task.name
 
     @property
     def classes(self) -> list[str]:
-        """The names of the probabilities, in order: of a yes-or-no task the one asked for."""
-        return self.runs[0].classes or [self.task]
+        """The names of the probabilities, in order; of a yes-or-no task its own."""
+        return list(self.runs[0].task.classes)
 
     @property
     def missing(self) -> list[str]:
-        """What the answers lack, and the command that brings it; [] for a calibrated run."""
-        told = [] if self.mix.calibration else [self.mix.problem]
-        told += [run.problem for run in self.runs if run.problem]
-        return list(dict.fromkeys(told))
+        """What the predictions lack, and the command that brings it; [] for a calibrated run."""
+        problems = [self.mix.problem] if self.mix.problem else []
+        problems += [problem for run in self.runs for problem in run.problems]
+        return list(dict.fromkeys(problems))
 
     def predict(self, photo: Path | bytes, patient: Patient | None = None) -> Prediction:
-        """What the run says of a photograph, a file's path or content.
+        """The prediction of a photograph, a file's path or content.
 
         Raises UnreadableImage (data/decode.py) where there is no picture in it.
         """
-        patient = patient or Patient()
-        looks = [_look(run, photo, patient) for run in self.runs]
-        told = [_run_scores(run, look) for run, look in zip(self.runs, looks, strict=True)]
-        probs = self.mix.blended([probs.mean(axis=(0, 1)) for probs, _, _ in told], self.runs)
-        score = float(score_of(probs, self.runs[0].classes))
-        scores = [score_of(p, run.classes) for (p, _, _), run in zip(told, self.runs, strict=True)]
-        dropout = [s for _, s, _ in told if s is not None]
-        known = self.mix.calibration
-        first, look = self.runs[0], looks[0]
+        looks = [_look(run, photo, patient or Patient()) for run in self.runs]
+        parts = [_run_probs(run, look) for run, look in zip(self.runs, looks, strict=True)]
+        probs = self.mix.blended([probs.mean(axis=(0, 1)) for probs, _, _ in parts], self.runs)
+        task, known = self.runs[0].task, self.mix.calibration
+        scores = [task.score(probs) for probs, _, _ in parts]  # (folds, views) of each run
+        spreads = [spread for _, spread, _ in parts if spread is not None]
+        score = float(task.score(probs))
         return Prediction(
             probs=self._named(probs),
-            calibrated=self._named(scaled(probs, known.temperature, known.shifts))
-            if known
-            else None,
+            calibrated=self._named(known.apply(probs)) if known else None,
             score=score,
             positive=score >= known.threshold.value if known else None,
-            percentile=_percentile(known.quantiles, score) if known else None,
-            spread=float(np.concatenate([s.ravel() for s in scores]).std()),
-            dropout_spread=float(np.mean(dropout)) if dropout else None,
+            percentile=known.percentile(score) if known else None,
+            spread=float(np.concatenate([found.ravel() for found in scores]).std()),
+            dropout_spread=float(np.mean(spreads)) if spreads else None,
             by_fold={
-                fold.title: float(s)
+                fold.title: float(mean)
                 for run, found in zip(self.runs, scores, strict=True)
-                for fold, s in zip(run.folds, found.mean(axis=1), strict=True)
+                for fold, mean in zip(run.folds, found.mean(axis=1), strict=True)
             },
-            unusual=_unusual(first, look, told[0][2]),
-            width=look.size[0],
-            height=look.size[1],
+            unusual=_unusual(self.runs[0], looks[0], parts[0][2]),
+            width=looks[0].size[0],
+            height=looks[0].size[1],
         )
 
-    def explain(self, photo: Path | bytes, patient: Patient | None, told: Prediction) -> np.ndarray:
+    def explain(
+        self, photo: Path | bytes, patient: Patient | None, found: Prediction
+    ) -> np.ndarray:
         """Grad-CAM over the photograph, uint8 RGB (H, W, 3), mean of the first run's folds.
 
-        It shows what speaks for the most probable class; of a yes-or-no task, what speaks for yes
-        where `told` is positive and what speaks against it where it is not.
+        It shows the evidence for the most probable class; of a yes-or-no task, the evidence for
+        yes where the prediction `found` is positive, and against it where it is not.
         """
         run = self.runs[0]
         look = _look(run, photo, patient or Patient())
-        output = int(np.argmax(list(told.probs.values())))
-        against = not run.classes and not is_positive(told)
+        output = int(np.argmax(list(found.probs.values())))
+        against = not run.task.several and not found.called_positive
         image = torch.from_numpy(look.pixels[None])
         maps = [
             grad_cam(fold.model, image, metadata, output, against)[0]
@@ -171,9 +195,23 @@ class Predictor:
         return dict(zip(self.classes, map(float, probs), strict=True))
 
 
-def is_positive(told: Prediction) -> bool:
-    """The run's decision, or without a calibration that of the even odds."""
-    return told.score >= 0.5 if told.positive is None else told.positive
+def find_photos(places: Sequence[str | Path]) -> list[Path]:
+    """The named files, and every photograph below the named folders, in order, each once.
+
+    InputError for a place that does not exist, or a folder without a photograph.
+    """
+    found: dict[Path, None] = {}
+    for place in map(Path, places):
+        if not place.exists():
+            raise InputError(f"{place}: no such file or folder")
+        if not place.is_dir():
+            found[place] = None
+            continue
+        inside = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES]
+        if not inside:
+            raise InputError(f"{place}: no photographs below it ({', '.join(SUFFIXES)})")
+        found |= dict.fromkeys(inside)
+    return list(found)
 
 
 def drawn_over(
@@ -188,44 +226,68 @@ def drawn_over(
     return cv2.resize(shown, [max(1, round(length * scale)) for length in size])
 
 
+@torch.no_grad()
+def mc_dropout(
+    model: LesionClassifier, features: Tensor, metadata: Tensor, samples: int = MASKS
+) -> Tensor | None:
+    """Probabilities (samples, C) of one image under random dropout masks; None without dropout.
+
+    `features` (1, F) are what entered the head, `metadata` (1, M). The backbone is not run again,
+    so its own dropout stays off. Gal and Ghahramani, 2016: https://arxiv.org/abs/1506.02142.
+    """
+    of_backbone = set(model.backbone.modules())
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.Dropout) and module.p and module not in of_backbone
+    ]
+    if not layers:
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        for layer in layers:
+            layer.train()
+        try:
+            fused = features.repeat(samples, 1)
+            if model.metadata is not None:
+                person = model.metadata(metadata.float().repeat(samples, 1))
+                fused = torch.cat([fused[:, : -person.shape[1]], person], dim=1)
+            head = model.head
+            if isinstance(head, MultiSampleDropout):  # one mask a sample: the average is ours
+                return probabilities(head.linear(head.dropout(fused)))
+            return probabilities(head(fused))
+        finally:
+            for layer in layers:
+                layer.eval()
+
+
 def _look(run: Run, photo: Path | bytes, patient: Patient) -> Look:
     """The photograph and the person as `run` was trained to see them."""
     pixels, size = decode(photo, run.config.data.image_size, run.preprocess)
-    length = len(photo) if isinstance(photo, bytes) else photo.stat().st_size
-    row = pd.DataFrame(
-        {
-            "sex": [patient.sex or ""],
-            "age_approx": [np.nan if patient.age is None else float(patient.age)],
-            "site": [patient.site or ""],
-            "localization": [patient.place or ""],
-            "bytes": [float(length)],
-            "images_per_patient": [np.nan],
-        }
-    )
+    row = patient.row(len(photo) if isinstance(photo, bytes) else photo.stat().st_size)
     kind = run.config.data.metadata
     metadata = [encode_metadata(row, kind, fold.header["neutral"]) for fold in run.folds]
     return Look(pixels, [torch.from_numpy(each) for each in metadata], size)
 
 
 @torch.no_grad()
-def _run_scores(run: Run, look: Look) -> tuple[Floats, float | None, Floats]:
-    """P(class) by fold and view (F, V, K), spread under dropout, the first fold's features."""
+def _run_probs(run: Run, look: Look) -> tuple[Floats, float | None, Floats]:
+    """P(class) by fold and view (K, V, C), spread under dropout, the first fold's features."""
     image = torch.from_numpy(look.pixels[None])
     views = torch.cat(views_of(image, run.config.predict.views))
     probs, spreads, features = [], [], []
     for fold, metadata in zip(run.folds, look.metadata, strict=True):
         logit, fused = fold.forward(views, metadata.repeat(len(views), 1))
         probs.append(probabilities(logit).double().numpy())
-        features.append(fused[:1])
+        features.append(_of_image(fold, fused))
         masked = mc_dropout(fold.model, fused[:1], metadata)
         if masked is not None:
-            spreads.append(float(score_of(masked.numpy(), run.classes).std()))
-    seen = _image_features(run.folds[0], features[0])
-    return np.stack(probs), float(np.mean(spreads)) if spreads else None, seen
+            spreads.append(float(run.task.score(masked.numpy()).std()))
+    return np.stack(probs), float(np.mean(spreads)) if spreads else None, features[0]
 
 
-def _image_features(fold: Fold, fused: Tensor) -> Floats:
-    """What the backbone alone says of the image, (F,)."""
+def _of_image(fold: Fold, fused: Tensor) -> Floats:
+    """The features of the first view's pixels, without those of metadata, (F,)."""
     return fused[0, : fold.model.backbone.head_hidden_size].double().numpy()
 
 
@@ -233,10 +295,4 @@ def _unusual(run: Run, look: Look, features: Floats) -> list[str]:
     familiar = run.calibration and run.calibration.familiar
     if not familiar:
         return []
-    return unlike(familiar, str(run.folds[0].number), look.pixels, look.size, features)
-
-
-def _percentile(quantiles: Sequence[float], score: float) -> float:
-    """The share of the out-of-fold scores below `score`, in percent; ties count half."""
-    below, upto = (np.searchsorted(quantiles, score, side) for side in ("left", "right"))
-    return float(100 * np.clip((below + upto) / 2 / len(quantiles), 0, 1))
+    return familiar.unlike(run.folds[0].number, look.pixels, look.size, features)

@@ -1,39 +1,44 @@
 """Is a photograph like those a run was trained on: its size, its colours, the network's features.
 
 One distance serves colours and features: the mean squared deviation in units of the training
-photographs' own spread. It is coarse on purpose; how often it cries wolf is measured on rows that
-neither the network nor the limit has seen (scripts/calibrate.py).
+photographs' own spread. It is coarse on purpose; its false alarms are counted on rows that neither
+the network nor the limit has seen.
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import cv2
 import numpy as np
-from pydantic import BaseModel
+import pandas as pd
+import torch
+from pydantic import BaseModel, Field
 
+from lesions.data.cache import cached_images
+from lesions.data.metadata import encode_metadata
 from lesions.evaluation.metrics import Floats
+from lesions.inference.checkpoint import Fold
 
 QUANTILE = 0.99  # of the held-out rows' distances: the limit
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Typical(BaseModel):
     """Mean and spread of some quantities, and the distance beyond which they are unusual."""
 
-    mean: list[float]
-    scale: list[float]
-    limit: float = float("inf")
+    mean: list[Finite]
+    scale: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    limit: float = Field(ge=0)
 
     def distance(self, values: Floats) -> Floats:
         """Mean squared deviation of each row of `values` (N, F) in units of the scale, (N,)."""
-        return (
-            (((values - np.asarray(self.mean)) / np.asarray(self.scale)) ** 2).mean(axis=1)
-        ).astype(float)
+        deviation = (values - np.asarray(self.mean)) / np.asarray(self.scale)
+        return (deviation**2).mean(axis=1).astype(float)
 
-    def limited(self, held_out: Floats) -> "Typical":
-        """The same with its limit at the QUANTILE of the rows `held_out` (N, F)."""
-        return self.model_copy(
-            update={"limit": short(float(np.quantile(self.distance(held_out), QUANTILE)))}
-        )
+    def unlike(self, values: Floats) -> np.ndarray:
+        """Which rows of `values` (N, F) are beyond the limit, bool (N,)."""
+        return self.distance(values) > self.limit
 
 
 class Familiar(BaseModel):
@@ -44,52 +49,133 @@ class Familiar(BaseModel):
     colour: Typical
     features: dict[str, Typical]  # by fold
 
+    def odd_size(self, width: int, height: int) -> str | None:
+        """Why a photograph's size is unusual, or None."""
+        least, ratio = min(width, height), max(width, height) / min(width, height)
+        if least < self.least_side:
+            return (
+                f"small: {width} x {height} pixels, nearly all training photographs have at least"
+                f" {self.least_side} on the shorter side"
+            )
+        if self.most_stretched and ratio > self.most_stretched:
+            return f"stretched: {width} x {height} pixels, unlike nearly all training photographs"
+        return None
 
-def fit_typical(values: Floats) -> Typical:
-    """Mean and spread of the columns of `values` (N, F), without a limit yet."""
+    def unlike(
+        self, fold: int, image: np.ndarray, size: tuple[int, int], features: Floats
+    ) -> list[str]:
+        """Each way in which a photograph differs from the training's; [] for an ordinary one.
+
+        `image` is as the network sees it, `size` the file's, `features` (F,) are those of `fold`.
+        """
+        found = [self.odd_size(*size)]
+        if self.colour.unlike(colours([image]))[0]:
+            found.append("unusual colours: brightness or hue is unlike the training photographs")
+        known = self.features.get(str(fold))
+        if known and known.unlike(features[None])[0]:
+            found.append("unlike the training photographs: perhaps no skin lesion")
+        return [reason for reason in found if reason]
+
+
+class FalseAlarms(BaseModel):
+    """Shares of `rows` held-out training rows that are called unlike the training photographs."""
+
+    rows: int
+    size: float
+    colour: float
+    features: float
+    any: float
+
+
+def fit_typical(values: Floats, held_out: Floats) -> Typical:
+    """Mean and spread of `values` (N, F), with the limit at the QUANTILE of rows `held_out`."""
     scale = values.std(axis=0)
-    scale = np.maximum(scale, 1e-3 + 0.01 * scale.max())  # a constant column must not shout
-    return Typical(mean=[short(x) for x in values.mean(axis=0)], scale=[short(x) for x in scale])
+    scale = np.maximum(scale, 1e-3 + 0.01 * scale.max())  # a constant column counts for little
+    mean, spread = ([_short(x) for x in column] for column in (values.mean(axis=0), scale))
+    found = Typical(mean=mean, scale=spread, limit=0)
+    limit = _short(float(np.quantile(found.distance(held_out), QUANTILE)))
+    return found.model_copy(update={"limit": limit})
 
 
 def colours(images: Sequence[np.ndarray]) -> Floats:
     """Mean and spread of lightness, red-green and blue-yellow of uint8 RGB images: (N, 6)."""
-    told = []
+    found = []
     for image in images:
         lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(float)
-        told.append([*lab.mean(axis=0), *np.log1p(lab.std(axis=0))])
-    return np.array(told)
+        found.append([*lab.mean(axis=0), *np.log1p(lab.std(axis=0))])
+    return np.array(found)
 
 
-def odd_size(familiar: Familiar, width: int, height: int) -> str | None:
-    """Why a photograph's size is unusual, or None."""
-    least, ratio = min(width, height), max(width, height) / min(width, height)
-    if least < familiar.least_side:
-        return (
-            f"small: {width} x {height} pixels, nearly all training photographs have at least"
-            f" {familiar.least_side} on the shorter side"
-        )
-    if familiar.most_stretched and ratio > familiar.most_stretched:
-        return f"stretched: {width} x {height} pixels, unlike nearly all training photographs"
-    return None
+def fit_familiar(
+    folds: Sequence[Fold], table: pd.DataFrame, rows: int
+) -> tuple[Familiar, FalseAlarms]:
+    """What is usual, by `rows` training rows of each fold, and the false alarms on held-out ones.
 
-
-def unlike(
-    familiar: Familiar, fold: str, image: np.ndarray, size: tuple[int, int], features: Floats
-) -> list[str]:
-    """Each way in which a photograph is unlike the training's, in words; [] for an ordinary one.
-
-    `image` is as the network sees it, `size` the file's, `features` (F,) are those of `fold`.
+    The held-out rows are halved by group: one half gives the limits, the other the false alarms.
     """
-    found = [odd_size(familiar, *size)]
-    if familiar.colour.distance(colours([image]))[0] > familiar.colour.limit:
-        found.append("unusual colours: brightness or hue is unlike the training photographs")
-    known = familiar.features.get(fold)
-    if known and known.distance(features[None])[0] > known.limit:
-        found.append("unlike the training photographs: perhaps no skin lesion")
-    return [reason for reason in found if reason]
+    config = folds[0].config
+    images = cached_images(config.dataset, config.data.image_size, table)
+    train = table[(table["split"] == "train") & (table["width"] > 0)]
+    draw = np.random.default_rng(0)
+    features: dict[str, Typical] = {}
+    alarms, seen_colours, other_colours, late, others = [], [], [], [], []
+    for fold in folds:
+        inside = train["fold"] == fold.number
+        seen = _drawn(draw, train.index[~inside], rows)
+        unseen = _drawn(draw, train.index[inside], rows)
+        half = pd.factorize(train.loc[unseen, "group"])[0] % 2 == 1
+        pixels = [images[where] for where in (seen, unseen)]
+        own, other = (
+            image_features(fold, each, table.loc[where])
+            for each, where in zip(pixels, (seen, unseen), strict=True)
+        )
+        features[str(fold.number)] = fit_typical(own, other[~half])
+        alarms.append(features[str(fold.number)].unlike(other))
+        seen_colours.append(colours(pixels[0]))
+        other_colours.append(colours(pixels[1]))
+        late.append(half)
+        others.append(train.loc[unseen, ["width", "height"]])
+    last, shades = np.concatenate(late), np.concatenate(other_colours)
+    sides = train[["width", "height"]].to_numpy(float)
+    familiar = Familiar(
+        least_side=int(np.quantile(sides.min(axis=1), 0.005)),
+        most_stretched=_short(
+            float(np.quantile(sides.max(axis=1) / sides.min(axis=1), 0.995)) * 1.05
+        ),
+        colour=fit_typical(np.concatenate(seen_colours), shades[~last]),
+        features=features,
+    )
+    size = [familiar.odd_size(*map(int, pair)) is not None for pair in pd.concat(others).to_numpy()]
+    flags = np.stack([size, familiar.colour.unlike(shades), np.concatenate(alarms)], axis=1)[last]
+    by_size, by_colour, by_features = flags.mean(axis=0).round(4).tolist()
+    return familiar, FalseAlarms(
+        rows=len(flags), size=by_size, colour=by_colour, features=by_features,
+        any=round(float(flags.any(axis=1).mean()), 4),
+    )  # fmt: skip
 
 
-def short(value: float) -> float:
+@torch.no_grad()
+def image_features(fold: Fold, images: np.ndarray, table: pd.DataFrame) -> Floats:
+    """The backbone's pooled features of uint8 images (N, S, S, 3), (N, F), on a GPU if there is."""
+    metadata = encode_metadata(table, fold.config.data.metadata, fold.header["neutral"])
+    width = fold.model.backbone.head_hidden_size
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    fold.model.to(device)
+    found = []
+    for start in range(0, len(images), 32):
+        part = slice(start, start + 32)
+        pixels = torch.from_numpy(np.array(images[part])).to(device)
+        features = fold.forward(pixels, torch.from_numpy(metadata[part]).to(device))[1]
+        found.append(features[:, :width].cpu().numpy())
+    fold.model.cpu()
+    return np.concatenate(found).astype(np.float64)
+
+
+def _drawn(draw: np.random.Generator, rows: pd.Index, most: int) -> np.ndarray:
+    """At most `most` of the table's rows, in the table's order: the cache is read forwards."""
+    return np.sort(draw.choice(rows.to_numpy(), min(most, len(rows)), replace=False))
+
+
+def _short(value: float) -> float:
     """Five significant digits: the file is read by people too."""
     return float(f"{value:.5g}")

@@ -1,7 +1,7 @@
-"""Write the documentation pages that show measured results, from docs/results/*.json.
+"""Write the documentation pages that show measured results: docs/templates with docs/results/*.json.
 
-python scripts/docs.py              write docs/results.md and the table in README.md
-python scripts/docs.py --check      write nothing; exit 1 if a page differs from its results
+    python scripts/docs.py              write every such page of docs/ and the table in README.md
+    python scripts/docs.py --check      write nothing; exit 1 if a page differs from its results
 """
 
 import sys
@@ -18,24 +18,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=CODE, help="the checkout that holds docs/")
     args = parser.parse_args(arguments)
 
-    from lesions import files
-    from lesions.reporting.pages import render
+    from lesions.files import write_text
+    from lesions.reporting.docs import render_pages
 
-    pages = render(args.root)
+    pages = render_pages(args.root)
     if not pages:
         print("no results yet: docs/results has none of the files that pages are made from")
-    stale = [path for path, text in pages.items() if _read(path) != text]
+    read = {path: path.read_text("utf-8") if path.exists() else None for path in pages}
+    stale = [path for path, text in pages.items() if read[path] != text]
     for path in stale:
         if not args.check:
-            files.write_text(path, pages[path])
+            write_text(path, pages[path])
         print(f"{shown(path)}: {'differs from its results' if args.check else 'written'}")
     if args.check and stale:
         print("write them with: python scripts/docs.py")
     return int(args.check and bool(stale))
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 if __name__ == "__main__":

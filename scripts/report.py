@@ -1,9 +1,9 @@
-"""Show a run or a blend: one HTML page that opens offline, and its figures as PNG.
+"""Report on a run or a blend: one HTML page that opens offline, and its figures as PNG.
 
     python scripts/report.py --run effnet_b1                  -> oof/effnet_b1/report.html
-    python scripts/report.py --blend submissions/blend.json   -> submissions/blend_report.html
+    python scripts/report.py --run submissions/blend.json     -> submissions/blend_report.html
     python scripts/report.py --run effnet_b1 --recall 0.95    another operating point
-    python scripts/report.py --run effnet_b1 --explain        and what the model looked at
+    python scripts/report.py --run effnet_b1 --explain        with Grad-CAM of the predictions
 
 The page holds photographs: their licence decides where it may be shown.
 """
@@ -13,37 +13,35 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.paths import at, shown
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--run", help="the run: its folder below oof/")
-    what.add_argument("--blend", type=Path, help="the blend.json that scripts/blend.py wrote")
-    parser.add_argument(
-        "--recall", type=float, default=0.9, help="share of melanomas, or malignant, to catch"
-    )
+    parser.add_argument("--run", required=True, help="a run, its folder, or a blend.json")
+    parser.add_argument("--recall", type=float, metavar="R",
+                        help="use the highest threshold with at least this recall of the positives"
+                        " (default: the run's own, from calibration.json)")  # fmt: skip
     parser.add_argument("--explain", action="store_true",
-                        help="also what a run looked at: takes its weights")  # fmt: skip
+                        help="add Grad-CAM of a run's predictions: needs its weights")  # fmt: skip
     args = parser.parse_args(arguments)
 
-    from lesions.reporting.explanations import explanations_section, load_explained
-    from lesions.reporting.report import build_report
-    from lesions.reporting.results import load_blend, load_run
+    from lesions.paths import shown
+    from lesions.reporting.report import build_report, report_path
+    from lesions.runs import find_run
 
-    if args.explain and not args.run:
-        parser.error("--explain is of one run: give --run")
-    if args.run:
-        results = load_run(args.run, at("oof"), at("input/prepared"), at("submissions"))
-        path = at("oof") / args.run / "report.html"
-    else:
-        results = load_blend(args.blend, at("oof"), at("input/prepared"))
-        path = args.blend.with_name(f"{args.blend.stem}_report.html")
-    further = [explanations_section(load_explained(args.run))[0]] if args.explain else []
-    report = build_report(results, args.recall, further)
-    report.write(path, path.with_suffix(""))
-    print(f"{shown(path)}, and {len(report.figures)} figures in {shown(path.with_suffix(''))}")
+    found = find_run(args.run, takes=("run", "blend"))
+    if args.explain and found.blend:
+        parser.error("--explain takes a run: a blend has no weights of its own")
+    explained = None
+    if args.explain:
+        from lesions.inference.explain import load_explained
+        from lesions.reporting.explanations import explained_galleries
+
+        explained = explained_galleries(load_explained(args.run))[0]
+    path, report = report_path(found), build_report(found, args.recall, explained)
+    report.write(path)
+    pictures = shown(path.with_suffix(""))
+    print(f"{shown(path)}, and {len(report.figures)} figures in {pictures}")
     return 0
 
 

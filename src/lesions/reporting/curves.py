@@ -1,10 +1,54 @@
-"""training_curves.png: loss and validation AUC of every fold trained so far, by epoch."""
+"""Training curves: loss and validation score by epoch, one line a fold."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
 from lesions.files import read_csv
-from lesions.reporting.style import BASELINE, MODEL, build_figure, drawing, write_png
+from lesions.reporting.style import (
+    BASELINE,
+    INK,
+    MODEL,
+    PAPER,
+    build_figure,
+    drawing,
+    write_png,
+)
+
+LABELS = {"loss": ("training loss", BASELINE), "auc": ("validation AUC", MODEL)}
+
+
+def plot_history(axes: Axes, folds: Mapping[int, pd.DataFrame], key: str) -> None:
+    """`key` ("loss" or "auc") of each epoch: a thin line a fold, their mean as the thick one.
+
+    `folds` are the histories by fold: columns epoch, loss, auc. The best epoch of a fold's AUC has
+    a small dot, the end of each line the fold's number.
+    """
+    label, colour = LABELS[key]
+    lines = {fold: history.set_index("epoch")[key].astype(float) for fold, history in folds.items()}
+    for fold, line in lines.items():
+        axes.plot(line.index, line, color=colour, linewidth=1, alpha=0.45)
+        _note(axes, (line.index[-1], line.iloc[-1]), str(fold), colour)
+        if key == "auc" and line.notna().any():
+            axes.plot(line.idxmax(), line.max(), "o", color=colour, markersize=4, alpha=0.7)
+    mean = pd.DataFrame(lines).dropna().mean(axis=1)
+    if len(lines) > 1 and len(mean):
+        axes.plot(mean.index, mean, color=colour, linewidth=2.4)
+        end = (mean.index[-1], mean.iloc[-1])
+        axes.plot(*end, "o", color=colour, markeredgecolor=PAPER, markersize=6)
+        _note(axes, end, f"  {end[1]:.3f}", INK)
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+
+
+def _note(axes: Axes, at: tuple[float, float], text: str, colour: str) -> None:
+    if not np.isnan(at[1]):
+        axes.annotate(text, at, xytext=(7, 0), textcoords="offset points", va="center",
+                      color=colour, annotation_clip=False)  # fmt: skip
 
 
 def draw_curves(folder: Path) -> None:
@@ -12,16 +56,12 @@ def draw_curves(folder: Path) -> None:
     paths = sorted(folder.glob("history*.csv"), key=lambda path: path.stem)
     if not paths:
         return
+    folds = {
+        int(re.sub(r"\D", "", path.stem)): read_csv(path, ["epoch", "loss", "auc"])
+        for path in paths
+    }
     with drawing():
         figure, axes = build_figure(5.0, rows=2)
-        for path in paths:
-            history = read_csv(path, ["epoch", "loss", "auc"])
-            fold = re.sub(r"\D", "", path.stem)
-            for (axis,), key, colour in zip(axes, ("loss", "auc"), (BASELINE, MODEL), strict=True):
-                axis.plot(history["epoch"], history[key], ".-", color=colour, alpha=0.6)
-                end = (history["epoch"].iloc[-1], history[key].iloc[-1])
-                axis.annotate(fold, end, xytext=(4, 0), textcoords="offset points", va="center")
-        for (axis,), label in zip(axes, ("training loss", "validation AUC"), strict=True):
-            axis.set(xlabel="epoch", ylabel=label)
-            axis.xaxis.get_major_locator().set_params(integer=True)
+        for (panel,), key in zip(axes, LABELS, strict=True):
+            plot_history(panel, folds, key)
         write_png(figure, folder / "training_curves.png")

@@ -1,7 +1,7 @@
-"""Galleries: which photographs to look at, and the photographs themselves."""
+"""Galleries: which photographs to show, and the photographs as tiles of a page."""
 
 from base64 import b64encode
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,91 +10,90 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lesions.reporting.breakdown import ABSENT
 from lesions.reporting.style import WIDTH, build_figure
-from lesions.reporting.words import Words
 
 TILES = 8
 PIXELS = 224  # a tile is never larger, so that a report stays a few megabytes
 
-# name: title and caption, with the words for the positive lesions
-TITLES = {
-    "false_negatives": (
-        "Missed {many}",
-        "{title} below the threshold, the lowest score first.",
-    ),
-    "false_positives": (
-        "False alarms",
-        "Benign lesions above the threshold, the highest score first.",
-    ),
-    "sure_positive": (
-        "Surest {many}",
-        "{title} with the highest scores: what the model has learnt to see.",
-    ),
-    "sure_benign": (
-        "Surest benign lesions",
-        "Benign lesions with the lowest scores.",
-    ),
-    "unsure_positive": (
-        "Least certain {many}",
-        "{title} nearest to the threshold, on either side.",
-    ),
-    "unsure_benign": (
-        "Least certain benign lesions",
-        "Benign lesions nearest to the threshold, on either side.",
-    ),
-}
+
+@dataclass(frozen=True)
+class Tile:
+    """A photograph as a data URI, its alternative text, and three lines below it."""
+
+    uri: str
+    alt: str
+    lines: tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Rows of the joined table, most telling first, under a title."""
+    """Rows of the table, most telling first; `number` is shown over each, `label` beside it.
+
+    `of` counts the rows that the gallery was chosen from.
+    """
 
     name: str
-    title: str
-    caption: str
     rows: pd.DataFrame
+    of: int
 
 
 def choose_galleries(
-    oof: pd.DataFrame, flagged: np.ndarray, margin: np.ndarray, words: Words
-) -> list[Gallery]:
-    """The galleries of errors and of confidence; `margin` is each row's distance to the threshold.
+    table: pd.DataFrame, positive: np.ndarray, flagged: np.ndarray, risk: np.ndarray,
+    margin: np.ndarray,
+) -> list[Gallery]:  # fmt: skip
+    """Errors, sure and least certain predictions, then a random handful of either kind.
 
-    A group is shown once in a gallery: ten photographs of one lesion say little.
+    `risk` is the calibrated probability that is shown, `margin` the distance to the threshold.
     """
-    positive = (oof["target"] == 1).to_numpy()
-    missed, alarms = positive & ~flagged, ~positive & flagged
-    caught, cleared = positive & flagged, ~positive & ~flagged
-    rising, nearest = oof["prob"], pd.Series(margin, oof.index)
+    rows = table.assign(number=risk, label=table["diagnosis"])
     order = {
-        "false_negatives": (missed, rising),
-        "false_positives": (alarms, -rising),
-        "sure_positive": (caught, -rising),
-        "sure_benign": (cleared, rising),
-        "unsure_positive": (positive, nearest),
-        "unsure_benign": (~positive, nearest),
+        "false_negatives": (positive & ~flagged, risk),
+        "false_positives": (~positive & flagged, -risk),
+        "sure_positive": (positive & flagged, -risk),
+        "sure_benign": (~positive & ~flagged, risk),
+        "unsure_positive": (positive, margin),
+        "unsure_benign": (~positive, margin),
     }
-    galleries = []
-    for name, (chosen, by) in order.items():
-        rows = oof.loc[by[chosen].sort_values(kind="stable").index]
-        rows = rows.drop_duplicates("group").head(TILES)
-        title, caption = (text.format(many=words.many, title=words.title) for text in TITLES[name])
-        galleries.append(Gallery(name, title, caption, rows))
-    return galleries
+    chosen = [_first(name, rows, *which) for name, which in order.items()]
+    random = np.random.default_rng(0).random(len(rows))
+    chosen.append(_first("sample_positive", rows, positive, random))
+    chosen.append(_first("sample_benign", rows, ~positive, random))
+    return chosen
 
 
-def choose_samples(oof: pd.DataFrame, words: Words) -> list[Gallery]:
-    """A random handful of each class, always the same one, a group once."""
-    galleries = []
-    for value, name, title in ((1, "positive", words.title), (0, "benign", "Benign lesions")):
-        rows = oof[oof["target"] == value].drop_duplicates("group")
-        rows = rows.sample(min(TILES, len(rows)), random_state=0)
-        galleries.append(Gallery(f"sample_{name}", title, "Drawn at random.", rows))
-    return galleries
+def choose_worst(
+    table: pd.DataFrame, codes: np.ndarray, probs: np.ndarray, classes: Sequence[str]
+) -> list[Gallery]:
+    """Of each class the rows whose wrong prediction has the highest probability."""
+    called, names = probs.argmax(axis=1), np.array(classes)
+    arrow = [f"{names[true]} → {names[found]}" for true, found in zip(codes, called, strict=True)]
+    rows, best = table.assign(number=probs.max(axis=1), label=arrow), -probs.max(axis=1)
+    wrong = called != codes
+    return [
+        _first(f"errors_{name}", rows, wrong & (codes == k), best) for k, name in enumerate(classes)
+    ]
 
 
-def tile(images: np.ndarray, position: int) -> np.ndarray:
-    """The photograph at a table position: uint8 RGB, PIXELS a side at most."""
+def _first(name: str, rows: pd.DataFrame, where: np.ndarray, by: np.ndarray) -> Gallery:
+    """The TILES rows of `where` with the lowest `by`; each group once, as its images are alike."""
+    order = np.flatnonzero(where)[np.argsort(by[where], kind="stable")]
+    return Gallery(name, rows.iloc[order].drop_duplicates("group").head(TILES), int(where.sum()))
+
+
+def tiles(gallery: Gallery, images: Any) -> list[Tile]:
+    """The gallery's photographs; `images` is the cache, in the order of table.csv."""
+    found = []
+    for row in gallery.rows.to_dict("records"):
+        label, known = _text(row["label"]) or ABSENT, describe(row)
+        first = f"{row['number']:.3f} · {label}"
+        uri = data_uri(tile(images, row["row"]))
+        found.append(Tile(uri, f"{label}, {known}", (first, known, str(row["image_name"]))))
+    return found
+
+
+def tile(images: Any, position: int) -> np.ndarray:
+    """The photograph at a position: uint8 RGB, PIXELS a side at most."""
     image = np.asarray(images[position])
     if image.shape[0] > PIXELS:
         image = cv2.resize(image, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
@@ -107,21 +106,24 @@ def data_uri(image: np.ndarray) -> str:
     return "data:image/jpeg;base64," + b64encode(jpeg.tobytes()).decode()
 
 
-def plot_sheet(gallery: Gallery, images: np.ndarray) -> Figure:
-    """The gallery as one picture, four tiles a row, the score above each."""
+def plot_sheet(gallery: Gallery, images: Any) -> Figure:
+    """The gallery as one picture, four tiles a line, number and label above each."""
     lines = max(1, -(-len(gallery.rows) // 4))
     figure, axes = build_figure(0.25 + lines * (WIDTH / 4 + 0.2), lines, 4)
     for panel in axes.ravel():
         panel.axis("off")
-    rows = zip(gallery.rows.index.to_numpy(), gallery.rows.to_dict("records"), strict=True)
-    for panel, (position, row) in zip(axes.ravel(), rows, strict=False):
-        panel.imshow(tile(images, int(position)))
-        panel.set_title(f"{row['prob']:.3f}  {row['diagnosis']}", fontsize=7)
+    for panel, row in zip(axes.ravel(), gallery.rows.to_dict("records"), strict=False):
+        panel.imshow(tile(images, row["row"]))
+        label = _text(row["label"]).replace("$", r"\$")  # no formula, whatever a table holds
+        panel.set_title(f"{row['number']:.3f}  {label}", fontsize=7)
     return figure
 
 
 def describe(row: Mapping[Hashable, Any]) -> str:
     """Who is in the photograph, as far as is known: "female, 45, torso"."""
     age = "" if pd.isna(row["age_approx"]) else f"{row['age_approx']:.0f}"
-    facts = [row["sex"], age, row["site"]]
-    return ", ".join(str(fact) for fact in facts if fact and not pd.isna(fact))
+    return ", ".join(filter(None, [_text(row["sex"]), age, _text(row["site"])]))
+
+
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else str(value)

@@ -1,31 +1,27 @@
-"""A report: one HTML page that needs nothing beside it, and its figures as PNG."""
+"""A report on a run or a blend: one HTML page that needs nothing beside it, its figures as PNG."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from html import escape
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lesions import files
+from lesions.config import Config, read_yaml, saved_config
+from lesions.data.cache import cached_images
+from lesions.data.table import load_table, task_targets
 from lesions.errors import InputError
-from lesions.evaluation.confusion import number_needed_to_biopsy
-from lesions.evaluation.intervals import Interval, auc_interval, score_table
-from lesions.reporting import materials, page, sections, style
-from lesions.reporting.album import Album
-from lesions.reporting.class_lead import class_key_figures, class_lead
-from lesions.reporting.class_sections import (
-    answer,
-    class_errors_section,
-    class_galleries_section,
-    class_scores_section,
-    collapse_results,
-)
-from lesions.reporting.decisions import Decisions, decide
-from lesions.reporting.page import KeyFigure, Section
-from lesions.reporting.results import Results
+from lesions.inference.calibration import Calibration, fit_calibration, load_calibration
+from lesions.oof import Oof, load_oof, load_test, table_rows
+from lesions.paths import at, shown
+from lesions.reporting import page, sections, style
+from lesions.reporting.breakdown import words_of
+from lesions.reporting.figures import baseline_parts
+from lesions.reporting.sections import Decisions, Test
+from lesions.runs import RunFiles
 
 
 @dataclass(frozen=True)
@@ -35,172 +31,149 @@ class Report:
     html: str
     figures: dict[str, Figure]
 
-    def write(self, path: Path, pictures: Path) -> None:
-        """The page to `path`, each figure to `pictures`/<name>.png."""
+    def write(self, path: Path) -> None:
+        """The page to `path`, each figure to a PNG in the folder of that name."""
         with style.drawing():
             for name, figure in self.figures.items():
-                style.write_png(figure, pictures / f"{name}.png")
+                style.write_png(figure, path.with_suffix("") / f"{name}.png")
         files.write_text(path, self.html)
 
 
-def build_report(results: Results, recall: float = 0.9, further: Sequence[Section] = ()) -> Report:
-    """The report on `results`, with the threshold that still catches `recall` of the positives.
+def report_path(run: RunFiles) -> Path:
+    """Where the report of a run or a blend is written."""
+    return run.folder / (f"{run.blend.stem}_report.html" if run.blend else "report.html")
 
-    With several classes their own sections come first, and the others ask: malignant or not? Then
-    come `further` sections.
+
+def build_report(
+    run: RunFiles, recall: float | None = None, explained: Mapping[str, Any] | None = None
+) -> Report:
+    """The report, at the threshold of the run's calibration or at the one with `recall`.
+
+    `explained` are the galleries of reporting/explanations.py.
     """
-    asked = collapse_results(results) if results.classes else results
-    try:
-        decided, why_not = decide(asked.oof, recall), ""
-    except InputError as error:  # the panels that need a threshold say so; the others stand
-        decided, why_not = None, f"No threshold, no curves: {error}."
-    auc = auc_by_part(asked)
-    figures = key_figures(asked, auc)
-    top = lead(asked, decided) if decided else page.lead(f"<p>{escape(why_not)}</p>")
-    album, parts = Album(), list[Section]()
+    oof = load_oof(run)
+    if oof.dataset is None:
+        raise InputError(
+            f"{shown(run.blend or run.folder)}: the images are in no prepared table, as no member"
+            " is a run below oof/: there is nothing to report beside blend.json"
+        )
+    table, facts = load_table(oof.dataset)
+    test, (images, no_images) = _test(run, oof, table, facts), _images(run, oof, table)
+    words = words_of("malignant" if oof.task.several else oof.task.name)
+    calibration, decided, why_not = _decide(run, oof, recall)
+    calibrated = calibration.apply(oof.probs) if calibration else oof.probs
+    auc = sections.auc_parts(oof, test)
+    shortcuts = _shortcuts(oof, facts)
+    auc += baseline_parts(shortcuts)
+    drawn: dict[str, Figure] = {}
     with style.drawing():
-        if results.classes:
-            answers = answer(results)
-            figures, top = class_key_figures(results, answers, auc), class_lead(results, answers)
-            parts.append(class_scores_section(results, album, answers))
-            parts.append(class_errors_section(results, album, answers))
-            parts.append(class_galleries_section(results, album, answers))
-        parts += _answer_sections(asked, album, auc, decided, why_not, bool(results.classes))
-        parts += further
-        parts.append(materials.data_section(asked, album))
-        if results.blend:
-            parts.append(materials.blend_section(results.blend))
-        else:
-            parts.append(materials.training_section(results, album))
-    html = page.build_page(
-        results.name,
-        f"Report on out-of-fold predictions · data set {results.dataset}",
-        figures,
-        top,
-        parts,
-        "".join(page.folded(title, text) for title, text in results.details.items()),
-    )
-    return Report(html, album.figures)
-
-
-def _answer_sections(
-    results: Results,
-    album: Album,
-    auc: pd.DataFrame,
-    decided: Decisions | None,
-    why_not: str,
-    collapsed: bool,
-) -> list[Section]:
-    """The sections on yes or no; `collapsed` from several classes, which the titles then say."""
-    parts = [sections.scores_section(results, album, auc, decided, why_not)]
-    if decided:
-        parts.append(sections.decisions_section(results, album, decided))
-        parts.append(materials.galleries_section(results, album, decided))
-    parts.append(sections.test_section(results, album, decided))
-    if not collapsed:
-        return parts
-    intro = "The probabilities of the malignant classes added up. "
-    parts[0] = replace(parts[0], intro=intro + parts[0].intro)
-    return [replace(one, title=f"Malignant or not: {one.title.lower()}") for one in parts]
-
-
-def auc_by_part(results: Results) -> pd.DataFrame:
-    """AUC with interval overall, by source, by fold, on labelled test rows, and without pixels.
-
-    Columns part, kind (model or baseline), rows, positives, auc, low, high, reason.
-    """
-    oof = results.oof
-    scores = score_table(oof, by="source" if oof["source"].nunique() > 1 else None)
-    scores["part"] = scores["part"].replace("all", "all folds")
-    extra = []
-    if oof["fold"].nunique() > 1:
-        extra += [(f"fold {fold}", rows) for fold, rows in oof.groupby("fold")]
-    labelled = results.test.dropna(subset=["target"])
-    if len(labelled):
-        extra.append(("held-out test", labelled))
-    rows = [
-        {
-            "part": name,
-            "rows": len(part),
-            "positives": int(part["target"].sum()),
-            **auc_interval(part["target"], part["prob"], part["group"]).__dict__,
+        values = {
+            "run": oof.name,
+            "name": f"Blend of {len(oof.blend['members'])} runs" if oof.blend else oof.name,
+            "dataset": oof.dataset,
+            "task": oof.task.name,
+            "several": oof.task.several,
+            "words": words,
+            "images": len(oof.table),
+            "positive": int(oof.positive.sum()),
+            "groups": oof.table["group"].nunique(),
+            "groups_from": oof.groups_from,
+            "probability": oof.is_probability,
+            "decided": decided,
+            "why_not": why_not,
+            "no_images": no_images,
+            "auc": auc,
+            "floor": _floor(shortcuts),
+            "measures": sections.scores_section(oof, decided, auc, words, drawn),
+            "error_parts": sections.decisions_section(oof, decided, words, drawn),
+            "test": sections.test_section(oof, decided, test, words, drawn),
+            "data_parts": sections.data_section(oof, words, drawn),
+            "folds": sections.training_section(oof, drawn),
+            "blend": sections.blend_section(oof.blend) if oof.blend else None,
+            "explained": explained,
+            "details": _details(run, oof),
+            **sections.classes_section(oof, decided, calibrated, test, drawn),
+            **sections.galleries(oof, decided, calibrated, images, drawn),
         }
-        for name, part in extra
-    ]
-    model = pd.concat([scores, pd.DataFrame(rows).rename(columns={"value": "auc"})])
-    columns = ["features", "auc", "low", "high", "source"]
-    shortcuts = pd.DataFrame(results.shortcuts or [], columns=columns)
-    shortcuts["source"] = shortcuts["source"].replace("all", None)
-    where = shortcuts["source"].map(lambda name: f", {name}" if isinstance(name, str) else "")
-    shortcuts["part"] = "no pixels: " + shortcuts["features"] + where
-    table = pd.concat([model.assign(kind="model"), shortcuts.assign(kind="baseline")])
-    numbers = {name: float for name in ("auc", "low", "high", "rows", "positives")}
-    return table.astype(numbers).reset_index(drop=True)
+        svg = {name: Markup(style.svg(figure, name)) for name, figure in drawn.items()}
+    return Report(page.render("report.html.j2", figures=svg, **values), drawn)
 
 
-def key_figures(results: Results, auc: pd.DataFrame) -> list[KeyFigure]:
-    """The strip: AUC overall, by source and held out, without pixels, and what it rests on."""
-    model = auc[(auc["kind"] == "model") & ~auc["part"].str.startswith("fold ")]
-    titles = {"all folds": "AUC, out-of-fold", "held-out test": "AUC, held-out test"}
-    figures = [
-        KeyFigure(titles.get(row["part"], f"AUC on {row['part']}"), *_auc_text(row))
-        for row in model.to_dict("records")
-    ]
-    baselines = auc[auc["kind"] == "baseline"]
-    if baselines["source"].isna().any():
-        baselines = baselines[baselines["source"].isna()]
-    if len(baselines):
-        best = baselines.sort_values("auc").to_dict("records")[-1]
-        figures.append(KeyFigure("AUC without pixels", _auc_text(best)[0], best["features"]))
-    else:
-        figures.append(KeyFigure("AUC without pixels", "–", "not audited"))
-    groups = results.oof["group"].nunique()
-    positives = int(results.oof["target"].sum())
-    share = f"{100 * positives / len(results.oof):.1f} % of the images"
-    figures.append(KeyFigure("Images", f"{len(results.oof):,}", f"in {groups:,} groups"))
-    figures.append(KeyFigure(results.words.title, f"{positives:,}", share))
-    return figures
+def _decide(
+    run: RunFiles, oof: Oof, recall: float | None
+) -> tuple[Calibration | None, Decisions | None, str]:
+    """The stored calibration, or one fitted here, and its decisions; or why there are none."""
+    calibration, _ = load_calibration(run)
+    try:
+        calibration = calibration or fit_calibration(oof, "recall")
+        return calibration, sections.decide(oof, calibration, recall), ""
+    except InputError as error:  # the panels that need a threshold say so; the others stand
+        return calibration, None, str(error)
 
 
-def _auc_text(row: dict) -> tuple[str, str]:
-    if np.isnan(row["auc"]):
-        return "n/a", row["reason"] or ""
-    known = not np.isnan(row["low"])
-    return f"{row['auc']:.3f}", f"{row['low']:.3f} – {row['high']:.3f}" if known else ""
+def _test(run: RunFiles, oof: Oof, table: pd.DataFrame, facts: dict) -> Test | None:
+    """The test predictions, joined to the table; ranks are ranked among themselves."""
+    path = run.blend.with_suffix(".csv") if run.blend else at("submissions", f"{oof.name}.csv")
+    if not path.exists():
+        return None
+    names, probs = load_test(path, oof.task)
+    codes = task_targets(table, facts, oof.task.name)[1].to_numpy()
+    rows = table_rows(table, names, shown(path))
+    if not oof.is_probability:
+        probs = pd.DataFrame(probs).rank(pct=True).to_numpy()
+    return Test(table.iloc[rows].reset_index(drop=True), probs, codes[rows])
 
 
-def lead(results: Results, decided: Decisions) -> str:
-    """The operating point in plain words, as HTML."""
-    alarms, words = 1 - decided.specificity.value, results.words
-    needed = number_needed_to_biopsy(results.oof["target"], decided.flagged)
-    fitted = (
-        "The rates are those of thresholds fitted in the same way on the other folds, so that no "
-        "image helps to choose the threshold it is judged by."
-        if decided.across_folds
-        else "With one fold there are no others to fit it on: the rates flatter it a little."
-    )
-    text = (
-        f"<p>At this threshold <b>{_percent(decided.sensitivity)}</b> of {words.many} are caught"
-        f"{_range(decided.sensitivity)}; of 100 benign lesions <b>{100 * alarms:.0f}</b> are sent "
-        f"for biopsy{_range(decided.specificity, complement=True)}. That is "
-        f"{needed:.1f} biopsies for each {words.one} found.</p>"
-        f'<p class="fine">The threshold, {decided.threshold.value:.4f}, is the highest one with '
-        f"{escape(decided.threshold.rule)} on the out-of-fold predictions. {fitted}</p>"
-    )
-    caught = round(100 * decided.sensitivity.value)
-    pictures = page.hundred(caught, "melanoma", f"Of 100 {words.many} {caught} are caught.")
-    flagged = round(100 * alarms)
-    pictures += page.hundred(flagged, "benign", f"Of 100 benign lesions {flagged} are flagged.")
-    return page.lead(text, pictures)
+def _images(run: RunFiles, oof: Oof, table: pd.DataFrame) -> tuple[Any, str]:
+    """The image cache of the size nearest to the run's own; or None, and the next command."""
+    folder = at("input/prepared", str(oof.dataset))
+    wanted = _config(run, oof).data.image_size
+    sizes = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()]
+    reason = ""
+    for size in sorted(sizes or [wanted], key=lambda size: abs(size - wanted)):
+        try:
+            return cached_images(str(oof.dataset), size, table), ""
+        except InputError as error:
+            reason = reason or str(error)
+    return None, f"No image cache: {reason}"
 
 
-def _percent(rate: Interval) -> str:
-    return f"{100 * rate.value:.0f} %"
+def _config(run: RunFiles, oof: Oof) -> Config:
+    """The run's configuration, of a blend that of its first member that is here."""
+    members = oof.blend["members"] if oof.blend else []
+    paths = [at("oof", name, "config.yaml") for name in members] or [run.folder / "config.yaml"]
+    path = next((path for path in paths if path.is_file()), paths[0])
+    return saved_config(read_yaml(path), path)
 
 
-def _range(rate: Interval, complement: bool = False) -> str:
-    """ " (88–92)", as a 95 % interval of a percentage; empty where there is none."""
-    if np.isnan(rate.low):
-        return ""
-    low, high = (1 - rate.high, 1 - rate.low) if complement else (rate.low, rate.high)
-    return f" ({100 * low:.0f}–{100 * high:.0f})"
+def _shortcuts(oof: Oof, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The audit's scores without pixels, of one source where the rows are of one.
+
+    The audit scores the data set's own task: none are shown beside a run of another one.
+    """
+    path = at("input/prepared", str(oof.dataset), "audit.json")
+    asked = "malignant" if oof.task.several else oof.task.name
+    if asked != facts["config"].get("task", "melanoma") or not path.exists():
+        return []
+    scores = files.read_json(path)["shortcuts"]
+    only = oof.table["source"].unique()
+    own = [row | {"source": "all"} for row in scores if len(only) == 1 and row["source"] == only[0]]
+    return own or scores
+
+
+def _floor(shortcuts: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The highest of the scores without pixels, of all rows where there is one."""
+    overall = [row for row in shortcuts if row["source"] == "all"] or shortcuts
+    return max(overall, key=lambda row: row["auc"], default=None)
+
+
+def _details(run: RunFiles, oof: Oof) -> dict[str, str]:
+    """Texts that are shown folded at the end of the page, by title."""
+    if run.blend:
+        return {run.blend.name: run.blend.read_text(encoding="utf-8")}
+    first = oof.facts[min(oof.facts)]
+    hashes = ("config_hash", "table_hash", "fold_hash", "commit")
+    lines = [f"{key}: {first[key]}" for key in hashes if first.get(key)]
+    lines += [f"{package}: {version}" for package, version in first.get("versions", {}).items()]
+    config = (run.folder / "config.yaml").read_text(encoding="utf-8")
+    return {"config.yaml": config, "Versions and hashes": "\n".join(lines)}

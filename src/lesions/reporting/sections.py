@@ -1,237 +1,376 @@
-"""The sections on what came out: scores, decisions and errors, test."""
+"""The numbers and figures of each section of a report, as the template takes them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
+from matplotlib.figure import Figure
 
-from lesions.evaluation import calibration, confusion, metrics
-from lesions.evaluation.intervals import bootstrap
-from lesions.reporting import data, decisions, page, rates, scores
-from lesions.reporting.album import Album, percent, slug
-from lesions.reporting.decisions import Decisions
-from lesions.reporting.page import Section
-from lesions.reporting.results import Results
+from lesions.evaluation import metrics
+from lesions.evaluation.calibration import (
+    brier,
+    calibration_error,
+    calibration_slope,
+    clipped_logit,
+    equal_bins,
+)
+from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values
+from lesions.evaluation.metrics import Floats, roc_auc
+from lesions.evaluation.scores import LABELS, score_rows
+from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_curve, net_benefit
+from lesions.inference.calibration import Calibration, cross_fit
+from lesions.oof import Oof
+from lesions.reporting import breakdown, figures, gallery
+from lesions.reporting.breakdown import Words
+from lesions.reporting.curves import plot_history
+from lesions.reporting.figures import Part
+from lesions.reporting.style import BENIGN, MELANOMA, MODEL, MUTED, build_figure
 
 MEASURE_REPLICATES = 300
+FIFTHS = ["least certain fifth", "second", "third", "fourth", "most certain fifth"]
+RISKS = np.linspace(0.01, 0.4, 40)
+Figures = dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Test:
+    """Test rows of the table, probabilities (N, C) and, where labelled, codes (N,), else NaN."""
+
+    table: pd.DataFrame
+    probs: Floats
+    codes: Floats
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The threshold, and what it makes of the out-of-fold rows.
+
+    `threshold` is chosen on all rows; `flagged` (N,) and `probs` (N, C), calibrated, are
+    cross-fitted: no row is judged by a threshold or calibration that saw its target. `margin` (N,)
+    is the distance to the threshold in log odds, `by` what the parts were: fold or group.
+    """
+
+    threshold: Threshold
+    threshold_risk: float | None  # the calibrated probability at the threshold, of yes or no
+    flagged: np.ndarray
+    probs: Floats
+    margin: np.ndarray
+    by: str
+    sensitivity: Interval
+    false_positive_rate: Interval
+    biopsies: float
+
+
+def decide(oof: Oof, calibration: Calibration, recall: float | None) -> Decisions:
+    """Decisions at the calibration's threshold, or at the one that has at least `recall`.
+
+    InputError where the rows do not allow one (one class, too few).
+    """
+    positive, score = oof.positive, oof.score
+
+    def rule(target: Any, prob: Any) -> Threshold:
+        if recall is not None:
+            return by_recall(target, prob, recall)
+        found = (one(target, prob) for one in RULES.values())
+        return next(cut for cut in found if cut.rule == calibration.threshold.rule)
+
+    threshold, crossed = rule(positive, score), cross_fit(oof, rule)
+    flagged = crossed.flagged
+    miss = bootstrap(metrics.specificity, positive, flagged, oof.groups)
+    at = None if oof.task.several else calibration.apply(np.array([[threshold.value]]))[0, 0]
+    return Decisions(
+        threshold=threshold,
+        threshold_risk=at,
+        flagged=flagged,
+        probs=crossed.probs,
+        margin=np.abs(clipped_logit(score) - clipped_logit(threshold.value)),
+        by=crossed.by,
+        sensitivity=bootstrap(metrics.sensitivity, positive, flagged, oof.groups),
+        false_positive_rate=Interval(1 - miss.value, 1 - miss.high, 1 - miss.low, miss.se),
+        biopsies=metrics.number_needed_to_biopsy(positive, flagged),
+    )
+
+
+def parts_of(oof: Oof, test: Test | None) -> list[tuple[str, np.ndarray, Floats, np.ndarray]]:
+    """Names, codes, probabilities and groups: of all folds, each source, each fold, held out."""
+    parts = [("all folds", oof)]
+    for column, prefix in (("source", ""), ("fold", "fold ")):
+        values = sorted(set(oof.table[column]))
+        for value in values if len(values) > 1 else []:
+            parts.append((f"{prefix}{value}", oof.take((oof.table[column] == value).to_numpy())))
+    found = [(name, part.codes, part.probs, part.groups) for name, part in parts]
+    if test is not None and (known := ~np.isnan(test.codes)).any():
+        groups = test.table["group"].to_numpy()[known]
+        found.append(("held-out test", test.codes[known].astype(int), test.probs[known], groups))
+    return found
+
+
+def auc_parts(oof: Oof, test: Test | None) -> list[Part]:
+    """The AUC of positive or not, of each of `parts_of`."""
+    found = []
+    for name, codes, probs, groups in parts_of(oof, test):
+        positive = oof.task.positive(codes)
+        auc = bootstrap(roc_auc, positive, oof.task.score(probs), groups)
+        found.append(Part(name, "model", auc, len(positive), int(positive.sum())))
+    return found
 
 
 def scores_section(
-    results: Results, album: Album, auc: pd.DataFrame, decided: Decisions | None, why_not: str
-) -> Section:
-    """AUC by part, ROC, PR, scores by class; `why_not` is shown where there are no curves."""
-    words = results.words
-    baseline = (
-        "Diamonds know who was photographed and how, and see no pixel: what the model adds is the "
-        "distance to them."
-        if results.shortcuts
-        else "The scores of models without pixels are absent: python scripts/audit.py --dataset "
-        f"{results.dataset} writes them."
-    )
-    forest = album.card(
-        "auc",
-        "AUC by source, fold and without pixels",
-        scores.plot_forest(auc),
-        f"Intervals by a bootstrap over groups. {baseline}",
-    )
-    numbers = page.card(
-        "AUC as a table",
-        page.table(["", f"{words.many} of images", "AUC, 95 % interval"], _auc_rows(auc)),
-    )
+    oof: Oof, decided: Decisions | None, auc: Sequence[Part], words: Words, drawn: Figures
+) -> list[tuple[str, Interval]]:
+    """Draw AUC by part and, with a threshold, the curves; the measures beside them."""
+    drawn["auc"] = figures.plot_forest(auc)
     if decided is None:
-        return Section("scores", "Scores", why_not, [forest, numbers])
-    return Section(
-        "scores",
-        "Scores",
-        f"How well the model orders {words.many} above other lesions, on images that neither "
-        "it nor an image of the same group was trained on.",
-        [
-            forest,
-            *_curve_cards(results, album, decided, f"{auc['auc'].iloc[0]:.3f}"),
-            page.card(
-                "Other measures",
-                page.table(["", "value", "95 % interval"], measure_rows(results.oof, decided)),
-                "Of the order (first three), of the decisions at the threshold (next four), and "
-                f"of the calibrated risk (last three). Intervals from {MEASURE_REPLICATES} "
-                "resamples of the groups.",
-            ),
-            numbers,
-        ],
-    )
-
-
-def _curve_cards(results: Results, album: Album, decided: Decisions, auc: str) -> list[str]:
-    oof, caught, words = results.oof, decided.sensitivity.value, results.words
-    roc, precision = scores.curve_bands(oof)
-    right = float(oof["target"][decided.flagged].mean())
-    share = float(oof["target"].mean())
+        return []
+    positive, score, groups = oof.positive, oof.score, oof.groups
+    roc, precision = figures.curve_bands(positive, score, groups)
+    caught, false_alarms = decided.sensitivity.value, decided.false_positive_rate.value
+    right, share = float(positive[decided.flagged].mean()), float(positive.mean())
+    drawn["roc"] = figures.plot_roc(roc, (false_alarms, caught), auc[0].auc)
+    drawn["precision_recall"] = figures.plot_precision(precision, share, (caught, right))
+    kinds = [("benign", score[~positive], BENIGN), (words.kind, score[positive], MELANOMA)]
+    label = score_label(oof)
+    drawn["score_distribution"] = figures.plot_histogram(kinds, decided.threshold.value, label)
+    risk = oof.task.score(decided.probs)
+    measures = [
+        ("average precision", metrics.average_precision, score),
+        ("partial AUC above 80 % sensitivity", metrics.partial_auc(0.8), score),
+        ("specificity at 95 % sensitivity", metrics.specificity_at(0.95), score),
+        ("F1", metrics.f1, decided.flagged),
+        ("F2", metrics.f2, decided.flagged),
+        ("balanced accuracy", metrics.balanced_accuracy, decided.flagged),
+        ("Cohen's kappa", metrics.kappa, decided.flagged),
+        ("Brier score", brier, risk),
+        ("expected calibration error", calibration_error, risk),
+        ("calibration slope", calibration_slope, risk),
+    ]
     return [
-        album.card(
-            "roc",
-            "ROC curve",
-            scores.plot_roc(roc, decided.point, auc, words),
-            "Shaded: 95 % of the curves if other patients had been drawn.",
-        ),
-        album.card(
-            "precision_recall",
-            "Precision and recall",
-            scores.plot_precision(precision, share, (caught, right), words),
-            f"How many of the flagged lesions are {words.kind} depends on how common {words.many} "
-            f"are: here {percent(share)} of the images.",
-        ),
-        album.card(
-            "score_distribution",
-            "Scores by class",
-            scores.plot_histogram(oof, decided.threshold.value, results.score_label, words),
-            "Where the two overlap, no threshold is right.",
-        ),
+        (name, bootstrap(metric, positive, prob, groups, MEASURE_REPLICATES))
+        for name, metric, prob in measures
     ]
 
 
-def _auc_rows(auc: pd.DataFrame) -> list[list[str]]:
-    rows = []
-    for row in auc.to_dict("records"):
-        measured = not np.isnan(row["rows"])  # elsewhere, by the audit, where not
-        counts = f"{row['positives']:,.0f} of {row['rows']:,.0f}" if measured else ""
-        value = f"{row['auc']:.4f}  " if not np.isnan(row["auc"]) else ""
-        rows.append(
-            [f"{row['part']}", counts, value + limits(row["low"], row["high"], row["reason"])]
-        )
-    return rows
+def score_label(oof: Oof) -> str:
+    """What the axis of the raw score is called."""
+    return "predicted score" if oof.is_probability else "rank of the blended score"
 
 
-def limits(low: float, high: float, reason: str | None) -> str:
-    """An interval as a table shows it, or why there is none."""
-    return reason or "n/a" if np.isnan(low) else f"{low:.3f} – {high:.3f}"
-
-
-def measure_rows(oof: pd.DataFrame, decided: Decisions) -> list[list[str]]:
-    """Name, value and interval of what AUC does not say, for the page's table."""
-    measures: list[tuple[str, metrics.Metric, ArrayLike]] = [
-        ("average precision", metrics.average_precision, oof["prob"]),
-        ("partial AUC above 80 % sensitivity", metrics.partial_auc(0.8), oof["prob"]),
-        ("specificity at 95 % sensitivity", metrics.specificity_at(0.95), oof["prob"]),
-        ("F1", confusion.f1, decided.flagged),
-        ("F2", confusion.f2, decided.flagged),
-        ("balanced accuracy", confusion.balanced_accuracy, decided.flagged),
-        ("Cohen's kappa", confusion.kappa, decided.flagged),
-        ("Brier score", calibration.brier, decided.risk),
-        ("expected calibration error", calibration.calibration_error, decided.risk),
-        ("calibration slope", calibration.calibration_slope, decided.risk),
-    ]
-    rows = []
-    for name, metric, prob in measures:
-        found = bootstrap(metric, oof["target"], prob, oof["group"], MEASURE_REPLICATES)
-        value = "n/a" if np.isnan(found.value) else f"{found.value:.3f}"
-        rows.append([name, value, limits(found.low, found.high, found.reason)])
-    return rows
-
-
-def decisions_section(results: Results, album: Album, decided: Decisions) -> Section:
-    """Confusion, calibration, decision curve and error rates by part."""
-    oof, words = results.oof, results.words
-    held = (
-        "each fold is judged by the threshold of the other folds"
-        if decided.across_folds
-        else "there is one fold only, so the threshold is judged on the rows it was fitted on"
+def decisions_section(
+    oof: Oof, decided: Decisions | None, words: Words, drawn: Figures
+) -> list[dict[str, str]]:
+    """Draw confusion, calibration, decision curve and error rates; the parts of the last."""
+    if decided is None:
+        return []
+    positive, groups, risk = oof.positive, oof.groups, oof.task.score(decided.probs)
+    counts = metrics.build_confusion(~positive, ~decided.flagged, np.ones((1, len(risk))))[0]
+    drawn["confusion"] = figures.plot_confusion(
+        counts, [words.kind, "benign"], ["flagged", "not flagged"]
     )
-    cards = [
-        album.card(
-            "confusion",
-            "At the threshold",
-            scores.plot_confusion(decisions.confusion_counts(oof, decided.flagged), words.kind),
-            f"Images of all folds; {held}.",
-        ),
-        album.card(
-            "calibration",
-            "Calibration",
-            decisions.plot_calibration(oof, decided.risk, results.is_probability, words),
-            "Tenths of the images by predicted risk. On the dotted line, of 100 lesions with a "
-            f"predicted risk of 20 %, 20 are {words.kind}. A loss that weights the rare class up "
-            "moves raw scores to the right. Axes are logarithmic.",
-        ),
-        album.card(
-            "decision_curve",
-            "Is acting on it worth it?",
-            decisions.plot_decision_curve(oof, decided.risk),
-            f"Net benefit counts a {words.one} found as 1 and a needless biopsy at the odds of the "
-            "risk one acts at. A model is of use where it lies above both lines.",
-        ),
-    ]
-    return Section(
-        "decisions",
-        "Decisions and errors",
-        "One threshold for everybody errs more in some parts than in others. Dots are shares, "
-        "bars 95 % intervals that allow for a patient's images being alike, grey numbers the "
-        "images behind each dot, dotted lines the share over all.",
-        [*cards, *_error_cards(results, album, decided)],
+    lines = [(f"calibrated, cross-fitted by {decided.by}", risk)]
+    if oof.is_probability:
+        lines.insert(0, ("uncalibrated", oof.score))
+    axes = ("predicted probability", f"observed frequency of {words.many}")
+    drawn["calibration"] = figures.plot_reliability(lines, positive, groups, axes, True)
+    values = [bootstrap_values(net_benefit(at), positive, [risk], groups, 200) for at in RISKS]
+    band = np.percentile(np.hstack(values), [2.5, 97.5], axis=0)
+    curve = decision_curve(positive, risk, RISKS)
+    drawn["decision_curve"] = figures.plot_decision_curve(curve, band, words)
+    fifth = pd.CategoricalDtype(FIFTHS, ordered=True)
+    certainty = pd.Series(np.array(FIFTHS)[equal_bins(decided.margin, 5)]).astype(fifth)
+    parts = breakdown.factors(oof.table) | {"distance to the threshold": certainty}
+    return _drawn_parts("errors", parts, drawn, lambda values: breakdown.plot_errors(
+        values, positive, decided.flagged, groups, words
+    ))  # fmt: skip
+
+
+def data_section(oof: Oof, words: Words, drawn: Figures) -> list[dict[str, str]]:
+    """Draw diagnoses, correlation, and the images by part; the parts of the last."""
+    positive, groups = oof.positive, oof.groups
+    drawn["diagnoses"] = breakdown.plot_diagnoses(oof.table["diagnosis"], positive)
+    columns = breakdown.numbers(oof.table, positive, oof.score, words)
+    drawn["correlation"] = breakdown.plot_correlation(columns)
+    return _drawn_parts("data", breakdown.factors(oof.table), drawn, lambda values:
+                        breakdown.plot_factor(values, positive, groups, words))  # fmt: skip
+
+
+def _drawn_parts(prefix: str, parts: Mapping[str, pd.Series], drawn: Figures, plot: Any) -> list:
+    """Each part's name and its figure's, "" where the table has no value of it."""
+    found = []
+    for name, values in parts.items():
+        figure = f"{prefix}_{name.replace(' ', '_')}" if breakdown.recorded(values) else ""
+        if figure:
+            drawn[figure] = plot(values)
+        found.append({"name": name, "figure": figure})
+    return found
+
+
+def classes_section(
+    oof: Oof, decided: Decisions | None, calibrated: Floats, test: Test | None, drawn: Figures
+) -> dict[str, Any]:
+    """Scores over all classes and of each one, confusion, confidence; empty for yes or no.
+
+    Confidence is judged with the cross-fitted probabilities, where there are some.
+    """
+    if not oof.task.several:
+        return {"overall": {}, "classes": []}
+    codes, names, groups = oof.codes, oof.task.classes, oof.groups
+    found = score_rows(codes, oof.probs, names, groups)
+    counts = metrics.build_confusion(
+        codes, oof.probs.argmax(axis=1), np.ones((1, len(codes))), len(names)
+    )[0]
+    totals = counts.sum(axis=1).astype(int)
+    aucs = {name: scores["auc"] for name, scores in found.classes.items()}
+    images = dict(zip(names, totals, strict=True))
+    drawn["class_auc"] = figures.plot_forest(
+        [Part(f"{name}, {images[name]:,}", "model", auc) for name, auc in aucs.items()]
     )
-
-
-def _error_cards(results: Results, album: Album, decided: Decisions) -> list[str]:
-    oof = results.oof
-    parts = data.factors(oof) | {"Certainty": decisions.certainty(decided.margin)}
-    target, groups = oof["target"].to_numpy(), oof["group"].to_numpy()
-    cards = []
-    for name, values in data.by_size(parts):
-        title = f"Errors by {name.lower()}"
-        if set(values.cat.categories) == {data.ABSENT}:
-            cards.append(page.missing(title, "Not recorded in table.csv."))
-            continue
-        figure = rates.plot_errors(values, target, decided.flagged, groups, results.words)
-        cards.append(album.card(slug("errors", name), title, figure, ""))
-    return cards
-
-
-def test_section(results: Results, album: Album, decided: Decisions | None) -> Section:
-    """The test rows' scores beside the out-of-fold ones, and what the threshold makes of them."""
-    title, oof, test = "Test", results.oof, results.test
-    if not len(test) or decided is None:
-        reason = f"No test predictions yet: python scripts/predict.py --run {results.name}"
-        if len(test):
-            reason = "There is no threshold to compare at."
-        return Section("test", title, "", [page.missing("Test predictions", reason)])
-    return Section(
-        "test",
-        title,
-        f"{len(test):,} images that no part of the training saw. The threshold comes from the "
-        "out-of-fold predictions and is applied here once.",
-        [
-            album.card(
-                "test_distribution",
-                "Scores on the test images",
-                data.plot_test(oof, test, decided.threshold.value, results.score_label),
-                "The test score is the mean of several models, so it is a little less extreme; "
-                "a shape that is quite different means other images or another preparation."
-                if results.is_probability
-                else "Ranks among the test images, so both are flat by construction.",
-            ),
-            page.card(
-                "At the threshold",
-                page.table(["", "out-of-fold", "test"], _test_rows(results, decided)),
-                "In brackets a 95 % interval."
-                if test["target"].notna().any()
-                else "The test rows have no target.",
-                "double",
-            ),
+    drawn["class_roc"] = figures.plot_class_rocs(codes, oof.probs, groups, aucs)
+    drawn["class_confusion"] = figures.plot_confusion(counts, names, names)
+    probs = decided.probs if decided else calibrated
+    right, sure = probs.argmax(axis=1) == codes, probs.max(axis=1)
+    lines = [("uncalibrated", oof.probs.max(axis=1)), ("calibrated", sure)]
+    axes = ("probability of the predicted class", "accuracy")
+    drawn["class_calibration"] = figures.plot_reliability(lines, right, groups, axes, False)
+    swaps = counts - np.diag(np.diagonal(counts))
+    order = [divmod(int(cell), len(names)) for cell in np.argsort(-swaps, axis=None, kind="stable")]
+    rare, most = int(totals.argmin()), int(totals.argmax())
+    return {
+        "overall": {LABELS[name]: value for name, value in found.overall.items()},
+        "classes": list(names),
+        "class_parts": [
+            {"name": name, "scores": list(score_rows(*rows, names, part).overall.values())}
+            for name, *rows, part in parts_of(oof, test)
         ],
+        "class_rows": [
+            {"name": name, "rows": images[name], **scores}
+            for name, scores in found.classes.items()
+        ],
+        "accuracy": found.overall["accuracy"],
+        "balanced": found.overall["balanced_accuracy"],
+        "rarest": {"name": names[rare], "rows": totals[rare]},
+        "common": {
+            "name": names[most],
+            "accuracy": totals[most] / totals.sum(),
+            "balanced": 1 / (totals > 0).sum(),
+        },
+        "confidence": {
+            "error": bootstrap(calibration_error, right, sure, groups),
+            "loss": bootstrap(metrics.log_loss, codes, probs, groups),
+        },
+        "swaps": [
+            {"true": names[i], "predicted": names[j], "rows": swaps[i, j],
+             "share": swaps[i, j] / totals[i]}
+            for i, j in order[:10] if swaps[i, j]
+        ],
+    }  # fmt: skip
+
+
+def test_section(
+    oof: Oof, decided: Decisions | None, test: Test | None, words: Words, drawn: Figures
+) -> dict[str, Any] | None:
+    """Draw the test rows' scores beside the out-of-fold ones; the rates of both at the threshold.
+
+    None without test predictions.
+    """
+    if test is None or decided is None:
+        return None if test is None else {"rows": len(test.table)}
+    score, groups = oof.task.score(test.probs), test.table["group"].to_numpy()
+    called = decided.threshold.apply(score) == 1
+    drawn["test_distribution"] = figures.plot_histogram(
+        [("out-of-fold", oof.score, MUTED), ("test", score, MODEL)],
+        decided.threshold.value,
+        score_label(oof),
     )
-
-
-def _test_rows(results: Results, decided: Decisions) -> list[list[str]]:
-    """What the threshold makes of the out-of-fold and of the test rows, by source and class."""
-    oof, test, caught = results.oof, results.test, f"{results.words.many} caught"
-    called = decided.threshold.apply(test["prob"]) == 1
-    rows = [["flagged", percent(decided.flagged.mean()), percent(called.mean())]]
-    for source in sorted(set(test["source"])):
-        before, now = (oof["source"] == source).to_numpy(), (test["source"] == source).to_numpy()
-        shown = percent(decided.flagged[before].mean()) if before.any() else "not trained on"
-        rows.append([f"flagged, {source}", shown, percent(called[now].mean())])
-    known = test["target"].notna().to_numpy()
+    sources = []
+    for source in sorted(set(test.table["source"])):
+        before = (oof.table["source"] == source).to_numpy()
+        now = (test.table["source"] == source).to_numpy()
+        rate = float(decided.flagged[before].mean()) if before.any() else None
+        sources.append((source, rate, float(called[now].mean())))
+    known = ~np.isnan(test.codes)
+    labelled = []
     if known.any():
-        target = test["target"].to_numpy()
-        for value, event, name in ((1, called, caught), (0, ~called, "benign cleared")):
-            here = rates.rate(event[target == value], test["group"][target == value])
-            before = decided.sensitivity if value else decided.specificity
-            shown = f"{percent(here.value)} ({100 * here.low:.0f}–{100 * here.high:.0f})"
-            rows.append([name, percent(before.value), shown])
-    return rows
+        positive = oof.task.positive(np.nan_to_num(test.codes)) & known
+        negative = known & ~positive
+        labelled = [
+            (f"{words.many} flagged (sensitivity)", decided.sensitivity,
+             breakdown.rate(called[positive], groups[positive])),
+            ("benign flagged (false positive rate)", decided.false_positive_rate,
+             breakdown.rate(called[negative], groups[negative])),
+        ]  # fmt: skip
+    return {
+        "rows": len(test.table),
+        "flagged": (float(decided.flagged.mean()), float(called.mean())),
+        "sources": sources,
+        "labelled": labelled,
+    }
+
+
+def galleries(
+    oof: Oof, decided: Decisions | None, calibrated: Floats, images: Any, drawn: Figures
+) -> dict[str, list[dict[str, Any]]]:
+    """The photographs: `galleries` by the threshold and `worst`, errors by class.
+
+    The numbers beside them are probabilities of the stored calibration.
+    """
+    chosen, worst = [], []
+    if decided:
+        risk = oof.task.score(calibrated)
+        chosen = gallery.choose_galleries(
+            oof.table, oof.positive, decided.flagged, risk, decided.margin
+        )
+    if oof.task.several:
+        worst = gallery.choose_worst(oof.table, oof.codes, calibrated, oof.task.classes)
+    counts = np.bincount(oof.codes, minlength=len(oof.task.classes))
+
+    def shown(one: gallery.Gallery) -> dict[str, Any]:
+        tiles = [] if images is None else gallery.tiles(one, images)
+        if tiles:
+            drawn[one.name] = gallery.plot_sheet(one, images)
+        return {"name": one.name, "tiles": tiles, "of": one.of}
+
+    return {
+        "galleries": [shown(one) for one in chosen],
+        "worst": [
+            shown(one) | {"class": name, "rows": rows}
+            for one, name, rows in zip(worst, oof.task.classes, counts, strict=False)
+        ],
+    }
+
+
+def training_section(oof: Oof, drawn: Figures) -> list[dict[str, Any]]:
+    """Draw loss and validation AUC by epoch; each fold in numbers."""
+    folds = {fold: facts for fold, facts in oof.facts.items() if facts.get("history")}
+    if not folds:
+        return []
+    histories = {fold: pd.DataFrame(facts["history"]) for fold, facts in folds.items()}
+    for name, key in (("loss", "loss"), ("validation_auc", "auc")):
+        figure, ((axes,),) = build_figure(3.0)
+        plot_history(axes, histories, key)
+        drawn[name] = figure
+    found = []
+    for fold, facts in folds.items():
+        own = oof.take((oof.table["fold"] == fold).to_numpy())
+        found.append(facts | {"fold": fold, "positives": int(own.positive.sum())})
+    return found
+
+
+def blend_section(blend: Mapping[str, Any]) -> dict[str, Any]:
+    """The members with their weights, and what each method of blending scores."""
+    objective, scores = blend.get("objective", "auc"), blend.get("member_scores", {})
+    return {
+        "objective": LABELS.get(objective, "AUC"),
+        "reason": blend.get("reason", ""),
+        "members": [
+            {"name": name, "score": scores.get(name, {}).get(objective),
+             "weight": blend["weights"].get(name)}
+            for name in blend["members"]
+        ],
+        "methods": [
+            {"name": name, "chosen": name == blend["chosen"], "p": found["p_against_equal"],
+             **{key: found[key] for key in ("in_sample", "nested", "interval")}}
+            for name, found in blend["methods"].items()
+        ],
+    }  # fmt: skip

@@ -3,7 +3,6 @@
 Figures are made without pyplot: no backend is chosen and nothing is kept open at import.
 """
 
-import html
 import io
 import re
 from contextlib import AbstractContextManager
@@ -13,6 +12,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from lesions import files
@@ -90,12 +90,22 @@ def bare(axes: Axes, grid: str = "x") -> None:
         spine.set_visible(False)
 
 
+def dashed(colour: str) -> dict[str, Any]:
+    """How a line of reference is drawn: chance, the mean of all rows."""
+    return {"color": colour, "linewidth": 0.9, "linestyle": (0, (4, 4))}
+
+
+def percent_ticks(axis: Axis) -> None:
+    """Tick labels of shares in per cent."""
+    axis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
+
+
 def legend_above(axes: Axes) -> None:
     """The legend in a row above the axes, where it can cover nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.2)
 
 
-def svg(figure: Figure, name: str, alt: str) -> str:
+def svg(figure: Figure, name: str) -> str:
     """The figure as an inline SVG element whose colours are the page's CSS variables."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -109,11 +119,9 @@ def svg(figure: Figure, name: str, alt: str) -> str:
     text = re.sub(r'(url\(#|xlink:href="#)', rf"\g<1>{name}-", text)
     for role, (light, _) in PALETTE.items():
         text = text.replace(light, f"var(--{role})")
-    label = html.escape(alt, quote=True)
     return re.sub(
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
-        rf'<svg class="figure" viewBox="\1" role="img" aria-label="{label}" '
-        'xmlns:xlink="http://www.w3.org/1999/xlink">',
+        r'<svg class="figure" viewBox="\1" xmlns:xlink="http://www.w3.org/1999/xlink">',
         text,
         count=1,
         flags=re.DOTALL,
@@ -124,11 +132,3 @@ def write_png(figure: Figure, path: Path) -> None:
     """The same figure on white at 160 dpi, for slides and issues."""
     with files.atomic(path) as part:
         figure.savefig(part, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-
-
-def css_variables() -> str:
-    """The palette as CSS, light by default and dark where the reader's system is."""
-    light, dark = (
-        "".join(f"--{role}:{pair[theme]};" for role, pair in PALETTE.items()) for theme in (0, 1)
-    )
-    return f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"

@@ -1,0 +1,308 @@
+"""Figures of how well probabilities separate and match the truth: curves, bins, matrices."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lesions.evaluation.calibration import equal_bins
+from lesions.evaluation.intervals import Interval, resamples
+from lesions.evaluation.metrics import Floats, build_curve
+from lesions.reporting.breakdown import Words, rate
+from lesions.reporting.style import (
+    BASELINE,
+    BENIGN,
+    INK,
+    MELANOMA,
+    MODEL,
+    MUTED,
+    PAPER,
+    bare,
+    build_figure,
+    dashed,
+    legend_above,
+    percent_ticks,
+)
+
+BAND_REPLICATES = 300  # percentiles of a curve settle sooner than those of a number
+CLASS_REPLICATES = 100  # of each small curve's band
+GRID = np.linspace(0, 1, 201)
+KINDS = {"model": (MODEL, "o"), "baseline": (BASELINE, "D")}
+
+
+class Part(NamedTuple):
+    """One line of the table of AUCs: some rows, or a baseline that sees no pixels."""
+
+    name: str
+    kind: str  # model or baseline
+    auc: Interval
+    rows: int | None = None
+    positive: int | None = None
+
+
+def baseline_parts(shortcuts: Sequence[Mapping[str, Any]]) -> list[Part]:
+    """The AUCs without pixels that the audit wrote."""
+    found = []
+    for row in shortcuts:
+        where = "" if row["source"] == "all" else f", {row['source']}"
+        limits = [np.nan if row[key] is None else row[key] for key in ("auc", "low", "high")]
+        auc = Interval(*limits, np.nan)
+        found.append(Part(f"metadata only: {row['features']}{where}", "baseline", auc))
+    return found
+
+
+class Band(NamedTuple):
+    """A curve over GRID with its pointwise 95 % limits, each float64 (201,)."""
+
+    value: Floats
+    low: Floats
+    high: Floats
+
+
+def curve_bands(
+    positive: np.ndarray, score: np.ndarray, groups: np.ndarray, replicates: int = BAND_REPLICATES
+) -> tuple[Band, Band]:
+    """ROC (sensitivity over 1 - specificity) and PR (precision over recall), groups resampled."""
+    curves = [_curves(positive, score, np.ones((1, len(score))))]
+    for weight in resamples(groups, len(score), replicates):
+        curves.append(_curves(positive, score, weight))
+    roc, precision = (
+        Band(lines[0], *np.nanpercentile(lines[1:], [2.5, 97.5], axis=0))
+        for lines in (np.concatenate(part) for part in zip(*curves, strict=True))
+    )
+    return roc, precision
+
+
+def _curves(positive: np.ndarray, score: np.ndarray, weight: Floats) -> tuple[Floats, Floats]:
+    """Each weighting's ROC and PR over GRID: two float64 (B, 201)."""
+    curve = build_curve(positive, score, weight)
+    before = np.concatenate([np.zeros((len(weight), 1)), curve.tp[:, :-1]], axis=1)
+    precision = curve.tp / np.maximum(curve.tp + curve.fp, 1e-300)
+    roc_lines, pr_lines = [], []
+    for b in range(len(weight)):
+        if not curve.positives[b] or not curve.negatives[b]:
+            continue
+        # Between two scores of positives the curve runs flat: both ends of each step are given.
+        x = np.column_stack([curve.fp_above[b], curve.fp[b]]).ravel() / curve.negatives[b]
+        y = np.column_stack([before[b], curve.tp[b]]).ravel() / curve.positives[b]
+        roc_lines.append(np.interp(GRID, np.r_[0, x, 1], np.r_[0, y, 1]))
+        recall = curve.tp[b] / curve.positives[b]
+        at = np.searchsorted(recall, GRID - 1e-12).clip(max=len(recall) - 1)
+        pr_lines.append(precision[b, at])
+    return np.array(roc_lines).reshape(-1, 201), np.array(pr_lines).reshape(-1, 201)
+
+
+def plot_roc(band: Band, point: tuple[float, float], auc: Interval) -> Figure:
+    """ROC with its band; `point` is the operating point (1 - specificity, sensitivity)."""
+    figure, ((axes,),) = build_figure(3.7)
+    axes.plot([0, 1], [0, 1], **dashed(MUTED))
+    axes.fill_between(GRID, band.low, band.high, color=MODEL, alpha=0.2)
+    axes.plot(GRID, band.value, color=MODEL)
+    _mark(axes, point)
+    axes.text(0.98, 0.05, f"AUC {auc.value:.3f}", ha="right", fontsize=11, color=MODEL)
+    axes.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (recall)")
+    _percent(axes)
+    return figure
+
+
+def plot_precision(band: Band, share: float, point: tuple[float, float]) -> Figure:
+    """PR with its band, the positives' `share` as the precision of guessing, the operating point.
+
+    `point` is (recall, precision).
+    """
+    figure, ((axes,),) = build_figure(3.7)
+    axes.axhline(share, **dashed(MUTED))
+    axes.text(0.01, share + 0.015, f"guessing: {100 * share:.1f} %", color=MUTED, fontsize=8.4)
+    axes.fill_between(GRID, band.low, band.high, color=MODEL, alpha=0.2)
+    axes.plot(GRID, band.value, color=MODEL)
+    _mark(axes, point)
+    axes.set(xlabel="recall (sensitivity)", ylabel="precision")
+    _percent(axes)
+    return figure
+
+
+def _mark(axes: Axes, point: tuple[float, float]) -> None:
+    axes.plot(*point, "o", color=INK, markersize=6, markeredgecolor=PAPER, zorder=5)
+    right = point[0] > 0.62
+    axes.annotate(
+        "operating point",
+        point,
+        xytext=(-8 if right else 8, -11),
+        textcoords="offset points",
+        ha="right" if right else "left",
+        color=INK,
+        fontsize=8.6,
+    )
+
+
+def _percent(axes: Axes) -> None:
+    ticks = [0, 0.25, 0.5, 0.75, 1]
+    labels = ["0", "25 %", "50 %", "75 %", "100 %"]
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
+    axes.set_xticks(ticks, labels)
+    axes.set_yticks(ticks, labels)
+
+
+def plot_class_rocs(
+    codes: np.ndarray, probs: Floats, groups: np.ndarray, aucs: Mapping[str, Interval]
+) -> Figure:
+    """One-vs-rest ROC of each class, one small panel each with its band over groups."""
+    lines = -(-len(aucs) // 3)
+    figure, axes = build_figure(0.3 + 1.45 * lines, lines, 3)
+    for panel in axes.ravel()[len(aucs) :]:
+        panel.axis("off")
+    for k, (panel, (name, auc)) in enumerate(zip(axes.ravel(), aucs.items(), strict=False)):
+        panel.plot([0, 1], [0, 1], **dashed(MUTED))
+        if (codes == k).any():
+            band = curve_bands(codes == k, probs[:, k], groups, CLASS_REPLICATES)[0]
+            panel.fill_between(GRID, band.low, band.high, color=MODEL, alpha=0.2)
+            panel.plot(GRID, band.value, color=MODEL, linewidth=1.4)
+        number = "n/a" if np.isnan(auc.value) else f"{auc.value:.3f}"
+        panel.set_title(f"{name}  {number}", fontsize=8.6)
+        panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+        panel.set_xticks([0, 0.5, 1], ["0", "", "1"])
+        panel.set_yticks([0, 0.5, 1], ["0", "", "1"])
+    axes[-1, 0].set(xlabel="false positive rate", ylabel="recall")
+    return figure
+
+
+def plot_histogram(
+    parts: Sequence[tuple[str, np.ndarray, str]], threshold: float, label: str
+) -> Figure:
+    """Shares of the rows by score, one outline for each (name, scores, colour); the threshold."""
+    figure, ((axes,),) = build_figure(3.3)
+    low = min(0, *(scores.min() for _, scores, _ in parts if len(scores)))
+    high = max(1, *(scores.max() for _, scores, _ in parts if len(scores)))
+    edges = np.linspace(low, high, 41)
+    for name, scores, colour in parts:
+        share = np.histogram(scores, edges)[0] / max(len(scores), 1)
+        axes.stairs(share, edges, color=colour, fill=True, alpha=0.22)
+        axes.stairs(share, edges, color=colour, linewidth=1.5, label=f"{name}, n = {len(scores):,}")
+    axes.axvline(threshold, color=INK, linewidth=1)
+    axes.annotate(
+        f" threshold {threshold:.3f} ",
+        (threshold, 1),
+        xycoords=("data", "axes fraction"),
+        va="top",
+        ha="left" if threshold < (low + high) * 0.6 else "right",
+        fontsize=8.6,
+    )
+    legend_above(axes)
+    axes.set(xlabel=label, ylabel="share of the images", xlim=(low, high))
+    percent_ticks(axes.yaxis)
+    return figure
+
+
+def plot_forest(parts: Sequence[Part]) -> Figure:
+    """AUC with interval, a line for each part, from the top."""
+    figure, ((axes,),) = build_figure(0.85 + 0.27 * len(parts))
+    for y, part in enumerate(parts):
+        auc, (colour, marker) = part.auc, KINDS[part.kind]
+        if np.isnan(auc.value):
+            axes.text(0.5, y, f"  {auc.reason or 'n/a'}", va="center", color=MUTED)
+            continue
+        axes.plot([auc.low, auc.high], [y, y], color=colour, linewidth=2.4, alpha=0.55)
+        axes.plot(auc.value, y, marker, color=colour, markersize=5)
+        axes.annotate(
+            f"{auc.value:.3f}",
+            (1.02, y),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            annotation_clip=False,
+        )
+    lows = pd.Series([min(part.auc.value, part.auc.low, 0.52) - 0.02 for part in parts])
+    axes.set_yticks(range(len(parts)), [part.name for part in parts], color=INK)
+    axes.set(ylim=(len(parts) - 0.4, -0.6), xlabel="AUC (markers) and 95 % interval (bars)")
+    axes.set_xlim(lows.min(), 1)
+    axes.axvline(0.5, **dashed(MUTED))
+    bare(axes)
+    return figure
+
+
+def plot_confusion(counts: Floats, names: Sequence[str], called: Sequence[str]) -> Figure:
+    """Counts (C, C) and their shares of the row: rows the true class, columns the predicted one."""
+    size = len(names)
+    large = size == 2
+    figure, ((axes,),) = build_figure(2.9 if large else 0.7 + 0.46 * size)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    for i in range(size):
+        for j in range(size):
+            colour = MODEL if i == j else MELANOMA
+            alpha = 0.03 + 0.6 * shares[i, j] ** 0.7 if counts[i, j] else 0
+            box = [j + 0.02, j + 0.98]
+            axes.fill_between(box, i + 0.02, i + 0.98, color=colour, alpha=alpha)
+            if large or counts[i, j]:
+                axes.text(
+                    j + 0.5, i + 0.45, f"{counts[i, j]:,.0f}", ha="center",
+                    fontsize=15 if large else 7.6,
+                )  # fmt: skip
+                axes.text(
+                    j + 0.5, i + 0.74, f"{100 * shares[i, j]:.{int(large)}f} %", ha="center",
+                    fontsize=9 if large else 6.4, color=INK if large else MUTED,
+                )  # fmt: skip
+    axes.set_xticks(np.arange(size) + 0.5, called, color=INK)
+    axes.set_yticks(np.arange(size) + 0.5, names, color=INK)
+    axes.xaxis.tick_top()
+    axes.set(xlim=(0, size), ylim=(size, 0), ylabel="true class", xlabel="predicted class")
+    axes.xaxis.set_label_position("top")
+    bare(axes, grid="")
+    return figure
+
+
+def plot_reliability(
+    lines: Sequence[tuple[str, np.ndarray]], event: np.ndarray, groups: np.ndarray,
+    labels: tuple[str, str], logarithmic: bool,
+) -> Figure:  # fmt: skip
+    """Observed frequency of `event` over the predicted probability, in ten bins of equal count.
+
+    `lines` are (name, probabilities), the one that matters last; `labels` those of the axes.
+    """
+    figure, ((axes,),) = build_figure(3.7)
+    styles = [(MODEL, "o"), (BASELINE, "D")][: len(lines)][::-1]
+    lowest = 0.9
+    for (name, prob), (colour, marker) in zip(lines, styles, strict=True):
+        bins = equal_bins(prob, 10)
+        limits = [rate(event[bins == k], groups[bins == k]) for k in np.unique(bins)]
+        forecast = np.array([prob[bins == k].mean() for k in np.unique(bins)])
+        share, low, high = np.array([(x.value, x.low, x.high) for x in limits]).T
+        low = np.maximum(low, 1e-4) if logarithmic else low
+        axes.vlines(forecast, low, high, color=colour, alpha=0.4, lw=2)
+        shown = share > 0 if logarithmic else share >= 0
+        axes.plot(forecast[shown], share[shown], color=colour, linewidth=1, alpha=0.6)
+        axes.plot(forecast[shown], share[shown], marker, color=colour, markersize=5, label=name)
+        lowest = min(lowest, forecast.min(), *low[low > 1e-4], 1.0)
+    lowest = float(np.clip(lowest / 1.5, 1e-4, 0.05)) if logarithmic else max(0.0, lowest - 0.02)
+    axes.plot([lowest, 1], [lowest, 1], **dashed(MUTED))
+    scale = "log" if logarithmic else "linear"
+    top = 1.05 if logarithmic else 1.02
+    axes.set(xscale=scale, yscale=scale, xlim=(lowest, top), ylim=(lowest, top))
+    for axis in (axes.xaxis, axes.yaxis):
+        percent_ticks(axis)
+        axis.set_minor_formatter(lambda share, _: "")
+    axes.tick_params(which="minor", length=0)
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    axes.legend(loc="upper left")
+    return figure
+
+
+def plot_decision_curve(curve: pd.DataFrame, band: Floats, words: Words) -> Figure:
+    """Net benefit over the threshold risk: columns risk, model, everybody; the model's 95 % band.
+
+    `band` is (2, N) at the risks.
+    """
+    figure, ((axes,),) = build_figure(3.4)
+    axes.fill_between(curve["risk"], *band, color=MODEL, alpha=0.2)
+    axes.plot(curve["risk"], curve["model"], color=MODEL, label="model")
+    axes.plot(curve["risk"], curve["everybody"], color=BENIGN, label="biopsy everybody")
+    axes.axhline(0, color=INK, linewidth=1, label="biopsy nobody")
+    top = float(max(curve["model"].max(), curve["everybody"].max(), 1e-3))
+    axes.set(ylim=(-0.18 * top, 1.12 * top), xlim=(0, curve["risk"].max()))
+    percent_ticks(axes.xaxis)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{1000 * value:g}")
+    axes.set(xlabel=f"threshold: risk of {words.kind} that leads to biopsy")
+    axes.set(ylabel="net benefit per 1,000 images")
+    axes.legend(loc="upper right")
+    return figure

@@ -29,7 +29,8 @@ HASHES = {"table": "a", "folds": "b"}
 
 def config(**changes) -> Config:
     return load_config(
-        at("configs") / "demo/mobilenetv3.yaml", [f"{key}={value}" for key, value in changes.items()]
+        at("configs") / "demo/mobilenetv3.yaml",
+        [f"{key}={value}" for key, value in changes.items()],
     )
 
 
@@ -207,7 +208,10 @@ def test_one_bad_step_is_skipped_and_leaves_no_trace_in_the_network(
     monkeypatch.setattr(steps.Stepper, "_loss", spoil)
     train([*tiny_run("spoilt"), "--fold", "0"])
     result = json.loads((at("oof") / "spoilt/fold0.json").read_text())
-    assert result["auc"] is not None and pd.read_csv(at("oof") / "spoilt/fold0.csv")["prob"].nunique() > 9
+    assert (
+        result["auc"] is not None
+        and pd.read_csv(at("oof") / "spoilt/fold0.csv")["prob"].nunique() > 9
+    )
     last = json.loads((at("oof") / "spoilt/metrics0.jsonl").read_text().splitlines()[-1])
     assert last["skipped"] == 1
 
@@ -246,12 +250,15 @@ class Faulty(LesionDataset):
 
 
 @pytest.mark.parametrize("fault", ["die", "hang"])
-def test_a_worker_that_dies_or_hangs_ends_the_run_and_names_the_image(fault: str) -> None:
+def test_a_worker_that_dies_or_hangs_ends_the_run_and_names_the_image(
+    fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lesions.data.loading.TIMEOUT", 2)
     zeros = np.zeros(8, np.float32)
     images = np.zeros((8, 4, 4, 3), np.uint8)
     dataset = Faulty(images, zeros[:, None], zeros, names=[f"ISIC_{row}" for row in range(8)])
     dataset.fault = fault
-    loader = build_loader(dataset, [[(0, row)] for row in range(8)], workers=1, timeout=2)
+    loader = build_loader(dataset, [[(0, row)] for row in range(8)], workers=1)
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"died or hung .* at ISIC_5:"), named_failures(loader):
         list(loader)
@@ -262,7 +269,7 @@ def test_workers_outlive_a_signal_to_the_whole_group() -> None:
     """SLURM and Ctrl-C send it to every process; the main one needs its workers to finish."""
     zeros = np.zeros(40, np.float32)
     dataset = LesionDataset(np.zeros((40, 4, 4, 3), np.uint8), zeros[:, None], zeros)
-    loader = build_loader(dataset, [[(0, row)] for row in range(40)], workers=1, timeout=20)
+    loader = build_loader(dataset, [[(0, row)] for row in range(40)], workers=1)
     batches = iter(loader)
     next(batches)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -32,19 +32,8 @@ _HUES = (np.arange(180 + 256) % 180).astype(np.uint8)
 def build_augmentation(config: AugmentConfig, size: int) -> A.Compose:
     """uint8 (S, S, 3) in, uint8 (S, S, 3) out; to be seeded by `augment` before each image."""
     sides = max(1, size // 16), max(2, size // 6)
-    listed: list[A.BasicTransform] = [
-        FusedGeometry(
-            config.flip, config.rotate90, config.shift_scale_rotate, SHIFT, SCALE, ROTATE
-        ),
-        FusedColour(
-            config.hue_saturation, config.brightness_contrast, HUE, SATURATION, VALUE,
-            BRIGHTNESS, CONTRAST,
-        ),
-        Holes(config.coarse_dropout, HOLES, sides),
-    ]  # fmt: skip
-    if config.mild_warp:
-        listed.append(_mild_warp(config.mild_warp))
-    return A.Compose(listed)
+    fused = [FusedGeometry(config), FusedColour(config), Holes(config.coarse_dropout, sides)]
+    return A.Compose([*fused, _mild_warp(config.mild_warp)] if config.mild_warp else fused)
 
 
 def augment(pipeline: A.Compose, image: np.ndarray, seed: int) -> np.ndarray:
@@ -99,24 +88,17 @@ def warp_matrix(
     xx, xy, yx, yy = cosine * scale[0], sine * scale[1], -sine * scale[0], cosine * scale[1]
     xx, xy, yx, yy = xx * a + xy * c, xx * b + xy * d, yx * a + yy * c, yx * b + yy * d
     centre = (size - 1) / 2
-    return np.array(
-        [
-            [xx, xy, centre + shift[0] - (xx + xy) * centre],
-            [yx, yy, centre + shift[1] - (yx + yy) * centre],
-        ]
-    )
+    x = centre + shift[0] - (xx + xy) * centre
+    y = centre + shift[1] - (yx + yy) * centre
+    return np.array([[xx, xy, x], [yx, yy, y]])
 
 
 class FusedGeometry(A.ImageOnlyTransform):
     """Flips, quarter turns, and shift, scale and rotation of square images, each with its p."""
 
-    def __init__(
-        self, flip: float, rotate90: float, warp: float, shift: float,
-        scale: tuple[float, float], rotate: float,
-    ):  # fmt: skip
+    def __init__(self, p: AugmentConfig):
         super().__init__(p=1)
-        self.flip, self.rotate90, self.warp = flip, rotate90, warp
-        self.shift, self.scale, self.rotate = shift, scale, rotate
+        self.flip, self.rotate90, self.warp = p.flip, p.rotate90, p.shift_scale_rotate
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
@@ -129,10 +111,10 @@ class FusedGeometry(A.ImageOnlyTransform):
         turn = turn_of(*flips, quarters)
         if chance() >= self.warp:
             return {"turn": turn, "matrix": None}
-        far = self.shift * size
+        far = SHIFT * size
         shift = int(between(-far, far)), int(between(-far, far))
-        scale = between(*self.scale), between(*self.scale)
-        degrees = between(-self.rotate, self.rotate)
+        scale = between(*SCALE), between(*SCALE)
+        degrees = between(-ROTATE, ROTATE)
         return {"turn": turn, "matrix": warp_matrix(turn, shift, scale, degrees, size)}
 
     def apply(self, img: np.ndarray, turn: Turn, matrix: np.ndarray | None, **_: Any) -> np.ndarray:
@@ -145,24 +127,19 @@ class FusedGeometry(A.ImageOnlyTransform):
 class FusedColour(A.ImageOnlyTransform):
     """A.HueSaturationValue, then A.RandomBrightnessContrast, each with its p."""
 
-    def __init__(
-        self, hue_saturation: float, brightness_contrast: float, hue: float, saturation: float,
-        value: float, brightness: float, contrast: float,
-    ):  # fmt: skip
+    def __init__(self, p: AugmentConfig):
         super().__init__(p=1)
-        self.hue_saturation, self.brightness_contrast = hue_saturation, brightness_contrast
-        self.hue, self.saturation, self.value = hue, saturation, value
-        self.brightness, self.contrast = brightness, contrast
+        self.hue_saturation, self.brightness_contrast = p.hue_saturation, p.brightness_contrast
 
     def get_params(self) -> dict[str, Any]:
         """The shifts of hue, saturation and value, and contrast and brightness; None for none."""
         chance, between = self.py_random.random, self.py_random.uniform
         shifts = alpha_beta = None
         if chance() < self.hue_saturation:
-            shifts = tuple(between(-x, x) for x in (self.hue, self.saturation, self.value))
+            shifts = tuple(between(-most, most) for most in (HUE, SATURATION, VALUE))
         if chance() < self.brightness_contrast:
-            alpha = 1 + between(-self.contrast, self.contrast)
-            alpha_beta = alpha, 255 * between(-self.brightness, self.brightness)
+            alpha = 1 + between(-CONTRAST, CONTRAST)
+            alpha_beta = alpha, 255 * between(-BRIGHTNESS, BRIGHTNESS)
         return {"shifts": shifts, "alpha_beta": alpha_beta}
 
     def apply(
@@ -175,11 +152,11 @@ class FusedColour(A.ImageOnlyTransform):
 
 
 class Holes(A.ImageOnlyTransform):
-    """1 to `most` black rectangles: A.CoarseDropout, several times as fast."""
+    """1 to HOLES black rectangles: A.CoarseDropout, several times as fast."""
 
-    def __init__(self, p: float, most: int, sides: tuple[int, int]):
+    def __init__(self, p: float, sides: tuple[int, int]):
         super().__init__(p=p)
-        self.most, self.sides = most, sides  # pixels, both included
+        self.sides = sides  # least and most pixels
 
     def get_params_dependent_on_data(
         self, params: dict[str, Any], data: dict[str, Any]
@@ -187,7 +164,7 @@ class Holes(A.ImageOnlyTransform):
         """The rows and columns of each hole, of square images."""
         between, size = self.py_random.randint, params["shape"][0]
         holes = []
-        for _ in range(between(1, self.most)):
+        for _ in range(between(1, HOLES)):
             height, width = between(*self.sides), between(*self.sides)
             top, left = between(0, size - height), between(0, size - width)
             holes.append((slice(top, top + height), slice(left, left + width)))
@@ -204,19 +181,14 @@ def shift_hsv(image: np.ndarray, hue: float, saturation: float, value: float) ->
     """The image with its hue (of 180), saturation and value (of 255) shifted; grey stays grey."""
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     planes = cv2.split(hsv)
-    hues = floor(hue) % 180
-    saturations = _shift_table(saturation).copy()
+    hues, start_s, start_v = floor(hue) % 180, 255 + int(saturation), 255 + int(value)
+    saturations = _RAMP[start_s : start_s + 256].copy()
     saturations[0] = 0
-    tables = _HUES[hues : hues + 256], saturations, _shift_table(value)
+    tables = _HUES[hues : hues + 256], saturations, _RAMP[start_v : start_v + 256]
     for plane, table in zip(planes, tables, strict=True):
         sz_lut(plane, table)
     cv2.merge(planes, dst=hsv)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
-
-
-def _shift_table(shift: float) -> np.ndarray:
-    start = 255 + int(shift)
-    return _RAMP[start : start + 256]
 
 
 def _mild_warp(p: float) -> A.BasicTransform:

@@ -1,4 +1,4 @@
-"""Image cache and table -> batches whose content depends on (seed, epoch, row) alone."""
+"""Load batches from the image cache; their content depends on (seed, epoch, row) alone."""
 
 import ctypes
 import hashlib
@@ -21,7 +21,8 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from lesions.data.augmentation import augment
 from lesions.errors import InputError, listed
 
-Item = tuple[int, ...]  # epoch, row, and from the second time a row comes in an epoch: how often
+Item = tuple[int, ...]  # epoch, row, and how often the row was drawn before in the epoch, if it was
+TIMEOUT = 300  # seconds to wait for a worker's batch
 MOST_WORKERS = 256
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 MOST_KEPT = 2**28  # bytes of freed memory that a process keeps
@@ -40,25 +41,18 @@ class LesionDataset(Dataset):
       image     uint8 (S, S, 3); normalised later, on the device
       metadata  float32 (C,)
       target    float32 scalar; NaN on an unlabelled row, so that a loss taken there shows
-      row       int, the table row: predictions come back in any order, `row` takes them home
+      row       int, the table row, by which predictions are put in order
     """
 
     def __init__(
-        self,
-        images: Any,
-        metadata: np.ndarray,
-        target: np.ndarray,
-        pipeline: Compose | None = None,
-        seed: int = 0,
-        names: Sequence[str] | None = None,
-    ):
+        self, images: Any, metadata: np.ndarray, target: np.ndarray,
+        pipeline: Compose | None = None, seed: int = 0, names: Sequence[str] | None = None,
+    ):  # fmt: skip
         self.images = images  # rows of uint8 (S, S, 3), memory-mapped: the workers share one copy
-        self.metadata = metadata
-        self.target = target
-        self.pipeline = pipeline
-        self.seed = seed
+        self.metadata, self.target = metadata, target
+        self.pipeline, self.seed = pipeline, seed
         self.names = names  # of the rows, for messages
-        # The row each worker is at, where the main process sees it when a worker is gone.
+        # The row each worker is reading, shared: the main process names it when a worker dies.
         self.at = torch.full((MOST_WORKERS,), -1, dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
@@ -69,7 +63,7 @@ class LesionDataset(Dataset):
         return {name: values[0].numpy() for name, values in batch.items()}
 
     def __getitems__(self, items: Sequence[Item]) -> dict[str, torch.Tensor]:
-        """The batch of `items`: every pixel is written once, where the batch will be read."""
+        """The batch of `items`; every pixel is written once, into the batch."""
         worker = get_worker_info()
         rows = [item[1] for item in items]
         images = _batch_memory((len(items), *self.images.shape[1:]))
@@ -79,7 +73,7 @@ class LesionDataset(Dataset):
                 at[worker.id] = item[1]
             image = self.images[item[1]]
             if self.pipeline is not None:
-                # Copied first: a warp jumps about, which is slow in a memory-mapped file.
+                # Copied first: a warp reads in random order, which is slow in a mapped file.
                 image = np.require(image, requirements="W")
                 image = augment(self.pipeline, image, seed_of(self.seed, *item))
             places[place] = image
@@ -93,17 +87,17 @@ class LesionDataset(Dataset):
         }
 
     def name(self, row: int) -> str:
-        """What a message calls the row."""
+        """The image's name, for messages."""
         return f"table row {row}" if self.names is None else str(self.names[row])
 
 
 class TrainBatches(Sampler):
-    """Micro-batches of (epoch, row), the share of one process; resumes at any step.
+    """Micro-batches of (epoch, row) of one process; resumes at any step.
 
     An epoch is a permutation drawn from (seed, epoch), cut into whole steps of `batch_size` rows
-    over all processes (the rest waits for another epoch); process `rank` takes every
-    `processes`-th row of a step, in micro-batches of at most `micro_batch`. With `classes`, the
-    rows' classes, rows are drawn with replacement instead, each class as often as the others.
+    over all processes; the remainder is dropped. Process `rank` takes every `processes`-th row of a
+    step, in micro-batches of at most `micro_batch`. With `classes`, the rows' classes, rows are
+    drawn with replacement instead, each class as often as the others.
     """
 
     def __init__(
@@ -121,7 +115,7 @@ class TrainBatches(Sampler):
         self.start(0, 0)
 
     def start(self, epoch: int, step: int) -> None:
-        """Set what the next iteration yields: the rest of `epoch`, from its step `step` on."""
+        """Let the next iteration yield the steps of `epoch` from `step` on."""
         self.epoch, self.first_step = epoch, step
 
     def __len__(self) -> int:
@@ -136,7 +130,7 @@ class TrainBatches(Sampler):
                 yield [mine[place] for place in part]
 
     def _items(self) -> list[Item]:
-        """The epoch's order, the same for every process."""
+        """The epoch's items in order, the same in every process."""
         draw = np.random.default_rng([self.seed, self.epoch])
         if self.classes is None:
             return [(self.epoch, int(row)) for row in draw.permutation(self.rows)]
@@ -154,12 +148,9 @@ class TrainBatches(Sampler):
 
 
 def build_loader(
-    dataset: LesionDataset,
-    batches: Sampler | list[list[tuple[int, int]]],
-    workers: int,
-    timeout: float = 300,
+    dataset: LesionDataset, batches: Sampler | list[list[tuple[int, int]]], workers: int
 ) -> DataLoader:
-    """Batches as dicts of tensors; waiting `timeout` seconds for a worker is an error."""
+    """Batches as dicts of tensors; waiting TIMEOUT seconds for a worker is an error."""
     _keep_freed_memory()
     return DataLoader(
         dataset,
@@ -167,16 +158,16 @@ def build_loader(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=workers > 0,
-        timeout=timeout if workers else 0,
+        timeout=TIMEOUT if workers else 0,
         worker_init_fn=_quiet_worker,
-        collate_fn=_as_it_is,  # LesionDataset stacks its items itself
+        collate_fn=_unchanged,  # LesionDataset stacks its items itself
     )
 
 
 def eval_batches(
     rows: np.ndarray, batch_size: int, rank: int = 0, processes: int = 1
 ) -> list[list[tuple[int, int]]]:
-    """Batches of (0, row) of one process; every process has as many, the last rows repeated."""
+    """Batches of (0, row) of one process; rows repeat so that every process has as many."""
     share = -(-len(rows) // processes)
     padded = np.resize(rows, share * processes)[rank::processes]
     return [
@@ -187,7 +178,7 @@ def eval_batches(
 
 @contextmanager
 def named_failures(loader: DataLoader) -> Iterator[None]:
-    """InputError that names the images where a worker of `loader` dies or hangs in the block."""
+    """Turn the death or hang of a worker of `loader` into an InputError that names its image."""
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -205,17 +196,17 @@ def named_failures(loader: DataLoader) -> Iterator[None]:
 
 
 def end_workers(loader: DataLoader) -> None:
-    """End the processes of a loader that is done; they hear no signal."""
+    """End the worker processes of a loader, which ignore signals."""
     if isinstance(loader._iterator, _MultiProcessingDataLoaderIter):
         loader._iterator._shutdown_workers()
     loader._iterator = None
 
 
 def _kill_workers(loader: DataLoader) -> None:
-    """For workers that hang: they would not listen, and keep this process from ending."""
+    """Kill workers that hang, which would keep this process from ending."""
     iterator = loader._iterator
     if isinstance(iterator, _MultiProcessingDataLoaderIter):
-        # Or torch raises once more, at any place, when it hears of their end.
+        # Or torch raises again, anywhere, when it is told of their end.
         signal_handling._remove_worker_pids(id(iterator))
         iterator._worker_pids_set = False
         for worker in iterator._workers:
@@ -225,21 +216,21 @@ def _kill_workers(loader: DataLoader) -> None:
 
 @cache
 def _keep_freed_memory() -> None:
-    """Batches lie where those before them lay; the workers, forked, inherit it.
+    """Let malloc reuse the memory of earlier batches, also in the forked workers.
 
-    Given back and fetched anew, a batch's memory costs more time than filling it.
+    Memory that is returned to the system and requested again costs more time than filling it.
     """
     if sys.platform == "linux" and (libc := ctypes.CDLL(None)) and hasattr(libc, "mallopt"):
         libc.mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
         libc.mallopt(M_MMAP_THRESHOLD, MOST_KEPT)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
 def _batch_memory(shape: tuple[int, ...]) -> torch.Tensor:
-    """uint8 of `shape`, unset; of a worker the main process can read it without a copy."""
+    """Uninitialised uint8 of `shape`; from a worker the main process reads it without a copy."""
     if get_worker_info() is None:
         return torch.from_numpy(np.empty(shape, np.uint8))  # numpy asks for huge pages
     storage = torch.UntypedStorage._new_shared(prod(shape))
@@ -247,7 +238,7 @@ def _batch_memory(shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def _quiet_worker(_: int) -> None:
-    # A signal to the whole group asks the main process to save and stop: it needs its workers.
+    # A signal to the process group makes the main process save and stop: it needs its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(0)

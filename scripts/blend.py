@@ -7,8 +7,8 @@ equal weights; the simplest that nothing beats is taken. Writes blend.csv (to su
     python scripts/blend.py effnet_b1 effnet_b3 effnet_b4 resnest50
     python scripts/blend.py folder_of_oof_csvs --test folder_of_submissions --groups train.csv
 
-Methods: rank_mean, mean, power_mean, single, subset, hill_climb, nelder_mead, stacking; with
-several classes mean, power_mean, single, subset, hill_climb, for the --objective.
+Methods: rank_mean, mean, single, subset, hill_climb, stacking; with several classes mean, single,
+subset, hill_climb, for the --objective.
 """
 
 import sys
@@ -22,24 +22,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("members", nargs="+", help="runs, CSV files or folders of CSV files")
     parser.add_argument("--method", default="auto", help="auto (default) or one of the methods")
-    parser.add_argument("--objective", default="macro_auc", help="of several classes: macro_auc "
-                        "(default), macro_f1, accuracy or balanced_accuracy")  # fmt: skip
-    parser.add_argument("--groups", help="CSV of image_name and group or patient_id")
+    parser.add_argument(
+        "--objective",
+        help="of several classes: macro_auc (default), macro_f1, accuracy or balanced_accuracy",
+    )
+    parser.add_argument("--groups", type=Path, help="CSV of image_name and group or patient_id")
     parser.add_argument("--source", help="score rows of this source; default: the test set's")
-    parser.add_argument("--test", nargs="+", default=[], help="test CSVs of members that are CSVs")
+    parser.add_argument("--test", nargs="+", default=[], help="test CSVs, or a folder of them, "
+                        "named as the members that are CSVs")  # fmt: skip
     parser.add_argument("--no-test", action="store_true", help="weights and estimates alone")
     parser.add_argument("--out", type=Path, help="folder to write to; default: submissions")
     args = parser.parse_args(arguments)
 
-    from lesions.blending.members import load_members, load_tests
-    from lesions.blending.outcome import study_blend, write_blend
+    from lesions.blending.blend import load_members, load_tests, study_blend, write_blend
     from lesions.paths import at, shown
 
-    members = load_members(args.members)
+    members = load_members(args.members, args.groups)
     # Before any fitting: a missing test file is told at once.
     tests = None if args.no_test else load_tests(members, args.test)
-    study = study_blend(members, args.groups, args.source, args.method, args.objective)
-    if study.origin.startswith("none"):
+    study = study_blend(members, args.source, args.method, args.objective)
+    if study.rows.groups_from.startswith("none"):
         print("NO GROUPS: every image counts as a patient of its own, so intervals come out too")
         print("narrow and gains too sure; give --groups CSV (image_name, patient_id)\n")
     print(study.as_text())

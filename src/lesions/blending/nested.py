@@ -1,4 +1,4 @@
-"""What a blend gains on rows that did not choose its weights, and which blend that speaks for."""
+"""What each method gains on groups that did not choose its weights, and the choice by that."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,16 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from lesions.blending.class_pool import AnyPool
 from lesions.blending.methods import Blend, climb, methods_of, of_picks
+from lesions.blending.pool import Pool
 from lesions.errors import InputError
-from lesions.evaluation.intervals import (
-    Comparison,
-    Interval,
-    as_null,
-    compare,
-    summarise,
-)
+from lesions.evaluation.intervals import Comparison, Interval, as_null, compare, summarise
 from lesions.evaluation.metrics import Floats
 
 PARTS = 5
@@ -79,14 +73,14 @@ def split_groups(target: ArrayLike, groups: ArrayLike, seed: int = 0) -> NDArray
     return part[pd.factorize(np.asarray(groups))[0]]
 
 
-def nested_scores(fit: Callable[[Any], Blend], pool: AnyPool, parts: NDArray[np.int64]) -> Floats:
-    """Scores (N,) or (N, C) of blends that were fitted without the row's part."""
+def nested_scores(fit: Callable[[Pool], Blend], pool: Pool, parts: NDArray[np.int64]) -> Floats:
+    """Scores (N, C) of blends that were fitted without the row's part."""
     blends = {part: fit(pool.take(parts != part)) for part in np.unique(parts)}
     return _put_together(blends, pool, parts)
 
 
-def _put_together(blends: Mapping[Any, Blend], pool: AnyPool, parts: NDArray[np.int64]) -> Floats:
-    """Of each part's rows the scores by its own blend, on one scale."""
+def _put_together(blends: Mapping[Any, Blend], pool: Pool, parts: NDArray[np.int64]) -> Floats:
+    """The scores of each part's rows by its own blend, on one scale."""
     scores = np.empty_like(blends[parts[0]].apply(pool))
     for part, blend in blends.items():
         scores[parts == part] = pool.comparable(blend.apply(pool))[parts == part]
@@ -94,7 +88,7 @@ def _put_together(blends: Mapping[Any, Blend], pool: AnyPool, parts: NDArray[np.
 
 
 def compare_methods(
-    pool: AnyPool, groups: ArrayLike, seed: int = 0
+    pool: Pool, groups: ArrayLike, seed: int = 0
 ) -> tuple[dict[str, Outcome], str, str]:
     """Every method's outcome, the name of the chosen one, and the reason in a sentence.
 
@@ -105,7 +99,7 @@ def compare_methods(
     if reason := pool.undefined():
         raise InputError(f"cannot blend: {reason}")
     parts = split_groups(pool.target, groups, seed)
-    methods = methods_of(pool.classes)
+    methods = methods_of(pool.several)
     names = list(methods)
     blends = {name: fit(pool) for name, fit in methods.items()}
     scores = {name: nested_scores(fit, pool, parts) for name, fit in methods.items()}
@@ -154,7 +148,7 @@ def choose(names: Sequence[str], against: Callable[[str, str], Comparison]) -> t
     return name, f"the simplest, and nothing beats it at p < {level:.3f}{told}"
 
 
-def gain_curve(pool: AnyPool, groups: ArrayLike, seed: int = 0) -> pd.DataFrame:
+def gain_curve(pool: Pool, groups: ArrayLike, seed: int = 0) -> pd.DataFrame:
     """The score of hill climbing after each pick: columns picks, in_sample, nested."""
     parts = split_groups(pool.target, groups, seed)
     _, in_sample = climb(pool)
@@ -163,7 +157,7 @@ def gain_curve(pool: AnyPool, groups: ArrayLike, seed: int = 0) -> pd.DataFrame:
     nested = []
     for picks in range(1, longest + 1):
         # a path that has ended stays where it ended
-        blends = {part: of_picks("hill_climb", path[:picks], pool) for part, path in paths.items()}
+        blends = {part: of_picks(path[:picks], pool) for part, path in paths.items()}
         nested.append(pool.score(_put_together(blends, pool, parts)))
     in_sample += [in_sample[-1]] * (longest - len(in_sample))
     return pd.DataFrame(

@@ -1,13 +1,13 @@
-"""Make a run's calibration.json: true probabilities, a threshold, and what a usual photograph is.
+"""Fit a run's calibration.json: true probabilities, a threshold, and what is a usual photograph.
 
     python scripts/calibrate.py --run effnet_b1
     python scripts/calibrate.py --run effnet_b1 --rule youden      # default: 90 % recall
+    python scripts/calibrate.py --run effnet_b1 --prevalence 0.02  # of the people to be examined
     python scripts/calibrate.py --run submissions/blend.json       # of a blend, beside it
 
-Temperature and threshold come from the out-of-fold predictions, in seconds; what is usual from the
-training photographs' features, at about 100 photographs a second and core. Everything
-that predicts single photographs (predict.py --images, serve.py) reads the file; the folder
-oof/<run>/ is then all that has to be given away.
+Training does this when a run's last fold is done; this is for another rule, for runs of older
+versions, and for blends. Temperature and threshold come from the out-of-fold predictions, what is
+usual from the training photographs' features. Reports, predict.py, serve.py and export.py use it.
 """
 
 import sys
@@ -19,31 +19,30 @@ from lesions.cli import build_parser, run
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="a folder below oof/, or a blend.json")
+    parser.add_argument("--run", required=True, help="such as effnet_b1, or a blend.json")
     parser.add_argument("--rule", choices=["recall", "youden", "f1", "cost"], default="recall",
                         help="of the threshold (default recall: at least 90 %%)")  # fmt: skip
     parser.add_argument("--rows", type=int, default=500, metavar="N",
                         help="photographs of each fold, seen and unseen (default 500)")  # fmt: skip
+    parser.add_argument("--prevalence", type=float, metavar="P",
+                        help="share of positives that the probabilities are for"
+                        " (default: that of the out-of-fold rows)")  # fmt: skip
     args = parser.parse_args(arguments)
 
-    from lesions.files import write_json
-    from lesions.inference.calibrate import calibrate_blend, calibrate_run
-    from lesions.inference.calibration_file import NAME
-    from lesions.paths import at, shown
+    from lesions.inference.calibration import calibrate_run
+    from lesions.paths import shown
 
-    path, problem = Path(args.run), None
-    if path.suffix == ".json":
-        found, target = calibrate_blend(path, args.rule), path.with_name(f"{path.stem}_{NAME}")
-    else:
-        folder = path if path.is_dir() else at("oof") / args.run
-        found, problem = calibrate_run(folder, args.rule, args.rows)
-        target = folder / NAME
-    write_json(target, found.model_dump())
+    path, found, problem = calibrate_run(args.run, args.rule, args.rows, args.prevalence)
     cut, (before, after), loss = found.threshold, found.calibration_error, found.log_loss
-    print(f"{shown(target)}: {found.rows:,} out-of-fold rows, {found.positives:,} positive")
+    print(f"{shown(path)}: {found.rows:,} out-of-fold rows, {found.positives:,} positive")
     print(f"calibration error {before:.4f} -> {after:.4f}, log loss {loss[0]:.4f} -> {loss[1]:.4f}")
-    print(f"threshold {cut.value:.4f} ({cut.rule}): on folds that did not choose it sensitivity"
-          f" {cut.sensitivity:.3f}, specificity {cut.specificity:.3f}")  # fmt: skip
+    print(f"threshold {cut.value:.4f} ({cut.rule}): sensitivity {cut.sensitivity:.3f},"
+          f" specificity {cut.specificity:.3f}")  # fmt: skip
+    how = "one fold or a blend: on groups" if found.cross_fitted == "group" else "on folds"
+    print(f"all cross-fitted {how} that the fit did not see")
+    if found.prevalence:
+        print(f"probabilities are for {found.prevalence:.1%} positives; the figures above are for"
+              f" the {found.positives / found.rows:.1%} of the rows")  # fmt: skip
     if found.false_alarms:
         alarms = found.false_alarms
         print(f"called unusual: {alarms.any:.1%} of {alarms.rows:,} held-out photographs")

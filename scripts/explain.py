@@ -1,11 +1,11 @@
-"""Where a run looks: Grad-CAM of its hits, misses and false alarms, of photographs, or measured.
+"""Where a run looks: Grad-CAM of its out-of-fold predictions, or of photographs of your own.
 
     python scripts/explain.py --run effnet_b1                        -> oof/effnet_b1/explain.html
     python scripts/explain.py --run effnet_b1 --images photo.jpg folder/ --age 55 --sex female
-    python scripts/explain.py --run ham10000/mobilenetv2 --masks input/ham10000/masks
 
-The overlays go to oof/<run>/explain/ as PNG. --masks writes docs/results/explanations.json: the
-share of the maps that lies on the lesion. Research and education only, not a medical device.
+The overlays go to oof/<run>/explain/ as PNG. --run is a run's name, its folder, or one fold's
+weights; with --images also a blend.json, of which the first run is explained. Research and
+education only, not a medical device.
 """
 
 import sys
@@ -13,45 +13,49 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.paths import at, shown
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="a folder below oof/")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--images", nargs="+", help="photographs, or folders of them")
-    what.add_argument("--masks", type=Path, help="folder of <image_name>_segmentation.png")
-    parser.add_argument("--age", type=float, help="years; with --images")
+    parser.add_argument("--run", required=True, help="such as effnet_b1")
+    parser.add_argument("--images", nargs="+", help="photographs, or folders of them")
+    parser.add_argument("--age", help="years; with --images")
     parser.add_argument("--sex", help="female or male; with --images")
     parser.add_argument("--site", help="such as torso; with --images")
     parser.add_argument("--out", type=Path, help="another place for what is written")
     args = parser.parse_args(arguments)
 
-    from lesions.files import write_json, write_text
-    from lesions.reporting import explanations
-    from lesions.reporting.focus import measure_focus, verdict
+    from lesions.files import write_text
+    from lesions.inference.explain import load_explained
+    from lesions.inference.predictor import Patient, Predictor, find_photos
+    from lesions.paths import shown
+    from lesions.reporting.explanations import (
+        explain_photographs,
+        explained_galleries,
+        write_pictures,
+    )
+    from lesions.reporting.page import render
 
-    folder = at("oof") / args.run
     if args.images:
-        patient = {"age": args.age, "sex": args.sex, "site": args.site}
-        pictures = explanations.explain_photographs(args.run, args.images, patient)
-        out = args.out or folder / "explain"
-        explanations.write_pictures(out, pictures)
+        photos, patient = find_photos(args.images), Patient(args.age, args.sex, args.site)
+        predictor = Predictor.load(args.run)
+        for problem in predictor.missing:
+            print(f"note: {problem}")
+        pictures = explain_photographs(predictor, photos, patient)
+        out = args.out or predictor.runs[0].files.folder / "explain"
+        write_pictures(out, pictures)
         print(f"{len(pictures):,} overlays in {shown(out)}")
         return 0
-    explained = explanations.load_explained(args.run)
-    if args.masks:
-        result = measure_focus(explained, args.masks)
-        out = args.out or at() / "docs" / "results" / "explanations.json"
-        write_json(out, result)
-        print(f"{result['photographs']:,} photographs: {verdict(result['all'])}")
-        print(f"written to {shown(out)}; python scripts/docs.py makes the page")
-        return 0
-    text, pictures = explanations.explanations_page(explained)
-    out = args.out or folder / "explain.html"
+    explained = load_explained(args.run)
+    galleries, pictures = explained_galleries(explained)
+    text = render(
+        "explanations.html.j2", run=explained.run.name, task=explained.run.task.name,
+        rows=len(explained.rows), positives=int(explained.rows["positive"].sum()),
+        threshold=explained.threshold, explained=galleries,
+    )  # fmt: skip
+    out = args.out or explained.run.files.folder / "explain.html"
     write_text(out, text)
-    explanations.write_pictures(out.with_suffix(""), pictures)
+    write_pictures(out.with_suffix(""), pictures)
     print(f"{shown(out)}, and {len(pictures)} overlays in {shown(out.with_suffix(''))}")
     return 0
 

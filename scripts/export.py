@@ -1,12 +1,13 @@
-"""Export a run's folds as ONNX or as torch.export programs, and say how they compare.
+"""Export a run's folds as ONNX or as torch.export programs, and compare them with the checkpoint.
 
     python scripts/export.py --run effnet_b1 --to onnx               -> oof/effnet_b1/fold<k>.onnx
     python scripts/export.py --run effnet_b1 --to onnx --quantize    and fold<k>.int8.onnx
     python scripts/export.py --run effnet_b1 --to torch-export --folds 0
 
 A file takes uint8 photographs (batch, S, S, 3) and, where the run uses it, encoded metadata; it
-gives probabilities, normalises by itself, and carries the checkpoint's header under "lesions".
-Needs the extra: pip install onnx onnxscript onnxruntime. int8 that loses 0.005 AUC is deleted.
+gives probabilities, normalises by itself, and carries the checkpoint's header and the calibration
+under "lesions". Needs the extra: pip install onnx onnxscript onnxruntime. int8 that loses 0.005 AUC
+is deleted. --run is a run's name, its folder, or one fold's weights.
 """
 
 import sys
@@ -14,38 +15,39 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.paths import shown
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="a folder below oof/")
+    parser.add_argument("--run", required=True, help="such as effnet_b1")
     parser.add_argument("--to", nargs="+", required=True, choices=["onnx", "torch-export"])
     parser.add_argument("--quantize", action="store_true", help="int8 as well, made from the ONNX")
     parser.add_argument("--folds", type=int, nargs="+", help="only these (default: all)")
     parser.add_argument("--rows", type=int, help="of each fold to compare on (default: all)")
-    parser.add_argument("--out", type=Path, help="write the comparison, such as"
-                        " docs/results/export.json")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="write the comparison as .json")
     args = parser.parse_args(arguments)
     if args.quantize and "onnx" not in args.to:
         parser.error("--quantize makes int8 from the ONNX file: add --to onnx")
 
     from lesions.errors import InputError
     from lesions.files import write_json
+    from lesions.inference.explain import load_explained
     from lesions.inference.export import require
-    from lesions.reporting.explanations import load_explained
-    from lesions.reporting.parity import compare_run, parity_text
+    from lesions.inference.export_check import as_text, export_run
+    from lesions.paths import shown
 
     if "onnx" in args.to:
         require("onnx", "onnxscript", "onnxruntime")
     explained = load_explained(args.run, args.folds)
-    result = compare_run(explained, args.to, args.quantize, args.rows)
-    print(parity_text(result))
+    for problem in explained.run.problems:
+        print(f"note: {problem}")
+    result = export_run(explained, args.to, args.quantize, args.rows)
+    print(as_text(result))
     for name in result["files"]:
-        print(f"written: {shown(explained.run.folder / name)}")
+        print(f"written: {shown(explained.run.files.folder / name)}")
     if args.out:
         write_json(args.out, result)
-        print(f"written: {shown(args.out)}; python scripts/docs.py makes its page")
+        print(f"written: {shown(args.out)}")
     if result["refused"]:
         raise InputError(result["refused"])
     return 0

@@ -1,13 +1,14 @@
 """Predict a run's test rows, or photographs of your own.
 
-    python scripts/predict.py --run effnet_b1
+    python scripts/predict.py --run effnet_b1                      -> submissions/effnet_b1.csv
+    python scripts/predict.py --run ham10000/resnet50 --column mel -> ..._mel.csv: image_name,target
     python scripts/predict.py --run effnet_b1 --images photo.jpg folder/ --age 55 --site torso
 
-Without --images: every trained fold, every view, one mean by image; writes submissions/<run>.csv
-with image_name and target, the probability, in the table's order.
-With --images: prints a table and writes --out; --run may then be any folder of fold<k>.safetensors,
-one such file, or a blend.json, and nothing else is needed. A photograph that cannot be read is
-named, the others are answered, and the exit code is 2.
+--run is a run's name, its folder, or one fold's weights; with --images also a blend.json.
+Without --images: every fold and every view of the test rows, averaged by image, in the table's
+order; a .json beside the .csv names the weights. With --images: prints a table and writes --out,
+and needs nothing but the run's folder. A photograph that cannot be read is named, the others are
+predicted, and the exit code is 2.
 """
 
 import sys
@@ -20,42 +21,79 @@ from lesions.cli import build_parser, run
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="a folder below oof/")
+    parser.add_argument("--run", required=True, help="such as effnet_b1")
     parser.add_argument("--folds", type=int, nargs="+", help="such as 0 1 (default: all)")
     parser.add_argument("--set", action="append", default=[], help="such as predict.views=8")
+    parser.add_argument("--column", help="of several classes, the one to submit, such as mel")
     parser.add_argument("--images", nargs="+", metavar="PATH", help="photographs, or folders")
-    parser.add_argument("--age", type=float, help="of the person, in years")
+    parser.add_argument("--age", help="of the person, in years")
     parser.add_argument("--sex", help="female or male")
     parser.add_argument("--site", help="such as torso, 'lower extremity', head/neck")
-    parser.add_argument(
-        "--out", type=Path, help=".csv or .json; default submissions/<run>_images.csv"
-    )
+    parser.add_argument("--out", type=Path,
+                        help=".csv or .json; default submissions/<run>_images.csv")  # fmt: skip
     args = parser.parse_args(arguments)
-    if not args.images:
-        return predict_rows(args)
-
-    from lesions.inference.answers import predict_photographs
-
-    patient = {"age": args.age, "sex": args.sex, "site": args.site}
-    return predict_photographs(args.run, args.folds, args.images, patient, args.out)
+    if args.images and (args.set or args.column):
+        parser.error("--set and --column are for test rows, not for --images")
+    return predict_photographs(args) if args.images else predict_rows(args)
 
 
 def predict_rows(args: Namespace) -> int:
-    from lesions.config import load_config
-    from lesions.files import write_csv
+    from lesions.config import saved_config
+    from lesions.files import write_csv, write_json
     from lesions.inference.accelerator import build_accelerator
-    from lesions.inference.submit import predict_test
+    from lesions.inference.ensemble import load_run
+    from lesions.inference.predict import predict_run, take_column, trace
     from lesions.paths import at, shown
 
-    config = load_config(at("oof") / args.run / "config.yaml", args.set)
+    trained = load_run(args.run, args.folds)
+    config = saved_config(trained.config.model_dump(), "--set", args.set)
     accelerator = build_accelerator(config.train.precision)
-    submission = predict_test(args.run, config, accelerator, args.folds)
-    path = at("submissions") / f"{args.run}.csv"
+    submission = predict_run(trained, config, accelerator)
+    path = at("submissions", f"{trained.name}.csv")
+    if args.column:
+        submission = take_column(submission, args.column)
+        path = path.with_name(f"{path.stem}_{args.column}.csv")
     if accelerator.is_main_process:
         write_csv(path, submission)
+        write_json(path.with_suffix(".json"), trace(trained, config, path, args.column))
         mean = f", mean {submission['target'].mean():.4f}" if "target" in submission else ""
         print(f"{shown(path)}: {len(submission):,} images{mean}")
     return 0
+
+
+def predict_photographs(args: Namespace) -> int:
+    from tqdm import tqdm
+
+    from lesions.data.decode import UnreadableImage
+    from lesions.errors import InputError, listed
+    from lesions.files import write_csv, write_json
+    from lesions.inference.predictor import Patient, Predictor, find_photos
+    from lesions.inference.wording import DISCLAIMER, Answer, as_records, as_table, as_text
+    from lesions.paths import at, shown
+
+    photos, patient = find_photos(args.images), Patient(args.age, args.sex, args.site)
+    if args.out and args.out.suffix not in (".csv", ".json"):
+        raise InputError(f"--out {args.out}: name a .csv or a .json")
+    predictor = Predictor.load(args.run, args.folds)
+    path = args.out or at("submissions", f"{Path(predictor.name).name}_images.csv")
+    for problem in predictor.missing:
+        print(f"note: {problem}")
+    answers: list[Answer] = []
+    for photo in tqdm(photos, leave=False, disable=None):
+        try:
+            answers.append((str(photo), predictor.predict(photo, patient), ""))
+        except UnreadableImage as error:
+            answers.append((str(photo), None, str(error)))
+    print(as_text(predictor, answers))
+    if path.suffix == ".json":
+        write_json(path, as_records(answers))
+    else:
+        write_csv(path, as_table(predictor, answers))
+    print(f"{shown(path)}: {len(answers):,} photographs. {DISCLAIMER}")
+    unread = [name for name, found, _ in answers if found is None]
+    if unread:
+        print(f"not read: {len(unread):,} of {len(photos):,}: {listed(unread)}", file=sys.stderr)
+    return 2 if unread else 0
 
 
 if __name__ == "__main__":

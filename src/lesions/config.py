@@ -284,8 +284,10 @@ def run_name(path: str | Path) -> str:
     return path.relative_to(configs).as_posix() if path.is_relative_to(configs) else path.name
 
 
-def saved_config(values: Mapping[str, Any], where: str | Path) -> Config:
-    """The run config that a checkpoint's header or a run's config.yaml holds.
+def saved_config(
+    values: Mapping[str, Any], where: str | Path, changes: Sequence[str] = ()
+) -> Config:
+    """The run config that a checkpoint's header or a run's config.yaml holds, with `changes`.
 
     Options that this version no longer has are dropped (DROPPED), so that old runs still load;
     InputError if a dropped option decided the run's numbers, or for anything else unknown.
@@ -297,7 +299,7 @@ def saved_config(values: Mapping[str, Any], where: str | Path) -> Config:
         if isinstance(held, dict) and name in held and held.pop(name) not in neutral:
             raise InputError(f"{shown(where)}: {key} is no longer an option: use the version of"
                              " this repository that trained it")  # fmt: skip
-    return _validate(Config, kept, where)
+    return _validate(Config, _changed(kept, changes), where)
 
 
 def dump(config: Section) -> str:
@@ -334,6 +336,11 @@ def _load(kind: type[AnyConfig], path: Path, changes: Sequence[str]) -> AnyConfi
         if "extends" in base:
             raise InputError(f"{shown(path)}: extends a file that itself extends: one level only")
         values = _merge(base, values)
+    return _validate(kind, _changed(values, changes), path)
+
+
+def _changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """The values with each "key=value" of `changes` merged in."""
     for change in changes:
         key, equals, text = change.partition("=")
         if not equals:
@@ -342,7 +349,7 @@ def _load(kind: type[AnyConfig], path: Path, changes: Sequence[str]) -> AnyConfi
         for part in reversed(key.split(".")):
             nested = {part: nested}
         values = _merge(values, nested)
-    return _validate(kind, values, path)
+    return values
 
 
 def _validate(kind: type[AnyConfig], values: Mapping, where: str | Path) -> AnyConfig:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -213,7 +214,7 @@ def _parts(oof: Oof) -> tuple[np.ndarray, str]:
     # Groups with a positive row are dealt out first, so that every part gets some.
     positive = oof.table.assign(positive=oof.positive).groupby("group")["positive"].max()
     order = positive.sort_values(ascending=False, kind="stable").index
-    return order.get_indexer(oof.table["group"]) % PARTS, "group"
+    return order.get_indexer(pd.Index(oof.table["group"])) % PARTS, "group"
 
 
 def _log_loss(codes: np.ndarray, probs: Floats) -> float:

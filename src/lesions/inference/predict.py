@@ -1,5 +1,8 @@
 """A model and table rows -> probabilities, on any number of processes; a run -> its test rows."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
@@ -12,8 +15,11 @@ from lesions.data.cache import cached_images
 from lesions.data.loading import LesionDataset, build_loader, eval_batches
 from lesions.data.metadata import encode_metadata
 from lesions.data.table import load_table
-from lesions.errors import InputError
+from lesions.errors import InputError, listed
+from lesions.files import sha256
 from lesions.inference.ensemble import Run
+from lesions.paths import shown
+from lesions.provenance import commit
 
 
 @torch.no_grad()
@@ -77,13 +83,21 @@ def predict_run(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFr
 
     The probability is `target`, of a task with several classes prob_<class> for each. A row whose
     photograph cannot be read gets the mean of the others: it has to be in the file. InputError if
-    the run was trained on another table, or on photographs prepared in another way.
+    a fold is missing, or the run was trained on another table or other preprocessing.
     """
+    if (config.data, config.model) != (run.config.data, run.config.model):
+        raise InputError("--set: data and model of a trained run are fixed: set predict.views=8")
     table, facts = load_table(config.dataset)
     test = np.flatnonzero(table["split"] == "test")
     if not len(test):
         raise InputError(f"data set {config.dataset} has no test rows")
     run.require_same_data(facts)
+    missing = set(range(int(table["fold"].max()) + 1)) - {fold.number for fold in run.folds}
+    if missing and run.files.folds is None:
+        raise InputError(
+            f"{shown(run.files.file(min(missing), '.safetensors'))}: not trained yet: run"
+            f" scripts/train.py for fold {min(missing)}, or name the folds to average with --folds"
+        )
     images = cached_images(config.dataset, config.data.image_size, table)
     parts = []
     for fold in run.folds:
@@ -103,3 +117,26 @@ def predict_run(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFr
         found.loc[unread, mean.columns] = found.loc[~unread, mean.columns].mean().to_numpy()
         accelerator.print(f"{unread.sum():,} unreadable test photographs got the mean probability")
     return found.rename(columns={"prob": "target"})
+
+
+def take_column(submission: pd.DataFrame, name: str) -> pd.DataFrame:
+    """image_name and, as target, the probability of one class: the competition's two columns."""
+    if f"prob_{name}" not in submission:
+        classes = [str(column).removeprefix("prob_") for column in submission.columns[1:]]
+        raise InputError(f"--column {name}: the run's columns are {listed(classes, 9)}")
+    return submission[["image_name"]].assign(target=submission[f"prob_{name}"])
+
+
+def trace(run: Run, config: Config, csv: Path, column: str | None) -> dict[str, Any]:
+    """What submissions/<run>.json says of the file `csv`: what it was made of, as hashes."""
+    weights = [run.files.file(fold.number, ".safetensors") for fold in run.folds]
+    return {
+        "run": run.name,
+        "sha256": sha256(csv),
+        "weights": {path.name: sha256(path) for path in weights},
+        "table_hash": run.folds[0].header["table_hash"],
+        "fold_hash": run.folds[0].header["fold_hash"],
+        "commit": commit(),
+        "views": config.predict.views,
+        "column": column,
+    }

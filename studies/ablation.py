@@ -1,17 +1,37 @@
-"""One change at a time: a base config, named variants of it, and runs for all of them."""
+"""Train a base config and each of its variants on the same folds, and compare them row by row.
 
+    python studies/ablation.py configs/ham10000/ablation.yaml
+
+Each variant is an ordinary run below oof/; finished folds are skipped, stopped ones resumed.
+Differences from the base are paired by image, with intervals over groups.
+"""
+
+import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError
 
-from lesions.config import Config, Section, load_config, run_name
-from lesions.data.tasks import classes_of
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions.cli import build_parser, run
+from lesions.config import Config, Section, load_config, read_yaml, run_name
+from lesions.data.tasks import build_task
 from lesions.errors import InputError
+from lesions.evaluation.scores import LABELS, compare_scores, score_rows
+from lesions.inference.accelerator import build_accelerator
+from lesions.oof import load_oof
 from lesions.paths import shown
+from lesions.provenance import Results
+from lesions.runs import find_run
+from lesions.training.run import train_folds
+from lesions.training.stop import StopRequest
+
+Runs = Mapping[str, tuple[str, Config]]  # variant -> the run's name and its config
 
 
-class AblationConfig(Section):
+class Ablation(Section):
     """A base run and what is changed in it, each variant alone."""
 
     base: str  # a run config, relative to this file
@@ -20,30 +40,98 @@ class AblationConfig(Section):
     variants: dict[str, list[str]] = Field(min_length=1)
 
 
-def load_ablation(path: Path) -> AblationConfig:
+def load_ablation(path: Path) -> Ablation:
     """The ablation config at `path`; InputError names what is wrong in it."""
     try:
-        return AblationConfig.model_validate(yaml.safe_load(Path(path).read_text("utf-8")))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
+        return Ablation.model_validate(read_yaml(path))
+    except ValidationError as error:
         raise InputError(f"{shown(path)}: {error}") from error
 
 
-def variant_runs(path: Path, ablation: AblationConfig) -> dict[str, tuple[str, Config]]:
-    """Of the base, under "base", and of each variant the run's name and its config.
+def variant_runs(path: Path, ablation: Ablation) -> Runs:
+    """The runs of the base, under "base", and of each variant.
 
-    Every config is read before any training, so that a wrong key is told at once; so is a task of
-    one class, which has none of the scores that are compared.
+    Every config is read before any training, so that a wrong key is reported at once; so is a task
+    of yes or no, which has none of the scores that are compared.
     """
-    folder = run_name(path)
-    changes: dict[str, list[str]] = {"base": [], **ablation.variants}
-    base = Path(path).parent / ablation.base
+    base = path.parent / ablation.base
     task = load_config(base, ablation.shared).data.task
-    if task is None or not classes_of(task):
+    if task is None or not build_task(task).several:
         raise InputError(f"{shown(path)}: data.task={task}: diagnosis7 and diagnosis8 are compared")
     return {
         name: (
-            f"{folder}/{name.lower().replace(' ', '_')}",
+            f"{run_name(path)}/{name.lower().replace(' ', '_')}",
             load_config(base, [*ablation.shared, *changed]),
         )
-        for name, changed in changes.items()
+        for name, changed in {"base": [], **ablation.variants}.items()
     }
+
+
+def compare_variants(runs: Runs, ablation: Ablation) -> dict[str, Any]:
+    """Scores of the base and, of each variant, its differences from it with intervals by group."""
+    found = {}
+    for variant, (name, _) in runs.items():
+        oof = load_oof(find_run(name))
+        oof = oof.take(oof.table["fold"].isin(ablation.folds).to_numpy())
+        order = oof.names.sort_values().index.to_numpy()
+        found[variant] = oof.take(order)
+    base = found.pop("base")
+    classes, groups = base.task.classes, base.groups
+    return {
+        "config": ablation.model_dump(),
+        "rows": len(base.table),
+        "classes": list(classes),
+        "level": 0.05 / len(found),  # Bonferroni-corrected
+        "seconds": {name: _seconds(run, ablation.folds) for name, (run, _) in runs.items()},
+        "base": {
+            key: score.as_json()
+            for key, score in score_rows(base.codes, base.probs, classes, groups).overall.items()
+        },
+        "variants": {
+            variant: {
+                key: told.difference.as_json() | {"p": told.p}
+                for key, told in compare_scores(
+                    base.codes, other.probs, base.probs, classes, groups
+                ).items()
+            }
+            for variant, other in found.items()
+        },
+    }
+
+
+def _seconds(name: str, folds: list[int]) -> float:
+    facts = load_oof(find_run(name)).facts
+    return sum(facts[fold]["seconds"] for fold in folds)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    begun = time.monotonic()
+    parser = build_parser(__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="change the base and every variant")  # fmt: skip
+    parser.add_argument("--max-hours", type=float, help="save and stop before this time is over")
+    results = Results(parser, "ham10000_ablation.json")
+    args = parser.parse_args(arguments)
+    results.check(args)
+    ablation = load_ablation(args.config)
+    ablation = ablation.model_copy(update={"shared": [*ablation.shared, *args.set]})
+    runs = variant_runs(args.config, ablation)
+    for name, config in runs.values():
+        accelerator = build_accelerator(config.train.precision)
+        stop = StopRequest(args.max_hours, begun)
+        if code := train_folds(config, name, ablation.folds, accelerator, stop):
+            return code
+    found = compare_variants(runs, ablation)
+    for variant, scores in found["variants"].items():
+        told = ", ".join(
+            f"{LABELS[key]} {score['value']:+.3f} (p = {score['p']:.3f})"
+            for key, score in scores.items()
+        )
+        print(f"{variant}: {told}")
+    results.write(found)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# HAM10000: the recipe on lesion-whole folds and on the splits of systems 001, 002 and 004, the
+# HAM10000: the recipe on lesion-grouped folds and on the splits of systems 001, 002 and 004, the
 # ablation, and docs/ham10000.md. Photographs and HAM10000_metadata.csv lie in input/ham10000.
 #
-#   scripts/ham10000.sh
+#   studies/ham10000.sh
 #
-# Safe to stop and start again: a finished fold is skipped, a broken-off one goes on.
+# Safe to stop and start again: finished folds are skipped, stopped ones resumed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 0; fi
@@ -16,6 +16,6 @@ for system in system001 system002 system004; do
 done
 python scripts/predict.py --run ham10000/system002
 python scripts/predict.py --run ham10000/system004
-python scripts/ablate.py configs/ham10000/ablation.yaml
-python scripts/rivals.py --grouped ham10000/mobilenetv2
+python studies/ablation.py configs/ham10000/ablation.yaml --out docs/results/ham10000_ablation.json
+python studies/ham10000.py configs/ham10000/published.yaml --out docs/results/ham10000.json
 python scripts/docs.py

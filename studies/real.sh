@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# The real run of docs/results.md: ISIC 2017 and ISIC 2019's HAM10000 part on two cores.
+# The runs of docs/results.md: ISIC 2017 and ISIC 2019's HAM10000 part on two cores.
 #
-#   scripts/real.sh            # about 90 minutes; input/README.md says what goes into input/
+#   studies/real.sh            # about 90 minutes; input/README.md says what goes into input/
 #
-# Safe to stop and start again.
+# Safe to stop and start again: finished folds are skipped, stopped ones resumed.
 set -euo pipefail
+cd "$(dirname "$0")/.."
+if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 0; fi
 python scripts/prepare.py --dataset real --available-only --size 80 112
 python scripts/audit.py --dataset real
 python scripts/train.py --config configs/real/mobilenetv2.yaml --fold all
@@ -13,5 +15,5 @@ python scripts/predict.py --run real/mobilenetv2
 python scripts/predict.py --run real/resnet10t
 python scripts/blend.py real/mobilenetv2 real/resnet10t --out submissions/real
 python scripts/report.py --run real/mobilenetv2
-python scripts/results.py --dataset real --runs real/mobilenetv2 real/resnet10t --blend submissions/real --commands scripts/real.sh
+python studies/real.py --dataset real --runs real/mobilenetv2 real/resnet10t --blend submissions/real/blend.json --commands studies/real.sh --out docs/results/real.json
 python scripts/docs.py

@@ -1,10 +1,13 @@
-"""How much of a run's Grad-CAM lies on the lesion: against masks drawn by dermatologists.
+"""How much of a run's Grad-CAM lies on the lesion, by segmentation masks of dermatologists.
+
+    python studies/masks.py --run ham10000/mobilenetv2 --masks input/ham10000/masks
 
 A centred disc of the lesion's area is the opponent: photographs are taken with the lesion in the
-middle, so that a map that knows nothing but the middle scores well. A model that looks at rulers
-and corners loses to it.
+middle, so a map that knows nothing but the middle scores well. A model that looks at rulers and
+corners scores below it.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +19,17 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions.cli import build_parser, run
 from lesions.config import PreprocessConfig
 from lesions.data.decode import decode
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, resamples, summarise
 from lesions.evaluation.metrics import Floats
-from lesions.inference.explain import Explained, explained_batches, grad_cam
+from lesions.inference.explain import Explained, explained_batches, grad_cam, load_explained
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import shown
+from lesions.provenance import Results
 
 SUFFIX = "_segmentation.png"
 SAMPLE = 200  # photographs of the slower checks
@@ -175,7 +181,7 @@ def summary(told: pd.DataFrame) -> dict[str, Any]:
 
 
 def verdict(told: Mapping[str, Any]) -> str:
-    """The result in a sentence, from `summary`."""
+    """The result in a sentence, from `summary`; docs/templates/explanations.md.j2 has the same."""
     more = told["more"]
     text = (
         f"{told['inside']['value']:.1%} of the energy lies on the lesion, which fills"
@@ -187,3 +193,22 @@ def verdict(told: Mapping[str, Any]) -> str:
     if more["high"] < 0:
         return f"{text}: the middle holds more than the lesion does."
     return f"{text}: lesion and middle cannot be told apart."
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("--run", required=True, help="a run")
+    parser.add_argument(
+        "--masks", type=Path, required=True, help="folder of <image_name>_segmentation.png"
+    )
+    results = Results(parser, "explanations.json")
+    args = parser.parse_args(arguments)
+    results.check(args)
+    found = measure_focus(load_explained(args.run), args.masks)
+    print(f"{found['photographs']:,} photographs: {verdict(found['all'])}")
+    results.write(found)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

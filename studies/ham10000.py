@@ -1,0 +1,221 @@
+"""Compare runs on the splits of published systems with their numbers and lesion-grouped folds.
+
+    python studies/ham10000.py configs/ham10000/published.yaml
+
+Each system is compared with this repository's recipe, trained on that system's own split; the same
+recipe on lesion-grouped folds shows what the split gives away. Needs the runs that the config names
+and their test predictions: studies/ham10000.sh.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, ValidationError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions.cli import build_parser, run
+from lesions.config import Section, load_config, read_yaml
+from lesions.data.table import load_table, task_targets
+from lesions.data.tasks import Task
+from lesions.errors import InputError
+from lesions.evaluation.intervals import Interval, bootstrap
+from lesions.evaluation.metrics import Floats, accuracy, roc_auc, sensitivity
+from lesions.evaluation.scores import choose_power, priors, reweighted, score_rows
+from lesions.evaluation.thresholds import by_recall
+from lesions.oof import Oof, load_oof, load_test, table_rows
+from lesions.paths import at, shown
+from lesions.provenance import Results
+from lesions.runs import find_run
+
+
+class System(Section):
+    """A published system: its split's rows that it scored, and what it reached on them."""
+
+    system: str
+    run: str  # ours on that split
+    part: Literal["val", "test"]
+    rows: int
+    published: dict[str, float]
+    source: str
+
+
+class Comparison(Section):
+    """Which systems are compared, and the run on lesion-grouped folds."""
+
+    grouped: str
+    recall: float = Field(gt=0, le=1)
+    note: str
+    systems: list[System]
+
+
+class Rows(NamedTuple):
+    """Rows that are scored: their names, codes (N,), probabilities (N, C) and groups (N,)."""
+
+    task: Task
+    names: pd.Series
+    codes: np.ndarray
+    probs: Floats
+    groups: np.ndarray
+
+    def take(self, rows: np.ndarray) -> "Rows":
+        """Those rows: a mask."""
+        names = self.names[rows].reset_index(drop=True)
+        return Rows(self.task, names, self.codes[rows], self.probs[rows], self.groups[rows])
+
+
+def compare(config: Comparison) -> dict[str, Any]:
+    """Each system's numbers, ours on its split, and ours on lesion-grouped folds.
+
+    The threshold and the prior correction come from out-of-fold predictions on rows that are not
+    scored.
+    """
+    oof = load_oof(find_run(config.grouped))
+    truth = _rows(oof)
+    runs = dict.fromkeys([config.grouped, *(system.run for system in config.systems)])
+    return {
+        "recall": config.recall,
+        "note": config.note,
+        "classes": list(truth.task.classes),
+        "grouped": _grouped(oof, truth),
+        "rivals": [compare_system(system, truth, config.recall) for system in config.systems],
+        "runs": {name: _facts(load_oof(find_run(name))) for name in runs},
+    }
+
+
+def compare_system(system: System, truth: Rows, recall: float) -> dict[str, Any]:
+    """The system's numbers beside ours, on its rows and on lesion-grouped folds."""
+    oof = load_oof(find_run(system.run))
+    assert oof.dataset is not None
+    table, facts = load_table(oof.dataset)
+    scored = _rows(oof) if system.part == "val" else _test(oof, table, facts)
+    if len(scored.names) != system.rows:
+        raise InputError(
+            f"{system.run}: {len(scored.names):,} rows, but system {system.system} scored"
+            f" {system.rows:,}: prepare {oof.dataset} with the split that it published"
+        )
+    train = table[(table["split"] == "train") & ~table["image_name"].isin(scored.names)]
+    if system.part == "test":
+        train = train[train["fold"] < 0]
+    known = truth.take(truth.names.isin(train["image_name"]).to_numpy())
+    names = list(system.published)
+    ours, honest = _scores(scored, known, names, recall), _scores(truth, truth, names, recall)
+    weighed = score_rows(scored.codes, _corrected(scored, known), truth.task.classes, scored.groups)
+    return {
+        "system": system.system,
+        "part": system.part,
+        "rows": len(scored.names),
+        "source": system.source,
+        "seen": float(np.isin(scored.groups, train["group"]).mean()),
+        "scores": {
+            name: {
+                "theirs": theirs,
+                "ours": ours[name].as_json(),
+                "grouped": honest[name].as_json(),
+                "passed": bool(ours[name].value >= theirs),
+            }
+            for name, theirs in system.published.items()
+        },
+        "weighed": {name: score.as_json() for name, score in weighed.overall.items()},
+    }
+
+
+def _scores(scored: Rows, known: Rows, names: list[str], recall: float) -> dict[str, Interval]:
+    task, groups = scored.task, scored.groups
+    if not names[0].startswith("malignant"):
+        return score_rows(scored.codes, scored.probs, task.classes, groups).overall
+    target, prob = task.positive(scored.codes).astype(int), task.score(scored.probs)
+    cut = by_recall(task.positive(known.codes).astype(int), task.score(known.probs), recall)
+    called = cut.apply(prob)
+    return {
+        "malignant_auc": bootstrap(roc_auc, target, prob, groups),
+        "malignant_recall": bootstrap(sensitivity, target, called, groups),
+        "malignant_accuracy": bootstrap(accuracy, target, called, groups),
+    }
+
+
+def _corrected(scored: Rows, known: Rows) -> Floats:
+    """Prior-corrected probabilities: as much as raises macro-F1 on the `known` rows."""
+    prior = priors(known.codes, len(known.task.classes))
+    power = choose_power(known.codes, known.probs, "macro_f1", prior)
+    return reweighted(scored.probs, prior, power)
+
+
+def _grouped(oof: Oof, truth: Rows) -> dict[str, Any]:
+    classes, target = truth.task.classes, truth.task.positive(truth.codes).astype(int)
+    report = score_rows(truth.codes, truth.probs, classes, truth.groups)
+    corrected = np.empty_like(truth.probs)
+    folds = oof.table["fold"].to_numpy()
+    for fold in np.unique(folds):  # as the other folds like it
+        corrected[folds == fold] = _corrected(truth.take(folds == fold), truth.take(folds != fold))
+    weighed = score_rows(truth.codes, corrected, classes, truth.groups)
+    prob = truth.task.score(truth.probs)
+    return {
+        "run": oof.name,
+        "rows": len(truth.names),
+        "groups": len(np.unique(truth.groups)),
+        "scores": {name: score.as_json() for name, score in report.overall.items()},
+        "classes": {
+            name: {label: score.as_json() for label, score in scores.items()}
+            for name, scores in report.classes.items()
+        },
+        "malignant_auc": bootstrap(roc_auc, target, prob, truth.groups).as_json(),
+        "weighed": {name: score.as_json() for name, score in weighed.overall.items()},
+    }
+
+
+def _rows(oof: Oof) -> Rows:
+    return Rows(oof.task, oof.names, oof.codes, oof.probs, oof.groups)
+
+
+def _test(oof: Oof, table: pd.DataFrame, facts: dict[str, Any]) -> Rows:
+    path = at("submissions") / f"{oof.name}.csv"
+    names, probs = load_test(path, oof.task)
+    rows = table_rows(table, names, shown(path))
+    codes = task_targets(table, facts, oof.task.name)[1][rows].astype(int)
+    return Rows(oof.task, names, codes, probs, table["group"].to_numpy()[rows])
+
+
+def _facts(oof: Oof) -> dict[str, Any]:
+    assert oof.run is not None
+    config = load_config(oof.run.folder / "config.yaml")
+    return {
+        "backbone": config.model.backbone,
+        "pretrained": bool(config.model.pretrained),
+        "image_size": config.data.image_size,
+        "epochs": config.train.epochs,
+        "metadata": config.data.metadata,
+        "views": config.predict.views,
+        "folds": len(oof.facts),
+        "seconds": sum(fold["seconds"] for fold in oof.facts.values()),
+        "device": next(iter(oof.facts.values()))["device"],
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("config", type=Path)
+    results = Results(parser, "ham10000.json")
+    args = parser.parse_args(arguments)
+    results.check(args)
+    try:
+        config = Comparison.model_validate(read_yaml(args.config))
+    except ValidationError as error:
+        raise InputError(f"{shown(args.config)}: {error}") from error
+    found = compare(config)
+    for system in found["rivals"]:
+        for name, score in system["scores"].items():
+            print(
+                f"system {system['system']}, {system['rows']:,} {system['part']} rows: {name}"
+                f" {score['ours']['value']:.4f}, published {score['theirs']:.4f}:"
+                f" {'passed' if score['passed'] else 'NOT passed'};"
+                f" lesion-grouped {score['grouped']['value']:.4f}"
+            )
+    results.write(found)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,178 @@
+"""Gather the data, baselines and scores of a data set's runs and blend for docs/results.md.
+
+    python studies/real.py --dataset real --runs real/mobilenetv2 real/resnet10t \\
+        --blend submissions/real/blend.json --commands studies/real.sh --out docs/results/real.json
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions.cli import build_parser, run
+from lesions.config import load_config
+from lesions.data.table import load_table, prepared, task_targets
+from lesions.errors import InputError
+from lesions.evaluation.scores import names_of, score_parts, score_rows
+from lesions.files import read_json
+from lesions.inference.checkpoint import load_model, versions
+from lesions.oof import Oof, load_oof, load_test, table_rows
+from lesions.paths import CODE, at, shown
+from lesions.provenance import Results
+from lesions.runs import find_run
+
+Scores = dict[str, Any]
+
+
+def summarise(dataset: str, runs: Sequence[str], blend: str | None, commands: Path) -> Scores:
+    """Data, metadata-only baselines, scores of each run and of the blend, and versions.
+
+    Every score comes with its interval over groups, overall and by source; `test` is the held-out
+    part, where the table knows its targets, empty if there is none. `commands` is the shell script
+    that was run.
+    """
+    table, facts = load_table(dataset)
+    audit = read_json(prepared(dataset) / "audit.json")
+    lines = [line for line in commands.read_text().splitlines() if line and line[0] != "#"]
+    return {
+        "dataset": dataset,
+        "commands": [line for line in lines if line.startswith("python ")],
+        "versions": {name: text for name, text in versions().items() if name != "code"},
+        "data": _data(table, facts),
+        "no_pixel": [
+            score | {"source": None if score["source"] == "all" else score["source"]}
+            for score in audit["shortcuts"]
+        ],
+        "runs": [_run(name) for name in runs],
+        "blend": _blend(blend) if blend else None,
+    }
+
+
+def _data(table: pd.DataFrame, facts: dict) -> Scores:
+    used = table[table["split"] != "quarantined"]
+    return {
+        "rows": len(used),
+        "positives": int(used["target"].sum()),
+        "groups": int(used["group"].nunique()),
+        "table_hash": facts["table_hash"],
+        "fold_hash": facts["fold_hash"],
+        "sources": {
+            source: {
+                "rows": len(rows),
+                "positives": int(rows["target"].sum()),
+                "test_rows": int((rows["split"] == "test").sum()),
+            }
+            for source, rows in used.groupby("source")
+        },
+    }
+
+
+def _run(name: str) -> Scores:
+    oof = load_oof(find_run(name, takes=("run",)))
+    assert oof.run is not None and oof.dataset is not None
+    wanted = int(load_table(oof.dataset)[0]["fold"].max()) + 1
+    if len(oof.facts) != wanted:
+        raise InputError(f"{shown(oof.run.folder)}: {len(oof.facts)} of {wanted} folds are trained")
+    folds = list(oof.facts.values())
+    config = load_config(oof.run.folder / "config.yaml")
+    model, _ = load_model(oof.run.file(min(oof.facts), ".safetensors"))
+    return {
+        "run": oof.name,
+        "task": oof.task.name,
+        "question": _question(CODE / "configs" / f"{oof.name}.yaml"),
+        "backbone": config.model.backbone,
+        "image_size": config.data.image_size,
+        "epochs": config.train.epochs,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "seconds": sum(fold["seconds"] for fold in folds),
+        "images_per_second": float(np.median([fold["images_per_second"] for fold in folds])),
+        "last_auc": [fold["last_auc"] for fold in folds],
+        "best_auc": [fold["best_auc"] for fold in folds],
+        "oof": _scores(oof.codes, oof.probs, oof, oof.table),
+        "test": _test(at("submissions") / f"{oof.name}.csv", oof),
+    }
+
+
+def _blend(spec: str) -> Scores:
+    oof = load_oof(find_run(spec, takes=("blend",)))
+    assert oof.blend is not None and oof.run is not None and oof.run.blend is not None
+    blend, path = oof.blend, oof.run.blend
+    in_sample = {"auc": blend["methods"][blend["chosen"]]["in_sample"], "low": None, "high": None}
+    return {
+        **{key: blend[key] for key in ("chosen", "reason", "members", "weights")},
+        "oof": {"overall": in_sample},
+        "nested": _scores(oof.codes, oof.probs, oof, oof.table),
+        "test": _test(path.with_suffix(".csv"), oof),
+    }
+
+
+def _test(path: Path, oof: Oof) -> Scores:
+    """Scores of test predictions where the table knows the targets."""
+    assert oof.dataset is not None
+    table, facts = load_table(oof.dataset)
+    if not (table["split"] == "test").any():
+        return {}
+    names, probs = load_test(path, oof.task)
+    rows = table_rows(table, names, shown(path))
+    codes = task_targets(table, facts, oof.task.name)[1][rows]
+    if np.isnan(codes).any():
+        return {}
+    return _scores(codes.astype(int), probs, oof, table.iloc[rows])
+
+
+def _scores(codes: np.ndarray, probs: np.ndarray, oof: Oof, table: pd.DataFrame) -> Scores:
+    """By "overall" and source: auc, low and high of the main score, rows, positives.
+
+    Of several classes the main score is the macro AUC; all scores and those of each class are
+    beside it.
+    """
+    classes, main = oof.task.classes, names_of(oof.task.classes)[0]
+    groups, source = table["group"].to_numpy(), table["source"].to_numpy()
+    parts = score_parts(codes, probs, classes, groups, source)
+    found: Scores = {}
+    for part, row in parts.iterrows():
+        chosen = np.ones(len(codes), bool) if part == "all" else source == part
+        told = row[main].as_json()
+        scores: Scores = {"auc": told["value"], "low": told["low"], "high": told["high"]}
+        scores["rows"] = int(row["rows"])
+        if oof.task.several:
+            report = score_rows(codes[chosen], probs[chosen], classes, groups[chosen])
+            scores["scores"] = {name: score.as_json() for name, score in report.overall.items()}
+            scores["classes"] = {
+                name: {key: score.as_json() for key, score in of_class.items()}
+                for name, of_class in report.classes.items()
+            }
+        else:
+            scores["positives"] = int(row["positives"])
+        found["overall" if part == "all" else str(part)] = scores
+    return found
+
+
+def _question(path: Path) -> str:
+    first = path.read_text(encoding="utf-8").splitlines()[0] if path.exists() else ""
+    return first.removeprefix("#").strip()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--runs", nargs="+", required=True)
+    parser.add_argument("--blend", help="its blend.json, if there is one")
+    parser.add_argument("--commands", type=Path, required=True, help="the script that was run")
+    results = Results(parser, "real.json")
+    args = parser.parse_args(arguments)
+    results.check(args)
+    found = summarise(args.dataset, args.runs, args.blend, args.commands)
+    for one in found["runs"]:
+        print(f"{one['run']}: out-of-fold {one['oof']['overall']['auc']:.4f}", end="")
+        print(f", held out {one['test']['overall']['auc']:.4f}" if one["test"] else "")
+    results.write(found)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,11 +1,12 @@
-"""Train a run fold by fold; what was stopped goes on, what is done is not done again.
+"""Train a run fold by fold; an interrupted fold resumes, a finished one is skipped.
 
-    accelerate launch scripts/train.py --config configs/effnet_b1.yaml --fold 0
-    python scripts/train.py --config configs/effnet_b1.yaml --set train.epochs=3 --name quick_look
+    accelerate launch --quiet scripts/train.py --config configs/effnet_b1.yaml --fold 0
+    python scripts/train.py --config effnet_b1 --set train.epochs=3 --name quick_look
 
-Writes oof/<run>/config.yaml and fold<k>.csv, .json, .safetensors, with the course in
-history<k>.csv, metrics<k>.jsonl and training_curves.png. Exit codes 75, 143 and 130 mean that the
-same command goes on. Several GPUs or machines, SLURM, what is saved: docs/training.md.
+Writes oof/<run>/config.yaml and fold<k>.csv, .json, .safetensors, with the training's history in
+history<k>.csv, metrics<k>.jsonl and training_curves.png; after the last fold calibration.json. With
+exit code 75, 143 or 130 the same command continues. Several GPUs or machines, SLURM, what is
+saved: docs/training.md.
 """
 
 import sys
@@ -18,7 +19,7 @@ from lesions.cli import build_parser, run
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--config", required=True, type=Path, help="configs/....yaml")
+    parser.add_argument("--config", required=True, help="a file, or a name below configs/")
     parser.add_argument("--fold", default="all", help="a fold's number, or all (default)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change the config, such as train.lr=1e-4")  # fmt: skip
@@ -28,33 +29,32 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     begun = time.monotonic()
 
-    from lesions.config import load_config, run_name
-    from lesions.data.table import load_table
+    from lesions.config import find_config, load_config, run_name
     from lesions.errors import InputError
-    from lesions.inference.accelerator import build_accelerator
-    from lesions.paths import at
-    from lesions.reporting.curves import draw_curves
-    from lesions.training.course import oof_table, train_folds
-    from lesions.training.stop import StopRequest
+    from lesions.runs import run_folder
 
     changes = list(args.set)
     if args.pretrained:
         weights = "false" if args.pretrained == "none" else args.pretrained
         changes.append(f"model.pretrained={weights}")
     config = load_config(args.config, changes)
-    name = args.name or run_name(args.config)
-    if args.fold == "all":
-        folds = range(int(load_table(config.dataset)[0]["fold"].max()) + 1)
-    elif args.fold.isdigit():
-        folds = range(int(args.fold), int(args.fold) + 1)
-    else:
+    name = args.name or run_name(find_config(args.config))
+    folder = run_folder(name)
+    if args.fold != "all" and not args.fold.isdecimal():
         raise InputError(f"--fold {args.fold}: expected a number or all")
-    accelerator = build_accelerator(config.train.precision, config.train.tracker, at("oof") / name)
+
+    from lesions.data.table import load_table
+    from lesions.inference.accelerator import build_accelerator
+    from lesions.reporting.curves import draw_curves
+    from lesions.training.run import train_folds
+    from lesions.training.stop import StopRequest
+
+    known = range(int(load_table(config.dataset)[0]["fold"].max()) + 1)
+    folds = known if args.fold == "all" else [int(args.fold)]
+    accelerator = build_accelerator(config.train.precision, config.train.tracker, folder)
     code = train_folds(config, name, folds, accelerator, StopRequest(args.max_hours, begun))
     if accelerator.is_main_process:
-        draw_curves(at("oof") / name)
-        if not code and args.fold == "all":
-            print(oof_table(config, name, folds))
+        draw_curves(folder)
     return code
 
 

@@ -1,4 +1,4 @@
-"""Losses over smoothed targets and weighted classes; all take targets that were mixed, too."""
+"""Losses over smoothed targets and weighted classes; all of them take mixed targets too."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,10 @@ from lesions.config import LossConfig
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def build_loss(config: LossConfig, target: np.ndarray, classes: int = 2) -> Loss:
+def build_loss(config: LossConfig, target: np.ndarray, classes: int) -> Loss:
     """The mean loss of logits (B, K) and targets: classes (B,), or their shares (B, K).
 
-    K = 1 stands for two classes; a target (B,) between 0 and 1 is then the share of the second.
+    K = 1 stands for two `classes`; a target (B,) between 0 and 1 is then the share of the second.
     The weights come from the training rows' `target`.
     """
     if config.kind == "bce":

@@ -1,4 +1,4 @@
-"""What a killed fold goes on from, and the lock that keeps a second run out."""
+"""The saved state from which a killed fold resumes, and the lock against a second process."""
 
 import errno
 import fcntl
@@ -6,21 +6,26 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lesions.config import Config, differences
+from lesions.config import Config, differences, saved_config
 from lesions.errors import InputError, listed
 from lesions.files import atomic
 from lesions.paths import shown
 
 # What may change between two parts of a run: no number depends on it.
-FREE = ("workers", "loader_timeout", "save_minutes", "save_steps", "tracker")
+FREE = ("workers", "save_minutes", "save_steps", "tracker")
 SEAL = b"lesions sha256 "  # then 64 hex digits: the end of every state file
+
+
+def state_path(folder: Path, fold: int) -> Path:
+    """Where a fold's newest state lies."""
+    return folder / "state" / f"fold{fold}.pt"
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -53,11 +58,11 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(
-    path: Path, config: Config, hashes: dict[str, str], say: Callable[[str], None] = print
+    path: Path, config: Config, hashes: Mapping[str, Any], say: Callable[[str], None] = print
 ) -> dict[str, Any] | None:
     """The saved state, or the one before it where that one is damaged, or None if there is none.
 
-    InputError if it was saved under another config, table or folds: it lists the differences.
+    InputError if it was saved under another config, table, folds or pixels: it lists what differs.
     """
     damaged = []
     for file in (path, previous(path)):
@@ -68,17 +73,18 @@ def load_state(
         except InputError as error:
             damaged.append(str(error))
             continue
-        changed = changes(state["config"], config) + differences(state["hashes"], hashes)
+        before = {**hashes, **state["hashes"]}  # an older version knew fewer of them
+        changed = changes(state["config"], config, file) + differences(before, hashes)
         if changed:
             raise InputError(
                 f"{shown(file)}: was saved with other settings ({listed(changed)}):"
                 " undo the change, give the run another --name, or delete the file"
             )
         if damaged:
-            say(f"{damaged[0]}: going on from {file.name}, the one before it")
+            say(f"{damaged[0]}: resuming from {file.name}, the one before it")
         return state
     if damaged:
-        raise InputError(f"{'; '.join(damaged)}: delete to start anew")
+        raise InputError(f"{'; '.join(damaged)}: delete to start from the beginning")
     return None
 
 
@@ -93,13 +99,20 @@ def remove_state(path: Path) -> None:
     previous(path).unlink(missing_ok=True)
 
 
-def changes(saved: dict[str, Any], config: Config) -> list[str]:
+def remove_parts(folder: Path, fold: int) -> None:
+    """Delete the temporary files that this fold's killed runs have left; others' are in use."""
+    for name in (f".fold{fold}.*.part", f".history{fold}.*.part"):
+        for part in [*folder.glob(name), *folder.glob(f"state/{name}")]:
+            part.unlink(missing_ok=True)
+
+
+def changes(saved: Mapping[str, Any], config: Config, where: Path) -> list[str]:
     """Lines "key: old -> new" for what decides a run's numbers and differs from `saved`.
 
-    Keys that `saved` does not know yet count as having had today's default.
+    Keys that `saved`, read from `where`, does not know yet count as having today's default.
     """
     free = {"train": set(FREE)}
-    before = Config.model_validate(saved).model_dump(exclude=free)
+    before = saved_config(saved, where).model_dump(exclude=free)
     return differences(before, config.model_dump(exclude=free))
 
 
@@ -112,27 +125,26 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 class Busy(InputError):
-    """Another process is at it."""
+    """Another process trains this fold."""
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock file for the block; Busy, which names the holder, if another process has it.
 
-    The system lets go of it when the process ends, however it ends.
+    The system releases it when the process ends, however it ends. It is this process's alone:
+    data-loader workers that outlive their killed trainer do not hold it, as they would by flock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             file.seek(0)
             raise Busy(
-                f"{shown(path.parent)}: another run is at this fold: {file.read().strip()}"
+                f"{shown(path.parent)}: another process trains this fold: {file.read().strip()}"
             ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {os.uname().nodename}")
         file.flush()
-        for part in path.parent.glob("state/.*.part"):
-            part.unlink()  # what a run killed within a save has left
         yield

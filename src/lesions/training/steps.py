@@ -1,11 +1,16 @@
-"""The optimiser steps of a fold: lr, loss, gradient, and what happens where they are not finite."""
+"""The optimiser steps of a fold, how far it is, and the log of its epochs and events."""
 
+import json
+import math
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from timm.layers import convert_sync_batchnorm
@@ -15,19 +20,48 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lesions.config import TrainConfig
 from lesions.data.loading import LesionDataset, seed_of
+from lesions.data.tasks import Task
 from lesions.errors import InputError, listed
+from lesions.evaluation.metrics import average_precision, f2, log_loss
+from lesions.evaluation.scores import score_values
+from lesions.files import write_csv
 from lesions.training.loss import Loss, shares
-from lesions.training.mixing import mix_batch
-from lesions.training.schedule import RISING, best_of, schedule_factor
-from lesions.training.stages import build_optimizer, freeze_norms, set_trainable, stage_of
+from lesions.training.optim import (
+    best_of,
+    build_optimizer,
+    freeze_norms,
+    mix_batch,
+    schedule_factor,
+    set_trainable,
+    stage_of,
+)
 from lesions.training.stop import code_of
 
 MOST_BAD_STEPS = 10  # in a row, without a finite gradient; fp16 needs a few to find its scale
+FALLING = ("log_loss", "loss")  # of what `train.monitor` can name: less is better
+
+
+def epoch_scores(task: Task, codes: np.ndarray, probs: np.ndarray) -> dict[str, float]:
+    """What an epoch's validation is judged by: `train.monitor` names one of these, or the loss.
+
+    Of codes (N,) and probabilities (N, C). `auc` and `average_precision` are means over the classes
+    that occur, one class against the rest; F2 is that of a threshold of 0.5.
+    """
+    values = score_values(codes, probs)
+    truth = codes[:, None] == (np.unique(codes) if task.several else 1)
+    columns = probs[:, np.unique(codes)] if task.several else probs
+    precisions = [average_precision(t, p) for t, p in zip(truth.T, columns.T, strict=True)]
+    scores = {
+        "auc": values.pop("macro_auc" if task.several else "auc"),
+        "average_precision": float(np.mean(precisions)),
+        "log_loss": log_loss(codes, probs),
+    }
+    return scores | (values if task.several else {"f2": f2(codes, probs[:, 0] >= 0.5)})
 
 
 @dataclass
 class Progress:
-    """Where a fold stands: plain numbers, so that the state file needs no pickle."""
+    """How far a fold is: plain numbers, so that the state file needs no pickle."""
 
     step: int = 0  # optimiser steps done
     lr: float = 0.0  # of the last one
@@ -39,8 +73,13 @@ class Progress:
 
     def best_epoch(self, monitor: str) -> int:
         """The epoch (from 1) with the best `monitor`, the first of equals; the last if none is."""
-        best = best_of([row[monitor] for row in self.history], RISING[monitor])
+        best = best_of(self.monitored(monitor))
         return len(self.history) if best is None else best + 1
+
+    def monitored(self, monitor: str) -> list[float]:
+        """Each epoch's value of `monitor`, its sign turned where less is better."""
+        sign = -1 if monitor in FALLING else 1
+        return [sign * row[monitor] for row in self.history]
 
 
 class Stepper:
@@ -48,12 +87,12 @@ class Stepper:
 
     def __init__(
         self, train: TrainConfig, seed: int, model: Any, dataset: LesionDataset,
-        loss: Loss, accelerator: Accelerator, epoch_steps: int, classes: int = 2,
+        loss: Loss, accelerator: Accelerator, epoch_steps: int, classes: int,
     ):  # fmt: skip
         self.config, self.seed, self.dataset, self.loss = train, seed, dataset, loss
         self.accelerator, self.epoch_steps, self.classes = accelerator, epoch_steps, classes
         self.progress = Progress()
-        model = model.to(accelerator.device).to(memory_format=torch.channels_last)
+        model = model.to(accelerator.device).to(memory_format=model.memory_format)
         if accelerator.num_processes > 1 and accelerator.device.type == "cuda":
             model = convert_sync_batchnorm(model)
         if train.grad_checkpointing:
@@ -71,7 +110,7 @@ class Stepper:
 
     @property
     def network(self) -> Any:
-        """The model as it was given, without what the processes wrap it in."""
+        """The model itself, without accelerate's wrapper."""
         return self.accelerator.unwrap_model(self.model)
 
     @property
@@ -80,7 +119,7 @@ class Stepper:
         return self.ema.module if self.ema else self.network
 
     def enter_epoch(self, epoch: int) -> None:
-        """Let learn what the epoch's stage says."""
+        """Freeze and unfreeze layers as the epoch's stage says."""
         before = self.stage
         self.stage, self.stage_epoch = stage_of(self.config, epoch)
         if self.stage is before:
@@ -96,18 +135,16 @@ class Stepper:
     def lr(self) -> float:
         """The full network's learning rate at the step to come."""
         step = self.progress.step - self.stage_epoch * self.epoch_steps
-        epochs = self.stage.epochs
-        monitored = [row[self.config.monitor] for row in self.progress.history[self.stage_epoch :]]
+        steps = self.stage.epochs * self.epoch_steps
+        monitored = self.progress.monitored(self.config.monitor)[self.stage_epoch :]
         full = self.stage.lr or self.config.lr
-        return full * schedule_factor(
-            self.config, step, epochs * self.epoch_steps, self.epoch_steps, monitored
-        )
+        return full * schedule_factor(self.config, step, steps, self.epoch_steps, monitored)
 
     def step(self, micro: list[dict], flags: Callable[[], Tensor]) -> int:
-        """One optimiser step over this process's micro-batches.
+        """Make one optimiser step over this process's micro-batches.
 
-        Returns the exit code that the processes' `flags` (see stop.py) come to, 0 to go on: they
-        travel with the loss, so that agreeing costs nothing.
+        Returns the exit code that the processes agree on by their `flags` (see stop.py), 0 to go
+        on. The flags are reduced with the loss, so that agreeing costs nothing.
         """
         progress, accelerator = self.progress, self.accelerator
         lr = progress.lr = self.lr()
@@ -135,7 +172,7 @@ class Stepper:
         return code
 
     def _backward(self, micro: list[dict]) -> Tensor:
-        """Leave the gradient of the mean loss of all micro-batches, which is returned."""
+        """Accumulate the gradient of the mean loss of all micro-batches; returns that loss."""
         rank = self.accelerator.process_index
         total = sum(len(batch["row"]) for batch in micro)
         loss = torch.zeros((), device=self.accelerator.device)
@@ -167,7 +204,7 @@ class Stepper:
         return self.loss(logit, target)
 
     def _shares(self, target: Tensor) -> Tensor:
-        """The target as mixing takes it: of two classes it already is the share of the second."""
+        """The target as mix_batch takes it: of two classes it already is the second's share."""
         return target if self.classes == 2 else shares(target, self.classes)
 
     def _skip(self, micro: list[dict]) -> None:
@@ -188,3 +225,36 @@ class Stepper:
         """Of the current epoch's steps so far; NaN without one."""
         losses = self.progress.losses
         return float(np.mean(losses)) if losses else float("nan")
+
+
+class FoldLog:
+    """history<k>.csv, metrics<k>.jsonl and a tracker, if chosen, written by the main process."""
+
+    def __init__(self, folder: Path, fold: int, accelerator: Accelerator):
+        self.history = folder / f"history{fold}.csv"
+        self.metrics = folder / f"metrics{fold}.jsonl"
+        self.fold, self.accelerator = fold, accelerator
+
+    def event(self, name: str, **values: Any) -> None:
+        """Append a line to metrics<k>.jsonl: what happened when, resumes and repeats included."""
+        if not self.accelerator.is_main_process:
+            return
+        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": name} | values
+        line = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in line.items()
+        }
+        try:
+            self.metrics.parent.mkdir(parents=True, exist_ok=True)
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise InputError(f"{self.metrics}: cannot be written: {error.strerror}") from error
+
+    def epoch(self, history: list[dict[str, float]], **facts: Any) -> None:
+        """Write the whole history anew, append its last row, and pass it to the tracker."""
+        self.event("epoch", **history[-1], **facts)
+        if self.accelerator.is_main_process:
+            write_csv(self.history, pd.DataFrame(history))
+        values = {f"fold{self.fold}/{key}": value for key, value in (history[-1] | facts).items()}
+        self.accelerator.log(values, step=int(history[-1]["epoch"]))

@@ -1,0 +1,353 @@
+"""A study to its end: architectures, one change at a time of the best, two thresholds, one test.
+
+    python studies/dermamnist.py configs/dermamnist/study.yaml --quick
+    python studies/dermamnist.py configs/dermamnist/study.yaml --form evening
+    python studies/dermamnist.py configs/dermamnist/study.yaml
+
+Finished runs are skipped, so a stopped study resumes with the next unfinished run. Two GPUs, or two
+cores: start the same command twice (each with CUDA_VISIBLE_DEVICES or OMP_NUM_THREADS=1), and they
+share the runs. Writes report.html and study.json beside the runs. The test set is opened once, and
+the ledger seal.json says when.
+"""
+
+import hashlib
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from screening import (
+    AT,
+    RULE,
+    TASK,
+    Chosen,
+    Entry,
+    Rows,
+    Study,
+    choose,
+    entry,
+    once_free,
+    ranked,
+    validation_rows,
+)
+
+from lesions.cli import build_parser, run
+from lesions.config import load_config
+from lesions.data.table import load_table, task_targets
+from lesions.data.tasks import DIAGNOSES, TASKS, build_task
+from lesions.evaluation.intervals import Interval
+from lesions.evaluation.thresholds import Threshold, by_f_beta, by_recall
+from lesions.files import read_json, sha256, write_csv, write_json, write_text
+from lesions.inference.accelerator import build_accelerator
+from lesions.inference.checkpoint import versions
+from lesions.inference.ensemble import load_run
+from lesions.inference.predict import predict_run
+from lesions.oof import load_test, table_rows
+from lesions.paths import at, shown
+from lesions.provenance import Results, commit, machine
+from lesions.reporting import style
+from lesions.reporting.figures import curve_bands, plot_confusion, plot_roc
+from lesions.reporting.page import render
+from lesions.training.state import locked
+from lesions.training.stop import Stopped, StopRequest
+
+
+class Final(NamedTuple):
+    """Models whose mean is tested on one data set, their validation rows and thresholds."""
+
+    name: str
+    dataset: str
+    runs: list[str]
+    validation: Rows
+    thresholds: list[Threshold]
+
+    def scores(self, rows: Rows) -> dict[str, Any]:
+        """AUC, and each threshold's decisions, of `rows`."""
+        decisions = [
+            {"rule": cut.rule, "threshold": cut.value} | rows.decided(cut.value)
+            for cut in self.thresholds
+        ]
+        return {"auc": rows.auc(), "decisions": decisions}
+
+
+def fit_final(study: Study, name: str, dataset: str, runs: list[str]) -> Final:
+    """The mean of `runs`, with two thresholds fitted on validation rows."""
+    rows = validation_rows(runs)
+    cuts = [
+        by_f_beta(rows.target, rows.prob, 2),
+        by_recall(rows.target, rows.prob, study.config.recall),
+    ]
+    return Final(name, dataset, runs, rows, cuts)
+
+
+def candidates(study: Study, chosen: Chosen) -> list[Entry]:
+    """What the final mean may be of, best first: the best run, its seeds, the best by the rule."""
+    first, name = chosen.final[0]["runs"], chosen.final[0]["name"]
+    pools = {f"{name} alone": first[:1]}
+    if len(first) > 1:
+        pools[f"{name}, {len(first)} seeds"] = list(first)
+    for count in range(2, min(study.config.pool, len(chosen.final)) + 1):
+        members = [run for one in chosen.final[:count] for run in one["runs"]]
+        pools[f"the best {count} by the rule"] = members
+    found = []
+    for title, members in pools.items():
+        runs = [run["run"] for run in members]
+        rows = validation_rows(runs)
+        found.append(entry(title, [rows.decided(AT)]) | {"members": runs, "auc": rows.auc()})
+    return ranked(found)
+
+
+def open_test(path: Path, mark: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """All openings of the test set so far, this one included; call it before a test row is scored.
+
+    The same models and thresholds (`mark`) are one opening however often a killed study comes
+    here. Others are a new one, which is printed: who tests again has seen the first answer.
+    """
+    openings = read_json(path)["openings"] if path.exists() else []
+    known = [opening["mark"] for opening in openings]
+    if mark in known:
+        return openings
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    openings.append({"mark": mark, "time": when, "commit": commit(), **facts})
+    write_json(path, {"openings": openings})
+    if known:
+        print(
+            f"OPENED AGAIN: this is opening {len(openings)} of the test set, with other models or"
+            f" thresholds than before ({shown(path)}): its score is no longer that of a first test"
+        )
+    else:
+        print(f"the test set is opened, once: {shown(path)}")
+    return openings
+
+
+def score_tests(study: Study, finals: Sequence[Final]) -> dict[str, Any]:
+    """tests: scores on each data set's test rows; openings, and the mark of this one; verdicts."""
+    weights = [at("oof", name, "fold0.safetensors") for final in finals for name in final.runs]
+    cuts = [cut.value for final in finals for cut in final.thresholds]
+    parts = [*(sha256(path) for path in weights), *(f"{value:.17g}" for value in cuts)]
+    mark = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
+    facts = {
+        "form": study.form_name,
+        "runs": [name for final in finals for name in final.runs],
+        "thresholds": cuts,
+    }
+    openings = open_test(at("oof", study.root, "seal.json"), mark, facts)
+    tests = []
+    for final in finals:
+        rows = test_rows(study, final, mark)
+        table = load_table(final.dataset)[0]
+        new = ~np.isin(rows.group, table.loc[table["split"] == "train", "group"])
+        parts_of = {final.dataset: np.ones(len(new), bool)}
+        if not new.all():
+            parts_of[f"{final.dataset}, lesions that are not in training"] = new
+        for name, chosen in parts_of.items():
+            names = [one for one, kept in zip(rows.names, chosen, strict=True) if kept]
+            part = Rows(names, *(values[chosen] for values in rows[1:]))
+            counts = {"rows": len(names), "positives": int(part.target.sum())}
+            tests.append({"name": name, **counts, **final.scores(part)})
+    verdicts = judge(study, tests[0], test_rows(study, finals[0], mark))
+    return {"tests": tests, "openings": openings, "opening": mark, "verdicts": verdicts}
+
+
+def test_rows(study: Study, final: Final, mark: str) -> Rows:
+    """The test rows with the mean probability of the final's models; predicted once by `mark`."""
+    path = at("oof", study.folder, f"test_{final.dataset}_{mark}.csv")
+    if not path.exists():
+        members = []
+        for name in final.runs:
+            config = load_config(at("oof", name, "config.yaml"))
+            accelerator = build_accelerator(config.train.precision)
+            members.append(predict_run(load_run(name, [0]), config, accelerator))
+        mean = pd.concat(members).groupby("image_name")["target"].mean()
+        write_csv(path, mean.rename("prob").reset_index())
+    names, probs = load_test(path, build_task(TASK))
+    table, facts = load_table(final.dataset)
+    places = table_rows(table, names, shown(path))
+    target = task_targets(table, facts, TASK)[1].to_numpy()[places].astype(int)
+    return Rows(list(names), target, probs[:, 0], table["group"].to_numpy()[places])
+
+
+def judge(study: Study, test: dict[str, Any], rows: Rows) -> list[dict[str, Any]]:
+    """Whether the test reached each aim, and the published number.
+
+    `rows` are the test's: the precision at the published recall is read off its own curve. A score
+    is surely above the published one if its whole interval is.
+    """
+    found = [("auc", "", test["auc"])]
+    for decided in test["decisions"]:
+        found += [(name, decided["rule"], decided[name]) for name in ("f2", "recall", "precision")]
+    aims, published = study.config.aims, study.config.published
+    if "recall" in published:
+        cut = by_recall(rows.target, rows.prob, published["recall"])
+        rule = f"at the published recall of {published['recall']:g} (chosen on the test itself)"
+        found.append(("precision", rule, rows.decided(cut.value)["precision"]))
+    return [
+        {
+            "score": name,
+            "rule": rule,
+            "found": score,
+            "aim": aims.get(name),
+            "published": published.get(name),
+            "passed": score["value"] >= aims[name] if name in aims else None,
+            "above_published": _above(score, published.get(name)),
+        }
+        for name, rule, score in found
+    ]
+
+
+def _above(score: dict[str, float], published: float | None) -> str | None:
+    if published is None:
+        return None
+    if score["low"] is not None and score["low"] > published:
+        return "surely"
+    return "yes" if score["value"] > published else "no"
+
+
+def conclude(study: Study, chosen: Chosen) -> tuple[dict[str, Any], dict[str, Rows]]:
+    """The results, ready for JSON, and the rows that curves are drawn of, by what they are."""
+    means = candidates(study, chosen)
+    finals = [fit_final(study, means[0]["name"], study.config.official, means[0]["members"])]
+    if chosen.grouped:  # trained and given thresholds anew on the lesion-grouped split
+        name, dataset = chosen.final[0]["name"], study.datasets[1]
+        finals.append(fit_final(study, name, dataset, chosen.grouped))
+    diagnoses = set(load_table(study.config.official)[0]["diagnosis"])
+    results = {
+        "form": study.form_name,
+        "note": study.form.note,
+        "malignant": [n for n in DIAGNOSES if TASKS[TASK][n] and n in diagnoses],
+        "data": [_data(name) for name in study.datasets],
+        "rule": RULE,
+        "phase1": chosen.phase1,
+        "phase2": chosen.phase2,
+        "architecture": chosen.arm,
+        "change": chosen.experiment,
+        "chosen": chosen.final[0],
+        "candidates": [{key: one[key] for key in one if key != "runs"} for one in means],
+        "finals": [
+            {"name": final.name, "dataset": final.dataset, "runs": final.runs}
+            | final.scores(final.validation)
+            for final in finals
+        ],
+        "published": study.config.published,
+        "tests": [],
+        "verdicts": [],
+        "openings": [],
+        "machine": machine(),
+        "versions": versions(),
+        "commit": commit(),
+    }
+    rows = {"validation": finals[0].validation}
+    if study.form.test:
+        results |= score_tests(study, finals)
+        rows |= {f"test {one.dataset}": test_rows(study, one, results["opening"]) for one in finals}
+    return results, rows
+
+
+def _data(dataset: str) -> dict[str, Any]:
+    table, facts = load_table(dataset)
+    malignant = table["diagnosis"].map(TASKS[TASK]) == 1
+    parts = {
+        "training": (table["split"] == "train") & (table["fold"] != 0),
+        "validation": (table["split"] == "train") & (table["fold"] == 0),
+        "test": table["split"] == "test",
+    }
+    known = set(table.loc[table["split"] == "train", "group"])
+    seen = table["group"].isin(known) & parts["test"]
+    return {
+        "dataset": dataset,
+        "scheme": facts["config"]["scheme"],
+        "table_hash": facts["table_hash"],
+        "fold_hash": facts["fold_hash"],
+        "rows": {name: int(rows.sum()) for name, rows in parts.items()},
+        "malignant": {name: int((rows & malignant).sum()) for name, rows in parts.items()},
+        "test_rows_of_known_lesions": int(seen.sum()),
+    }
+
+
+def build_report(results: Mapping[str, Any], rows: Mapping[str, Rows]) -> str:
+    """The HTML page of a study: leaderboards, curves, the one test, and a reading of it."""
+    scored = {"validation": results["finals"][0]}
+    for final, name in zip(results["finals"], list(rows)[1:], strict=False):
+        scored[name] = next(one for one in results["tests"] if one["name"] == final["dataset"])
+    with style.drawing():
+        drawn = {"runs": plot_histories([*results["phase1"], *results["phase2"]])}
+        for name, found in scored.items():
+            first, part = found["decisions"][0], rows[name]
+            point = 1 - first["specificity"]["value"], first["recall"]["value"]
+            auc = Interval(*(found["auc"][key] for key in ("value", "low", "high")), np.nan)
+            band, _ = curve_bands(part.target == 1, part.prob, part.group)
+            drawn[f"ROC, {name}"] = plot_roc(band, point, auc)
+            for cut in found["decisions"]:
+                counts = np.array([[cut["tp"], cut["fn"]], [cut["fp"], cut["tn"]]])
+                names = ("malignant", "benign")
+                drawn[f"{cut['rule']}, {name}"] = plot_confusion(counts, names, names)
+        figures = {
+            name: Markup(style.svg(figure, f"figure{number}"))
+            for number, (name, figure) in enumerate(drawn.items())
+        }
+    main_part = results["tests"][0] if results["tests"] else results["finals"][0]
+    return render("study.html.j2", results=results, figures=figures, main=main_part)
+
+
+def plot_histories(entries: Sequence[Entry]) -> Figure:
+    """Validation F2 of every run by epoch; the best run of all is the thick line with a name."""
+    figure, ((axes,),) = style.build_figure(3.6)
+    runs = [one for line in entries for one in line["runs"]]
+    best = max(runs, key=lambda one: one["f2"]["value"])
+    for one in runs:
+        epochs, f2 = zip(*[(row["epoch"], row["f2"]) for row in one["history"]], strict=True)
+        first = one is best
+        colour, width = (style.MODEL, 2.4) if first else (style.MUTED, 1)
+        axes.plot(epochs, f2, color=colour, linewidth=width, alpha=1 if first else 0.6)
+        kept = one["best_epoch"] - 1
+        axes.plot(epochs[kept], f2[kept], "o", color=colour, markersize=4)
+        if first:
+            axes.annotate(one["name"], (epochs[kept], f2[kept]), xytext=(0, 7),
+                          textcoords="offset points", ha="right", color=style.INK)  # fmt: skip
+    axes.set(xlabel="epoch", ylabel="validation F2")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> int:
+    begun = time.monotonic()
+    parser = build_parser(__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--form", default="full", help="one of the config's forms (default: full)")
+    parser.add_argument("--quick", action="store_true", help="the form quick: minutes, no test")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="change every run, such as train.precision=auto")  # fmt: skip
+    parser.add_argument("--max-hours", type=float, metavar="H", help="stop in time, exit with 75")
+    out = Results(parser, "dermamnist.json")
+    args = parser.parse_args(arguments)
+    out.check(args)
+    study = Study(args.config, "quick" if args.quick else args.form, args.set)
+    stop, folder = StopRequest(args.max_hours, begun), at("oof", study.folder)
+    try:
+        with stop.listening():
+            chosen = choose(study, stop)
+
+            def end() -> tuple[dict[str, Any], dict[str, Rows]]:
+                with locked(folder / ".end.lock"):
+                    return conclude(study, chosen)
+
+            results, rows = once_free(end, stop)
+    except Stopped as stopped:
+        print("stopped: run the same command again to resume")
+        return stopped.code
+    write_json(folder / "study.json", results)
+    write_text(folder / "report.html", build_report(results, rows))
+    print(f"{shown(folder / 'report.html')} written; {time.monotonic() - begun:.0f} s")
+    out.write(results)
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,364 @@
+"""The runs of a study: its config, which runs it consists of, and the choice among them.
+
+Phase 1 ranks architectures, phase 2 changes one thing of the best, and one rule decides, on
+validation alone. Every run is an ordinary one below oof/.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions.config import Config, ModelConfig, Section, load_config, read_yaml, run_name
+from lesions.errors import InputError, listed
+from lesions.evaluation.intervals import bootstrap
+from lesions.evaluation.metrics import (
+    build_confusion,
+    f2,
+    precision,
+    roc_auc,
+    sensitivity,
+    specificity,
+)
+from lesions.inference.accelerator import build_accelerator
+from lesions.inference.checkpoint import load_model
+from lesions.models.backbone import build_backbone
+from lesions.oof import load_oof
+from lesions.paths import at, shown
+from lesions.runs import find_run
+from lesions.training.fold import train_fold
+from lesions.training.state import Busy
+from lesions.training.stop import Stopped, StopRequest
+
+TASK = "malignant"
+AT = 0.5  # where phases 1 and 2 call a lesion malignant
+RULE = (
+    f"highest mean F2 of its seeds on validation at a threshold of {AT}, to three decimals; of"
+    " equal ones, fewest malignant lesions missed"
+)
+DECIDED = {"f2": f2, "recall": sensitivity, "precision": precision, "specificity": specificity}
+WAIT = 5.0  # seconds between two attempts at a run that another process has locked
+
+Entry = dict[str, Any]
+T = TypeVar("T")
+
+
+class Arm(Section):
+    """One architecture of phase 1."""
+
+    base: str  # a run config, relative to the study's file
+    set: list[str] = Field([])
+    trainable: Literal["all", "head"] | int = "all"  # a number: the head and so many last layers
+
+
+class Form(Section):
+    """How much of the study is done."""
+
+    note: str  # what was shortened: it is printed on the page
+    arms: list[str] | None = None  # all when empty
+    experiments: list[str] | None = None  # all when empty
+    seeds: dict[str, int] = Field({})  # so many of an arm, `final` or `grouped`; 1 when empty
+    epochs: dict[str, int] = Field({})  # at most so many for an arm; `other` for all other runs
+    test: bool = True  # whether the test set is opened at the end
+
+
+class StudyConfig(Section):
+    """Data sets are named as in configs/datasets; experiments are listed by the arms' base."""
+
+    official: str  # the published split: choices and the comparison
+    grouped: str | None = None  # the same photographs on a lesion-grouped split
+    recall: float = Field(0.9, gt=0, le=1)  # what the second threshold has to find
+    arms: dict[str, Arm] = Field(min_length=1)
+    experiments: dict[str, dict[str, list[str]]] = Field({})
+    pool: int = Field(3, ge=1)  # so many of the best may share in the final mean
+    published: dict[str, float] = Field({})  # what others reached on the official test
+    aims: dict[str, float] = Field({})  # auc, f2, recall: what the test is to reach
+    forms: dict[str, Form] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> "StudyConfig":
+        changes = {name for family in self.experiments.values() for name in family}
+        for form in self.forms.values():
+            for given, known in (
+                ({*(form.arms or [])}, {*self.arms}),
+                ({*form.seeds}, {*self.arms, "final", "grouped"}),
+                ({*form.epochs}, {*self.arms, "other"}),
+                ({*(form.experiments or [])}, changes),
+            ):
+                if strange := given - known:
+                    raise ValueError(f"unknown: {listed(strange)}: there is {listed(known, 20)}")
+        return self
+
+
+class MissingWeights(InputError):
+    """The weights that a frozen network starts from are not to be had."""
+
+
+class Planned(NamedTuple):
+    """A run of the study: its name in the tables, its folder below oof/, and its config."""
+
+    name: str
+    run: str
+    config: Config
+    most_epochs: int  # as the form full trains it
+    note: str = ""  # on its weights, where they are not those it was meant to have
+
+
+class Study:
+    """A study in one of its forms: which runs it consists of."""
+
+    def __init__(self, path: Path, form: str, changes: Sequence[str] = ()):
+        self.path, self.changes = Path(path), list(changes)
+        try:
+            self.config = StudyConfig.model_validate(read_yaml(self.path))
+        except ValidationError as error:
+            raise InputError(f"{shown(path)}: {error}") from error
+        if form not in self.config.forms:
+            raise InputError(f"{shown(path)}: no form {form}: {listed(self.config.forms)}")
+        self.form, self.form_name = self.config.forms[form], form
+        self.root = run_name(path).rpartition("/")[0] or run_name(path)
+        self.folder = f"{self.root}/{form}"
+
+    @property
+    def arms(self) -> list[str]:
+        """The architectures of this form, those without weights too."""
+        return [name for name in self.config.arms if name in (self.form.arms or self.config.arms)]
+
+    @property
+    def datasets(self) -> list[str]:
+        """The data sets whose test rows this form scores, or at least chooses on."""
+        grouped = self.config.grouped
+        return [self.config.official, *([grouped] if grouped and self.form.test else [])]
+
+    def experiments(self, arm: str) -> list[str]:
+        """The one-change experiments if `arm` is the best architecture."""
+        known = self.config.experiments.get(self.config.arms[arm].base, {})
+        wanted = known if self.form.experiments is None else self.form.experiments
+        return [name for name in known if name in wanted]
+
+    def seeds(self, of: str) -> int:
+        return self.form.seeds.get(of, 1)
+
+    def plan(
+        self, arm: str, experiment: str | None = None, seed: int = 0, dataset: str | None = None
+    ) -> Planned:
+        """The run of `arm`, changed by `experiment`, with the config's seed plus `seed`.
+
+        MissingWeights for a frozen network whose weights are not to be had; one that learns as a
+        whole starts from random weights instead.
+        """
+        chosen = self.config.arms[arm]
+        dataset = dataset or self.config.official
+        changes = [*chosen.set, *self.changes, f"dataset={dataset}", f"data.task={TASK}"]
+        if experiment:
+            changes += self.config.experiments[chosen.base][experiment]
+        base = self.path.parent / chosen.base
+        config = load_config(base, changes)
+        most = self.form.epochs.get(arm, self.form.epochs.get("other", config.train.epochs))
+        epochs = min(most, config.train.epochs)
+        changes += [f"train.epochs={epochs}", f"seed={config.seed + seed}"]
+        if chosen.trainable != "all":
+            stages = [{"epochs": epochs, "trainable": chosen.trainable}]
+            changes.append(f"train.stages={stages}")
+        note = ""
+        if why := missing_weights(config):
+            if chosen.trainable != "all":
+                raise MissingWeights(f"{why}; with random ones there is nothing to keep frozen")
+            changes.append("model.pretrained=false")
+            note = f"from random weights: {why}"
+        words = [experiment or arm, *([f"seed {config.seed + seed}"] if seed else [])]
+        run = "_".join([arm, *([experiment] if experiment else [])])
+        run += f"_s{seed}" if seed else ""
+        run += "_grouped" if dataset == self.config.grouped else ""
+        folder = f"{self.folder}/{run.lower().replace(' ', '_').replace(':', '')}"
+        most_epochs, config = config.train.epochs, load_config(base, changes)
+        return Planned(", ".join(words), folder, config, most_epochs, note)
+
+
+def missing_weights(config: Config) -> str:
+    """Why the weights that a run starts from are not to be had, in a line; empty where they are."""
+    if config.model.pretrained is False:
+        return ""
+    return _why_missing(config.model.model_dump_json())
+
+
+@cache  # a hub that does not answer takes seconds to say so
+def _why_missing(model: str) -> str:
+    try:
+        build_backbone(ModelConfig.model_validate_json(model))
+    except InputError as error:
+        return str(error).partition(". ")[0].partition("\n")[0]
+    return ""
+
+
+class Chosen(NamedTuple):
+    """What both phases led to: the best architecture and the change of it that was better."""
+
+    arm: str
+    experiment: str | None
+    phase1: list[Entry]
+    phase2: list[Entry]
+    final: list[Entry]  # best first: the chosen one with all its seeds, then the others
+    grouped: list[str]  # runs of the chosen one on the lesion-grouped split
+
+
+def choose(study: Study, stop: StopRequest) -> Chosen:
+    """Train what the study lists and choose by its rule, on validation alone.
+
+    Stopped if `stop` asks for it: the same call resumes with the next unfinished run.
+    """
+    plans = {name: _seeds(study, name) for name in study.arms}
+    rows = iter(finish([planned for of_arm, _ in plans.values() for planned in of_arm], stop))
+    phase1 = placed([
+        entry(name, [next(rows) for _ in of_arm], reason)
+        for name, (of_arm, reason) in plans.items()
+    ])  # fmt: skip
+    best = ranked(phase1)[0]
+    arm = best["name"]
+    names = study.experiments(arm)
+    changed = finish([study.plan(arm, name) for name in names], stop)
+    phase2 = placed([entry(name, [run]) for name, run in zip(names, changed, strict=True)])
+    order = ranked([best, *phase2])
+    experiment = None if order[0] is best else order[0]["name"]
+    last = [study.plan(arm, experiment, n) for n in range(study.seeds("final"))]
+    grouped = [
+        study.plan(arm, experiment, n, study.config.grouped)
+        for n in range(study.seeds("grouped") if len(study.datasets) > 1 else 0)
+    ]
+    runs = finish([*last, *grouped], stop)[: len(last)]
+    known = {run["run"] for run in runs}
+    runs += [run for run in order[0]["runs"] if run["run"] not in known]
+    others = [one for one in ranked([*phase1, *phase2]) if one is not order[0]]
+    final = [*placed([entry(order[0]["name"], runs)]), *others]
+    return Chosen(arm, experiment, phase1, phase2, final, [planned.run for planned in grouped])
+
+
+def finish(plans: Sequence[Planned], stop: StopRequest) -> list[dict[str, Any]]:
+    """Train the runs or what is left of them; the rows of the leaderboard.
+
+    Several processes may work on one study, each on a GPU or some cores of its own: runs locked by
+    another process are skipped, and waited for last.
+    """
+
+    def train(planned: Planned) -> None:
+        accelerator = build_accelerator(planned.config.train.precision)
+        train_fold(planned.config, planned.run, 0, accelerator, stop)
+
+    for planned in plans:
+        with suppress(Busy):
+            train(planned)
+    for planned in plans:
+        once_free(partial(train, planned), stop)
+    return [measure(planned) for planned in plans]
+
+
+def once_free(attempt: Callable[[], T], stop: StopRequest) -> T:
+    """What `attempt` returns once its lock is free; Stopped if `stop` asks for it."""
+    while True:
+        try:
+            return attempt()
+        except Busy:
+            if code := stop.code(WAIT):
+                raise Stopped(code) from None
+            time.sleep(WAIT)
+
+
+def _seeds(study: Study, arm: str) -> tuple[list[Planned], str]:
+    """The arm's runs, or none and the reason."""
+    try:
+        return [study.plan(arm, seed=seed) for seed in range(study.seeds(arm))], ""
+    except MissingWeights as error:
+        return [], str(error)
+
+
+class Rows(NamedTuple):
+    """Rows that are scored: names, target (N,), P(malignant) (N,) and the lesion's group (N,)."""
+
+    names: list[str]
+    target: np.ndarray
+    prob: np.ndarray
+    group: np.ndarray
+
+    def auc(self) -> dict[str, Any]:
+        """ROC-AUC with its interval over groups."""
+        return bootstrap(roc_auc, self.target, self.prob, self.group).as_json()
+
+    def decided(self, threshold: float) -> dict[str, Any]:
+        """Counts tp, fn, fp, tn and the decisions' scores, each with its interval over groups."""
+        called = (self.prob >= threshold).astype(int)
+        counts = build_confusion(self.target, called, np.ones((1, len(called))))[0]
+        (tn, fp), (fn, tp) = counts.astype(int).tolist()
+        return {"tp": tp, "fn": fn, "fp": fp, "tn": tn} | {
+            name: bootstrap(metric, self.target, called, self.group).as_json()
+            for name, metric in DECIDED.items()
+        }
+
+
+def validation_rows(runs: Sequence[str]) -> Rows:
+    """Validation rows with the mean probability of `runs`, joined by image_name."""
+    first, *others = (load_oof(find_run(run)) for run in runs)
+    probs = [first.score]
+    for oof in others:
+        place = {name: row for row, name in enumerate(oof.names)}
+        probs.append(oof.score[[place[name] for name in first.names]])
+    return Rows(list(first.names), first.codes, np.mean(probs, axis=0), first.groups)
+
+
+def measure(planned: Planned) -> dict[str, Any]:
+    """A finished run's row of the leaderboard."""
+    config, oof = planned.config, load_oof(find_run(planned.run))
+    facts, rows = oof.facts[0], validation_rows([planned.run])
+    model, _ = load_model(at("oof", planned.run, "fold0.safetensors"))
+    return {
+        "run": planned.run,
+        "name": planned.name,
+        "note": planned.note,
+        "seed": config.seed,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "image_size": config.data.image_size,
+        "epochs": len(facts["history"]),
+        "most_epochs": planned.most_epochs,
+        "best_epoch": facts["best_epoch"],
+        "seconds": facts["seconds"],
+        "images_per_second": facts["images_per_second"],
+        "history": facts["history"],
+        "auc": rows.auc(),
+        **rows.decided(AT),
+    }
+
+
+def entry(name: str, runs: Sequence[dict[str, Any]], reason: str = "") -> Entry:
+    """A line of the leaderboard: an architecture or a change, with its seeds' runs and means.
+
+    `reason` says why there are none; `spread` is the range of F2 over the seeds.
+    """
+    if not runs:
+        return {"name": name, "skipped": reason, "runs": []}
+    scores = [run["f2"]["value"] for run in runs]
+    return {
+        "name": name,
+        "runs": list(runs),
+        "f2": float(np.mean(scores)),
+        "missed": float(np.mean([run["fn"] for run in runs])),
+        "spread": float(np.max(scores) - np.min(scores)) if len(scores) > 1 else None,
+    }
+
+
+def ranked(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries that ran, best first by RULE; of what is equal in both, the first stays first."""
+    ran = [one for one in entries if one["runs"]]
+    return sorted(ran, key=lambda one: (-round(one["f2"], 3), one["missed"]))
+
+
+def placed(entries: list[Entry]) -> list[Entry]:
+    """The same entries, each with its place by RULE, from 0."""
+    for place, one in enumerate(ranked(entries)):
+        one["place"] = place
+    return entries

@@ -36,7 +36,7 @@ class DataConfig(Section):
 
 
 class CbamConfig(Section):
-    """Attention on the feature map: models/attention.py."""
+    """Attention on the feature map: models/layers.py."""
 
     reduction: int = Field(16, ge=1)  # channels over the hidden width of the channel part
     kernel: int = Field(5, ge=0)  # side of the spatial part's window, odd; 0 leaves the part out
@@ -63,7 +63,6 @@ class ModelConfig(Section):
     cbam: CbamConfig | None = None
     head: Literal["linear", "multi_sample_dropout", "funnel"] = "multi_sample_dropout"
     dropout: float = Field(0.5, ge=0, lt=1)  # of each sample, or of the funnel's first layer
-    dropout_samples: int = Field(5, ge=1)
     funnel: list[Annotated[int, Field(ge=1)]] = Field([512, 256, 128])  # its layers' widths
 
 
@@ -119,7 +118,6 @@ class TrainConfig(Section):
     sampler: Literal["shuffled", "balanced"] = "shuffled"  # balanced: classes equally often
     mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha); 0 switches it off
     cutmix: float = Field(0.0, ge=0)  # the same; with both, a coin decides for each batch
-    clip_grad: float = Field(1.0, gt=0)  # largest gradient norm
     ema_decay: float = Field(0.995, ge=0, lt=1)  # a step; 0 switches averaging off
     # best chooses the epoch on the very rows it is scored on: its AUC flatters
     keep: Literal["last", "best"] = "last"
@@ -240,6 +238,8 @@ class DatasetConfig(Section):
 # Options of earlier versions -> the values with which a run is still the same model.
 DROPPED: dict[str, tuple] = {
     "augment.fused": (True, False),  # how the augmentation was computed
+    "model.dropout_samples": (5,),
+    "train.clip_grad": (1.0,),
     "train.loader_timeout": (300.0,),
 }
 

@@ -102,16 +102,17 @@ def weigh_channels(feature_map: Tensor, factor: Tensor) -> Tensor:
 
 
 class MultiSampleDropout(nn.Module):
-    """Several dropout masks through one shared linear layer, logits averaged.
+    """Five dropout masks through one shared linear layer, logits averaged.
 
     Inoue, 2019: https://arxiv.org/abs/1905.09788. In evaluation it is the linear layer alone.
     """
 
-    def __init__(self, features: int, outputs: int, dropout: float, samples: int):
+    samples = 5
+
+    def __init__(self, features: int, outputs: int, dropout: float):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(features, outputs)
-        self.samples = samples
 
     def forward(self, features: Tensor) -> Tensor:
         if not self.training:
@@ -138,4 +139,4 @@ def build_head(config: ModelConfig, features: int, outputs: int) -> nn.Module:
         return nn.Linear(features, outputs)
     if config.head == "funnel":
         return Funnel(features, outputs, config.dropout, config.funnel)
-    return MultiSampleDropout(features, outputs, config.dropout, config.dropout_samples)
+    return MultiSampleDropout(features, outputs, config.dropout)

@@ -1,7 +1,7 @@
 """Train a run's folds one after the other, and calibrate the run when its last fold is done."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -46,11 +46,13 @@ def train_folds(
     When all folds of the data set are done, the run is calibrated and its scores are printed.
     """
     if config.train.tracker != "none":
-        accelerator.init_trackers(run.replace("/", "-"), config=_flat(config.model_dump()))
+        keys = pd.json_normalize(config.model_dump()).to_dict("records")[0]
+        values = {k: v if isinstance(v, int | float) else str(v) for k, v in keys.items()}
+        accelerator.init_trackers(run.replace("/", "-"), config=values)
     chosen = config.model_dump(exclude_defaults=True)
     accelerator.print(
-        f"config, where it differs from the defaults (all of it: {shown(run_folder(run))}/"
-        f"config.yaml):\n{yaml.safe_dump(chosen, sort_keys=False, default_flow_style=None)}"
+        f"{shown(run_folder(run))}/config.yaml, where it differs from the defaults:\n"
+        + yaml.safe_dump(chosen, sort_keys=False, default_flow_style=None)
     )
     trained = False
     with stop.listening(), _same_kernels(config.train.deterministic):
@@ -235,14 +237,3 @@ def _same_kernels(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, str | int | float | bool]:
-    """Nested keys joined by dots, anything but numbers as text: all that every tracker takes."""
-    leaves: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            leaves |= _flat(value, f"{prefix}{key}.")
-        else:
-            leaves[f"{prefix}{key}"] = value if isinstance(value, int | float) else str(value)
-    return leaves

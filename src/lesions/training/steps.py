@@ -38,6 +38,7 @@ from lesions.training.optim import (
 from lesions.training.stop import code_of
 
 MOST_BAD_STEPS = 10  # in a row, without a finite gradient; fp16 needs a few to find its scale
+MAX_NORM = 1.0  # of the gradient, which is scaled down to it
 FALLING = ("log_loss", "loss")  # of what `train.monitor` can name: less is better
 
 
@@ -154,7 +155,7 @@ class Stepper:
         freeze_norms(self.model)
         torch._foreach_copy_(self.buffers_before, self.buffers)
         loss = self._backward(micro)
-        norm = accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip_grad)
+        norm = accelerator.clip_grad_norm_(self.model.parameters(), MAX_NORM)
         shared = accelerator.reduce(torch.cat([loss.view(1), flags()]), "mean")
         loss, code = shared[0], code_of(shared[1:])
         finite = bool(torch.isfinite(norm) & torch.isfinite(loss))

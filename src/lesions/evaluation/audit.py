@@ -1,7 +1,9 @@
-"""Can the folds be believed: what holds images together, and whether it reaches across folds.
+"""Can the folds be believed: links across folds, balance, and the scores of models without pixels.
 
-The gate follows every link from the ids themselves, not from the groups that were made of them:
-a check that trusts what it checks proves nothing.
+The gate follows every link from the ids themselves, not from the groups that were made of them: a
+check that trusts what it checks proves nothing. In ISIC 2020 the size of a photograph and the
+number of photographs of a patient tell clinics apart, and clinics differ in their share of
+melanomas; a network finds the same in the pixels.
 """
 
 from typing import Any
@@ -10,10 +12,22 @@ import numpy as np
 import pandas as pd
 
 from lesions.errors import InputError
-from lesions.evaluation.balance import balance
-from lesions.evaluation.shortcuts import score_shortcuts
+from lesions.evaluation.intervals import bootstrap
+from lesions.evaluation.metrics import roc_auc
 
 KINDS = ["patient", "lesion", "photograph", "duplicate pair", "group"]
+AGES = [-np.inf, 30, 45, 60, 75, np.inf]
+AGE_NAMES = ["under 30", "30 to 44", "45 to 59", "60 to 74", "75 and over"]
+COMMON_SIZES = 8
+CLINICAL, COUNT, SIZE = ["age_approx", "sex", "site"], ["images_per_patient"], ["width", "height"]
+FEATURES = {
+    "age, sex, site": CLINICAL,
+    "images per patient": COUNT,
+    "width, height": SIZE,
+    "all of these": [*CLINICAL, *COUNT, *SIZE],
+    "source alone": ["source"],
+}
+CATEGORIES = ("sex", "site", "source")
 
 
 def audit(
@@ -190,3 +204,164 @@ def overlap(links: pd.DataFrame, part: pd.Series) -> pd.DataFrame:
         }
         for kind, found in ((kind, shared[shared["kind"] == kind]) for kind in KINDS)
     )
+
+
+def balance(table: pd.DataFrame, part: pd.Series) -> dict[str, Any]:
+    """How alike the folds are: sizes, and of each feature's values the share in every fold.
+
+    `largest` holds, relative to the mean of the folds, the largest distance of a fold's size and
+    of its share of melanomas, and in points that of each feature's shares from the whole's.
+    """
+    folds = sorted(set(part) - {"", "test", "-1"}, key=int)
+    train = part.isin(folds)
+    by_fold = table[train].groupby(part[train])
+    rows, positives = by_fold.size()[folds], (by_fold["target"].sum())[folds]
+    shares = _shares(table, part, folds)
+    distance = shares[folds].sub(shares["all"], axis=0).abs()
+    features = {
+        feature: 100 * float(rows.max(axis=1).max())
+        for feature, rows in distance.groupby(shares["feature"], sort=False)
+    }
+    rate = positives / rows
+    return {
+        "folds": [
+            {
+                "fold": int(fold),
+                "rows": int(rows[fold]),
+                "positives": int(positives[fold]),
+                "positive_share": float(rate[fold]),
+                "groups": int(by_fold.get_group(fold)["group"].nunique()),
+            }
+            for fold in folds
+        ],
+        "largest": {
+            "rows": float((rows / rows.mean() - 1).abs().max()),
+            "positive_share": float((rate / rate.mean() - 1).abs().max()) if rate.any() else 0.0,
+            "points": features,
+        },
+        "shares": shares.astype(object).where(shares.notna(), None).to_dict("records"),
+    }
+
+
+def _shares(table: pd.DataFrame, part: pd.Series, folds: list[str]) -> pd.DataFrame:
+    """Columns feature, value, all, one for each fold, test: the value's share of those rows."""
+    size = _size(table)
+    common = size[part.isin(folds)].value_counts().index[:COMMON_SIZES]
+    features = {
+        "source": table["source"],
+        "class": table["diagnosis"],
+        "age": pd.cut(table["age_approx"], AGES, right=False, labels=AGE_NAMES).astype(object),
+        "sex": table["sex"],
+        "site": table["site"],
+        "size": size.where(size.isin([*common, ""]), "other"),
+    }
+    found = []
+    for feature, values in features.items():
+        known = values.where(values.notna() & (values != ""), "not known")
+        counts = pd.crosstab(known, part).reindex(columns=[*folds, "test"], fill_value=0)
+        counts.insert(0, "all", counts[folds].sum(axis=1))
+        totals = counts.sum()
+        shares = (counts / totals.where(totals > 0)).sort_values("all", ascending=False)
+        if feature == "age":
+            shares = shares.reindex([*AGE_NAMES, "not known"]).dropna(how="all")
+        found.append(shares.rename_axis("value").reset_index().assign(feature=feature))
+    return pd.concat(found, ignore_index=True)[["feature", "value", "all", *folds, "test"]]
+
+
+def _size(table: pd.DataFrame) -> pd.Series:
+    """ "6000 x 4000", or "" where it is not known."""
+    known = table["width"].notna() & table["height"].notna()
+    width, height = (table[name].fillna(0).astype(int).astype(str) for name in ("width", "height"))
+    return (width + " x " + height).where(known, "")
+
+
+def score_shortcuts(table: pd.DataFrame) -> pd.DataFrame:
+    """Out-of-fold AUC without pixels by feature set, on all rows and within each source.
+
+    Columns features, source ("all" or a source), auc, low, high, rows, positives, reason (None
+    where there is a score). A source's model is trained on that source alone, in the table's own
+    folds; intervals are over groups.
+    """
+    rows = table[(table["split"] == "train") & table["target"].notna()]
+    sources = [("all", rows)]
+    if rows["source"].nunique() > 1:
+        sources += [(str(name), part) for name, part in rows.groupby("source", sort=True)]
+    records = []
+    for source, part in sources:
+        for features, columns in FEATURES.items():
+            if features == "source alone" and (source != "all" or len(sources) == 1):
+                continue
+            records.append({"features": features, "source": source, **_score(part, columns)})
+    return pd.DataFrame(records)
+
+
+def predict_without_pixels(rows: pd.DataFrame, columns: list[str]) -> np.ndarray:
+    """Out-of-fold P(target = 1) (N,) of gradient-boosted trees on `columns` of labelled rows.
+
+    NaN for rows of fold -1, which are trained on alone. Trees of 8 leaves with at least 50 rows
+    each: larger ones learn ISIC 2020's 584 melanomas by heart and score 0.02 lower.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    fold, target = rows["fold"].to_numpy(), rows["target"].to_numpy()
+    inputs = pd.DataFrame({name: _encoded(rows[name]) for name in columns})
+    prob = np.full(len(rows), np.nan)
+    for held in np.unique(fold[fold >= 0]):
+        train, valid = inputs[fold != held], inputs[fold == held]
+        usable = [name for name in columns if train[name].notna().any()]
+        model = HistGradientBoostingClassifier(
+            learning_rate=0.05,
+            max_iter=150,
+            max_leaf_nodes=8,
+            min_samples_leaf=50,
+            l2_regularization=1.0,
+            categorical_features=[name in CATEGORIES for name in usable],
+            early_stopping=False,
+            random_state=0,
+        )
+        # Its threads wait for each other after every leaf: beside another job, for minutes.
+        with threadpool_limits(1, "openmp"):
+            model.fit(train[usable], target[fold != held])
+            prob[fold == held] = model.predict_proba(valid[usable])[:, 1]
+    return prob
+
+
+def unusable(rows: pd.DataFrame, columns: list[str]) -> str | None:
+    """Why no model can be fitted, in a few words; None if one can."""
+    if not rows["target"].isin([0, 1]).all():
+        return "target is not 0 or 1"
+    if all(_encoded(rows[name]).nunique() < 2 for name in columns):
+        known = any(_encoded(rows[name]).notna().any() for name in columns)
+        return "the same in every row" if known else "not known for any row"
+    for fold in sorted(set(rows["fold"]) - {-1}):
+        train = rows[rows["fold"] != fold]
+        if train["target"].nunique() < 2:
+            return f"one class only without fold {fold}"
+        if not any(_encoded(train[name]).notna().any() for name in columns):
+            return f"not known for any row without fold {fold}"
+    return None
+
+
+def _score(rows: pd.DataFrame, columns: list[str]) -> dict[str, Any]:
+    """auc, low, high, rows, positives, reason of a feature set."""
+    scored = (rows["fold"] >= 0).to_numpy()
+    target = rows["target"][scored]
+    counts = {"rows": len(target), "positives": int((target == 1).sum())}
+    reason = unusable(rows, columns)
+    if reason:
+        return {"auc": None, "low": None, "high": None, **counts, "reason": reason}
+    prob = predict_without_pixels(rows, columns)[scored]
+    found = bootstrap(roc_auc, target, prob, rows["group"][scored]).as_json()
+    reason = found.get("reason") if found["value"] is None else None
+    bounds = {"auc": found["value"], "low": found["low"], "high": found["high"]}
+    return {**bounds, **counts, "reason": reason}
+
+
+def _encoded(values: pd.Series) -> pd.Series:
+    """The column as numbers, NaN where nothing is known; texts by their alphabetical rank."""
+    if values.name not in CATEGORIES:
+        return values.astype(float)
+    known = values.where(values.notna() & (values != ""))
+    codes = pd.Series(pd.Categorical(known).codes, index=values.index, dtype=float)
+    return codes.where(codes >= 0)

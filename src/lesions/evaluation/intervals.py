@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
-from lesions.evaluation.metrics import Floats, Metric, roc_auc, undefined_reason
+from lesions.evaluation.metrics import Floats, Metric, undefined_reason
 
 REPLICATES = 2000
 BLOCK = 2**20  # weights held at once: 8 MiB an array, whatever the number of rows
@@ -145,12 +145,7 @@ def summarise(value: float, values: Floats) -> Interval:
 
 
 def bootstrap(
-    metric: Metric,
-    target: ArrayLike,
-    prob: ArrayLike,
-    groups: ArrayLike | None = None,
-    replicates: int = REPLICATES,
-    seed: int = 0,
+    metric: Metric, target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None
 ) -> Interval:
     """The metric with its 95 % interval over groups; `groups` None: over rows."""
     if reason := metric.undefined(target, prob):
@@ -160,25 +155,7 @@ def bootstrap(
         return undefined("not defined for these rows")
     if groups is not None and len(set(np.asarray(groups).tolist())) < 2:
         return undefined("one group only", value)
-    return summarise(
-        value, bootstrap_values(metric, target, [prob], groups, replicates, seed)[:, 0]
-    )
-
-
-def bootstrap_paired(
-    metric: Metric,
-    target: ArrayLike,
-    prob: ArrayLike,
-    other: ArrayLike,
-    groups: ArrayLike | None = None,
-    replicates: int = REPLICATES,
-    seed: int = 0,
-) -> Comparison:
-    """Metric of `prob` minus that of `other`, both on the same resamples."""
-    if reason := metric.undefined(target, prob) or metric.undefined(target, other):
-        return Comparison(undefined(reason), float("nan"))
-    values = bootstrap_values(metric, target, [prob, other], groups, replicates, seed)
-    return compare(metric(target, prob) - metric(target, other), values[:, 0] - values[:, 1])
+    return summarise(value, bootstrap_values(metric, target, [prob], groups)[:, 0])
 
 
 def compare(difference: float, values: Floats) -> Comparison:
@@ -188,40 +165,6 @@ def compare(difference: float, values: Floats) -> Comparison:
     beyond = min((defined <= 0).sum(), (defined >= 0).sum())
     p = min(1.0, 2 * (beyond + 1) / (len(defined) + 1))
     return Comparison(summarise(difference, values), float(p))
-
-
-def auc_interval(
-    target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None, seed: int = 0
-) -> Interval:
-    """ROC-AUC with its 95 % interval by a bootstrap over groups."""
-    return bootstrap(roc_auc, target, prob, groups, seed=seed)
-
-
-def score_table(table: pd.DataFrame, prob: str = "prob", by: str | None = "source") -> pd.DataFrame:
-    """ROC-AUC of column `prob` with its interval: row "all", then one for each value of `by`.
-
-    `table` has target, `prob`, and where known group and `by`; columns of the result are part,
-    rows, positives, auc, low, high, reason (None where the AUC is defined).
-    """
-    parts = [("all", table)]
-    if by and by in table.columns:
-        parts += [(str(name), part) for name, part in table.groupby(by, sort=True)]
-    scores = []
-    for name, part in parts:
-        groups = part["group"].to_numpy() if "group" in part.columns else None
-        found = auc_interval(part["target"].to_numpy(), part[prob].to_numpy(), groups)
-        scores.append(
-            {
-                "part": name,
-                "rows": len(part),
-                "positives": int((part["target"] == 1).sum()),
-                "auc": found.value,
-                "low": found.low,
-                "high": found.high,
-                "reason": found.reason,
-            }
-        )
-    return pd.DataFrame(scores)
 
 
 def placements(target: ArrayLike, prob: ArrayLike) -> Floats:

@@ -126,31 +126,19 @@ def score_parts(
     The index is "all" and then the values; columns are rows, positives (of yes or no), and an
     Interval a score.
     """
-    codes, groups, parts = np.asarray(codes), np.asarray(groups), np.asarray(parts)
-    values = np.unique(parts)
-    found = {}
-    for name in ["all", *(values if len(values) > 1 else [])]:
-        rows = np.full(len(parts), True) if name == "all" else parts == name
-        counts = {"rows": int(rows.sum())}
-        if len(classes) == 1:
-            counts["positives"] = int((codes[rows] == 1).sum())
-        scores = score_rows(codes[rows], probs[rows], classes, groups[rows])
-        found[str(name)] = counts | scores.overall
-    return pd.DataFrame.from_dict(found, orient="index")
+    return _score_parts(codes, probs, classes, groups, parts)[0]
 
 
 def scores_text(
     codes: ArrayLike, probs: Floats, classes: Sequence[str], groups: ArrayLike, parts: ArrayLike
 ) -> str:
     """`score_parts` for the terminal, and with several classes the scores of each."""
-    overall = score_parts(codes, probs, classes, groups, parts)
+    overall, by_class = _score_parts(codes, probs, classes, groups, parts)
     tables = [overall.rename(columns=LABELS | {"rows": "images"})]
-    if len(classes) > 1:
-        by_class = pd.DataFrame.from_dict(
-            score_rows(codes, probs, classes, groups).classes, orient="index"
-        )
-        by_class.insert(0, "images", np.bincount(np.asarray(codes), minlength=len(classes)))
-        tables.append(by_class.rename(columns=CLASS_LABELS))
+    if by_class:
+        each = pd.DataFrame.from_dict(by_class, orient="index").rename(columns=CLASS_LABELS)
+        each.insert(0, "images", np.bincount(np.asarray(codes), minlength=len(classes)))
+        tables.append(each)
     return "\n\n".join(table.to_string() for table in tables)
 
 
@@ -194,6 +182,25 @@ def priors(codes: NDArray[np.int64], classes: int) -> Floats:
     """The share of each class, (C,); a class without rows counts as one row."""
     counts = np.bincount(codes, minlength=classes)
     return np.maximum(counts, 1) / counts.sum()
+
+
+def _score_parts(
+    codes: ArrayLike, probs: Floats, classes: Sequence[str], groups: ArrayLike, parts: ArrayLike
+) -> tuple[pd.DataFrame, dict[str, dict[str, Interval]]]:
+    """The table of `score_parts`, and the scores of each class on all rows."""
+    codes, groups, parts = np.asarray(codes), np.asarray(groups), np.asarray(parts)
+    whole = score_rows(codes, probs, classes, groups)
+    found = [("all", codes, whole.overall)]
+    values = np.unique(parts)
+    for value in values if len(values) > 1 else []:
+        own = parts == value
+        scores = score_rows(codes[own], probs[own], classes, groups[own])
+        found.append((str(value), codes[own], scores.overall))
+    table = pd.DataFrame([overall for _, _, overall in found], [name for name, _, _ in found])
+    if len(classes) == 1:
+        table.insert(0, "positives", [int((own == 1).sum()) for _, own, _ in found])
+    table.insert(0, "rows", [len(own) for _, own, _ in found])
+    return table, whole.classes
 
 
 def _intervals(

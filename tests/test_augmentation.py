@@ -7,16 +7,28 @@ import pytest
 from albumentations.augmentations.geometric import functional as geometry
 from albumentations.augmentations.pixel import functional as pixels
 from scipy.stats import ks_2samp
+from stock_augmentation import stock_transforms
 
 from lesions.config import AugmentConfig
-from lesions.data.augmentation import augment, build_augmentation
-from lesions.data.fused import FusedColour, shift_hsv, turn_of, warp_matrix
+from lesions.data.augmentation import (
+    FusedColour,
+    augment,
+    build_augmentation,
+    shift_hsv,
+    turn_of,
+    warp_matrix,
+)
 
 SIZE = 96
 NEVER = dict.fromkeys(
     ("flip", "rotate90", "shift_scale_rotate", "hue_saturation", "brightness_contrast",
      "coarse_dropout"), 0.0,
 )  # fmt: skip
+
+
+def both(config: AugmentConfig, size: int) -> tuple[A.Compose, A.Compose]:
+    """The stock list and ours."""
+    return A.Compose(stock_transforms(config, size)), build_augmentation(config, size)
 
 
 def photograph(seed: int = 0) -> np.ndarray:
@@ -58,15 +70,14 @@ def test_colours_are_those_of_the_stock_list(shifts):
     expected = pixels.shift_hsv(image.copy(), *shifts)
     assert np.array_equal(shift_hsv(image, *shifts), expected)
     bright = A.RandomBrightnessContrast(p=1).apply(expected, alpha=1.15, beta=-30.5)
-    fused = FusedColour(1, 1, 10, 20, 10, 0.2, 0.2)
+    fused = FusedColour(AugmentConfig())
     assert np.array_equal(fused.apply(image, shifts=shifts, alpha_beta=(1.15, -30.5)), bright)
     assert np.array_equal(image, photograph(1))
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_transforms_are_drawn_one_by_one(fused):
+def test_transforms_are_drawn_one_by_one():
     """Seeded alike, each would draw the same numbers: all of them would apply, or none."""
-    config = AugmentConfig(**NEVER | {"flip": 0.5, "hue_saturation": 0.5}, fused=fused)
+    config = AugmentConfig(**NEVER | {"flip": 0.5, "hue_saturation": 0.5})
     image, pipeline = photograph(), build_augmentation(config, SIZE)
     turned, coloured = [], []
     for seed in range(200):
@@ -74,17 +85,16 @@ def test_transforms_are_drawn_one_by_one(fused):
         where = np.abs(found.mean(axis=2) - image.mean(axis=2)).mean()
         turned.append(where > 20)
         coloured.append(not np.isclose(found.mean(), image.mean(), atol=1e-6))
-    both = np.array(turned) & np.array(coloured)
+    together = np.array(turned) & np.array(coloured)
     assert 0.65 < np.mean(turned) < 0.85 and 0.4 < np.mean(coloured) < 0.6
-    assert 0.28 < both.mean() < 0.47
+    assert 0.28 < together.mean() < 0.47
 
 
-def draws(config: AugmentConfig, count: int = 500) -> np.ndarray:
+def draws(pipeline: A.Compose, count: int = 500) -> np.ndarray:
     """What is where after `count` draws: coordinates and colours at three places, (count, 9)."""
     axis = np.linspace(20, 230, 32).astype(np.uint8)
     x, y = np.meshgrid(axis, axis)
     image = np.stack([x, y, np.full_like(x, 90)], axis=2)
-    pipeline = build_augmentation(config, 32)
     places = ([10, 16, 25], [12, 16, 9])
     return np.array([augment(pipeline, image, seed)[places].ravel() for seed in range(count)])
 
@@ -93,7 +103,7 @@ def draws(config: AugmentConfig, count: int = 500) -> np.ndarray:
                                   {"hue_saturation": 0.7, "brightness_contrast": 0.7},
                                   {"coarse_dropout": 0.8}])  # fmt: skip
 def test_the_fused_list_is_drawn_as_often_and_as_far(only):
-    stock, fused = (draws(AugmentConfig(**NEVER | only, fused=fused)) for fused in (False, True))
+    stock, fused = map(draws, both(AugmentConfig(**NEVER | only), 32))
     for one, two in zip(stock.T, fused.T, strict=True):
         assert ks_2samp(one, two).pvalue > 1e-3
 
@@ -102,9 +112,7 @@ def test_holes_are_those_of_coarse_dropout():
     """As many pixels are covered, and as many rectangles; the rest stays as it was."""
     image = np.full((SIZE, SIZE, 3), 200, np.uint8)
     covered = []
-    for fused in (False, True):
-        pipeline = build_augmentation(AugmentConfig(**NEVER | {"coarse_dropout": 1}, fused=fused),
-                                      SIZE)  # fmt: skip
+    for pipeline in both(AugmentConfig(**NEVER | {"coarse_dropout": 1}), SIZE):
         found = np.array([augment(pipeline, image, seed)[..., 0] for seed in range(400)])
         assert set(np.unique(found)) == {0, 200}
         rows, columns = (found == 0).any(axis=2), (found == 0).any(axis=1)
@@ -114,18 +122,16 @@ def test_holes_are_those_of_coarse_dropout():
         assert ks_2samp(one, two).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_a_transform_of_probability_nought_never_applies(fused):
+def test_a_transform_of_probability_nought_never_applies():
     image = photograph()
-    pipeline = build_augmentation(AugmentConfig(**NEVER, fused=fused), SIZE)
+    pipeline = build_augmentation(AugmentConfig(**NEVER), SIZE)
     assert all(np.array_equal(augment(pipeline, image, seed), image) for seed in range(20))
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_no_augmentation_writes_to_the_image_it_is_given(fused):
+def test_no_augmentation_writes_to_the_image_it_is_given():
     image = photograph()
     image.flags.writeable = False
-    pipeline = build_augmentation(AugmentConfig(fused=fused), SIZE)
+    pipeline = build_augmentation(AugmentConfig(), SIZE)
     for seed in range(60):
         assert augment(pipeline, image, seed).shape == (SIZE, SIZE, 3)
     assert np.array_equal(image, photograph())

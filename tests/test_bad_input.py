@@ -18,12 +18,15 @@ from PIL import Image
 from lesions.cli import run
 from lesions.data.decode import UnreadableImage, decode
 from lesions.data.sample import write_sample
+from lesions.data.table import load_table
 from lesions.errors import InputError
+from lesions.files import read_csv
 
 BAD = REAL / "bad_inputs"
 TRUTH = "isic2019/ISIC_2019_Training_GroundTruth.csv"
 META = "isic2019/ISIC_2019_Training_Metadata.csv"
 TRAIN = "isic2020/train.csv"
+LATE = "isic2020/ISIC_2020_Training_"
 PHOTOS = "isic2019/ISIC_2019_Training_Input"
 
 
@@ -36,7 +39,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sample(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("lesions.data.table.PREPARED", tmp_path / "prepared")
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     return Path(shutil.copytree(original, tmp_path / "sample"))
 
 
@@ -110,7 +113,7 @@ def test_a_wrong_table_is_named_with_file_and_row(name, sample, call):
     assert code == 2
     assert f"{path}: " in said
     assert message in said
-    assert not (sample.parent / "prepared").exists()
+    assert not (sample.parent / "input/prepared").exists()
 
 
 def test_semicolons_and_other_encodings_are_named_and_a_byte_order_mark_is_read_over(sample, call):
@@ -128,19 +131,39 @@ def test_semicolons_and_other_encodings_are_named_and_a_byte_order_mark_is_read_
     assert "Metadata.csv: no such file: input/README.md" in call("--tables-only")[1]
 
 
+def test_rows_with_more_cells_than_the_header_are_named(sample, call):
+    path = sample / TRAIN
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *(f"{row},1" for row in rows)]))
+    assert (
+        "isic2020/train.csv: its rows have more cells than its header" in call("--tables-only")[1]
+    )
+    with pytest.raises(InputError, match="its rows have more cells than its header"):
+        read_csv(path, [])
+
+
+def test_an_image_or_patient_called_na_or_null_keeps_its_name(sample, call, tmp_path):
+    edit(sample / TRAIN, cell(0, "image_name", "NA"))
+    edit(sample / TRAIN, cell(1, "image_name", "null"))
+    edit(sample / f"{LATE}GroundTruth_v2.csv", cell(0, "image_name", "NA"))
+    assert call("--tables-only")[0] == 0
+    names = load_table("demo")[0]["image_name"]
+    assert {"NA", "null"} <= set(names)
+
+
 def test_unseen_sites_and_sexes_are_unknown_and_counted(sample, call, tmp_path):
     edit(sample / META, lambda table: table.assign(anatom_site_general="hollow of the knee"))
     edit(sample / TRAIN, cell(0, "sex", "x"))
     code, said = call("--tables-only")
     assert code == 0
-    assert "anatom_site_general 'hollow of the knee' (24 rows) not known: taken as unknown" in said
+    assert "anatom_site_general 'hollow of the knee' (24 rows) not known: read as missing" in said
     assert "sex 'x' (1 rows) not known" in said
-    table = pd.read_csv(tmp_path / "prepared/demo/table.csv")
+    table = pd.read_csv(tmp_path / "input/prepared/demo/table.csv")
     assert table.loc[table["source"] == "isic2019", "site"].isna().all()
 
 
 def test_duplicates_that_disagree_are_named(sample, call):
-    pairs = pd.read_csv(sample / "isic2020/ISIC_2020_Training_Duplicates.csv")
+    pairs = pd.read_csv(sample / f"{LATE}Duplicates.csv")
     first, second = pairs.iloc[0]
     train = pd.read_csv(sample / TRAIN).set_index("image_name")
     flipped = 1 - train.loc[first, "target"]
@@ -157,7 +180,7 @@ def test_everything_wrong_is_in_one_report_and_nothing_made_before_is_touched(
     sample, call, tmp_path
 ):
     assert call()[0] == 0
-    before = bytes_of(tmp_path / "prepared")
+    before = bytes_of(tmp_path / "input/prepared")
     photos = sorted((sample / PHOTOS).glob("*.jpg"))
     photos[0].write_bytes(b"")
     photos[1].write_bytes(photos[1].read_bytes()[:-2000])
@@ -172,7 +195,7 @@ def test_everything_wrong_is_in_one_report_and_nothing_made_before_is_touched(
         f"isic2019: 1 of 25: {photos[2].stem}",
     ):  # fmt: skip
         assert part in said
-    assert bytes_of(tmp_path / "prepared") == before
+    assert bytes_of(tmp_path / "input/prepared") == before
 
 
 def break_photos(folder: Path) -> dict[str, str]:
@@ -207,7 +230,7 @@ def bomb(width: int, height: int) -> bytes:
 
 def test_broken_photographs_are_all_named_and_the_cache_made_before_stays(sample, call, tmp_path):
     assert call()[0] == 0
-    before = bytes_of(tmp_path / "prepared")
+    before = bytes_of(tmp_path / "input/prepared")
     broken = break_photos(sample / PHOTOS)
     code, said = call()
     assert code == 2
@@ -216,7 +239,7 @@ def test_broken_photographs_are_all_named_and_the_cache_made_before_stays(sample
         assert len(lines) == 1
         assert message in lines[0]
     assert "--quarantine" in said
-    assert bytes_of(tmp_path / "prepared") == before
+    assert bytes_of(tmp_path / "input/prepared") == before
 
 
 def test_quarantine_leaves_broken_photographs_out_of_training_and_keeps_test_rows(
@@ -226,7 +249,7 @@ def test_quarantine_leaves_broken_photographs_out_of_training_and_keeps_test_row
     test = sorted((sample / "isic2020/jpeg/test").glob("*.jpg"))[0]
     test.write_bytes(b"")
     assert call("--quarantine")[0] == 0
-    folder = tmp_path / "prepared" / "demo"
+    folder = tmp_path / "input/prepared" / "demo"
     table = pd.read_csv(folder / "table.csv").set_index("image_name")
     names = [Path(name).stem for name in broken]
     assert (table.loc[names, "split"] == "quarantined").all()
@@ -260,6 +283,13 @@ def test_odd_but_whole_photographs_are_read_as_rgb(name, mode, how, tmp_path):
     pixels, size = decode(tmp_path / name, 96)
     assert size == (96, 96)
     assert np.abs(pixels.astype(int) - expected).mean() < 6
+
+
+def test_a_file_of_another_format_is_refused_whatever_its_name(tmp_path):
+    for kind in ("EPS", "GIF", "PPM"):
+        Image.new("RGB", (96, 96)).save(tmp_path / "a.jpg", format=kind)
+        with pytest.raises(UnreadableImage, match=r"not an image of a known format \(JPEG, PNG"):
+            decode(tmp_path / "a.jpg", 32)
 
 
 def test_sixteen_bit_and_rotated_photographs_are_read_as_they_look(tmp_path):

@@ -1,6 +1,4 @@
-"""Folds that can be believed: groups whole, folds alike, the same whatever the row order."""
-
-import functools
+"""Groups are what the links connect; folds keep them whole and alike, whatever the row order."""
 
 import numpy as np
 import pandas as pd
@@ -8,20 +6,20 @@ import pytest
 from conftest import REAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_table import published
 
-from lesions.data.folds import add_folds, fold_hash, require_whole_groups, split_groups, straddling
+from lesions.data.columns import Report
+from lesions.data.folds import (
+    add_folds,
+    add_groups,
+    fold_hash,
+    merge_groups,
+    require_whole_groups,
+    split_groups,
+    straddling,
+)
+from lesions.data.sources import read_duplicates
 from lesions.errors import InputError
-
-
-@functools.cache
-def real_table() -> pd.DataFrame:
-    """ISIC 2019 and 2020 from the official CSVs, with groups and five folds."""
-    from lesions.config import DatasetConfig, SourceConfig
-    from lesions.data.table import finish_table, one_row_a_name, read_sources
-
-    sources = {name: SourceConfig(folder=str(REAL / name)) for name in ("isic2019", "isic2020")}
-    config = DatasetConfig(sources=sources)
-    return finish_table(one_row_a_name(read_sources(config)), config)
 
 
 @st.composite
@@ -156,19 +154,18 @@ def test_rows_that_are_trained_on_and_never_scored_tear_a_group_they_share_with_
 
 @pytest.mark.real
 def test_real_folds_differ_by_less_than_two_percent_in_size_and_share_of_melanomas():
-    table = real_table()
+    table = published("isic")
     assert straddling(table) == []
     folds = table[table["fold"] >= 0].groupby("fold")["target"]
     size, share = folds.size(), folds.mean()
-    assert len(size) == 5 and size.sum() == 58_457
+    assert len(size) == 5 and size.sum() == 58_457 and folds.sum().sum() == 5_106
     assert (size / size.mean() - 1).abs().max() < 0.02
     assert (share / share.mean() - 1).abs().max() < 0.02
 
 
 @pytest.mark.real
-def test_real_folds_are_those_that_published_scores_were_measured_on():
-    table = real_table()
-    assert fold_hash(table) == "483e102a76966b0e"
+def test_real_folds_do_not_depend_on_row_order():
+    table = published("isic")
     order = np.random.default_rng(0).permutation(len(table))
     shuffled = table.iloc[order].reset_index(drop=True)
     assert fold_hash(add_folds(shuffled, 5, 42)) == "483e102a76966b0e"
@@ -176,9 +173,122 @@ def test_real_folds_are_those_that_published_scores_were_measured_on():
 
 @pytest.mark.real
 def test_each_real_source_is_spread_evenly_too():
-    table = real_table()
+    table = published("isic")
     rows = table[table["fold"] >= 0]
     counts = rows.groupby(["source", "fold"])["target"].agg(["size", "sum"])
     for _, source in counts.groupby("source"):
         assert (source["size"] / source["size"].mean() - 1).abs().max() < 0.02
         assert (source["sum"] / source["sum"].mean() - 1).abs().max() < 0.1
+
+
+NAMES = st.builds(
+    lambda n, twin: f"ISIC_{n}{'_downsampled' * twin}", st.integers(0, 11), st.booleans()
+)
+IDS = st.sampled_from(["", "", "a", "b", "c", "d"])
+ROWS = st.lists(st.tuples(NAMES, IDS, IDS), min_size=1, max_size=14)
+PAIRS = st.lists(st.tuples(NAMES, NAMES), max_size=5)  # fmt: skip
+
+
+def build_table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["image_name", "patient_id", "lesion_id"])
+
+
+def build_pairs(pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    return pd.DataFrame(pairs, columns=["image_name_1", "image_name_2"], dtype=str)
+
+
+def linked(a: tuple, b: tuple, pairs: list[tuple[str, str]]) -> bool:
+    """Whether two rows (image_name, patient_id, lesion_id) must stay together by themselves."""
+    same = a[0].removesuffix("_downsampled") == b[0].removesuffix("_downsampled")
+    patient, lesion = a[1] != "" and a[1] == b[1], a[2] != "" and a[2] == b[2]
+    return same or patient or lesion or (a[0], b[0]) in pairs or (b[0], a[0]) in pairs
+
+
+def components(rows: list[tuple], pairs: list[tuple[str, str]]) -> list[int]:
+    """A component number for each row by the plainest union-find there is."""
+    parent = list(range(len(rows)))
+
+    def find(i: int) -> int:
+        return i if parent[i] == i else find(parent[i])
+
+    for i in range(len(rows)):
+        for j in range(i):
+            if linked(rows[i], rows[j], pairs):
+                parent[find(i)] = find(j)
+    return [find(i) for i in range(len(rows))]
+
+
+@settings(max_examples=80, deadline=None)
+@given(ROWS, PAIRS)
+def test_groups_are_exactly_the_connected_components(rows, pairs):
+    group = add_groups(build_table(rows), build_pairs(pairs))["group"]
+    expected = components(rows, pairs)
+    for i in range(len(rows)):
+        for j in range(i):
+            assert (group[i] == group[j]) == (expected[i] == expected[j]), (rows[i], rows[j])
+
+
+@settings(max_examples=50, deadline=None)
+@given(ROWS, PAIRS, st.randoms())
+def test_groups_do_not_depend_on_row_order_or_pair_order(rows, pairs, random):
+    table = build_table(rows)
+    before = add_groups(table, build_pairs(pairs))["group"]
+    order = list(range(len(rows)))
+    random.shuffle(order)
+    turned = [pair[::-1] for pair in random.sample(pairs, len(pairs))]
+    shuffled = table.iloc[order].reset_index(drop=True)
+    after = add_groups(shuffled, build_pairs(turned))["group"]
+    assert after.tolist() == before.iloc[order].tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(ROWS, PAIRS)
+def test_a_group_is_named_after_its_first_image_and_nothing_else_changes(rows, pairs):
+    table = build_table(rows)
+    grouped = add_groups(table, build_pairs(pairs))
+    pd.testing.assert_frame_equal(grouped.drop(columns="group"), table)
+    for name, part in grouped.groupby("group"):
+        assert name == min(part["image_name"])
+
+
+def test_a_chain_of_different_links_is_one_group():
+    rows = [
+        ("x", "p", ""),
+        ("y", "p", "l"),
+        ("z", "", "l"),
+        ("z_downsampled", "", ""),
+        ("w", "", ""),
+    ]
+    group = add_groups(build_table(rows), build_pairs([("w", "z_downsampled")]))["group"]
+    assert group.nunique() == 1
+
+
+def test_rows_without_ids_are_not_one_group():
+    group = add_groups(build_table([("x", "", ""), ("y", "", "")]), build_pairs([]))["group"]
+    assert group.tolist() == ["x", "y"]
+
+
+def test_a_pair_with_an_unknown_photograph_ties_nothing():
+    pairs = build_pairs([("x", "gone"), ("gone", "y")])
+    group = add_groups(build_table([("x", "", ""), ("y", "", "")]), pairs)["group"]
+    assert group.nunique() == 2
+
+
+@pytest.mark.real
+def test_real_patients_lesions_and_official_duplicates_share_a_group():
+    table = published("isic")
+    for name in ("patient_id", "lesion_id"):
+        known = table[table[name] != ""]
+        assert (known.groupby(name)["group"].nunique() == 1).all()
+    pairs = read_duplicates(REAL / "isic2020", Report(strict=True))
+    group = table.set_index("image_name")["group"]
+    assert len(pairs) == 425
+    assert (group[pairs["image_name_1"]].values == group[pairs["image_name_2"]].values).all()
+
+
+def test_joined_groups_keep_the_first_name_and_chains_hold():
+    groups = ["a", "a", "c", "c", "e"]
+    table = pd.DataFrame({"image_name": list("abcde"), "group": groups})
+    pairs = pd.DataFrame({"image_name_1": ["b", "zz"], "image_name_2": ["d", "a"]})
+    assert merge_groups(table, pairs)["group"].tolist() == ["a", "a", "a", "a", "e"]
+    assert merge_groups(table, pairs[:0])["group"].tolist() == groups

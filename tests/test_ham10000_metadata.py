@@ -8,9 +8,9 @@ import pytest
 from conftest import REAL
 
 from lesions.config import DatasetConfig, SourceConfig
-from lesions.data.columns import Report
-from lesions.data.ham10000 import PLACES, read_ham10000
+from lesions.data.columns import PLACES, Report
 from lesions.data.metadata import COLUMNS, encode_metadata, fit_metadata
+from lesions.data.sources import read_ham10000
 from lesions.data.table import COLUMNS as COLUMNS_OF_A_TABLE
 from lesions.data.table import finish_table, load_table, read_sources, save_table, table_hash
 from lesions.errors import InputError
@@ -74,7 +74,7 @@ def test_the_table_keeps_the_place_and_reads_it_back(tmp_path: Path) -> None:
     config = DatasetConfig(
         sources={"ham10000": SourceConfig(folder=str(folder))}, task="malignant", folds=2
     )
-    table = finish_table(read_sources(config), config)
+    table = finish_table(read_sources(config, Report(strict=True)), config)
     assert list(table.columns) == [*COLUMNS_OF_A_TABLE, "localization"]
     save_table("places", table, config)
     again, facts = load_table("places")

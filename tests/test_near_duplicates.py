@@ -1,6 +1,5 @@
 """Near-duplicates: copies under other names are found whatever was done to them, others are not."""
 
-import json
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -8,13 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+import prepare
 import pytest
 from conftest import REAL
 
 from lesions.data import near_duplicates
 from lesions.data.decode import decode
-from lesions.data.groups import merge_groups
 from lesions.data.near_duplicates import SIZE, find_near_duplicates
+from lesions.data.sample import write_sample
 
 
 def photograph(seed: int) -> np.ndarray:
@@ -100,26 +100,14 @@ def test_memory_grows_with_the_rows_and_not_with_their_square(monkeypatch):
     assert used[1] < 5 * used[0]
 
 
-def test_joined_groups_keep_the_first_name_and_chains_hold():
-    groups = ["a", "a", "c", "c", "e"]
-    table = pd.DataFrame({"image_name": list("abcde"), "group": groups})
-    pairs = pd.DataFrame({"image_name_1": ["b", "zz"], "image_name_2": ["d", "a"]})
-    assert merge_groups(table, pairs)["group"].tolist() == ["a", "a", "a", "a", "e"]
-    assert merge_groups(table, pairs[:0])["group"].tolist() == groups
-
-
 def test_prepare_puts_look_alikes_into_one_group_and_one_fold(tmp_path, monkeypatch, capsys):
-    import prepare
-
-    from lesions.data.sample import write_sample
-
-    monkeypatch.setattr("lesions.data.table.PREPARED", tmp_path / "prepared")
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     write_sample(tmp_path / "sample", 60)
     arguments = ["--dataset", "demo", "--size", "32"]
     for source in ("isic2019", "isic2020"):
         arguments += ["--input", f"{source}={tmp_path / 'sample' / source}"]
     assert prepare.main(arguments) == 0
-    folder = tmp_path / "prepared" / "demo"
+    folder = tmp_path / "input/prepared/demo"
     table = pd.read_csv(folder / "table.csv")
     train = table[table["split"] == "train"]
     # A nevus of 2019, and another group of another fold with the same target.
@@ -151,22 +139,3 @@ def test_real_photographs_of_different_lesions_are_not_taken_for_copies():
     assert of_copies.sum() == 100
     assert (found.loc[of_copies, "second"] - found.loc[of_copies, "first"] == 1500).all()
     assert (~of_copies).sum() <= 2  # HAM10000 has a few photographs under two lesion ids
-
-
-@pytest.mark.real
-def test_the_measurement_runs_and_reports_by_kind(tmp_path, capsys):
-    import near_duplicates as script
-
-    out = tmp_path / "measured.json"
-    arguments = ["--input", str(REAL / "ham10000"), "--images", str(REAL / "ham10000" / "images")]
-    assert (
-        script.main(
-            [*arguments, "--limit", "250", "--each", "5", "--rows", "100", "--out", str(out)]
-        )
-        == 0
-    )
-    measured = json.loads(out.read_text())
-    assert measured["recall_all"] >= 0.95
-    assert measured["precision"] >= 0.98
-    assert measured["many"]["rows"] == 100
-    assert "recall" in capsys.readouterr().out

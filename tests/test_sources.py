@@ -1,6 +1,6 @@
 """Sources: the official files become rows of one shape, and their published counts come out."""
 
-import json
+import functools
 import zipfile
 from pathlib import Path
 
@@ -11,25 +11,23 @@ import pytest
 from conftest import REAL
 
 from lesions.config import DatasetConfig, SourceConfig
-from lesions.data import archives
-from lesions.data.archives import extract, unpacked
+from lesions.data import photographs
 from lesions.data.columns import COMMON, Report
+from lesions.data.photographs import extract, unpacked
 from lesions.data.sources import READERS, read_source
-from lesions.data.table import finish_table, one_row_a_name, read_sources
-from lesions.data.tasks import DIAGNOSES, MALIGNANT, TASKS, WORDS, classes_of, targets
+from lesions.data.table import read_sources
+from lesions.data.tasks import DIAGNOSES, MALIGNANT, TASKS, WORDS, build_task, targets
 from lesions.errors import InputError
 
 HAM = {"nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115}
 
 
+STRICT = Report(strict=True)
+
+
+@functools.cache
 def real(name: str) -> pd.DataFrame:
-    return read_source(name, SourceConfig(folder=""), REAL / name, Report(strict=True))
-
-
-def real_set(**sources: str) -> DatasetConfig:
-    return DatasetConfig(
-        sources={name: SourceConfig(folder=str(REAL / folder)) for name, folder in sources.items()}
-    )
+    return read_source(name, SourceConfig(folder=""), REAL / name, STRICT)
 
 
 @pytest.mark.real
@@ -62,14 +60,6 @@ def test_isic2019_has_the_published_counts():
 
 
 @pytest.mark.real
-def test_the_merge_of_2019_and_2020_has_the_published_counts():
-    table = read_sources(real_set(isic2019="isic2019", isic2020="isic2020"))
-    train = one_row_a_name(table).query("split == 'train'")
-    assert len(train) == 58_457
-    assert train["target"].sum() == 5_106
-
-
-@pytest.mark.real
 def test_ham10000_has_the_published_counts_and_sits_in_isic2019_and_2018():
     table = real("ham10000")
     assert len(table) == 10_015
@@ -78,7 +68,7 @@ def test_ham10000_has_the_published_counts_and_sits_in_isic2019_and_2018():
     assert table["age_approx"].isna().sum() == 57
     later = real("isic2019").set_index("image_name").loc[table["image_name"]]
     number = targets(later["diagnosis"], "diagnosis7").astype(int)
-    assert (np.array(classes_of("diagnosis7"))[number] == table["diagnosis"]).all()
+    assert (np.array(build_task("diagnosis7").classes)[number] == table["diagnosis"]).all()
     assert (later["lesion_id"].to_numpy() == table["lesion_id"]).all()
     # 2019 has no general place for trunk and genital
     placed = (later["site"] != "").to_numpy()
@@ -99,10 +89,6 @@ def test_dermamnist_has_the_published_split_and_shares_lesions_across_it():
     assert table["diagnosis"].value_counts().to_dict() == HAM
     train, test = (table[table["official"] == part] for part in ("train", "test"))
     assert test["lesion_id"].isin(train["lesion_id"]).sum() == 693
-    config = real_set(dermamnist="dermamnist").model_copy(update={"scheme": "official"})
-    finished = finish_table(read_sources(config), config)
-    assert (finished["fold"] == 0).sum() == 1_003
-    assert (finished["split"] == "test").sum() == 2_005
 
 
 @pytest.mark.real
@@ -141,7 +127,9 @@ def test_the_target_follows_the_task(tmp_path):
     source = SourceConfig(folder=str(tmp_path), reader="generic", table="labels.csv",
                           columns={"image_name": "id", "diagnosis": "dx"})  # fmt: skip
     targets = {
-        task: read_sources(DatasetConfig(sources={"mine": source}, task=task))["target"].tolist()
+        task: read_sources(DatasetConfig(sources={"mine": source}, task=task), STRICT)[
+            "target"
+        ].tolist()
         for task in ("melanoma", "malignant")
     }
     assert targets == {"melanoma": [1, 0, 0], "malignant": [1, 1, 0]}
@@ -169,7 +157,7 @@ def test_anyones_table_is_read_through_a_column_map(tmp_path):
                  "sex": "Geschlecht", "site": "Ort", "patient_id": "Patient", "official": "Teil"},
         diagnoses={"melanom": "mel"},
     )  # fmt: skip
-    table = read_sources(DatasetConfig(sources={"praxis": source}))
+    table = read_sources(DatasetConfig(sources={"praxis": source}), STRICT)
     assert table["image_name"].tolist() == ["a", "b", "c"]
     assert table["diagnosis"].tolist() == ["mel", "nv", ""]
     assert table["target"].tolist()[:2] == [1, 0]
@@ -180,17 +168,17 @@ def test_anyones_table_is_read_through_a_column_map(tmp_path):
     assert [Path(path).name for path in table["path"]] == ["a.JPG", "b.JPG", "c.JPG"]
     wrong = source.model_copy(update={"diagnoses": {}})
     with pytest.raises(InputError, match="row 2: diagnosis is 'Melanom': not a diagnosis"):
-        read_sources(DatasetConfig(sources={"praxis": wrong}))
+        read_sources(DatasetConfig(sources={"praxis": wrong}), STRICT)
     wrong = source.model_copy(update={"columns": {"image": "Datei"}})
     with pytest.raises(InputError, match="columns: image unknown: known are image_name"):
-        read_sources(DatasetConfig(sources={"praxis": wrong}))
+        read_sources(DatasetConfig(sources={"praxis": wrong}), STRICT)
 
 
 def test_folders_by_class_are_a_data_set(tmp_path):
     picture(tmp_path / "MEL" / "one.jpg")
     picture(tmp_path / "Seborrheic keratosis" / "two.png")
     source = SourceConfig(folder=str(tmp_path), reader="generic")
-    table = read_sources(DatasetConfig(sources={"mine": source}))
+    table = read_sources(DatasetConfig(sources={"mine": source}), STRICT)
     assert dict(zip(table["image_name"], table["diagnosis"], strict=True)) == {
         "one": "mel", "two": "bkl",
     }  # fmt: skip
@@ -200,7 +188,7 @@ def test_folders_by_class_are_a_data_set(tmp_path):
 @pytest.fixture
 def ham(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """HAM10000 of three images, without its images."""
-    monkeypatch.setattr(archives, "PREPARED", tmp_path / "prepared")
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     (tmp_path / "ham").mkdir()
     (tmp_path / "ham" / "HAM10000_metadata.csv").write_text(
         "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
@@ -211,7 +199,7 @@ def ham(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def paths_of(ham: Path, images: list[str]) -> list[str]:
     source = SourceConfig(folder=str(ham), images=images)
-    table = read_sources(DatasetConfig(sources={"ham10000": source}), unpack=True)
+    table = read_sources(DatasetConfig(sources={"ham10000": source}), STRICT, unpack=True)
     return table["path"].tolist()
 
 
@@ -230,13 +218,13 @@ def test_images_lie_flat_in_two_parts_by_class_or_in_the_downloaded_zip(ham, tmp
         paths = paths_of(ham, [str(tmp_path / "ham.zip")])
         assert [bool(path) for path in paths] == [False, False, True]
         assert Path(paths[2]).read_bytes() == (tmp_path / "z" / "c.jpg").read_bytes()
-    assert not list((tmp_path / "prepared").rglob("*.txt"))
+    assert not list((tmp_path / "input/prepared").rglob("*.txt"))
     with pytest.raises(InputError, match="no such image folder or archive"):
         paths_of(ham, [str(tmp_path / "nowhere")])
 
 
 def test_dermamnist_arrays_become_the_same_pixels(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "PREPARED", tmp_path / "prepared")
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     rng = np.random.default_rng(0)
     arrays = {}
     for split, count in {"train": 5, "val": 2, "test": 3}.items():
@@ -245,10 +233,27 @@ def test_dermamnist_arrays_become_the_same_pixels(tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
     np.savez(tmp_path / "in" / "dermamnist.npz", **arrays)
     config = DatasetConfig(sources={"dermamnist": SourceConfig(folder=str(tmp_path / "in"))})
-    table = read_sources(config, unpack=True)
+    table = read_sources(config, STRICT, unpack=True)
     assert len(table) == 10
     last = cv2.imread(table["path"].iloc[-1])[..., ::-1]
     assert (last == arrays["test_images"][2]).all()
+
+
+def test_the_largest_dermamnist_is_read_when_there_are_several(tmp_path, monkeypatch):
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+    for name, size in {
+        "dermamnist.npz": 28,
+        "dermamnist_224.npz": 64,
+        "dermamnist_64.npz": 32,
+    }.items():
+        arrays = {}
+        for split in ("train", "val", "test"):
+            arrays[f"{split}_images"] = np.zeros((1, size, size, 3), np.uint8)
+            arrays[f"{split}_labels"] = np.zeros((1, 1), np.uint8)
+        np.savez(tmp_path / name, **arrays)
+    config = DatasetConfig(sources={"dermamnist": SourceConfig(folder=str(tmp_path))})
+    paths = read_sources(config, STRICT, unpack=True)["path"]
+    assert [cv2.imread(path).shape for path in paths] == [(64, 64, 3)] * 3
 
 
 def entry(name: str, mode: int = 0o100644) -> zipfile.ZipInfo:
@@ -281,21 +286,23 @@ def test_an_archive_writes_nothing_outside_its_folder(name, mode, said, tmp_path
 
 
 def test_an_archive_that_unpacks_too_large_or_is_damaged_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "PREPARED", tmp_path / "prepared")
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     path = tmp_path / "images.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("large.jpg", bytes(3_000_000))
-    with pytest.raises(InputError, match="3,000,000 bytes unpacked, more than 1,000,000"):
-        unpacked(path, (".jpg",), largest=1_000_000)
+    with monkeypatch.context() as limited:
+        limited.setattr(photographs, "LARGEST", 1_000_000)
+        with pytest.raises(InputError, match="3,000,000 bytes unpacked, more than 1,000,000"):
+            unpacked(path)
     content = bytearray(path.read_bytes())
     content[60:64] = b"\xff\xff\xff\xff"
     path.write_bytes(bytes(content))
     with pytest.raises(InputError, match=r"images\.zip: .*download it again"):
-        unpacked(path, (".jpg",))
+        unpacked(path)
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(InputError, match="damaged or not a zip"):
-        unpacked(path, (".jpg",))
-    left = [path for path in (tmp_path / "prepared").rglob("*") if path.is_file()]
+        unpacked(path)
+    left = [path for path in (tmp_path / "input/prepared").rglob("*") if path.is_file()]
     assert not left
 
 
@@ -309,8 +316,3 @@ def test_every_reader_names_its_missing_files(tmp_path):
     report = Report()
     read_source("nothing", SourceConfig(folder=""), tmp_path, report)
     assert "no reader 'nothing'" in report.problems[0]
-
-
-def test_the_facts_of_a_config_can_be_written_as_json():
-    config = DatasetConfig(sources={"isic2019": SourceConfig(folder="x")})
-    assert json.loads(json.dumps(config.model_dump()))["scheme"] == "grouped"

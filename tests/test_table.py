@@ -1,5 +1,7 @@
 """The table: one row an image, groups, folds of every scheme, and the hashes that tie it down."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lesions.config import DatasetConfig, SourceConfig, load_dataset_config
-from lesions.data import table as tables
 from lesions.data.columns import Report, common_rows
 from lesions.data.folds import fold_hash, straddling
 from lesions.data.table import (
@@ -40,6 +41,7 @@ def drawn(rows: int, seed: int = 0) -> pd.DataFrame:
     return table.assign(images_per_patient=images_per_patient(table))
 
 
+STRICT = Report(strict=True)
 CONFIG = DatasetConfig(sources={"isic2020": SourceConfig(folder="x")}, folds=3)
 
 
@@ -70,24 +72,24 @@ def test_images_of_a_patient_are_counted_within_a_split():
 def test_a_photograph_of_two_sources_is_one_row_if_they_agree():
     first = drawn(30)
     second = first.assign(source="isic2019", sex="female")
-    merged = one_row_a_name(pd.concat([first, second], ignore_index=True))
+    merged = one_row_a_name(pd.concat([first, second], ignore_index=True), STRICT)
     assert len(merged) == 30
     assert (merged["source"] == "isic2020").all()
     second.loc[4, "target"] = 1 - second.loc[4, "target"]
     both = pd.concat([first, second], ignore_index=True)
     with pytest.raises(InputError, match="sources disagree about the target of i00004"):
-        one_row_a_name(both)
+        one_row_a_name(both, STRICT)
     report = Report()
     one_row_a_name(both, report)
     assert len(report.problems) == 1
     # An unlabelled test row must not vanish behind a labelled one.
     second = first.assign(source="isic2019", split="test", target=np.nan)
     with pytest.raises(InputError, match="disagree"):
-        one_row_a_name(pd.concat([first, second], ignore_index=True))
+        one_row_a_name(pd.concat([first, second], ignore_index=True), STRICT)
 
 
 def test_a_saved_table_comes_back_and_an_edited_one_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(tables, "PREPARED", tmp_path)
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     finished = finish_table(drawn(60), CONFIG)
     facts = save_table("mine", finished, CONFIG)
     loaded, again = load_table("mine")
@@ -100,7 +102,7 @@ def test_a_saved_table_comes_back_and_an_edited_one_is_refused(tmp_path, monkeyp
         check_dtype=False,
     )
     loaded.loc[0, "fold"] = (loaded.loc[0, "fold"] + 1) % 3
-    write_csv(tmp_path / "mine" / "table.csv", loaded)
+    write_csv(at("input/prepared/mine/table.csv"), loaded)
     with pytest.raises(InputError, match="does not match its hash: run"):
         load_table("mine")
     with pytest.raises(InputError, match="no table: run python scripts/prepare.py"):
@@ -108,23 +110,26 @@ def test_a_saved_table_comes_back_and_an_edited_one_is_refused(tmp_path, monkeyp
 
 
 def test_every_data_set_config_is_valid_and_says_its_command():
-    files = sorted((at("configs") / "datasets").glob("*.yaml"))
+    files = sorted((at("configs/datasets")).glob("*.yaml"))
     assert len(files) >= 8
     for path in files:
         load_dataset_config(path.stem)
         assert f"scripts/prepare.py --dataset {path.stem}" in path.read_text()
 
 
+@functools.cache
 def published(name: str) -> pd.DataFrame:
     """The finished table of a data set config, its sources read from the real files."""
     config = load_dataset_config(name)
     sources = {
-        source: value.model_copy(update={"folder": str(REAL / value.folder.split("/")[1])})
+        source: value.model_copy(
+            update={"folder": str(REAL / value.folder.split("/")[1]), "images": []}
+        )
         for source, value in config.sources.items()
     }
     deotte = str(REAL / "deotte") if config.deotte else None
     config = config.model_copy(update={"sources": sources, "deotte": deotte})
-    return finish_table(one_row_a_name(read_sources(config)), config)
+    return finish_table(one_row_a_name(read_sources(config, STRICT), STRICT), config)
 
 
 def counts(table: pd.DataFrame) -> dict[str, int]:
@@ -152,6 +157,28 @@ def test_published_splits_have_their_published_sizes(name, expected):
     assert counts(table) == expected
     leaky = len(straddling(table))
     assert leaky == 0 if name == "ham10000_system002" else leaky > 500
+
+
+# table_hash and fold_hash of what the published scores were measured on
+FROZEN = {
+    "isic": ("cae6ccc8146ecda6", "483e102a76966b0e"),
+    "ham10000": ("91d031f7b5f730ef", "5f1f34f873e6ea4e"),
+    "ham10000_system001": ("ea20d375918da83f", "f5a5fb797b05f700"),
+    "ham10000_system002": ("e5657b00e6e9b8f5", "bc81402a5e3477e7"),
+    "ham10000_system004": ("0d373d09010841e0", "c566df10b39d9393"),
+    "dermamnist": ("a432e9228b6d27ab", "3197e3b2b360c5a0"),
+    "dermamnist_grouped": ("64d416c5afb0a241", "082f4b74cf335a0d"),
+    "isic2018": ("374a29a6bff18523", "4e7f7242de265859"),
+    "isic_legacy": ("6a01695fbad06779", "1fcfa7f899ba8502"),
+    "isic2020_system003": ("196621144f2592ef", "0ba6fd38b3f5321c"),
+}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", FROZEN)
+def test_tables_and_folds_are_those_that_published_scores_were_measured_on(name):
+    table = published(name)
+    assert (table_hash(table), fold_hash(table)) == FROZEN[name]
 
 
 @pytest.mark.real
@@ -197,7 +224,7 @@ def test_a_scheme_that_cannot_be_is_refused():
     for scheme, said in [
         ("legacy", "no `tfrecord`"),
         ("official", "no source of this data set has validation rows"),
-        ("system001", "this scheme is of the 10,015 rows of ham10000"),
+        ("system001", "this scheme splits the 10,015 rows of ham10000"),
         ("system003", "33,126 training rows"),
     ]:
         with pytest.raises(InputError, match=said):

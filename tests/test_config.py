@@ -4,12 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from lesions.config import Config, differences, load_config, load_dataset_config, run_name
+from lesions.config import (
+    Config,
+    differences,
+    find_config,
+    load_config,
+    load_dataset_config,
+    run_name,
+    saved_config,
+)
 from lesions.errors import InputError
 from lesions.paths import at
-from lesions.training.ablation import load_ablation, variant_runs
 
-SEVERAL = ("ablation", "study")  # configs of many runs: src/lesions/training/ablation.py, study/
+SEVERAL = ("ablation", "study", "published")  # read by studies/, not by scripts/train.py
 RUNS = [
     path
     for path in at("configs").rglob("*.yaml")
@@ -25,13 +32,17 @@ def test_every_shipped_config_loads_and_opens_with_its_question(path: Path) -> N
     assert first.startswith("# ") and first.endswith(("?", "blend."))
 
 
-@pytest.mark.parametrize("name", [path.stem for path in (at("configs") / "datasets").glob("*.yaml")])
+@pytest.mark.parametrize(
+    "name", [path.stem for path in (at("configs") / "datasets").glob("*.yaml")]
+)
 def test_every_shipped_data_set_loads(name: str) -> None:
     load_dataset_config(name)
 
 
 def test_competition_configs_differ_in_backbone_and_memory_alone() -> None:
-    first, *others = (load_config(at("configs") / f"{name}.yaml").model_dump() for name in COMPETITION)
+    first, *others = (
+        load_config(at("configs") / f"{name}.yaml").model_dump() for name in COMPETITION
+    )
     for other in others:
         keys = {line.split(":")[0] for line in differences(first, other)}
         assert keys <= {"model.backbone", "train.micro_batch"}
@@ -43,7 +54,7 @@ def test_the_published_recipe_is_the_default() -> None:
     assert config.train.lr == 2e-4 and config.train.weight_decay == 0.01
     assert config.train.epochs == 15 and config.train.warmup_epochs == 1
     assert config.train.batch_size == 128 and config.train.keep == "last"
-    assert config.loss.smoothing == 0.05 and config.model.dropout_samples == 5
+    assert config.loss.smoothing == 0.05 and config.model.dropout == 0.5
     assert config.predict.views == 4
 
 
@@ -52,6 +63,7 @@ def test_the_published_recipe_is_the_default() -> None:
     [
         ("train.lr=-1", "train.lr: Input should be greater than 0"),
         ("train.learning_rate=1", "train.learning_rate: Extra inputs are not permitted"),
+        ("train.epoch=1", "did you mean epochs?"),
         ("predict.views=3", "predict.views: Input should be 1, 4 or 8"),
         ("train.epochs=many", "train.epochs: Input should be a valid integer"),
         ("train.micro_batch=100", "multiple of train.micro_batch"),
@@ -84,11 +96,6 @@ def test_extends_lays_the_differences_over_its_base(tmp_path: Path) -> None:
         load_config(tmp_path / "c.yaml")
 
 
-def test_a_missing_config_names_those_there_are() -> None:
-    with pytest.raises(InputError, match=r"effnet_b1\.yaml"):
-        load_config(at("configs") / "effnet_b9.yaml")
-
-
 def test_a_run_is_named_after_its_path_below_configs(tmp_path: Path) -> None:
     assert run_name(at("configs") / "real" / "mobilenetv2.yaml") == "real/mobilenetv2"
     assert run_name(tmp_path / "mine.yaml") == "mine"
@@ -100,15 +107,28 @@ def test_a_config_cannot_be_changed_after_loading() -> None:
         config.seed = 1  # type: ignore[misc]
 
 
-def test_every_run_of_an_ablation_has_a_config_that_differs_from_the_base() -> None:
-    path = at("configs") / "ham10000" / "ablation.yaml"
-    runs = variant_runs(path, load_ablation(path))
-    base = runs.pop("base")[1]
-    assert len(runs) > 5 and all(config != base for _, config in runs.values())
-    assert {config.train.epochs for _, config in runs.values()} == {base.train.epochs}
+def test_a_run_can_be_given_by_its_name_and_a_wrong_name_is_answered_with_the_nearest() -> None:
+    assert find_config("effnet_b1") == at("configs/effnet_b1.yaml")
+    assert find_config("configs/demo/resnet10t.yaml").samefile(find_config("demo/resnet10t"))
+    with pytest.raises(InputError, match=r"did you mean effnet_b4\?|did you mean effnet_b1\?"):
+        find_config("effnet_b9")
+    with pytest.raises(InputError, match=r"did you mean ham10000\?"):
+        load_dataset_config("ham1000")
 
 
-def test_an_ablation_with_a_wrong_key_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "ablation.yaml").write_text("base: x.yaml\nvariant: {a: [b=1]}\n")
-    with pytest.raises(InputError, match="variants"):
-        load_ablation(tmp_path / "ablation.yaml")
+@pytest.mark.parametrize("task, monitor", [
+    ("melanoma", "macro_f1"), ("null", "balanced_accuracy"), ("diagnosis7", "f2"),
+])  # fmt: skip
+def test_a_monitor_that_the_task_does_not_have_is_refused(task: str, monitor: str) -> None:
+    changes = [f"data.task={task}", f"train.monitor={monitor}", "loss.kind=focal"]
+    with pytest.raises(InputError, match=f"train.monitor {monitor} is not defined for"):
+        load_config("effnet_b1", changes)
+
+
+def test_a_run_of_an_older_version_loads_unless_a_dropped_option_decided_its_numbers() -> None:
+    saved = load_config("effnet_b1").model_dump()
+    old = saved | {"train": saved["train"] | {"clip_grad": 1.0, "loader_timeout": 300.0}}
+    assert saved_config(old, "config.yaml") == load_config("effnet_b1")
+    old["train"]["clip_grad"] = 5.0
+    with pytest.raises(InputError, match=r"config.yaml: train.clip_grad is no longer an option"):
+        saved_config(old, "config.yaml")

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import load_file, save_file
 
 from lesions.config import CbamConfig, ModelConfig
 from lesions.errors import InputError
-from lesions.models.attention import Cbam
+from lesions.models.backbone import build_backbone
 from lesions.models.classifier import LesionClassifier
-from lesions.models.feature_map import attend, weigh_channels
-from lesions.models.fusion import MetadataGate
-from lesions.models.heads import Funnel
+from lesions.models.layers import Cbam, Funnel, MetadataGate, attend, weigh_channels
 
 TINY = ModelConfig(backbone="mobilenetv3_small_050", pretrained=False)
 
@@ -30,9 +29,10 @@ def test_b1_with_eleven_columns_has_the_published_6_587_681_parameters() -> None
     assert sum(p.numel() for p in model.parameters()) == 6_587_681
 
 
-def test_without_metadata_there_is_no_metadata_branch() -> None:
-    model = LesionClassifier(TINY, columns=0).eval()
-    assert model.metadata is None
+@pytest.mark.parametrize("fusion", ["concat", "gate"])
+def test_without_metadata_there_is_no_metadata_branch(fusion: str) -> None:
+    model = LesionClassifier(TINY.model_copy(update={"fusion": fusion}), columns=0).eval()
+    assert model.metadata is None and model.gate is None
     assert model(images(), torch.empty(4, 0)).shape == (4, 1)
 
 
@@ -70,14 +70,95 @@ def test_dropout_samples_differ_in_training_and_are_gone_in_evaluation() -> None
     torch.testing.assert_close(head(features), head.linear(features))
 
 
-def test_weights_from_a_local_file_are_loaded(tmp_path: Path) -> None:
+def saved_weights(prefix: str = "", name: str = TINY.backbone, **more: torch.Tensor) -> dict:
     torch.manual_seed(1)
-    saved = timm.create_model(TINY.backbone, num_classes=1000)
-    torch.save(saved.state_dict(), tmp_path / "weights.pth")
-    config = TINY.model_copy(update={"pretrained": str(tmp_path / "weights.pth")})
-    model = LesionClassifier(config, columns=0)
-    name = "conv_stem.weight"
-    assert torch.equal(model.backbone.state_dict()[name], saved.state_dict()[name])
+    network = timm.create_model(name, num_classes=9)
+    return {f"{prefix}{key}": tensor for key, tensor in network.state_dict().items()} | more
+
+
+def backbone_from(path: Path, name: str = TINY.backbone, **args: int) -> torch.nn.Module:
+    return build_backbone(ModelConfig(backbone=name, pretrained=str(path), backbone_args=args))
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "model.", "backbone.", "encoder.", "net.", "enet.", "module.model."]
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_local_weights_load_under_the_names_that_trainers_give_them(
+    prefix: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, saved = tmp_path / f"weights{suffix}", saved_weights(prefix)
+    beside = {"meta.0.weight": torch.ones(2)} if prefix else {}  # another part of that trainer's
+    save_file(saved | beside, path) if suffix == ".safetensors" else torch.save(saved, path)
+    found = backbone_from(path).state_dict()
+    assert all(torch.equal(tensor, saved[f"{prefix}{name}"]) for name, tensor in found.items())
+    assert f"{len(found)} tensors" in capsys.readouterr().out
+
+
+def test_lightnings_files_and_our_own_folds_are_weights_too(trained: Path, tmp_path: Path) -> None:
+    lightning = {"state_dict": saved_weights("model."), "epoch": 3, "global_step": 10}
+    torch.save(lightning, tmp_path / "last.ckpt")
+    first = "conv_stem.weight"
+    found = backbone_from(tmp_path / "last.ckpt").state_dict()[first]
+    assert torch.equal(found, lightning["state_dict"][f"model.{first}"])
+    own = trained / "fold0.safetensors"
+    assert torch.equal(backbone_from(own).state_dict()[first], load_file(own)[f"backbone.{first}"])
+
+
+def test_position_embeddings_of_another_image_size_are_fitted_as_timm_does(tmp_path: Path) -> None:
+    name, saved = "vit_tiny_patch16_224", saved_weights(name="vit_tiny_patch16_224")
+    torch.save(saved, tmp_path / "vit.pth")
+    found = backbone_from(tmp_path / "vit.pth", name, img_size=32).pos_embed
+    assert found.shape == (1, 5, 192) and saved["pos_embed"].shape == (1, 197, 192)
+    assert torch.equal(found[:, 0], saved["pos_embed"][:, 0])  # of the class token
+
+
+def faults() -> dict[str, tuple[object, str]]:
+    right = saved_weights()
+    first = "conv_stem.weight"
+    return {
+        "another network": (saved_weights(name="resnet10t"), r"not the weights of this network"),
+        "one stray tensor": ({first: right[first]}, r"1 of its 242 tensors.*missing: bn1\.weight"),
+        "a tensor short": ({k: v for k, v in right.items() if k != first}, rf"1 missing: {first}"),
+        "a layer too many": (right | {"blocks.9.w": torch.ones(1)}, r"not of this network: blocks"),
+        "another shape": (right | {first: torch.ones(4)}, rf"another shape: {first} \(4,\), not"),
+        "NaN": (right | {first: right[first] * torch.nan}, rf"NaN or infinite numbers in {first}"),
+        "no tensors": ([1, 2], r"holds list"),
+        "code": ({"model": Path("x")}, r"save the network's state_dict\(\) alone"),
+    }
+
+
+@pytest.mark.parametrize("fault", faults())
+def test_weights_that_do_not_fit_are_refused_with_examples(fault: str, tmp_path: Path) -> None:
+    content, message = faults()[fault]
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(InputError, match=message):
+        backbone_from(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_cut_or_foreign_files_are_no_weights(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    with pytest.raises(InputError, match="no such weights file"):
+        backbone_from(path)
+    save_file(saved_weights(), path) if suffix == ".safetensors" else torch.save(
+        saved_weights(), path
+    )
+    content = path.read_bytes()
+    for broken in (content[: len(content) // 2], b"image_name,target\n" * 9, b""):
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match=r"weights\..*(damaged|no weights file)"):
+            backbone_from(path)
+
+
+@pytest.mark.parametrize("name, is_last", [("resnest14d", False), ("mobilenetv3_small_050", True)])
+def test_images_reach_the_backbone_in_the_layout_it_is_fast_in(name: str, is_last: bool) -> None:
+    model, seen = LesionClassifier(ModelConfig(backbone=name, pretrained=False), 0).eval(), []
+    first = next(module for module in model.modules() if isinstance(module, torch.nn.Conv2d))
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(images(), torch.empty(4, 0))
+    assert seen[0].is_contiguous(memory_format=torch.channels_last) == is_last
+    assert seen[0].is_contiguous() != is_last
 
 
 def test_missing_weights_are_told_within_five_seconds_with_three_ways_out() -> None:
@@ -194,12 +275,6 @@ def test_the_funnel_halves_its_dropout_from_layer_to_layer() -> None:
         "Linear", "SiLU", "BatchNorm1d", "Dropout"
     ]  # fmt: skip
     assert funnel(torch.randn(4, 20)).shape == (4, 7)
-
-
-def test_without_metadata_there_is_nothing_to_gate() -> None:
-    config = TINY.model_copy(update={"fusion": "gate"})
-    model = LesionClassifier(config, columns=0).eval()
-    assert model.gate is None and model(images(), torch.empty(4, 0)).shape == (4, 1)
 
 
 def test_cbam_on_a_class_token_and_images_of_a_wrong_size_are_told_with_what_to_set() -> None:

@@ -42,7 +42,7 @@ def build_cache(
     folder: Path, table: pd.DataFrame, mode: cache.Mode = "array", config: PreprocessConfig = PLAIN
 ) -> pd.DataFrame:
     """A finished cache at the size that is its folder's name."""
-    index = fill_cache(folder, table, int(folder.name), mode, config)
+    index, _ = fill_cache(folder, table, int(folder.name), mode, config)
     publish_cache(folder, table)
     return index
 

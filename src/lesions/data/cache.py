@@ -32,144 +32,6 @@ SAVE_EVERY = 1000  # images: what an interrupted build repeats at most
 Fact = tuple[int, int, str]  # width, height, problem
 
 
-def cached_images(dataset: str, size: int, table: pd.DataFrame) -> np.ndarray:
-    """The images of a prepared data set's `table` at `size` pixels; see `load_images`."""
-    command = f"python scripts/prepare.py --dataset {dataset} --size {size}"
-    return load_images(prepared(dataset) / str(size), table, command)
-
-
-def load_images(folder: Path, table: pd.DataFrame, command: str) -> np.ndarray:
-    """The finished cache of exactly this table: by row uint8 (S, S, 3), read-only.
-
-    It is an array, or for JPEGs an object that is read by row like one. InputError naming `command`
-    if there is no cache, or if it belongs to another table, or was made with another preprocessing
-    than the table beside it asks for.
-    """
-    facts = cache_facts(folder)
-    if not facts:
-        raise InputError(f"{shown(folder)}: no image cache: run {command}")
-    key = facts["key"]
-    if key["version"] != VERSION or facts["names_hash"] != names_hash(table):
-        raise InputError(f"{shown(folder)}: the image cache is of another table: run {command}")
-    beside = folder.parent / "table.json"
-    config = read_json(beside).get("config", {}) if beside.exists() else {}
-    if key["preprocess"] != PreprocessConfig(**config.get("preprocess", {})).model_dump():
-        raise InputError(f"{shown(folder)}: made with another preprocessing: run {command}")
-    return cast(np.ndarray, open_images(folder, key["mode"], key["size"]))
-
-
-def cache_facts(folder: Path) -> dict[str, Any]:
-    """The `key`, `names_hash` and `sha256` (of the pixels) of a finished cache; {} without one.
-
-    The key is all that decides the pixels besides the files: the decoder's version, size, mode and
-    preprocess, filled in where a cache of an earlier version lacks them.
-    """
-    if not (folder / "cache.json").exists():
-        return {}
-    facts = read_json(folder / "cache.json")
-    preprocess = PreprocessConfig(**facts.get("preprocess", {}))
-    key = _key(facts["size"], facts.get("mode", "array"), preprocess)
-    return {
-        "key": key | {"version": facts["version"]},
-        "names_hash": facts["names_hash"],
-        "sha256": facts["sha256"],
-    }
-
-
-def fill_cache(
-    folder: Path, table: pd.DataFrame, size: int, mode: Mode, preprocess: PreprocessConfig
-) -> pd.DataFrame:
-    """Decode the photographs of `table`, whose `path` says where they are; `publish_cache` follows.
-
-    Returns the index, one row a table row: bytes, width, height, and the problem of an unreadable
-    file, whose pixels are black ("" for the others). A photograph with the same fingerprint (name,
-    bytes, time of change) in a finished cache or an interrupted build is not decoded again.
-    """
-    key = _key(size, mode, preprocess)
-    fingerprints, sizes = _fingerprints(table)
-    finished = cache_facts(folder).get("key") == key
-    if finished and _read_index(folder)["fingerprint"].tolist() == fingerprints:
-        shutil.rmtree(_part(folder), ignore_errors=True)
-        verify_cache(folder)
-        return _read_index(folder)
-    part = _part(folder)
-    store, done = _open_store(part, fingerprints, key)
-    if finished:
-        done |= _copy_rows(folder, store, fingerprints, done)
-    todo = [row for row in range(len(table)) if row not in done]
-    paths = table["path"].tolist()
-
-    def one(row: int) -> tuple[Fact, bytes | np.ndarray]:
-        try:
-            image, (width, height) = decode(Path(paths[row]), size, preprocess)
-        except UnreadableImage as error:
-            return (0, 0, str(error)), store.packed(np.zeros((size, size, 3), np.uint8))
-        return (width, height, ""), store.packed(image)
-
-    def save() -> pd.DataFrame:
-        store.flush()
-        rows = [(row, fingerprints[row], sizes[row], *done[row]) for row in sorted(done)]
-        index = pd.DataFrame(rows, columns=INDEX)
-        write_csv(part / "index.csv", index)
-        return index
-
-    with (
-        ThreadPoolExecutor(cpu_count()) as pool,
-        tqdm(total=len(todo), desc=f"images at {size} px", unit="image", disable=None) as bar,
-    ):
-        for start in range(0, len(todo), SAVE_EVERY):
-            block = todo[start : start + SAVE_EVERY]
-            for row, (fact, packed) in zip(block, pool.map(one, block), strict=True):
-                store.put(row, packed)
-                done[row] = fact
-                bar.update()
-            save()
-    return save()
-
-
-def publish_cache(folder: Path, table: pd.DataFrame) -> None:
-    """Replace the cache at `folder` by the filled one, with its checksum."""
-    part = _part(folder)
-    if not part.exists():
-        return
-    key = read_json(part / "key.json")
-    checksum = sha256(part / FILES[key["mode"]])
-    write_json(part / "cache.json", key | {"names_hash": names_hash(table), "sha256": checksum})
-    if folder.exists():
-        shutil.rmtree(folder)
-    part.replace(folder)
-
-
-def filled_images(folder: Path) -> "np.ndarray | JpegImages":
-    """The pixels that `fill_cache` has just completed, published or not."""
-    part = _part(folder)
-    facts = read_json(part / "key.json" if part.exists() else folder / "cache.json")
-    return open_images(part if part.exists() else folder, facts["mode"], facts["size"])
-
-
-def verify_cache(folder: Path) -> None:
-    """InputError if the pixels on disk are not those that were written."""
-    facts = cache_facts(folder)
-    file = folder / FILES[facts["key"]["mode"]]
-    if sha256(file) != facts["sha256"]:
-        raise InputError(f"{shown(folder)}: {file.name} is damaged: delete the folder and prepare")
-
-
-def choose_mode(rows: int, size: int, folder: Path) -> Mode:
-    """array, unless it would take over half of the free disk, or more than half of the memory.
-
-    An array larger than memory is read from the disk again in every epoch.
-    """
-    need = rows * size * size * 3
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    memory = 4 * need  # where the system does not tell
-    if hasattr(os, "sysconf"):
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return "array" if need < free / 2 and need < memory / 2 else "jpeg"
-
-
 class ArrayStore:
     """uint8 (N, S, S, 3) in a .npy file, filled row by row; its disk space is reserved first."""
 
@@ -264,6 +126,136 @@ def open_images(folder: Path, mode: Mode, size: int) -> np.ndarray | JpegImages:
     if mode == "array":
         return np.load(folder / FILES["array"], mmap_mode="r")
     return JpegImages(folder, size)
+
+
+def cached_images(dataset: str, size: int, table: pd.DataFrame) -> np.ndarray:
+    """The images of a prepared data set's `table` at `size` pixels; see `load_images`."""
+    command = f"python scripts/prepare.py --dataset {dataset} --size {size}"
+    return load_images(prepared(dataset) / str(size), table, command)
+
+
+def load_images(folder: Path, table: pd.DataFrame, command: str) -> np.ndarray:
+    """The finished cache of exactly this table: by row uint8 (S, S, 3), read-only.
+
+    It is an array, or for JPEGs an object that is read by row like one. InputError naming `command`
+    if there is no cache, or if it belongs to another table, or was made with another preprocessing
+    than the table beside it asks for.
+    """
+    facts = cache_facts(folder)
+    if not facts:
+        raise InputError(f"{shown(folder)}: no image cache: run {command}")
+    key = facts["key"]
+    if key["version"] != VERSION or facts["names_hash"] != names_hash(table):
+        raise InputError(f"{shown(folder)}: the image cache is of another table: run {command}")
+    beside = folder.parent / "table.json"
+    config = read_json(beside).get("config", {}) if beside.exists() else {}
+    if key["preprocess"] != PreprocessConfig(**config.get("preprocess", {})).model_dump():
+        raise InputError(f"{shown(folder)}: made with another preprocessing: run {command}")
+    return cast(np.ndarray, open_images(folder, key["mode"], key["size"]))
+
+
+def cache_facts(folder: Path) -> dict[str, Any]:
+    """The `key`, `names_hash` and `sha256` (of the pixels) of a finished cache; {} without one.
+
+    The key is all that decides the pixels besides the files: the decoder's version, size, mode and
+    preprocess, filled in where a cache of an earlier version lacks them.
+    """
+    if not (folder / "cache.json").exists():
+        return {}
+    facts = read_json(folder / "cache.json")
+    preprocess = PreprocessConfig(**facts.get("preprocess", {}))
+    key = _key(facts["size"], facts.get("mode", "array"), preprocess)
+    return {
+        "key": key | {"version": facts["version"]},
+        "names_hash": facts["names_hash"],
+        "sha256": facts["sha256"],
+    }
+
+
+def fill_cache(
+    folder: Path, table: pd.DataFrame, size: int, mode: Mode, preprocess: PreprocessConfig
+) -> tuple[pd.DataFrame, np.ndarray | JpegImages]:
+    """Decode the photographs at the table's `path`s; `publish_cache` makes them the cache.
+
+    Returns the images, and the index, one row a table row: bytes, width, height, and the problem of
+    an unreadable file, whose pixels are black ("" for the others). A photograph with the same fingerprint (name,
+    bytes, time of change) in a finished cache or an interrupted build is not decoded again.
+    """
+    key = _key(size, mode, preprocess)
+    fingerprints, sizes = _fingerprints(table)
+    finished = cache_facts(folder).get("key") == key
+    if finished and _read_index(folder)["fingerprint"].tolist() == fingerprints:
+        shutil.rmtree(_part(folder), ignore_errors=True)
+        verify_cache(folder)
+        return _read_index(folder), open_images(folder, mode, size)
+    part = _part(folder)
+    store, done = _open_store(part, fingerprints, key)
+    if finished:
+        done |= _copy_rows(folder, store, fingerprints, done)
+    todo = [row for row in range(len(table)) if row not in done]
+    paths = table["path"].tolist()
+
+    def one(row: int) -> tuple[Fact, bytes | np.ndarray]:
+        try:
+            image, (width, height) = decode(Path(paths[row]), size, preprocess)
+        except UnreadableImage as error:
+            return (0, 0, str(error)), store.packed(np.zeros((size, size, 3), np.uint8))
+        return (width, height, ""), store.packed(image)
+
+    def save() -> None:
+        store.flush()
+        rows = [(row, fingerprints[row], sizes[row], *done[row]) for row in sorted(done)]
+        write_csv(part / "index.csv", pd.DataFrame(rows, columns=INDEX))
+
+    with (
+        ThreadPoolExecutor(cpu_count()) as pool,
+        tqdm(total=len(todo), desc=f"images at {size} px", unit="image", disable=None) as bar,
+    ):
+        for start in range(0, len(todo), SAVE_EVERY):
+            block = todo[start : start + SAVE_EVERY]
+            for row, (fact, packed) in zip(block, pool.map(one, block), strict=True):
+                store.put(row, packed)
+                done[row] = fact
+                bar.update()
+            save()
+    save()
+    return _read_index(part), open_images(part, mode, size)
+
+
+def publish_cache(folder: Path, table: pd.DataFrame) -> None:
+    """Replace the cache at `folder` by the filled one, with its checksum."""
+    part = _part(folder)
+    if not part.exists():
+        return
+    key = read_json(part / "key.json")
+    checksum = sha256(part / FILES[key["mode"]])
+    write_json(part / "cache.json", key | {"names_hash": names_hash(table), "sha256": checksum})
+    if folder.exists():
+        shutil.rmtree(folder)
+    part.replace(folder)
+
+
+def choose_mode(rows: int, size: int, folder: Path) -> Mode:
+    """array, unless it would take over half of the free disk, or more than half of the memory.
+
+    An array larger than memory is read from the disk again in every epoch.
+    """
+    need = rows * size * size * 3
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    memory = 4 * need  # where the system does not tell
+    if hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return "array" if need < free / 2 and need < memory / 2 else "jpeg"
+
+
+def verify_cache(folder: Path) -> None:
+    """InputError if the pixels on disk are not those that were written."""
+    facts = cache_facts(folder)
+    file = folder / FILES[facts["key"]["mode"]]
+    if sha256(file) != facts["sha256"]:
+        raise InputError(f"{shown(folder)}: {file.name} is damaged: delete the folder and prepare")
 
 
 def _part(folder: Path) -> Path:

@@ -119,7 +119,7 @@ def common_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
 
 
 def no_rows(source: str) -> pd.DataFrame:
-    """The columns COMMON without a row: what a reader returns for an unreadable file."""
+    """The table of an unreadable file: the columns COMMON, no row."""
     return common_rows(pd.DataFrame({"image_name": pd.Series(dtype=str)}), source)
 
 
@@ -167,18 +167,11 @@ def _read_text(report: Report, path: Path) -> pd.DataFrame | None:
 def _require_unique(report: Report, path: Path, raw: pd.DataFrame, column: str) -> None:
     ids = raw[column].str.strip()
     report.rows(path, ids, (ids == "").to_numpy(), "every row is one image")
-    again = ids.duplicated(keep=False) & (ids != "")
-    if not again.any():
-        return
-    known = raw[again].drop_duplicates()
-    conflicting = known.loc[known[column].str.strip().duplicated(), column].str.strip().unique()
-    alike = sorted(set(ids[again]) - set(conflicting))
-    for how, names in {"the same row": alike, "rows that differ": list(conflicting)}.items():
-        if names:
-            rows = listed(np.flatnonzero(ids.isin(names)) + 2)
-            report.problem(
-                path, f"row {rows}: {how} for {column} {listed(names)}: keep one row an image"
-            )
+    again, alike = ids.duplicated(keep=False) & (ids != ""), raw.duplicated(keep=False)
+    for how, wrong in {"the same row": again & alike, "rows that differ": again & ~alike}.items():
+        if wrong.any():
+            report.problem(path, f"row {listed(np.flatnonzero(wrong) + 2)}: {how} for {column}"
+                           f" {listed(ids[wrong].unique())}: keep one row an image")  # fmt: skip
 
 
 def _text(report: Report, path: Path, values: pd.Series) -> pd.Series:
@@ -205,7 +198,7 @@ def _age(report: Report, path: Path, values: pd.Series) -> pd.Series:
     return years
 
 
-def _target(report: Report, path: Path, values: pd.Series) -> pd.Series:
+def _zero_or_one(report: Report, path: Path, values: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
     report.rows(path, values, (~numbers.isin([0, 1])).to_numpy(), "expected 0 or 1")
     return numbers
@@ -235,7 +228,8 @@ def _words(words: Mapping[str, str]) -> Callable[[Report, Path, pd.Series], pd.S
 
 PARSERS: dict[str, Callable[[Report, Path, pd.Series], pd.Series]] = {
     "image_name": _name,
-    "target": _target,
+    "target": _zero_or_one,
+    "keratosis": _zero_or_one,
     "diagnosis": _diagnosis,
     "sex": _words(SEX_WORDS),
     "site": _words(SITE_WORDS),

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lesions.config import DatasetConfig, load_dataset_config
 from lesions.data import near_duplicates
-from lesions.data.cache import choose_mode, fill_cache, filled_images, publish_cache
+from lesions.data.cache import choose_mode, fill_cache, publish_cache
 from lesions.data.columns import Report
 from lesions.data.decode import PLAIN, UnreadableImage, decode
 from lesions.data.table import (
@@ -29,20 +29,15 @@ CHECKED = 5000  # photographs that are decoded although a table is wrong, at mos
 
 
 def prepare(
-    dataset: str,
-    sizes: Sequence[int],
-    changes: Sequence[str] = (),
-    folders: dict[str, list[str]] | None = None,
-    images: dict[str, list[str]] | None = None,
-    available_only: bool = False,
-    quarantine: bool = False,
-) -> dict:
+    dataset: str, sizes: Sequence[int], changes: Sequence[str], folders: dict[str, list[str]],
+    images: dict[str, list[str]], available_only: bool, quarantine: bool,
+) -> dict:  # fmt: skip
     """Write table.csv, table.json and a cache for each of `sizes`; returns the table's facts.
 
     `folders` and `images` give a source's folder of CSVs and its places of photographs. Without
     sizes the table is made from the CSVs alone.
     """
-    config = _with_places(load_dataset_config(dataset, changes), folders or {}, images or {})
+    config = _with_places(load_dataset_config(dataset, changes), folders, images)
     report = Report()
     table = read_sources(config, report, unpack=bool(sizes))
     for note in report.notes:
@@ -59,40 +54,44 @@ def prepare(
     if report.problems:
         _check_photographs(table, report, sizes)
     _refuse(report, dataset)
-    table["problem"] = ""
-    if sizes:
-        table = _fill_caches(table, dataset, sizes, config, report, quarantine)
+    problem = pd.Series("", table.index)
     caches = [str(size) for size in sizes]
+    if sizes:
+        table, problem = _fill_caches(table, dataset, sizes, config, report, quarantine)
     if sizes and config.near_duplicates:
         table = _link_near_duplicates(table, dataset)
         caches.append(SMALL)
-    problem = table["problem"]
     table = finish_table(table, config)
     for name in caches:
         publish_cache(prepared(dataset) / name, table)
-    _list_quarantine(table.assign(problem=problem), dataset)
+    listing = prepared(dataset) / "quarantine.csv"
+    listing.unlink(missing_ok=True)
+    if (problem != "").any():
+        columns = ["image_name", "source", "split", "path", "problem"]
+        write_csv(listing, table.assign(problem=problem).loc[problem != "", columns])
     return save_table(dataset, table, config)
 
 
 def _fill_caches(
     table: pd.DataFrame, dataset: str, sizes: Sequence[int], config: DatasetConfig,
     report: Report, quarantine: bool,
-) -> pd.DataFrame:  # fmt: skip
-    """The table with bytes, width and height; unreadable training rows are `quarantined`.
+) -> tuple[pd.DataFrame, pd.Series]:  # fmt: skip
+    """The table with bytes, width and height, and the problem of each unreadable photograph.
 
-    Without `quarantine` they are an InputError that lists them. Test rows always stay.
+    Unreadable training rows get the split `quarantined`, or are an InputError that lists them
+    without `quarantine`. Test rows always stay.
     """
     for size in sizes:
         folder = prepared(dataset) / str(size)
         mode = choose_mode(len(table), size, folder) if config.cache == "auto" else config.cache
-        index = fill_cache(folder, table, size, mode, config.preprocess)
+        index, _ = fill_cache(folder, table, size, mode, config.preprocess)
     bad = (index["problem"] != "").to_numpy()
     # A source may give the size of originals that are here as smaller copies.
     known = {name: table[name].fillna(index[name]).astype(int) for name in ("width", "height")}
     known = {name: values.mask(bad, 0) for name, values in known.items()}
     table = table.assign(bytes=index["bytes"], **known)
     if not bad.any():
-        return table
+        return table, index["problem"]
     for path, problem in zip(table["path"][bad], index["problem"][bad], strict=True):
         report.problem(Path(path), problem)
     train = bad & (table["split"] == "train").to_numpy()
@@ -101,20 +100,16 @@ def _fill_caches(
         _refuse(report, dataset)
     print("\n".join(report.problems))
     print(f"{train.sum():,} are left out of training; test rows get a neutral prediction")
-    return table.assign(
-        split=table["split"].mask(train, "quarantined"), problem=index["problem"].to_numpy()
-    )
+    return table.assign(split=table["split"].mask(train, "quarantined")), index["problem"]
 
 
 def _link_near_duplicates(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
     """The table with near-duplicates in one group, found in a cache of its own."""
     folder = prepared(dataset) / SMALL
-    index = fill_cache(folder, table, near_duplicates.SIZE, "array", PLAIN)
+    index, images = fill_cache(folder, table, near_duplicates.SIZE, "array", PLAIN)
     readable = (index["problem"] == "").to_numpy()
-    images = np.asarray(filled_images(folder))
-    table, facts = near_duplicates.link_near_duplicates(
-        table, images, readable, prepared(dataset) / "near_duplicates.json"
-    )
+    pairs = prepared(dataset) / "near_duplicates.json"
+    table, facts = near_duplicates.link_near_duplicates(table, np.asarray(images), readable, pairs)
     counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in facts.items())
     print(f"near-duplicates: {counts}")
     return table
@@ -129,12 +124,12 @@ def _with_places(
             f"no source {', '.join(sorted(unknown))} in this data set:"
             f" it has {', '.join(config.sources)}"
         )
-    sources = {}
-    for name, source in config.sources.items():
-        changed: dict[str, object] = {"folder": folders.get(name, [source.folder])[-1]}
-        if name in images:
-            changed["images"] = [str(Path(place).resolve()) for place in images[name]]
-        sources[name] = source.model_copy(update=changed)
+    sources = dict(config.sources)
+    for name, given in folders.items():
+        sources[name] = sources[name].model_copy(update={"folder": given[-1]})
+    for name, given in images.items():
+        places = [str(Path(place).resolve()) for place in given]
+        sources[name] = sources[name].model_copy(update={"images": places})
     return config.model_copy(update={"sources": sources})
 
 
@@ -159,13 +154,3 @@ def _refuse(report: Report, dataset: str) -> None:
         report.problems[SHOWN - 1 :] = [rest]
     report.check()
     listing.unlink(missing_ok=True)
-
-
-def _list_quarantine(table: pd.DataFrame, dataset: str) -> None:
-    """Write the list of unreadable photographs, or remove an older list if there are none."""
-    listing = prepared(dataset) / "quarantine.csv"
-    if not (table["problem"] != "").any():
-        listing.unlink(missing_ok=True)
-        return
-    columns = ["image_name", "source", "split", "path", "problem"]
-    write_csv(listing, table.loc[table["problem"] != "", columns])

@@ -50,21 +50,17 @@ def read_isic2017(folder: Path, report: Report) -> pd.DataFrame:
     meta = folder / "ISIC-2017_Training_Data_metadata.csv"
     rows = read_columns(
         report, truth,
-        {"image_name": "image_id", "MEL": "melanoma", "BKL": "seborrheic_keratosis"},
+        {"image_name": "image_id", "target": "melanoma", "keratosis": "seborrheic_keratosis"},
     )  # fmt: skip
     more = read_columns(
         report, meta, {"image_name": "image_id", "age_approx": "age_approximate", "sex": "sex"}
     )
     if rows is None or more is None:
         return no_rows("isic2017")
-    found = {}
-    for column in ("MEL", "BKL"):
-        number = pd.to_numeric(rows[column], errors="coerce")
-        report.rows(truth, rows[column], (~number.isin([0, 1])).to_numpy(), "expected 0 or 1")
-        found[column] = number == 1
-    both = found["MEL"] & found["BKL"]
-    report.rows(truth, rows["image_name"], both.to_numpy(), "melanoma and keratosis at once")
-    diagnosis = pd.Series("nv", rows.index).mask(found["BKL"], "bkl").mask(found["MEL"], "mel")
+    melanoma, keratosis = rows["target"] == 1, rows["keratosis"] == 1
+    both = (melanoma & keratosis).to_numpy()
+    report.rows(truth, rows["image_name"], both, "melanoma and keratosis at once")
+    diagnosis = pd.Series("nv", rows.index).mask(keratosis, "bkl").mask(melanoma, "mel")
     return common_rows(joined(report, rows, more, meta).assign(diagnosis=diagnosis), "isic2017")
 
 

@@ -4,8 +4,9 @@
     python scripts/serve.py --run submissions/blend.json --port 8000
     curl --data-binary @photo.jpg 'http://127.0.0.1:7860/api/predict?age=55&sex=female'
 
-Only this machine can reach it unless --host says otherwise (0.0.0.0: everybody who can reach the
-machine; there is no password). Photographs are kept nowhere. Ends with Ctrl-C.
+--run is a run's name, its folder, one fold's weights, or a blend.json. Only this machine can reach
+the server unless --host says otherwise (0.0.0.0: everybody who can reach the machine; there is no
+password). Photographs are not kept. Stop it with Ctrl-C.
 Needs the extra packages: pip install -e '.[serve]'
 """
 
@@ -18,7 +19,7 @@ from lesions.cli import build_parser, run
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="a folder below oof/, or a blend.json")
+    parser.add_argument("--run", required=True, help="such as effnet_b1")
     parser.add_argument("--folds", type=int, nargs="+", help="only these (default: all)")
     parser.add_argument("--host", default="127.0.0.1", help="address (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=7860, help="default 7860")
@@ -38,8 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(f"not installed: {listed(missing)}: pip install -e '.[serve]'")
 
     from lesions.inference.predictor import Predictor
-    from lesions.serving.limits import Limits
     from lesions.serving.server import build_server
+    from lesions.serving.service import Limits
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
     logging.getLogger("lesions").setLevel(logging.INFO)

@@ -1,25 +1,26 @@
 """The REST application: photographs in, JSON out."""
 
-from dataclasses import asdict
-from enum import Enum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from jinja2 import Template
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from lesions.data.columns import OLDEST, SITE_WORDS
-from lesions.inference.predictor import Patient
-from lesions.serving.card import ModelCard, model_card
-from lesions.serving.limits import FORMATS, RefusedError
-from lesions.serving.manual import manual
-from lesions.serving.service import Service
-from lesions.serving.wording import NOTICE, sentence
+from lesions.data.columns import OLDEST, SEX_WORDS, SITE_WORDS
+from lesions.inference.ensemble import Run
+from lesions.inference.predictor import Patient, Prediction
+from lesions.inference.wording import NOTICE, sentence
+from lesions.serving.service import FORMATS, RefusedError, Service
 
-Site = Enum("Site", [(word, word) for word in sorted(SITE_WORDS)])  # type: ignore[misc]
+MANUAL = Path(__file__).parent / "static" / "manual.html"
+Age = Annotated[str | None, WithJsonSchema({"type": "number", "minimum": 0, "maximum": OLDEST})]
+Sex = Annotated[str | None, WithJsonSchema({"type": "string", "enum": sorted(SEX_WORDS)})]
+Site = Annotated[str | None, WithJsonSchema({"type": "string", "enum": sorted(SITE_WORDS)})]
 
 
 class Fields(BaseModel):
@@ -27,49 +28,37 @@ class Fields(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    age: float | None = Field(None, ge=0, le=OLDEST, allow_inf_nan=False, description="in years")
-    sex: Literal["female", "male"] | None = None
-    site: Site | None = Field(None, description="where on the body")
+    age: Age = Field(None, description="in years")
+    sex: Sex = None
+    site: Site = Field(None, description="where on the body")
     explain: bool = Field(False, description="also send a Grad-CAM overlay")
 
     @property
     def patient(self) -> Patient:
-        return Patient.parse(self.age, self.sex, self.site.value if self.site else None)
+        return Patient(self.age, self.sex, self.site)
+
+    @model_validator(mode="after")
+    def _understood(self) -> "Fields":
+        assert self.patient  # its InputError is a ValueError: the answer is 422 with its message
+        return self
 
 
-class Answer(BaseModel):
+class Answer(Prediction):
     """A prediction; what needs the run's calibration.json is null without it."""
 
     request_id: str
     run: str
-    probs: dict[str, float] = Field(description="by class; of a yes-or-no task that of yes")
-    calibrated: dict[str, float] | None = Field(description="the same, corrected")
-    score: float = Field(description="of yes, or of any malignant class; uncorrected")
-    positive: bool | None = Field(description="the score reaches the run's threshold")
-    threshold: float | None
-    percentile: float | None = Field(description="among the training photographs' scores")
-    spread: float = Field(description="standard deviation of the score over folds and views")
-    dropout_spread: float | None = Field(description="the same over random dropout masks")
-    by_fold: dict[str, float]
-    unusual: list[str] = Field(description="in which ways it is unlike the training photographs")
-    width: int
-    height: int
+    threshold: float | None = Field(description="of the score")
     sentence: str
     notice: str
     cam: str | None = Field(description="Grad-CAM over the photograph, a PNG as a data URL")
 
 
 class Problem(BaseModel):
-    """Why there is no answer."""
+    """Why there is no answer: a reason, or of wrong fields which and why."""
 
-    detail: str
-    request_id: str
-
-
-class WrongField(BaseModel):
-    """Which fields are wrong, and how."""
-
-    detail: list[dict[str, Any]]
+    detail: str | list[dict[str, Any]]
+    request_id: str | None = None
 
 
 class Health(BaseModel):
@@ -87,33 +76,27 @@ class InMemoryParser(MultiPartParser):
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": Problem, "description": "The body is not what its content type says."},
-    408: {"model": Problem, "description": "The upload took too long."},
-    413: {"model": Problem, "description": "Too many bytes, or too many pixels."},
-    415: {"model": Problem, "description": "The content is no JPEG, PNG or WebP picture."},
-    422: {"model": Problem | WrongField, "description": "A wrong field, or a broken picture."},
-    429: {"model": Problem, "description": "Too many photographs at once: wait a second."},
-    503: {"model": Problem, "description": "No answer in time."},
+    status: {"model": Problem, "description": text}
+    for status, text in {
+        400: "The body is not what its content type says.",
+        408: "The upload took too long.",
+        413: "Too many bytes, or too many pixels.",
+        415: "The content is no JPEG, PNG or WebP picture.",
+        422: "A wrong field, or a broken picture.",
+        429: "Too many photographs at once: wait a second.",
+        503: "No answer in time.",
+    }.items()
 }
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
+BINARY = {"type": "string", "format": "binary"}
+FORM = {"photo": BINARY} | Fields.model_json_schema()["properties"]
 BODY = {
     "requestBody": {
         "required": True,
         "description": "The photograph: its bytes, or a form with a file and the fields.",
-        "content": dict.fromkeys(FORMATS.values(), _BINARY)
+        "content": {kind: {"schema": BINARY} for kind in FORMATS.values()}
         | {
             "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["photo"],
-                    "properties": {
-                        "photo": {"type": "string", "format": "binary"},
-                        "age": {"type": "number", "minimum": 0, "maximum": OLDEST},
-                        "sex": {"type": "string", "enum": ["female", "male"]},
-                        "site": {"type": "string", "enum": sorted(SITE_WORDS)},
-                        "explain": {"type": "boolean"},
-                    },
-                }
+                "schema": {"type": "object", "required": ["photo"], "properties": FORM}
             }
         },
     }
@@ -124,37 +107,31 @@ def build_api(service: Service) -> FastAPI:
     """The application without page and guard: /api/predict, /api/model, /api/health, /docs."""
     app = FastAPI(title="Skin lesions", version="1", description=NOTICE, docs_url=None,
                   redoc_url=None)  # fmt: skip
-    card = model_card(service)
+    card, known = model_card(service), service.predictor.mix.calibration
 
     @app.exception_handler(RefusedError)
     async def refused(request: Request, error: RefusedError) -> JSONResponse:
         headers = {"retry-after": "1"} if error.status in (429, 503) else None
-        told = {"detail": error.reason, "request_id": request.state.request_id}
-        return JSONResponse(told, error.status, headers)
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        told = {"detail": "internal error", "request_id": request.state.request_id}
-        return JSONResponse(told, 500)
+        problem = {"detail": error.reason, "request_id": request.state.request_id}
+        return JSONResponse(problem, error.status, headers)
 
     @app.post("/api/predict", responses=REFUSALS, openapi_extra=BODY)
     async def predict(request: Request, fields: Annotated[Fields, Query()]) -> Answer:
         """Predict one photograph."""
         content, fields = await read_upload(request, fields)
-        told, cam = await service.answer(content, fields.patient, fields.explain)
-        known = service.predictor.mix.calibration
+        found, cam = await service.answer(content, fields.patient, fields.explain)
         return Answer(
+            **found.model_dump(),
             request_id=request.state.request_id,
             run=service.predictor.name,
             threshold=known.threshold.value if known else None,
-            sentence=sentence(service.predictor, told),
+            sentence=sentence(service.predictor, found),
             notice=NOTICE,
             cam=cam,
-            **asdict(told),
         )
 
     @app.get("/api/model")
-    async def model() -> ModelCard:
+    async def model() -> dict[str, Any]:
         """What is answering: its training, its scores, its limits."""
         return card
 
@@ -165,7 +142,8 @@ def build_api(service: Service) -> FastAPI:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        return HTMLResponse(manual(app.openapi()))
+        template = Template(MANUAL.read_text(encoding="utf-8"), autoescape=True)
+        return HTMLResponse(template.render(app.openapi()))
 
     return app
 
@@ -187,9 +165,48 @@ async def read_upload(request: Request, fields: Fields) -> tuple[bytes, Fields]:
         raise RefusedError(422, "the form has no file: send it as photo=@...")
     words = {key: value for key, value in form.items() if isinstance(value, str) and value}
     try:
-        fields = Fields.model_validate(fields.model_dump(mode="json") | words)
+        fields = Fields.model_validate(fields.model_dump() | words)
     except ValidationError as error:
-        raise RequestValidationError(
-            [item | {"loc": ("body", *item["loc"])} for item in error.errors(include_url=False)]
-        ) from None
+        problems = error.errors(include_url=False, include_context=False)
+        raise RequestValidationError([p | {"loc": ("body", *p["loc"])} for p in problems]) from None
     return await photos[0].read(), fields
+
+
+def model_card(service: Service) -> dict[str, Any]:
+    """The runs behind the service, what was measured of them, and what the server accepts."""
+    predictor, limits = service.predictor, service.limits
+    known, first = predictor.mix.calibration, predictor.runs[0].calibration
+    alarms = first and first.false_alarms
+    return {
+        "name": predictor.name,
+        "task": predictor.task,
+        "classes": predictor.classes,
+        "members": [
+            _member(run) | {"weight": weight}
+            for run, weight in zip(predictor.runs, predictor.mix.weights, strict=True)
+        ],
+        "threshold": known and known.threshold.model_dump(),
+        "calibration_error": known and known.calibration_error,
+        "false_alarms": alarms and alarms.model_dump(),
+        "missing": predictor.missing,
+        "accepts": sorted(FORMATS.values()),
+        "max_bytes": limits.max_bytes,
+        "max_pixels": limits.max_pixels,
+        "notice": NOTICE,
+    }
+
+
+def _member(run: Run) -> dict[str, Any]:
+    config, header = run.config, run.folds[0].header
+    return {
+        "run": run.name,
+        "backbone": config.model.backbone,
+        "image_size": config.data.image_size,
+        "metadata": config.data.metadata,
+        "views": config.predict.views,
+        "folds": [fold.number for fold in run.folds],
+        "dataset": config.dataset,
+        "preprocess": run.preprocess.model_dump(),
+        "table_hash": header["table_hash"],
+        "versions": header["versions"],
+    }

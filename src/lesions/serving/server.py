@@ -5,20 +5,17 @@ import ipaddress
 from typing import Any
 
 import uvicorn
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lesions.inference.predictor import Predictor
 from lesions.serving.api import build_api
 from lesions.serving.guard import Guard
-from lesions.serving.limits import Limits
 from lesions.serving.page import mount_page
-from lesions.serving.service import Service
+from lesions.serving.service import Limits, Service
 
-
-def build_app(service: Service, hosts: list[str] | None = None) -> Guard:
-    """API and page of `service` behind the guard; `hosts` as in `Guard`."""
-    api = build_api(service)
-    return Guard(mount_page(api, service), service.limits, hosts)
+# A page elsewhere may have its own name point to 127.0.0.1: under that name nothing is answered.
+LOCAL = ["127.0.0.1", "localhost", "::1", "[::1]"]
 
 
 def build_server(
@@ -27,8 +24,8 @@ def build_server(
     """A server that `run()` starts; it has predicted one photograph already."""
     service = Service(predictor, limits)
     service.warm_up()
-    local = _is_loopback(host)
-    app = build_app(service, ["127.0.0.1", "localhost", "[::1]"] if local else None)
+    page = mount_page(build_api(service), service)
+    app = Guard(TrustedHostMiddleware(page, LOCAL if _is_loopback(host) else ["*"]), service.limits)
     config = uvicorn.Config(
         app, host, port,
         http=_timed(service.limits.header_seconds), ws="none", lifespan="on",
@@ -49,7 +46,7 @@ def _is_loopback(host: str) -> bool:
 def _timed(seconds: float) -> type[H11Protocol]:
     """uvicorn's protocol, closing a connection whose request header takes longer than `seconds`.
 
-    uvicorn itself waits for ever: a few hundred idle connections would keep everybody else out.
+    uvicorn itself waits for ever: a few hundred idle connections would lock everybody else out.
     """
 
     class TimedProtocol(H11Protocol):

@@ -177,9 +177,10 @@ def fill_cache(
 ) -> tuple[pd.DataFrame, np.ndarray | JpegImages]:
     """Decode the photographs at the table's `path`s; `publish_cache` makes them the cache.
 
-    Returns the images, and the index, one row a table row: bytes, width, height, and the problem of
-    an unreadable file, whose pixels are black ("" for the others). A photograph with the same fingerprint (name,
-    bytes, time of change) in a finished cache or an interrupted build is not decoded again.
+    Returns the index and the images. The index has one row a table row: bytes, width, height, and
+    the problem of an unreadable file, whose pixels are black ("" for the others). A photograph of
+    the same name, bytes and time of change in a finished cache or an interrupted build is not
+    decoded again.
     """
     key = _key(size, mode, preprocess)
     fingerprints, sizes = _fingerprints(table)

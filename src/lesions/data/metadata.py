@@ -1,4 +1,4 @@
-"""Table rows -> the metadata branch's input."""
+"""Encode table rows as the input of the metadata branch."""
 
 from typing import Any
 
@@ -11,21 +11,21 @@ from lesions.errors import InputError
 COLUMNS = {
     "none": [],
     "clinical": ["sex", "age", *SITES, "site unknown"],
-    # Both further columns tell which year a photograph comes from, and 2019 has ten times the
-    # melanomas of 2020: they raise a merged score without a look at the skin.
+    # The two further columns reveal the year of a photograph, and 2019 has ten times the share of
+    # melanomas of 2020: they raise a merged score without looking at the skin.
     "full": ["sex", "age", "log images per patient", "log bytes", *SITES, "site unknown"],
     # One-hot without the first level, as in HAM10000's systems: a woman's abdomen is all zeros.
     "ham10000": ["age/100", "male", "sex unknown", *PLACES[1:], "place unknown"],
 }
 
-UNKNOWN = -1.0  # of sex and age: a value of its own, not a woman and not a newborn
+UNKNOWN = -1.0  # of sex and age: neither a woman's 0 nor a newborn's
 
 
 def fit_metadata(train: pd.DataFrame) -> dict[str, float]:
-    """The neutral values for what a row may lack, from the training rows alone.
+    """The neutral values of missing cells, from the training rows alone.
 
     log_images_per_patient and log_bytes are means over the rows that have them (0 if none does);
-    rows_of_<place>, of a table that tells places, counts the rows that show it.
+    rows_of_<place> counts the rows of each place, if the table has `localization`.
     """
     neutral = {
         "log_images_per_patient": _mean(_log_images(train)),
@@ -39,8 +39,8 @@ def fit_metadata(train: pd.DataFrame) -> dict[str, float]:
 def encode_metadata(table: pd.DataFrame, kind: str, neutral: dict[str, float]) -> np.ndarray:
     """float32 (N, len(COLUMNS[kind])): sex 0 female, 1 male; age in units of 90 years; 7 sites.
 
-    Of ham10000: age in units of 100 years, 14 places; one that no training row showed is unknown.
-    InputError for a table without places.
+    For ham10000: age in units of 100 years, 14 places; a place without a training row is unknown.
+    InputError for a table without `localization`.
     """
     values = {
         "sex": table["sex"].map({"female": 0.0, "male": 1.0}).fillna(UNKNOWN),

@@ -1,9 +1,9 @@
-"""Photographs that are there twice under other names, found from the pixels.
+"""Find photographs that are published twice under different names, from the pixels.
 
-Two steps. Every image is compared with every other by a descriptor of its coarse colours that
-knows turns, flips and a trimmed border; each keeps its few nearest. Those pairs are then looked at
-again in fine detail: only a copy has the same pores and hairs in the same places. Planted copies
-score 0.85 and more; the likest photographs of different lesions, small dark spots on plain skin,
+First every image is compared with every other by a descriptor of its coarse colours, over turns,
+flips and a trimmed border; each keeps its few nearest neighbours. These pairs are then compared in
+fine detail: only a copy has the same pores and hairs in the same places. Planted copies score 0.85
+and more; the most similar photographs of different lesions, small dark spots on plain skin, score
 0.78 (docs/results/near_duplicates.json).
 """
 
@@ -20,14 +20,14 @@ from lesions.data.folds import merge_groups
 from lesions.files import read_json, write_json
 
 VERSION = 1  # raise it when other pairs would be found
-SIZE = 64  # pixels of the images looked at
+SIZE = 64  # pixels of the images compared
 SAME = 0.8  # least score of a copy
-NEIGHBOURS = 8  # of each image are looked at
+NEIGHBOURS = 8  # candidates of each image
 _WAVES, _DIMENSIONS = 12, 96
 _TRIM = 2  # pixels off each side: a copy may have lost its border
 _BLOCK = 512  # rows compared at once: memory is a block times all rows
 _PART = 42  # pixels of the middle that is searched for in the other image
-_SCALES = (1.0, 0.94, 1.06, 0.88, 0.91, 0.97, 1.03, 1.10, 1.14)  # a crop is shown larger
+_SCALES = (1.0, 0.94, 1.06, 0.88, 0.91, 0.97, 1.03, 1.10, 1.14)  # a cropped copy is larger
 _FIRST = 3  # scales tried before most pairs are given up
 _HOPELESS = 0.35
 _TURNS = 8  # bit 1 and 2 flip an axis, then bit 4 transposes
@@ -36,8 +36,8 @@ _TURNS = 8  # bit 1 and 2 flip an axis, then bit 4 transposes
 def find_near_duplicates(images: np.ndarray, group: np.ndarray | None = None) -> pd.DataFrame:
     """Pairs of rows (first < second) of uint8 (N, 64, 64, 3) that show one photograph.
 
-    Columns first, second, score (0.8 to 1), best first. Pairs within a `group` (N labels) are not
-    looked for. All pairs are compared, in O(N) memory; images without any contrast have no copies.
+    Columns first, second, score (0.8 to 1), best first. Pairs within a `group` (N labels) are
+    skipped. All pairs are compared, in O(N) memory; images without any contrast have no copies.
     """
     group = np.arange(len(images)) if group is None else pd.factorize(pd.Series(group))[0]
     rows = np.array([row for row, image in enumerate(images) if image.std() > 2], int)
@@ -59,10 +59,10 @@ def find_near_duplicates(images: np.ndarray, group: np.ndarray | None = None) ->
 def link_near_duplicates(
     table: pd.DataFrame, images: np.ndarray, readable: np.ndarray, path: Path
 ) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The table with near-duplicates in one group, and how many pairs there were.
+    """The table with near-duplicates in one group, and counts of the pairs found.
 
-    The pairs are kept in `path` (JSON) and taken from there as long as rows and pixels are the
-    same. A training and an official test photograph are listed, not linked: test rows are given.
+    The pairs are saved in `path` (JSON) and read from there as long as rows and pixels are the
+    same. A training and an official test photograph are counted, not grouped: the split is given.
     """
     key = _key(table, images)
     kept = read_json(path) if path.exists() else {}
@@ -92,7 +92,7 @@ def link_near_duplicates(
 
 
 def _key(table: pd.DataFrame, images: np.ndarray) -> str:
-    """Sixteen hex digits of all that decides which pairs are found."""
+    """Sixteen hex digits of the rows, pixels and version that decide which pairs are found."""
     rows = table[["image_name", "group"]].to_csv(index=False)
     digest = hashlib.sha256(f"{VERSION} {images.shape} {rows}".encode())
     for start in range(0, len(images), _BLOCK):
@@ -101,7 +101,7 @@ def _key(table: pd.DataFrame, images: np.ndarray) -> str:
 
 
 def _candidates(images: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs (query, neighbour) with the turn of the query that brings them nearest."""
+    """Pairs (query, neighbour) and the turn of the query that matches best."""
     waves = _waves(images)
     trimmed = _waves(images[:, _TRIM:-_TRIM, _TRIM:-_TRIM])
     basis = _basis(waves)
@@ -130,9 +130,9 @@ def _candidates(images: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _waves(images: np.ndarray) -> np.ndarray:
-    """The coarse waves (cosine transform) of each image's logarithm, (N, 3, 12, 12) float32.
+    """The low frequencies (cosine transform) of each image's logarithm, (N, 3, 12, 12) float32.
 
-    The mean is left out: brightness and tint do not count.
+    Without the mean, so that brightness and tint do not count.
     """
     place = (np.arange(32) + 0.5) / 32
     cosines = np.cos(np.pi * np.arange(_WAVES)[:, None] * place).astype(np.float32)
@@ -161,7 +161,7 @@ def _unit(waves: np.ndarray) -> np.ndarray:
 
 
 def _basis(waves: np.ndarray) -> np.ndarray:
-    """The main directions of all descriptors in all turns: they hold 96 % of the length."""
+    """The principal directions of all descriptors in all turns, with 96 % of their norm."""
     square = np.zeros((waves[0].size,) * 2)
     for turn in range(_TURNS):
         for start in range(0, len(waves), 4096):
@@ -171,7 +171,7 @@ def _basis(waves: np.ndarray) -> np.ndarray:
 
 
 def _detail(image: np.ndarray) -> np.ndarray:
-    """(64, 64) float32: fine structure, of equal strength everywhere."""
+    """(64, 64) float32: fine structure, normalised to equal strength everywhere."""
     grey = np.log1p(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.float32)
     grey = cv2.GaussianBlur(grey, (0, 0), 0.6)
     fine = grey - cv2.GaussianBlur(grey, (0, 0), 1.5)
@@ -197,7 +197,7 @@ def _verify(
     pairs = list(zip(first.tolist(), second.tolist(), turn.tolist(), strict=True))
     with ThreadPoolExecutor() as pool:
         scores = pool.map(score, pairs, chunksize=256)
-        bar = tqdm(scores, "looking again", len(pairs), unit="pair", disable=None)
+        bar = tqdm(scores, "verifying pairs", len(pairs), unit="pair", disable=None)
         return np.array(list(bar), dtype=float)
 
 

@@ -1,4 +1,4 @@
-"""What may be done to a photograph before it enters the cache; by default it is only resized."""
+"""Optional preprocessing of a photograph before it enters the cache; the default only resizes."""
 
 import cv2
 import numpy as np
@@ -33,14 +33,14 @@ def resized(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def crop_square(pixels: np.ndarray) -> np.ndarray:
-    """The largest square in the middle."""
+    """The largest central square."""
     side = min(pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])
     return pixels[top : top + side, left : left + side]
 
 
 def pad_square(pixels: np.ndarray) -> np.ndarray:
-    """Black beside the shorter side, so that shapes stay as they are."""
+    """Padded with black to a square, so that shapes are not distorted."""
     height, width = pixels.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
@@ -52,8 +52,8 @@ def pad_square(pixels: np.ndarray) -> np.ndarray:
 def crop_circle(pixels: np.ndarray) -> np.ndarray:
     """The rectangle inside a dermatoscope's round field; the photograph itself without one.
 
-    A field is there if the corners are dark and the middle is not. The rectangle has the frame's
-    shape and 1/sqrt(2) of the field's sides, so that no dark corner is left.
+    A photograph has a round field if its corners are dark and its middle is not. The rectangle has
+    the frame's aspect ratio and its corners on the field's edge, so that no dark corner is left.
     """
     height, width = pixels.shape[:2]
     scale = 128 / max(height, width)
@@ -76,7 +76,7 @@ def crop_circle(pixels: np.ndarray) -> np.ndarray:
 
 
 def remove_hair(image: np.ndarray) -> np.ndarray:
-    """Dark lines found by a black-hat filter and painted over (Telea), as in DullRazor's kin."""
+    """Hair removal like DullRazor's: a black-hat filter finds dark lines, Telea inpaints them."""
     width = max(5, image.shape[0] * 17 // _REFERENCE | 1)
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     kernel = cv2.getStructuringElement(cv2.MORPH_CROSS, (width, width))
@@ -86,7 +86,7 @@ def remove_hair(image: np.ndarray) -> np.ndarray:
 
 
 def shades_of_gray(image: np.ndarray, power: int = 6) -> np.ndarray:
-    """Colours under a neutral light, the light being the channels' Minkowski means.
+    """Colour constancy: colours under a neutral light, estimated by the channels' Minkowski means.
 
     Finlayson and Trezzi 2004; power 6 as is usual in dermoscopy (Barata et al. 2015).
     """

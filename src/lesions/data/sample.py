@@ -1,4 +1,4 @@
-"""The embedded sample: drawn lesions in the shape of the ISIC 2019 and 2020 downloads.
+"""Draw the embedded sample: lesions in the file layout of the ISIC 2019 and 2020 downloads.
 
 Nothing here is a photograph, so it needs no account, network or licence. A lesion has a hidden
 score; asymmetry, border, colours and diameter follow it loosely, and the classes overlap, so a
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from lesions.errors import InputError
 from lesions.files import read_json, write_csv, write_json
 
-VERSION = 1  # raise when a change alters any byte: samples of another version are made again
+VERSION = 1  # raise when a change alters any byte: samples of another version are drawn again
 CLASSES = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
 SITES = ["torso", "lower extremity", "upper extremity", "head/neck", "palms/soles", "oral/genital"]
 SITE_SHARES = {0: [0.50, 0.24, 0.15, 0.08, 0.02, 0.01], 1: [0.42, 0.19, 0.19, 0.17, 0.02, 0.01]}
@@ -47,11 +47,10 @@ PATCHES = [  # the further colours of a malignant lesion, RGB and strength: blac
 
 
 def write_sample(out: Path, images: int = 900, seed: int = 0) -> pd.DataFrame:
-    """The plan of the sample in `out` (`plan_sample`), whose CSVs and JPEGs are then complete.
+    """Draw the sample into `out`; returns its plan (`plan_sample`), with the test rows' targets.
 
-    The truth of the test rows is in the returned table only. The folder appears whole or not at
-    all; a complete sample of the same parameters is left as it is, another sample is replaced.
-    InputError if `out` holds anything else.
+    The folder appears complete or not at all; a complete sample of the same arguments is left as it
+    is, another sample is replaced. InputError if `out` holds anything else.
     """
     out = Path(out)
     plan = plan_sample(images, seed)
@@ -113,7 +112,7 @@ def plan_sample(images: int, seed: int) -> pd.DataFrame:
 def _plan_part(
     source: str, split: str, count: int, start: int, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """The rows of one official table; `start` keeps lesions, photographs and patients apart."""
+    """The rows of one official table; `start` is its first number of lesion, photo and person."""
     twins = max(2, count // 60) if split == "train" else 0
     photos = rng.choice([1, 2, 3], count, p=[0.82, 0.15, 0.03])
     photos[: twins + 2] = rng.permutation([1] * twins + [2, 2])  # both kinds of pair, at any size
@@ -140,7 +139,7 @@ def _plan_part(
 
 
 def _quota(shares: dict[str, float], count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` class names in random order, as near to the shares as whole lesions get."""
+    """`count` class names in random order, in the given shares up to rounding."""
     names = list(shares)
     ends = np.round(np.cumsum(list(shares.values())) * count).astype(int)
     return rng.permutation(np.repeat(names, np.diff(ends, prepend=0)))
@@ -149,7 +148,7 @@ def _quota(shares: dict[str, float], count: int, rng: np.random.Generator) -> np
 def _photograph(
     lesions: pd.DataFrame, twins: int, start: int, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """The lesions' images: a row each, then a second row for `twins` of the lesions seen once."""
+    """A row for each photo of each lesion, then a copy for `twins` of the lesions with one."""
     rows = lesions.loc[lesions.index.repeat(lesions["photos"])].reset_index(drop=True)
     rows["photo"] = start + np.arange(len(rows))
     size = rng.integers(len(SIZES), size=len(rows))
@@ -168,7 +167,7 @@ def _photograph(
 
 
 def _name_images(plan: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """The plan with official names and paths: unique, and without a trace of the target."""
+    """The plan with official names and paths: unique, and independent of the target."""
     early = plan["source"] == "isic2019"
     low = rng.choice(73_000, len(plan), replace=False)  # the two archives' ids do not meet
     high = rng.choice(np.arange(73_000, 9_999_999), len(plan), replace=False)
@@ -180,7 +179,7 @@ def _name_images(plan: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     plan["lesion_id"] = [f"{a}_{n:07d}" for a, n in zip(archive, plan["lesion"], strict=True)]
     paired = early & plan["lesion"].isin(plan.loc[plan["twin"], "lesion"])
     lone = early & ~paired & (plan["photos"] == 1) & (plan["lesion"] % 7 == 0)
-    plan.loc[paired | lone, "lesion_id"] = None  # what ties a twin of 2019 is its name alone
+    plan.loc[paired | lone, "lesion_id"] = None  # only the name links a twin of 2019
     second = paired & plan["twin"]
     first = plan[paired & ~plan["twin"]].set_index("lesion")["image_name"]
     plan.loc[second, "image_name"] = plan.loc[second, "lesion"].map(first)
@@ -231,7 +230,7 @@ def _grain(rng: np.random.Generator, cells: int, shape: tuple[int, int]) -> np.n
 
 
 def draw_lesion(seed: int, lesion: int, diagnosis: str, score: float) -> np.ndarray:
-    """(192, 192, 4) float32: RGB of 0 to 255 and how much of it covers the skin, 0 to 1."""
+    """(192, 192, 4) float32: RGB of 0 to 255, and opacity over the skin, 0 to 1."""
     rng = np.random.default_rng([seed, 2, lesion])
     signs = 1 / (1 + np.exp(-(score - 1.1 + rng.normal(0, 0.8, 4))))
     lopsided, ragged, colourful, wide = signs  # the A, B, C and D of the ABCD rule
@@ -258,7 +257,7 @@ def draw_lesion(seed: int, lesion: int, diagnosis: str, score: float) -> np.ndar
 
 
 def draw_photo(seed: int, row: dict[Hashable, Any]) -> np.ndarray:
-    """(height, width, 3) uint8 RGB: the lesion on the person's skin, as one photograph shows it."""
+    """(height, width, 3) uint8 RGB: one photograph of the lesion on the person's skin."""
     skin = np.random.default_rng([seed, 1, row["person"]])
     rng = np.random.default_rng([seed, 3, row["photo"]])
     shape = (192, 256)
@@ -284,7 +283,7 @@ def draw_photo(seed: int, row: dict[Hashable, Any]) -> np.ndarray:
 
 
 def _frame(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The middle of the picture in the shape asked for, enlarged or reduced to it."""
+    """The central crop of the picture in the wanted shape, resized to it."""
     high, wide = picture.shape[:2]
     keep = min(wide, high * width // height), min(high, wide * height // width)
     left, top = (wide - keep[0]) // 2, (high - keep[1]) // 2
@@ -293,7 +292,7 @@ def _frame(picture: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _draw_hairs(picture: np.ndarray, rng: np.random.Generator) -> None:
-    """Some arcs of about one direction and colour over the picture, in place."""
+    """Draw some hairs of similar direction and colour over the picture, in place."""
     lean, dark = rng.uniform(0, np.pi), rng.uniform(30, 80)
     along = np.linspace(-1, 1, 24)
     for _ in range(rng.integers(4, 16)):

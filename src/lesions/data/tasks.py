@@ -1,4 +1,4 @@
-"""Diagnoses under one name each, and tasks: what is asked, for two classes and for many alike."""
+"""The vocabulary of diagnoses, and tasks: one object for yes-or-no and for several classes."""
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
@@ -16,24 +16,24 @@ DIAGNOSES = {
     "df": "dermatofibroma",
     "vasc": "vascular lesion",
     "scc": "squamous cell carcinoma",
-    "benign": "benign, not told which: most of ISIC 2020",
+    "benign": "benign, unspecified: most of ISIC 2020",
 }
 
 MALIGNANT = ("mel", "bcc", "akiec", "scc")
 
-# What the published files write, in lower case -> the name above; "" where nothing is known.
+# The words of the published files, in lower case -> the name above; "" for unknown.
 WORDS = {name: name for name in DIAGNOSES} | {words: name for name, words in DIAGNOSES.items()}
 WORDS |= {
     "": "", "unk": "", "unknown": "", "nan": "",
     "ak": "akiec", "actinic keratosis": "akiec", "nevus": "nv",
     "seborrheic keratosis": "bkl", "lichenoid keratosis": "bkl", "solar lentigo": "bkl",
     "lentigo nos": "bkl",
-    # one image each, benign by their file's own column
+    # one image each, benign by the file's column benign_malignant
     "cafe-au-lait macule": "benign", "atypical melanocytic proliferation": "benign",
 }  # fmt: skip
 
-# diagnosis -> label. HAM10000 counts in situ SCC as akiec; its akiec come back in ISIC 2019 as
-# 130 AK and 197 SCC, so scc goes back there where a task has no class for it.
+# diagnosis -> label. HAM10000 counts in situ SCC as akiec; ISIC 2019 has its akiec as 130 AK and
+# 197 SCC, so scc counts as akiec in a task without a class for it.
 TASKS: dict[str, dict] = {
     "melanoma": {name: int(name == "mel") for name in DIAGNOSES},
     "malignant": {name: int(name in MALIGNANT) for name in DIAGNOSES},
@@ -47,9 +47,9 @@ TASKS: dict[str, dict] = {
 class Task:
     """A question asked of every photograph, and how files and arrays hold its answers.
 
-    Probabilities are (N, C), one column for each of `classes`; a yes-or-no task has one class, the
-    one that is looked for, and P(no) is left out. Codes are (N,): class numbers, of yes or no 1 or
-    0. Everything else in the repository works on codes and (N, C) and never asks which kind it is.
+    Probabilities are (N, C), one column for each of `classes`; a yes-or-no task has one class, its
+    own name, and the column is P(yes). Codes are (N,): class numbers, or 1 for yes and 0 for no.
+    Everything else in the repository works on codes and (N, C), whatever the task.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Task:
 
     @property
     def several(self) -> bool:
-        """Whether there are classes to choose from, rather than yes or no."""
+        """Whether the task has several classes, rather than yes or no."""
         return len(self.classes) > 1
 
     @property

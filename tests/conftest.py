@@ -5,8 +5,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-# Before anything imports lesions.paths, which looks once.
+# Before anything asks lesions.paths.
 ROOT = Path(tempfile.mkdtemp(prefix="lesions tests "))
 os.environ["LESIONS_ROOT"] = str(ROOT)
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
@@ -43,9 +44,9 @@ def demo() -> Iterator[Path]:
     from lesions.data.sample import write_sample
     from lesions.paths import at
 
-    write_sample(at("input") / "sample", images=90)
+    write_sample(at("input/sample"), images=90)
     prepare(["--dataset", "demo", "--size", "32"])
-    yield at("input/prepared") / "demo"
+    yield at("input/prepared/demo")
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +57,7 @@ def trained(demo: Path) -> Path:
     from lesions.paths import at
 
     train([*tiny_run("tiny"), "--fold", "all"])
-    return at("oof") / "tiny"
+    return at("oof/tiny")
 
 
 @pytest.fixture(scope="session")
@@ -75,3 +76,25 @@ def tiny_run(name: str, *changes: str) -> list[str]:
     for change in [*TINY, *changes]:
         arguments += ["--set", change]
     return arguments
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the program may catch it."""
+
+
+def interrupted_run(arguments: list[str], step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run scripts/train.py and kill it before its step number `step` (from 0)."""
+    from train import main as train
+
+    from lesions.training.steps import Stepper
+
+    make_step = Stepper.step
+
+    def step_or_die(self: Stepper, *given: Any) -> int:
+        if self.progress.step == step:
+            raise Killed
+        return make_step(self, *given)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Stepper, "step", step_or_die)
+        train(arguments)

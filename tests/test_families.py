@@ -1,23 +1,31 @@
-"""Every family of backbones with every part around it: one step, a checkpoint, what is frozen."""
+"""Every family of backbones with every part around it: a step, a checkpoint, a whole run."""
 
+import json
 from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import timm
 import torch
+from conftest import interrupted_run, tiny_run
+from predict import main as predict
 from torch import nn
+from train import main as train
 
 from lesions.config import Config, ModelConfig, TrainConfig
 from lesions.data.metadata import COLUMNS
+from lesions.data.table import load_table
 from lesions.errors import InputError
 from lesions.inference.checkpoint import load_model, save_model
 from lesions.models import classifier
 from lesions.models.backbone import build_backbone
 from lesions.models.classifier import LesionClassifier
-from lesions.training.stages import build_optimizer, freeze_norms, set_trainable
+from lesions.paths import at
+from lesions.training.optim import build_optimizer, freeze_norms, set_trainable
 
 # A backbone, what makes it tiny, and a layer in its midst, at which unfreezing may begin.
 FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
@@ -39,6 +47,7 @@ CBAM = {"reduction": 8, "kernel": 3}
 PARTS = list(
     product(["concat", "gate"], [None, CBAM], ["linear", "multi_sample_dropout", "funnel"])
 )
+TWINS = ("efficientnet_b1", "vit_mean", "cnn_shallow")  # of the same kind as another
 ALL_PARTS = ("mobilenetv2", "vit_mean", "swin", "cnn_shallow")  # the others: a third of them
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 CLASSES = 7
@@ -221,3 +230,28 @@ def moved_by(model: LesionClassifier, trainable: int | str) -> set[str]:
     assert changed - statistics <= learning
     assert {name for name in learning - changed if before[name].any()} == set()
     return learning
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in TWINS])
+def test_a_family_trains_resumes_to_the_same_bytes_and_predicts(
+    family: str, demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tag, arguments, layer = FAMILIES[family]
+    changes = (
+        f"model.backbone={tag}", "model.pretrained=false", "model.pretrained_cfg={}",
+        f"model.backbone_args={json.dumps(arguments)}", "model.fusion=gate",
+        "data.task=diagnosis8", "loss.kind=focal", "train.save_steps=1", "train.micro_batch=16",
+        "train.epochs=1", "train.optimizer=sgd", "train.ema_decay=0",
+        f"train.stages=[{{epochs: 1, trainable: {layer}}}]",
+    )  # fmt: skip
+    whole, resumed = (tiny_run(f"{family}/{name}", *changes) for name in ("whole", "resumed"))
+    train([*whole, "--fold", "0"])
+    interrupted_run([*resumed, "--fold", "0"], 1, monkeypatch)
+    train([*resumed, "--fold", "0"])
+    one, two = ((at("oof", family, n, "fold0.csv")).read_bytes() for n in ("whole", "resumed"))
+    assert one == two
+
+    predict(["--run", f"{family}/resumed", "--folds", "0"])
+    test = pd.read_csv(at("submissions", family, "resumed.csv"))
+    assert len(test) == (load_table("demo")[0]["split"] == "test").sum()
+    np.testing.assert_allclose(test.filter(like="prob_").sum(axis=1), 1, atol=1e-6)

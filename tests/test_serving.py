@@ -17,10 +17,16 @@ from conftest import REAL
 pytest.importorskip("gradio", "6.16", reason="the serve extra is not installed")
 httpx = pytest.importorskip("httpx")
 
+from serving import huge_png, served  # noqa: E402
+
 from lesions.inference.predictor import Patient, Predictor  # noqa: E402
-from lesions.serving.limits import Limits, RefusedError, check_photo  # noqa: E402
-from lesions.serving.service import Service, example  # noqa: E402
-from lesions.serving.speed import huge_png, served  # noqa: E402
+from lesions.serving.service import (  # noqa: E402
+    Limits,
+    RefusedError,
+    Service,
+    check_photo,
+    example,
+)
 
 LIMITS = Limits(max_bytes=400_000, max_pixels=1_000_000, header_seconds=1, body_seconds=2)
 JPEG = example(1)
@@ -66,7 +72,7 @@ def post(url: str, content: bytes, **fields: object):
 
 
 def test_raw_bytes_and_a_form_get_the_same_answer(url: str) -> None:
-    told = Predictor.load("calibrated").predict(JPEG, Patient.parse(55, "female", "back"))
+    told = Predictor.load("calibrated").predict(JPEG, Patient(55, "female", "back"))
     raw = post(url, JPEG, age=55, sex="female", site="back")
     form = httpx.post(
         f"{url}/api/predict", files={"photo": ("../../etc/passwd", JPEG)}, timeout=60,
@@ -135,7 +141,7 @@ def test_closed_routes_and_other_names_are_turned_away(url: str) -> None:
     assert httpx.get(f"{url}/api/predict").status_code == 405
     assert httpx.delete(f"{url}/api/model").status_code == 405
     rebound = httpx.get(f"{url}/api/health", headers={"host": "evil.example:7860"})
-    assert rebound.status_code == 421
+    assert rebound.status_code == 400
 
 
 def test_the_log_has_ids_and_nothing_of_the_request(
@@ -201,9 +207,8 @@ def test_a_full_queue_refuses_and_a_late_answer_is_given_up() -> None:
     assert [getattr(each, "status", 200) for each in told] == [200, 200, 429, 429, 429]
     hasty = Service(Slow(), Limits(answer_seconds=0.1))  # type: ignore[arg-type]
     assert [each.status for each in asyncio.run(ask(hasty, 3))] == [503] * 3
-    for each in (service, hasty):
-        each.close()
-        assert each.busy == 0
+    time.sleep(1)
+    assert service.busy == hasty.busy == 0
 
 
 def test_a_photograph_is_measured_before_it_is_decoded() -> None:

@@ -13,10 +13,10 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 if not BROWSER:
     pytest.skip("no chromium on this machine", allow_module_level=True)
 
+from serving import served  # noqa: E402
+
 from lesions.inference.predictor import Predictor  # noqa: E402
-from lesions.serving.limits import Limits  # noqa: E402
-from lesions.serving.service import Service, example  # noqa: E402
-from lesions.serving.speed import served  # noqa: E402
+from lesions.serving.service import Limits, Service, example  # noqa: E402
 
 PATIENCE = 60_000  # milliseconds: the machine may be busy
 

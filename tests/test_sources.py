@@ -60,7 +60,7 @@ def test_isic2019_has_the_published_counts():
 
 
 @pytest.mark.real
-def test_ham10000_has_the_published_counts_and_sits_in_isic2019_and_2018():
+def test_ham10000_and_isic2017_have_the_published_counts_and_ham10000_is_in_isic2019_and_2018():
     table = real("ham10000")
     assert len(table) == 10_015
     assert table["lesion_id"].nunique() == 7_470
@@ -73,6 +73,8 @@ def test_ham10000_has_the_published_counts_and_sits_in_isic2019_and_2018():
     # 2019 has no general place for trunk and genital
     placed = (later["site"] != "").to_numpy()
     assert (later["site"].to_numpy() == table["site"])[placed].all()
+    oldest = real("isic2017")["diagnosis"].value_counts()
+    assert oldest.to_dict() == {"nv": 1_372, "mel": 374, "bkl": 254}
     earlier = real("isic2018")
     first = earlier[earlier["official"] == "train"].set_index("image_name")
     assert (first.loc[table["image_name"], "diagnosis"].to_numpy() == table["diagnosis"]).all()
@@ -102,13 +104,6 @@ def test_deottes_sets_have_the_published_counts_and_sizes():
     assert (train["tfrecord"] == -1).sum() == 434
     assert table["width"].notna().all()
     assert (table.loc[table["source"] == "isic2019", "patient_id"] == "").all()
-
-
-@pytest.mark.real
-def test_isic2017_has_the_published_counts():
-    table = real("isic2017")
-    assert len(table) == 2_000
-    assert table["diagnosis"].value_counts().to_dict() == {"nv": 1_372, "mel": 374, "bkl": 254}
 
 
 def test_tasks_are_over_one_vocabulary():

@@ -5,9 +5,11 @@
     python scripts/prepare.py --dataset isic --available-only  # the photographs there are
     python scripts/prepare.py --dataset real --available-only --size 112 \\
         --images isic2019=/data/ham/part_1 --images isic2019=/data/ham/part_2.zip
+    python scripts/prepare.py --dataset isic --set preprocess.fit=crop --set preprocess.hair=true
 
-Writes input/prepared/<dataset>/table.csv, table.json and <size>/, the image cache. A second run
-decodes only new and changed photographs.
+preprocess also has circle, shades_of_gray and clahe: see lesions/data/preprocess.py. Writes
+input/prepared/<dataset>/table.csv, table.json and <size>/, the image cache. A second run decodes
+only new and changed photographs.
 """
 
 import sys

@@ -13,7 +13,7 @@ from train import main as train
 
 from lesions.config import DatasetConfig, load_config
 from lesions.data.table import load_table, save_table
-from lesions.data.tasks import build_task, targets
+from lesions.data.tasks import Task, build_task, targets, task_in
 from lesions.errors import InputError
 from lesions.inference.checkpoint import load_model
 from lesions.paths import at
@@ -71,11 +71,29 @@ def test_a_two_class_loss_is_refused_for_many_classes() -> None:
 
 
 def test_targets_are_numbers_of_the_classes_and_empty_where_there_is_none() -> None:
-    told = targets(pd.Series(["mel", "scc", "benign", "nv", ""]), "diagnosis7").to_numpy()
+    codes = targets(pd.Series(["mel", "scc", "benign", "nv", ""]), "diagnosis7").to_numpy()
     names = build_task("diagnosis7").classes
     np.testing.assert_array_equal(
-        told, [names.index("mel"), names.index("akiec"), np.nan, names.index("nv"), np.nan]
+        codes, [names.index("mel"), names.index("akiec"), np.nan, names.index("nv"), np.nan]
     )
+
+
+def test_a_task_of_several_classes_and_a_yes_or_no_task_answer_alike() -> None:
+    yes, many = build_task("melanoma"), Task("mine", ("bcc", "mel", "nv"))
+    assert (yes.columns, yes.listed) == (["prob"], [])
+    assert many.columns == ["prob_bcc", "prob_mel", "prob_nv"]
+    assert yes.score([[0.2], [0.9]]).tolist() == [0.2, 0.9]
+    assert many.score([[0.2, 0.3, 0.5]]) == pytest.approx([0.5])  # bcc and mel are malignant
+    assert yes.positive([0, 1]).tolist() == many.positive([2, 1]).tolist() == [False, True]
+    assert yes.codes([1.0, 0.0]).tolist() == [1, 0]
+    assert many.codes(["nv", "bcc"]).tolist() == [2, 0]
+    for task, wrong in ((yes, 2), (many, "df")):
+        with pytest.raises(ValueError, match=f"target {wrong} is not"):
+            task.codes([wrong])
+        frame = task.as_frame(np.full((1, len(task.classes)), 0.25), [1])
+        assert task_in(frame.columns) == Task(
+            "positive", task.classes if task is many else ("positive",)
+        )
 
 
 def test_a_published_split_that_leaks_is_trained_on_and_says_so(

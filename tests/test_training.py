@@ -1,4 +1,4 @@
-"""The fold loop: exact resume, honest bookkeeping, refusals, and the loss and schedule it uses."""
+"""Training through its script: exact resume, what a fold leaves, and every refusal."""
 
 import json
 import shutil
@@ -9,22 +9,39 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import tiny_run
-from safetensors.torch import load_file, save_file
+from conftest import interrupted_run, tiny_run
+from safetensors.torch import load_file
 from train import main as train
 
-from lesions.config import LossConfig
 from lesions.data.table import load_table
 from lesions.errors import InputError
+from lesions.files import sha256
 from lesions.inference.checkpoint import load_model
+from lesions.oof import load_oof
 from lesions.paths import at
-from lesions.training import log, loss
-from lesions.training import steps as steps_module
+from lesions.training import loss, steps
 from lesions.training.loop import FoldTrainer
-from lesions.training.loss import pos_weight, smoothed_bce
-from lesions.training.schedule import lr_factor
-from lesions.training.state import locked
 from lesions.training.steps import Stepper
+
+
+def result_of(run: str, fold: int = 0) -> dict:
+    return json.loads(at("oof", run, f"fold{fold}.json").read_text())
+
+
+def same_bytes(run: str, other: Path) -> bool:
+    files = ("fold0.csv", "history0.csv")
+    a, b = (load_file(folder / "fold0.safetensors") for folder in (at("oof", run), other))
+    return (
+        all(at("oof", run, name).read_bytes() == (other / name).read_bytes() for name in files)
+        and a.keys() == b.keys()
+        and all(torch.equal(a[name], b[name]) for name in a)
+    )
+
+
+def copied(trained: Path, name: str) -> Path:
+    """oof/<name>: the tiny run under another name."""
+    shutil.rmtree(at("oof", name), ignore_errors=True)
+    return Path(shutil.copytree(trained, at("oof", name)))
 
 
 def test_a_fold_leaves_one_row_an_image_and_says_what_made_it(trained: Path) -> None:
@@ -34,108 +51,161 @@ def test_a_fold_leaves_one_row_an_image_and_says_what_made_it(trained: Path) -> 
     found = oof.sort_values("image_name")[["image_name", "fold", "target"]]
     assert (found.to_numpy() == expected.sort_values("image_name").to_numpy()).all()
     assert oof["prob"].between(0, 1).all() and oof["prob"].nunique() > 0.9 * len(oof)
-    result = json.loads((trained / "fold0.json").read_text())
+    result = result_of("tiny")
     assert result["table_hash"] == facts["table_hash"]
     assert result["fold_hash"] == facts["fold_hash"]
+    assert result["processes"] == 1 and result["precision"] in ("no", "bf16")
     assert len(result["history"]) == 2 and result["images_per_second"] > 0
     assert set(result["auc_by_source"]) == {"isic2019", "isic2020"}
     assert result["best_auc"] >= result["last_auc"]
 
 
-def test_a_finished_fold_is_not_trained_again(trained: Path) -> None:
-    before = (trained / "fold0.safetensors").stat().st_mtime_ns
-    train([*tiny_run("tiny"), "--fold", "0"])
-    assert (trained / "fold0.safetensors").stat().st_mtime_ns == before
+def test_a_checkpoint_says_how_its_photographs_were_prepared(trained: Path) -> None:
+    model, header = load_model(trained / "fold1.safetensors", task="melanoma")
+    assert header["fold"] == 1 and header["config"]["model"]["backbone"] == "mobilenetv3_small_050"
+    assert header["preprocess"] == load_table("demo")[1]["config"]["preprocess"]
+    cache = json.loads(at("input/prepared/demo/32/cache.json").read_text())
+    assert header["image_cache"]["sha256"] == cache["sha256"] and not model.training
 
 
-class Killed(BaseException):
-    """Stands for kill -9: nothing in the program may catch it."""
-
-
-@pytest.mark.parametrize("at", [1, 3, 5])
-def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
-    trained: Path, at: int, monkeypatch: pytest.MonkeyPatch
+def test_the_last_fold_calibrates_the_run_and_prints_its_scores(
+    trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name = f"killed{at}"
-    shutil.rmtree(at("oof") / name, ignore_errors=True)
-    steps = 0
-    step = steps_module.Stepper.step
+    folder = copied(trained, "last")
+    for name in ("calibration.json", "fold2.json", "fold2.csv", "fold2.safetensors"):
+        (folder / name).unlink()
+    train([*tiny_run("last"), "--fold", "1"])
+    assert not (folder / "calibration.json").exists()
+    assert "isic2020" not in capsys.readouterr().out
+    train([*tiny_run("last"), "--fold", "2"])
+    assert json.loads((folder / "calibration.json").read_text())["rows"] == 90
+    table = capsys.readouterr().out.split("images")[-1]
+    assert "isic2019" in table and "isic2020" in table and table.count(" to ") == 6
+    assert (folder / "training_curves.png").stat().st_size > 1000
 
-    def count(self, *arguments):
-        nonlocal steps
-        if steps == at:
-            raise Killed
-        steps += 1
-        return step(self, *arguments)
 
-    saving = ("train.save_steps=1",)
-    with monkeypatch.context() as patch:
-        patch.setattr(steps_module.Stepper, "step", count)
-        with pytest.raises(Killed):
-            train([*tiny_run(name, *saving), "--fold", "0"])
-    assert not (at("oof") / name / "fold0.csv").exists()
-    train([*tiny_run(name, *saving), "--fold", "0"])
-    assert (at("oof") / name / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
-    a, b = (load_file(folder / "fold0.safetensors") for folder in (at("oof") / name, trained))
-    assert all(torch.equal(a[key], b[key]) for key in a) and a.keys() == b.keys()
-    histories = [json.loads((folder / "fold0.json").read_text())["history"]
-                 for folder in (at("oof") / name, trained)]  # fmt: skip
-    assert histories[0] == histories[1]
+def test_a_run_of_several_classes_takes_the_same_path(
+    demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = ("data.task=diagnosis8", "loss.kind=focal", "train.monitor=macro_f1")
+    train([*tiny_run("several", *changes, "train.keep=best"), "--fold", "all"])
+    oof = load_oof("several")
+    assert oof.task.classes == ("akiec", "bcc", "bkl", "df", "mel", "nv", "scc", "vasc")
+    np.testing.assert_allclose(oof.probs.sum(axis=1), 1, atol=1e-6)
+    result = result_of("several")
+    scores = [row["macro_f1"] for row in result["history"]]
+    assert result["best_epoch"] == int(np.argmax(scores)) + 1
+    assert at("oof/several/calibration.json").exists()
+    assert "macro AUC" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
+    trained: Path, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*tiny_run(f"killed{step}", "train.save_steps=1"), "--fold", "0"]
+    interrupted_run(arguments, step, monkeypatch)
+    assert not at("oof", f"killed{step}", "fold0.csv").exists()
+    train(arguments)
+    assert same_bytes(f"killed{step}", trained)
+    assert result_of(f"killed{step}")["history"] == result_of("tiny")["history"]
 
 
 def test_a_run_killed_while_it_validates_still_has_that_epoch_in_its_history(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    class Killed(BaseException):
+        pass
+
     def killed(*_):
         raise Killed
 
     arguments = [*tiny_run("unvalidated", "train.save_steps=1"), "--fold", "0"]
-    with monkeypatch.context() as patch:
-        patch.setattr(FoldTrainer, "_validate", killed)
-        with pytest.raises(Killed):
-            train(arguments)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(FoldTrainer, "predict", killed)
+        train(arguments)
     train(arguments)
-    for name in ("fold0.csv", "history0.csv"):
-        assert (at("oof") / "unvalidated" / name).read_bytes() == (trained / name).read_bytes()
+    assert same_bytes("unvalidated", trained)
 
 
-def test_accumulated_micro_batches_make_the_gradient_of_the_whole_batch() -> None:
-    """Dropout and batch statistics differ by micro-batch, so the loss alone is compared."""
-    logit, target = torch.randn(8), torch.tensor([0.0, 1] * 4)
-    whole = smoothed_bce(logit, target, 0.05, 3.0)
-    parts = [smoothed_bce(logit[i : i + 2], target[i : i + 2], 0.05, 3.0) / 4 for i in (0, 2, 4, 6)]
-    torch.testing.assert_close(torch.stack(parts).sum(), whole)
+def test_a_finished_fold_is_skipped_and_what_its_killed_runs_left_is_removed(trained: Path) -> None:
+    folder = copied(trained, "skipped")
+    before = (folder / "fold0.safetensors").stat().st_mtime_ns
+    names = ("state/fold0.previous.pt", "state/.fold0.pt.77.part", ".fold0.safetensors.77.part")
+    left = [folder / name for name in names]
+    other = folder / "state/.fold1.pt.77.part"  # another process is writing it
+    for path in [*left, other]:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    train([*tiny_run("skipped"), "--fold", "0"])
+    assert (folder / "fold0.safetensors").stat().st_mtime_ns == before
+    assert not any(path.exists() for path in left) and other.exists()
 
 
-def test_targets_are_smoothed_before_positives_are_weighted() -> None:
-    """By hand: with s = 0.05 a sure negative settles at odds 10.45 * 0.025 / 0.975, p = 0.211."""
-    logit = torch.zeros(1, requires_grad=True)
-    optimiser = torch.optim.LBFGS([logit], max_iter=100)
-
-    def closure():
-        optimiser.zero_grad()
-        loss = smoothed_bce(logit, torch.zeros(1), 0.05, 10.45)
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    assert logit.sigmoid().item() == pytest.approx(0.2113, abs=1e-3)
-
-
-def test_the_positive_weight_of_the_full_merge_is_10_45() -> None:
-    target = np.r_[np.ones(5_106), np.zeros(58_457 - 5_106)]
-    assert pos_weight(LossConfig(), target) == pytest.approx(10.45, abs=5e-3)
-    assert pos_weight(LossConfig(pos_weight=2.0), target) == 2.0
+@pytest.mark.parametrize("name", ["fold0.csv", "fold0.safetensors"])
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_fold_whose_files_do_not_agree_is_not_done(
+    trained: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(trained, "torn")
+    content = bytearray((folder / name).read_bytes())
+    content[-9] ^= 1
+    (folder / name).write_bytes(content)
+    if damage == "missing":
+        (folder / name).unlink()
+    train([*tiny_run("torn"), "--fold", "0"])
+    said = capsys.readouterr().out
+    assert f"{name} " in said and damage in said and "trained again" in said
+    assert same_bytes("torn", trained)
 
 
-def test_the_learning_rate_warms_up_then_falls_to_zero_as_a_cosine() -> None:
-    factors = [lr_factor(step, steps=100, warmup=10) for step in range(100)]
-    assert factors[:10] == pytest.approx(np.arange(1, 11) / 10)
-    assert factors[10] == 1 and factors[55] == pytest.approx(0.5) and factors[99] < 1e-3
-    assert all(np.diff(factors[10:]) < 0)
+def test_a_fold_of_an_older_version_counts_as_done_with_one_warning(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(trained, "older")
+    result = {key: value for key, value in result_of("older").items()
+              if key not in ("sha256", "image_cache")}  # fmt: skip
+    (folder / "fold0.json").write_text(json.dumps(result))
+    train([*tiny_run("older"), "--fold", "0"])
+    assert capsys.readouterr().out.count("WARNING") == 1
+    assert "sha256" not in result_of("older")
 
 
-@pytest.mark.parametrize("fold", ["7", "first"])
+def test_pixels_that_changed_are_refused_within_a_fold_and_between_folds(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*tiny_run("pixels", "train.save_steps=1"), "--fold", "0"]
+    interrupted_run(arguments, 2, monkeypatch)
+    folder = copied(trained, "pixels2")
+    for path in folder.glob("fold1.*"):
+        path.unlink()
+    cache = at("input/prepared/demo/32")
+    shutil.copytree(cache, cache.with_name("kept"))
+    try:
+        images = np.load(cache / "images.npy", mmap_mode="r+")
+        images[0] ^= 1
+        images.flush()
+        with pytest.raises(InputError, match=r"images\.npy is damaged"):
+            train(arguments)
+        facts = json.loads((cache / "cache.json").read_text())
+        facts["sha256"] = sha256(cache / "images.npy")  # as after another prepare.py
+        (cache / "cache.json").write_text(json.dumps(facts))
+        with pytest.raises(InputError, match=r"fold0\.pt.*images\.sha256: .* -> "):
+            train(arguments)
+        with pytest.raises(InputError, match=r"image_cache\.sha256: .* -> (.|\n)*--name"):
+            train([*tiny_run("pixels2"), "--fold", "1"])
+    finally:
+        shutil.rmtree(cache)
+        cache.with_name("kept").rename(cache)
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "."])
+def test_a_name_that_leads_out_of_oof_is_refused(demo: Path, name: str) -> None:
+    with pytest.raises(InputError, match="--name.*give a name below oof/"):
+        train([*tiny_run(name), "--fold", "0"])
+
+
+@pytest.mark.parametrize("fold", ["7", "first", "²"])
 def test_a_fold_that_does_not_exist_is_refused(demo: Path, fold: str) -> None:
     with pytest.raises(InputError, match=f"--fold {fold}"):
         train([*tiny_run("nofold"), "--fold", fold])
@@ -151,60 +221,39 @@ def test_a_missing_cache_size_names_the_command(demo: Path) -> None:
         train([*tiny_run("nocache", "data.image_size=48"), "--fold", "0"])
 
 
-def test_a_second_run_at_the_same_fold_is_refused_and_names_the_first(demo: Path) -> None:
-    with locked(at("oof") / "busy" / ".fold0.lock"), pytest.raises(InputError, match="process [0-9]+ on"):
-        train([*tiny_run("busy"), "--fold", "0"])
-
-
 def test_steps_without_a_finite_loss_end_the_run_and_keep_the_saved_state(
     demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps_module, "MOST_BAD_STEPS", 2)
+    monkeypatch.setattr(steps, "MOST_BAD_STEPS", 2)
     monkeypatch.setattr(loss, "smoothed_bce", lambda logit, *_: logit.sum() * float("nan"))
     with pytest.raises(InputError, match="without a finite loss, the last one on ISIC_"):
         train([*tiny_run("nan"), "--fold", "0"])
-    assert not (at("oof") / "nan" / "fold0.json").exists()
+    assert not at("oof/nan/fold0.json").exists()
 
 
-def test_keep_best_keeps_the_weights_of_the_best_epoch(demo: Path) -> None:
-    train([*tiny_run("best", "train.keep=best", "train.epochs=3"), "--fold", "0"])
-    result = json.loads((at("oof") / "best" / "fold0.json").read_text())
-    aucs = [row["auc"] for row in result["history"]]
-    assert result["best_epoch"] == int(np.argmax(aucs)) + 1 and result["best_auc"] == max(aucs)
-
-
-def test_patience_stops_a_run_that_no_longer_improves(
+def test_patience_stops_a_run_that_no_longer_improves_and_best_keeps_its_best_epoch(
     demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     falling = chain([0.9, 0.8, 0.7, 0.6, 0.5], repeat(0.4))
-    monkeypatch.setattr(log, "roc_auc", lambda *_: next(falling))
-    train([*tiny_run("patient", "train.patience=2", "train.epochs=5"), "--fold", "0"])
-    result = json.loads((at("oof") / "patient" / "fold0.json").read_text())
+    scores, predict, seen = steps.epoch_scores, FoldTrainer.predict, []
+
+    def watched(self, *arguments):
+        seen.append({name: t.clone() for name, t in self.averaged.state_dict().items()})
+        return predict(self, *arguments)
+
+    monkeypatch.setattr(FoldTrainer, "predict", watched)
+    monkeypatch.setattr(
+        "lesions.training.loop.epoch_scores", lambda *a: scores(*a) | {"auc": next(falling)}
+    )
+    train([*tiny_run("patient", "train.patience=2", "train.epochs=5", "train.keep=best"),
+           "--fold", "0"])  # fmt: skip
+    result = result_of("patient")
     assert len(result["history"]) == 3 and result["best_epoch"] == 1
+    kept = load_file(at("oof/patient/fold0.safetensors"))
+    assert all(torch.equal(kept[name], tensor) for name, tensor in seen[0].items())
 
 
-def test_a_checkpoint_of_another_model_or_task_or_none_is_refused(
-    trained: Path, tmp_path: Path
-) -> None:
-    path = trained / "fold0.safetensors"
-    with pytest.raises(InputError, match="trained for melanoma, not for diagnosis7"):
-        load_model(path, task="diagnosis7")
-    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match="damaged"):
-        load_model(tmp_path / "cut.safetensors")
-    foreign = tmp_path / "foreign.safetensors"
-    save_file({"a": torch.zeros(1)}, foreign)
-    with pytest.raises(InputError, match="not a checkpoint of this repository"):
-        load_model(foreign)
-
-
-def test_a_checkpoint_describes_itself(trained: Path) -> None:
-    model, header = load_model(trained / "fold1.safetensors", task="melanoma")
-    assert header["fold"] == 1 and header["config"]["model"]["backbone"] == "mobilenetv3_small_050"
-    assert header["fold_hash"] == load_table("demo")[1]["fold_hash"] and not model.training
-
-
-def test_deterministic_kernels_are_on_while_training_alone(
+def test_deterministic_kernels_are_on_while_training_only(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -217,11 +266,12 @@ def test_deterministic_kernels_are_on_while_training_alone(
     monkeypatch.setattr(Stepper, "step", watched)
     train([*tiny_run("same", "train.deterministic=true"), "--fold", "0"])
     assert seen and all(seen) and not torch.are_deterministic_algorithms_enabled()
-    assert (at("oof") / "same" / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
+    assert same_bytes("same", trained)
 
 
-def test_the_resolved_config_is_told_at_the_start(
+def test_the_start_prints_what_of_the_config_is_not_the_default(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train([*tiny_run("tiny"), "--fold", "0"])
-    assert "image_size: 32" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "image_size: 32" in said and "weight_decay" not in said

@@ -14,6 +14,8 @@ import pytest
 from conftest import REAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lesions.evaluation.balance import balance
+from lesions.evaluation.shortcuts import FEATURES, predict_without_pixels, score_shortcuts
 from test_folds import even_table, real_table
 
 from lesions.data.folds import add_folds
@@ -26,8 +28,6 @@ from lesions.evaluation.audit import (
     overlap,
     parts,
 )
-from lesions.evaluation.balance import balance
-from lesions.evaluation.shortcuts import FEATURES, predict_without_pixels, score_shortcuts
 from lesions.paths import CODE, at
 from lesions.reporting.audit_page import audit_page, audit_text
 
@@ -262,7 +262,7 @@ def test_help_answers_before_anything_heavy_is_imported():
 @functools.cache
 def real_with_deotte() -> pd.DataFrame:
     from lesions.data.columns import Report
-    from lesions.data.deotte import add_deotte
+    from lesions.data.sources import add_deotte
 
     table = real_table().assign(tfrecord=np.nan)
     return add_deotte(table, REAL / "deotte", Report(strict=True))
@@ -302,8 +302,6 @@ def test_our_folds_of_the_same_table_score_none_beside_its_own_lesion():
 def test_2020_without_pixels_scores_what_was_measured_before(features, anchor, near):
     table = real_with_deotte()
     rows = table[(table["source"] == "isic2020") & (table["fold"] >= 0)]
-    from lesions.evaluation.metrics import roc_auc
-
     # Folds stratified by images per patient let that column score 0.02 more than random ones.
     prob = predict_without_pixels(rows, FEATURES[features])
     assert abs(roc_auc(rows["target"], prob) - anchor) < near

@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from lesions.evaluation.delong import delong, delong_paired, placements
 from lesions.evaluation.intervals import (
-    auc_interval,
     bootstrap,
-    bootstrap_paired,
+    bootstrap_values,
+    compare,
+    delong,
+    format_interval,
+    placements,
     resamples,
-    score_table,
 )
 from lesions.evaluation.metrics import average_precision, roc_auc
 
@@ -23,15 +24,13 @@ REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 @pytest.fixture(scope="module")
 def real():
-    """Target, two models' scores and patients of the 32,692 public out-of-fold rows."""
+    """Target, scores and patients of the 32,692 public out-of-fold rows."""
     folder = REAL / "siim2020_oof" / "oof"
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}")
     table = pd.read_csv(folder / "oof_768_ef5_01.csv")
-    other = pd.read_csv(folder / "oof_384_ef6_11.csv").set_index("image_name")["pred"]
     patients = pd.read_csv(REAL / "isic2020" / "train.csv").set_index("image_name")["patient_id"]
-    ids = table["image_name"]
-    return table["target"], table["pred"], other.loc[ids], patients.loc[ids]
+    return table["target"], table["pred"], patients.loc[table["image_name"]]
 
 
 def clustered(seed, patients=60, each=8, shared=1.5):
@@ -56,26 +55,28 @@ def test_a_patient_is_drawn_whole_or_not_at_all():
 
 def test_the_bootstrap_is_that_of_rows_drawn_by_hand():
     target, prob, groups = clustered(0)
-    found = bootstrap(roc_auc, target, prob, groups, replicates=200, seed=3)
+    found = bootstrap_values(roc_auc, target, [prob], groups, 200, 3)[:, 0]
     generator = np.random.default_rng(3)
-    values = []
     members = [np.flatnonzero(groups == g) for g in range(60)]
-    for _ in range(200):
+    for value in found:
         rows = np.concatenate([members[g] for g in generator.integers(0, 60, 60)])
-        values.append(roc_auc(target[rows], prob[rows]))
-    assert [found.low, found.high] == pytest.approx(list(np.percentile(values, [2.5, 97.5])))
+        assert value == pytest.approx(roc_auc(target[rows], prob[rows]))
+    values = bootstrap_values(roc_auc, target, [prob], groups)[:, 0]
+    interval = bootstrap(roc_auc, target, prob, groups)
+    assert [interval.low, interval.high] == list(np.percentile(values, [2.5, 97.5]))
 
 
 def test_intervals_do_not_depend_on_how_the_work_is_cut(monkeypatch):
     target, prob, groups = clustered(1)
-    whole = auc_interval(target, prob, groups)
+    whole = bootstrap(roc_auc, target, prob, groups)
     monkeypatch.setattr("lesions.evaluation.intervals.BLOCK", 7 * len(target))
-    assert auc_interval(target, prob, groups) == whole
+    assert bootstrap(roc_auc, target, prob, groups) == whole
 
 
 def test_resembling_rows_of_a_patient_widen_the_interval():
     target, prob, groups = clustered(2)
-    by_group, by_row = auc_interval(target, prob, groups), auc_interval(target, prob)
+    by_group = bootstrap(roc_auc, target, prob, groups)
+    by_row = bootstrap(roc_auc, target, prob)
     assert by_group.se > 1.3 * by_row.se
     assert delong(target, prob, groups).se == pytest.approx(by_group.se, rel=0.15)
     assert delong(target, prob).se == pytest.approx(by_row.se, rel=0.1)
@@ -105,36 +106,20 @@ def test_delong_by_group_sums_what_a_patient_adds_to_both_classes():
     assert delong(target, prob, groups).se > 1.2 * delong(target, prob).se
 
 
-def test_paired_delong_is_the_textbook_test():
-    generator = np.random.default_rng(4)
-    target = np.array([1] * 20 + [0] * 50)
-    common = generator.normal(size=70)
-    a, b = (common + skill * target + generator.normal(size=70) for skill in (1.5, 0.7))
-    shares = np.stack([placements(target, a), placements(target, b)])
-    gap = shares[0] - shares[1]
-    se = np.sqrt(gap[:20].var(ddof=1) / 20 + gap[20:].var(ddof=1) / 50)
-    found = delong_paired(target, a, b)
-    assert found.difference.value == pytest.approx(roc_auc(target, a) - roc_auc(target, b))
-    assert found.difference.se == pytest.approx(se)
-    assert found.p == pytest.approx(2 * norm.sf(abs(found.difference.value) / se))
-
-
 def test_a_model_is_not_better_than_itself():
     target, prob, groups = clustered(5)
-    for found in (
-        delong_paired(target, prob, 2 * prob + 1, groups),
-        bootstrap_paired(roc_auc, target, prob, 2 * prob + 1, groups, replicates=200),
-    ):
-        assert (found.difference.value, found.p) == (0, 1)
+    values = bootstrap_values(roc_auc, target, [prob, 2 * prob + 1], groups, 200)
+    found = compare(0.0, values[:, 0] - values[:, 1])
+    assert (found.difference.value, found.p) == (0, 1)
 
 
 def test_pairing_sees_a_difference_that_two_intervals_hide():
     target, prob, groups = clustered(6)
     worse = prob + 1.3 * np.random.default_rng(7).normal(size=len(prob))
-    apart = auc_interval(target, prob, groups), auc_interval(target, worse, groups)
+    apart = [bootstrap(roc_auc, target, each, groups) for each in (prob, worse)]
     assert apart[0].low < apart[1].high
-    assert bootstrap_paired(roc_auc, target, prob, worse, groups).p < 0.05
-    assert delong_paired(target, prob, worse, groups).p < 0.05
+    values = bootstrap_values(roc_auc, target, [prob, worse], groups)
+    assert compare(apart[0].value - apart[1].value, values[:, 0] - values[:, 1]).p < 0.05
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
@@ -143,59 +128,45 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     for _ in range(200):
         target = (np.arange(150) < 30).astype(int)
         prob = generator.normal(size=150) + target
-        found = delong(target, prob), bootstrap(roc_auc, target, prob, replicates=300)
+        found = delong(target, prob), bootstrap(roc_auc, target, prob)
         for name, interval in zip(held, found, strict=True):
             held[name] += interval.low <= truth <= interval.high
     assert all(180 <= count <= 199 for count in held.values()), held
 
 
+def test_a_number_with_its_interval_is_written_in_one_way():
+    assert format_interval(0.91234, 0.8991, 0.9239) == "0.912 (0.899 to 0.924)"
+    assert format_interval(0.0123, -0.004, 0.02, 4, sign=True) == "+0.0123 (-0.0040 to +0.0200)"
+    assert format_interval(0.5) == "0.500" and format_interval(None) == "n/a"
+    assert format_interval(float("nan"), reason="no rows") == "n/a (no rows)"
+
+
 def test_undefined_is_told_and_never_a_number():
-    nothing = auc_interval([0, 0, 0], [0.1, 0.2, 0.3])
+    nothing = bootstrap(roc_auc, [0, 0, 0], [0.1, 0.2, 0.3])
     assert str(nothing) == "n/a (one class only)"
     assert nothing.as_json() == {
         "value": None, "low": None, "high": None, "se": None, "reason": "one class only",
     }  # fmt: skip
     assert str(delong([0, 1], [0.5, 0.5])) == "n/a (all scores equal)"
-    assert (
-        str(auc_interval([0, 1, 0], [1, 2, 0], ["p", "p", "p"])) == "1.0000 [n/a: one group only]"
-    )
-    assert str(delong_paired([0, 0], [1, 2], [2, 1])) == "n/a (one class only)"
+    alone = bootstrap(roc_auc, [0, 1, 0], [1, 2, 0], ["p", "p", "p"])
+    assert str(alone) == "1.000 (one group only)"
     perfect = delong([0, 0, 1, 1], [1, 2, 3, 4])
     assert (perfect.low, perfect.high) == (1, 1)
 
 
-def test_the_score_table_has_each_source_and_says_why_one_has_no_score():
-    target, prob, groups = clustered(9)
-    source = np.where(groups < 30, "isic2019", "isic2020")
-    table = pd.DataFrame({"target": target, "prob": prob, "group": groups, "source": source})
-    table = pd.concat([table, table[table["target"] == 0].head(4).assign(source="healthy")])
-    found = score_table(table).set_index("part")
-    assert list(found.index) == ["all", "healthy", "isic2019", "isic2020"]
-    part = table[table["source"] == "isic2020"]
-    assert found.loc["isic2020", "auc"] == pytest.approx(roc_auc(part["target"], part["prob"]))
-    assert found.loc["isic2020", "low"] < found.loc["isic2020", "auc"]
-    assert found.loc["healthy", "reason"] == "one class only"
-    assert np.isnan(found.loc["healthy", "auc"])
-
-
 @pytest.mark.real
 def test_delong_and_the_bootstrap_agree_within_a_tenth_on_real_scores(real):
-    target, prob, other, patients = (column.to_numpy() for column in real)
+    target, prob, patients = (column.to_numpy() for column in real)
     for groups in (None, patients):
-        assert delong(target, prob, groups).se == pytest.approx(
-            auc_interval(target, prob, groups).se, rel=0.1
-        )
-        pair = bootstrap_paired(roc_auc, target, prob, other, groups)
-        assert delong_paired(target, prob, other, groups).difference.se == pytest.approx(
-            pair.difference.se, rel=0.1
-        )
+        drawn = bootstrap(roc_auc, target, prob, groups)
+        assert delong(target, prob, groups).se == pytest.approx(drawn.se, rel=0.1)
 
 
 @pytest.mark.real
 def test_two_thousand_replicates_of_33_000_rows_take_under_ten_seconds(real):
-    target, prob, _, patients = (column.to_numpy() for column in real)
+    target, prob, patients = (column.to_numpy() for column in real)
     start = time.process_time()
-    auc_interval(target, prob, patients)
+    bootstrap(roc_auc, target, prob, patients)
     assert time.process_time() - start < 10
     start = time.process_time()
     bootstrap(average_precision, target, prob, patients)

@@ -10,30 +10,20 @@ from sklearn.linear_model import LogisticRegression
 from lesions.errors import InputError
 from lesions.evaluation import thresholds
 from lesions.evaluation.calibration import (
-    Calibration,
+    Scaling,
     across_parts,
     brier,
     calibration_error,
     calibration_slope,
     clipped_logit,
-    fit_platt,
-    fit_temperature,
-    isotonic_rates,
+    fit_scaling,
     reliability,
+    scaled,
     shift_prior,
 )
-from lesions.evaluation.confusion import sensitivity
-from lesions.evaluation.decision import decision_curve
 from lesions.evaluation.intervals import bootstrap
-from lesions.evaluation.metrics import roc_auc
-
-RULES = {
-    "f1": thresholds.by_f_beta,
-    "recall": thresholds.by_recall,
-    "cost": thresholds.by_cost,
-    "youden": thresholds.by_youden,
-}
-FITS = RULES | {"platt": fit_platt, "temperature": fit_temperature, "isotonic": isotonic_rates}
+from lesions.evaluation.metrics import log_loss, roc_auc, sensitivity
+from lesions.evaluation.thresholds import RULES, decision_curve
 
 
 def forecast(seed=0, rows=4000, slope=1.0, shift=0.0):
@@ -79,7 +69,7 @@ def test_nobody_is_called_positive_where_that_is_cheapest():
     assert found.apply(prob).sum() == 0 and np.isfinite(found.value)
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize(
     ("target", "prob", "reason"),
     [
@@ -92,30 +82,40 @@ def test_nobody_is_called_positive_where_that_is_cheapest():
     ],
 )
 def test_too_little_to_fit_on_is_refused_in_words(name, target, prob, reason):
-    with pytest.raises(InputError, match=f"cannot (calibrate|choose a threshold): .*{reason}"):
-        FITS[name](target, prob)
+    with pytest.raises(InputError, match=f"cannot choose a threshold: .*{reason}"):
+        RULES[name](target, prob)
 
 
 def test_a_stretched_forecast_is_seen_and_put_right():
     target, prob = forecast(3, slope=2.0, shift=0.5)
-    assert bootstrap(calibration_slope, target, prob, replicates=100).high < 0.7
+    assert bootstrap(calibration_slope, target, prob).high < 0.7
+    found = fit_scaling(target, prob[:, None])
+    assert found.temperature == pytest.approx(2, rel=0.15)
     fresh_target, fresh = forecast(4, slope=2.0, shift=0.5)
-    for fit, slope in ((fit_platt, 0.5), (fit_temperature, 0.5)):
-        found = fit(target, prob)
-        assert found.slope == pytest.approx(slope, abs=0.08)
-        assert brier(fresh_target, found.apply(fresh)) < brier(fresh_target, fresh)
-        assert calibration_error(fresh_target, found.apply(fresh)) < calibration_error(
-            fresh_target, fresh
-        )
+    better = found.apply(fresh[:, None])[:, 0]
+    assert brier(fresh_target, better) < brier(fresh_target, fresh)
+    assert calibration_error(fresh_target, better) < calibration_error(fresh_target, fresh)
 
 
-def test_the_calibration_slope_is_that_of_logistic_regression():
-    target, prob = forecast(5, slope=1.7)
-    feature = clipped_logit(prob)[:, None]
-    expected = LogisticRegression(C=np.inf, tol=1e-10).fit(feature, target).coef_[0, 0]
-    assert calibration_slope(target, prob) == pytest.approx(expected, rel=1e-4)
-    apart = np.linspace(0.1, 0.9, 20)
-    assert np.isnan(calibration_slope(apart > 0.5, apart))  # infinitely steep: no number
+def test_the_scaling_of_yes_or_no_is_platts_logistic_regression():
+    target, prob = forecast(5, slope=1.7, shift=-1)
+    temperature, shifts = fit_scaling(target, prob[:, None])
+    expected = LogisticRegression(C=np.inf, tol=1e-10).fit(clipped_logit(prob)[:, None], target)
+    assert 1 / temperature == pytest.approx(expected.coef_[0, 0], rel=0.01)
+    assert shifts[1] - shifts[0] == pytest.approx(expected.intercept_[0], abs=0.01)
+
+
+def test_class_weights_are_undone_in_a_task_of_several_classes():
+    generator = np.random.default_rng(6)
+    true = generator.dirichlet([0.3, 1, 3], 6000)
+    codes = (generator.random((6000, 1)) > true.cumsum(axis=1)[:, :2]).sum(axis=1)
+    raised = true * [6, 2, 1] / (true * [6, 2, 1]).sum(axis=1, keepdims=True)
+    found = fit_scaling(codes[:3000], raised[:3000]).apply(raised[3000:])
+    assert found.sum(axis=1) == pytest.approx(1)
+    best, before, after = (
+        log_loss(codes[3000:], probs) for probs in (true[3000:], raised[3000:], found)
+    )
+    assert best - 0.01 < after < best + 0.02 < before
 
 
 @given(
@@ -124,35 +124,24 @@ def test_the_calibration_slope_is_that_of_logistic_regression():
     st.floats(-30, 30),
 )
 @settings(max_examples=200, deadline=None)
-def test_no_calibration_changes_the_order_of_scores(prob, slope, intercept):
-    prob = np.array(prob)
-    after = Calibration("any", slope, intercept).apply(prob)
-    before_order = np.sign(prob[:, None] - prob)
-    assert (np.sign(after[:, None] - after) == before_order).all()
-    assert after.max() <= 1
-
-
-def test_isotonic_rates_make_ties_and_so_are_for_drawing_alone():
-    target, prob = forecast(6)
-    rates = isotonic_rates(target, prob)
-    assert len(np.unique(rates)) < len(np.unique(prob)) / 10
-    assert (np.diff(rates[np.argsort(prob)]) >= 0).all()
+def test_no_calibration_turns_the_order_of_scores_round(prob, temperature, shift):
+    prob = np.sort(prob)
+    after = scaled(prob[:, None], temperature, [0, shift])[:, 0]
+    assert (np.diff(after) >= 0).all() and after.min() >= 0 and after.max() <= 1
 
 
 def test_the_prior_of_2019_is_moved_to_that_of_2020():
-    moved = shift_prior(0.178, 0.018).apply(np.array([0.178, 0.5, 0.9]))
+    same = Scaling(1.0, [0.0, 0.0])
+    moved = shift_prior(same, [True], 0.178, 0.018).apply(np.array([[0.178], [0.5], [0.9]]))[:, 0]
     assert moved[0] == pytest.approx(0.018)
     # Bayes by hand: the odds shrink by the ratio of the prior odds.
     odds = (0.018 / 0.982) / (0.178 / 0.822)
     assert moved[1:] == pytest.approx([odds / (1 + odds), 9 * odds / (1 + 9 * odds)])
+    several = shift_prior(Scaling(1.0, [0.0] * 3), [True, True, False], 0.178, 0.018)
+    probs = several.apply(np.array([[0.1, 0.4, 0.5]]))[0]
+    assert probs[:2].sum() == pytest.approx(moved[1]) and probs[1] == pytest.approx(4 * probs[0])
     with pytest.raises(InputError, match="actual rate 0 is not"):
-        shift_prior(0.1, 0)
-
-
-def test_scores_that_run_against_the_target_are_not_turned_round():
-    target, prob = forecast(7)
-    with pytest.raises(InputError, match="do not rise with the target"):
-        fit_platt(target, 1 - prob)
+        shift_prior(same, [True], 0.1, 0)
 
 
 def test_each_part_is_decided_by_a_threshold_that_did_not_see_it():
@@ -173,11 +162,13 @@ def test_each_part_is_decided_by_a_threshold_that_did_not_see_it():
 def test_calibration_across_parts_keeps_the_fit_out_of_the_rows():
     target, prob = forecast(9, slope=3)
     parts = np.arange(len(target)) % 5
-    fixed = across_parts(fit_platt, target, prob, parts)
+    fixed = across_parts(fit_scaling, target, prob[:, None], parts)[:, 0]
     assert calibration_slope(target, fixed) == pytest.approx(1, abs=0.1)
     assert roc_auc(target[parts == 0], fixed[parts == 0]) == pytest.approx(
         roc_auc(target[parts == 0], prob[parts == 0])
     )
+    with pytest.raises(ValueError, match="one part only"):
+        across_parts(fit_scaling, target, prob[:, None], np.zeros(len(target)))
 
 
 def test_the_reliability_table_counts_every_row_once():

@@ -1,0 +1,159 @@
+"""Tables of scores: equal to scikit-learn, drawn by group, for two and for many classes."""
+
+import time
+
+import numpy as np
+import pytest
+from sklearn import metrics as reference
+
+from lesions.evaluation.intervals import bootstrap
+from lesions.evaluation.metrics import average_precision, log_loss, roc_auc
+from lesions.evaluation.scores import (
+    POWERS,
+    choose_power,
+    compare_scores,
+    names_of,
+    priors,
+    reweighted,
+    score_parts,
+    score_rows,
+    score_values,
+    scores_text,
+)
+
+CLASSES = ["akiec", "bcc", "bkl", "mel", "nv"]
+
+
+def simulate(rows=400, seed=0, skill=0.5, classes=5):
+    """Class numbers, probabilities with ties, and groups of two rows."""
+    generator = np.random.default_rng(seed)
+    shares = np.linspace(1, 3, classes)
+    codes = np.repeat(generator.choice(classes, -(-rows // 2), p=shares / shares.sum()), 2)[:rows]
+    probs = generator.dirichlet(np.ones(classes), rows) + skill * np.eye(classes)[codes]
+    probs = np.round(probs / probs.sum(axis=1, keepdims=True), 3)
+    return codes, probs / probs.sum(axis=1, keepdims=True), np.arange(rows) // 2
+
+
+def test_every_score_is_scikit_learns():
+    codes, probs, groups = simulate()
+    scores, classes = score_rows(codes, probs, CLASSES, groups)
+    called = probs.argmax(axis=1)
+    expected = {
+        "macro_auc": reference.roc_auc_score(codes, probs, multi_class="ovr"),
+        "accuracy": reference.accuracy_score(codes, called),
+        "balanced_accuracy": reference.balanced_accuracy_score(codes, called),
+        "macro_f1": reference.f1_score(codes, called, average="macro"),
+    }
+    assert tuple(scores) == names_of(5) == tuple(expected)
+    for name, value in expected.items():
+        assert scores[name].value == pytest.approx(value), name
+        assert scores[name].low < value < scores[name].high, name
+    assert score_values(codes, probs) == pytest.approx(expected)
+    recalls = reference.recall_score(codes, called, average=None)
+    precisions = reference.precision_score(codes, called, average=None)
+    for i, name in enumerate(CLASSES):
+        auc = reference.roc_auc_score(codes == i, probs[:, i])
+        values = [classes[name][score].value for score in ("auc", "recall", "precision")]
+        assert values == pytest.approx([auc, recalls[i], precisions[i]]), name
+    assert log_loss(codes, probs) == pytest.approx(reference.log_loss(codes, probs), abs=1e-3)
+
+
+def test_intervals_are_those_of_the_two_class_bootstrap():
+    codes, probs, groups = simulate()
+    mel, own = (codes == 3).astype(int), probs[:, 3]
+    found = score_rows(codes, probs, CLASSES, groups).classes["mel"]["auc"]
+    assert found == bootstrap(roc_auc, mel, own, groups)
+    alone = score_rows(mel, own[:, None], ["mel"], groups)
+    assert alone.classes == {}
+    assert alone.overall == {
+        "auc": found,
+        "average_precision": bootstrap(average_precision, mel, own, groups),
+    }
+
+
+def test_groups_are_drawn_and_not_rows():
+    codes, probs, _ = simulate(rows=100)
+    thrice, groups = np.tile(codes, 3), np.tile(np.arange(100), 3)
+    alone = score_rows(codes, probs, CLASSES, None).overall
+    grouped = score_rows(thrice, np.tile(probs, (3, 1)), CLASSES, groups).overall
+    rows = score_rows(thrice, np.tile(probs, (3, 1)), CLASSES, None).overall
+    for name in names_of(5):
+        assert grouped[name].se == pytest.approx(alone[name].se), name
+        assert rows[name].se < 0.75 * alone[name].se, name
+
+
+def test_differences_are_paired():
+    codes, probs, groups = simulate()
+    worse = 0.6 * probs + 0.4 * simulate(seed=1, skill=0)[1]
+    same = compare_scores(codes, probs, probs, CLASSES, groups)
+    found = compare_scores(codes, probs, worse, CLASSES, groups)
+    scores, others = (score_rows(codes, p, CLASSES, groups).overall for p in (probs, worse))
+    for name in names_of(5):
+        assert same[name].difference.value == 0 and same[name].p == 1
+        difference = scores[name].value - others[name].value
+        assert found[name].difference.value == pytest.approx(difference)
+        assert found[name].difference.se < np.hypot(scores[name].se, others[name].se)
+    assert found["macro_auc"].p < 0.01
+
+
+def test_a_class_without_rows_is_left_out_and_one_class_alone_has_no_score():
+    codes, probs, _ = simulate(classes=4)
+    wide = np.hstack([probs, np.zeros((len(probs), 1))])
+    scores, classes = score_rows(codes, wide, CLASSES, None)
+    for name, score in score_rows(codes, probs, CLASSES[:4], None).overall.items():
+        assert scores[name].value == pytest.approx(score.value), name
+    assert str(classes["nv"]["auc"]) == "n/a (no such rows)"
+    alone = score_rows(codes[codes == 3], probs[codes == 3], CLASSES[:4], None).overall
+    assert str(alone["accuracy"]) == "n/a (one class only)"
+    with pytest.raises(ValueError, match="400, 4. probabilities for 5 classes"):
+        score_rows(codes, probs, CLASSES, None)
+
+
+@pytest.mark.parametrize("classes", [["melanoma"], CLASSES])
+def test_each_source_is_scored_and_one_without_a_score_says_why(classes):
+    codes, probs, groups = simulate(classes=max(2, len(classes)))
+    probs = probs[:, -len(classes) :]
+    source = np.where(groups < 100, "isic2019", "isic2020").astype(object)
+    source[(codes == 0) & (groups >= 180)] = "healthy"
+    found = score_parts(codes, probs, classes, groups, source)
+    assert list(found.index) == ["all", "healthy", "isic2019", "isic2020"]
+    name, part = names_of(len(classes))[0], source == "isic2020"
+    expected = score_values(codes[part], probs[part])[name]
+    assert found.loc["isic2020", name].value == pytest.approx(expected)
+    assert found.loc["isic2020", name].low < expected < found.loc["isic2020", name].high
+    assert str(found.loc["healthy", name]) == "n/a (one class only)"
+    assert found["rows"].iloc[1:].sum() == found.loc["all", "rows"] == 400
+    text = scores_text(codes, probs, classes, groups, source)
+    assert str(found.loc["isic2020", name]) in text
+    assert all(line in text for line in classes[1:])
+
+
+def test_two_thousand_replicates_of_a_data_set_take_seconds():
+    codes, probs, groups = simulate(rows=10_015, classes=7)
+    start = time.process_time()
+    score_rows(codes, probs, [f"c{i}" for i in range(7)], groups)
+    assert time.process_time() - start < 20  # below 2 on a quiet machine
+
+
+SHARES = np.array([0.05, 0.15, 0.8])
+
+
+def true_probabilities(rows: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Class numbers and the true probabilities of each row, given what is seen of it."""
+    generator = np.random.default_rng(0)
+    codes = generator.choice(3, rows, p=SHARES)
+    seen = codes + generator.normal(0, 0.8, rows)
+    likely = np.exp(-((seen[:, None] - np.arange(3)) ** 2) / (2 * 0.8**2)) * SHARES
+    return codes, likely / likely.sum(axis=1, keepdims=True)
+
+
+def test_power_0_changes_nothing_and_power_1_has_the_highest_mean_recall():
+    codes, probs = true_probabilities()
+    np.testing.assert_allclose(reweighted(probs, SHARES, 0), probs)
+    np.testing.assert_allclose(reweighted(probs, SHARES, 1).sum(axis=1), 1)
+    called = [reweighted(probs, SHARES, power).argmax(axis=1) for power in POWERS]
+    found = [reference.balanced_accuracy_score(codes, each) for each in called]
+    assert found == sorted(found) and found[-1] > found[0] + 0.1
+    assert choose_power(codes, probs, "accuracy", SHARES) == 0
+    assert choose_power(codes, probs, "balanced_accuracy", SHARES) == 1
+    np.testing.assert_allclose(priors(np.array([2, 2, 2, 1]), 3), [1 / 4, 1 / 4, 3 / 4])

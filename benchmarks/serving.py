@@ -30,9 +30,8 @@ from lesions.errors import InputError
 from lesions.inference.checkpoint import versions
 from lesions.inference.predictor import Predictor
 from lesions.provenance import Results
-from lesions.serving.limits import Limits
 from lesions.serving.server import build_server
-from lesions.serving.service import example
+from lesions.serving.service import Limits, example
 
 Reply = tuple[int, str, float]  # status, reason, seconds
 

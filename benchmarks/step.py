@@ -51,8 +51,8 @@ def build_stepper(config: Config, target: np.ndarray, accelerator: Accelerator) 
     images = np.zeros((len(target), 1, 1, 3), np.uint8)
     dataset = LesionDataset(images, np.zeros((len(target), columns), np.float32), target)
     model = LesionClassifier(config.model, columns, weights=False)
-    loss = build_loss(config.loss, target)
-    return Stepper(config.train, 0, model, dataset, loss, accelerator, epoch_steps=10**6)
+    loss = build_loss(config.loss, target, 2)
+    return Stepper(config.train, 0, model, dataset, loss, accelerator, 10**6, 2)
 
 
 def our_step(

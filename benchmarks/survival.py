@@ -62,7 +62,7 @@ def kill_points(points: int, two_processes: int, seed: int) -> dict[str, Any]:
     at("oof").mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
     os.environ["PYTHONPATH"] = str(CODE / "src")  # for the server, which imports once for all
-    context.set_forkserver_preload(["lesions.training.course"])
+    context.set_forkserver_preload(["lesions.training.run"])
     draw = random.Random(seed)
     plan = [
         Point(
@@ -160,15 +160,15 @@ def _train(name: str, workers: int, environment: dict[str, str]) -> None:
     os.setpgid(0, 0)  # killed with its data-loader workers, as a machine that goes down does
     torch.set_num_threads(1)
     from lesions.inference.accelerator import build_accelerator
-    from lesions.training import course, fold
+    from lesions.training import run as training
     from lesions.training.stop import StopRequest
 
-    fold.remove_state = lambda path: None
+    training.remove_state = lambda path: None
     config = load_config(CONFIG, [*CHANGES, f"train.workers={workers}"])
     quiet = (at("oof") / f"{name}.log").open("a")
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
         accelerator = build_accelerator(config.train.precision)
-        course.train_folds(config, name, [0], accelerator, StopRequest())
+        training.train_folds(config, name, [0], accelerator, StopRequest())
 
 
 def _finish(processes: list[ForkServerProcess]) -> None:

@@ -7,7 +7,6 @@ validation alone. Every run is an ordinary one below oof/.
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -33,7 +32,7 @@ from lesions.models.backbone import build_backbone
 from lesions.oof import load_oof
 from lesions.paths import at, shown
 from lesions.runs import find_run
-from lesions.training.fold import train_fold
+from lesions.training.run import train_folds
 from lesions.training.state import Busy
 from lesions.training.stop import Stopped, StopRequest
 
@@ -249,12 +248,16 @@ def finish(plans: Sequence[Planned], stop: StopRequest) -> list[dict[str, Any]]:
 
     def train(planned: Planned) -> None:
         accelerator = build_accelerator(planned.config.train.precision)
-        train_fold(planned.config, planned.run, 0, accelerator, stop)
+        if code := train_folds(planned.config, planned.run, [0], accelerator, stop):
+            raise Stopped(code)
 
+    busy = []
     for planned in plans:
-        with suppress(Busy):
+        try:
             train(planned)
-    for planned in plans:
+        except Busy:
+            busy.append(planned)
+    for planned in busy:
         once_free(partial(train, planned), stop)
     return [measure(planned) for planned in plans]
 

@@ -1,32 +1,27 @@
 """The study: resumed run by run, chosen by its rule on validation alone, tested once."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import study as script
+import screening
 import yaml
-from sklearn.metrics import precision_recall_curve
+from dermamnist import main, open_test
+from screening import MissingWeights, Study, entry, ranked
+from sklearn.metrics import fbeta_score, precision_recall_curve, recall_score
 
-from lesions.config import load_config
 from lesions.data.table import load_table
-from lesions.data.tasks import TASKS
 from lesions.errors import InputError
-from lesions.paths import at
-from lesions.reporting.study_doc import study_page
-from lesions.reporting.study_tables import seal_text
-from lesions.study import course, final
-from lesions.study.config import MissingWeights, Study
-from lesions.study.leaderboard import entry, ranked, scored_rows
-from lesions.study.seal import open_test
-from lesions.training.state import locked
-from lesions.training.stop import StopRequest
+from lesions.files import read_json
+from lesions.paths import CODE, at
 
-CNN = str(at("configs") / "dermamnist" / "cnn.yaml")
+CNN = str(CODE / "configs/dermamnist/cnn.yaml")
 TINY = ["train.epochs=1", "train.batch_size=32", "train.micro_batch=32", "train.precision=fp32"]
 SMALL = [*TINY, "model.backbone_args={filters: 4, dense: 8}", "predict.views=1"]
 CONFIG = {
@@ -77,159 +72,122 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def path(data: Path, tmp_path: Path) -> Iterator[Path]:
+def path(data: Path, tmp_path: Path) -> Path:
     """A study config of its own, so that each test has runs and a seal of its own."""
     written = tmp_path / f"s_{tmp_path.name}.yaml"
     written.write_text(dumped(CONFIG))
-    yield written
+    return written
 
 
 def dumped(config: dict) -> str:
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def trained(monkeypatch: pytest.MonkeyPatch, most: int | None = None) -> list[str]:
-    """The runs that are really trained from now on; a kill comes after `most` of them."""
-    runs: list[str] = []
-    real = course.train_fold
-
-    def counted(config, run, fold, accelerator, stop):
-        if not (at("oof") / run / "fold0.json").exists():
-            if most is not None and len(runs) == most:
-                raise KeyboardInterrupt
-            runs.append(run.rpartition("/")[2])
-        return real(config, run, fold, accelerator, stop)
-
-    monkeypatch.setattr(course, "train_fold", counted)
-    return runs
+def weights(path: Path) -> dict[str, int]:
+    """When each run of the full form was trained, by its name."""
+    files = at("oof", path.stem, "full").glob("*/fold0.safetensors")
+    return {file.parent.name: file.stat().st_mtime_ns for file in files}
 
 
-def test_a_killed_study_goes_on_with_the_next_run_and_a_finished_one_costs_nothing(
-    path, monkeypatch, capsys
-):
-    with monkeypatch.context() as patch:
-        first = trained(patch, most=2)
-        with pytest.raises(KeyboardInterrupt):
-            script.main([str(path)])
-    with monkeypatch.context() as patch:
-        rest = trained(patch)
-        assert script.main([str(path), "--out", str(path.with_suffix(".json"))]) == 0
-    assert first == ["small", "small_s1"]
-    assert rest[0] == "smaller" and rest[1].endswith("_lr_1e-2")
-    assert rest[-1].endswith("_grouped") and len(set(first + rest)) == len(first + rest)
-    results = json.loads(path.with_suffix(".json").read_text())
-    written = {file: file.stat().st_mtime_ns for file in at("oof").glob(f"{path.stem}/full/*/fold0.json")}
-
-    def never(*_):
-        raise AssertionError("a test row was predicted again")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(final, "predict_test", never)
-        again = trained(patch)
-        assert script.main([str(path), "--out", str(path.with_suffix(".json"))]) == 0
-    repeated = json.loads(path.with_suffix(".json").read_text())
-    assert not again and len(written) == len(first + rest)
-    assert written == {file: file.stat().st_mtime_ns for file in written}
-    assert repeated["tests"] == results["tests"]
+def test_a_stopped_study_resumes_and_a_finished_one_trains_and_opens_nothing_again(path, capsys):
+    assert main([str(path), "--max-hours", "1e-9"]) == 75
+    assert "run the same command again" in capsys.readouterr().out
+    assert main([str(path)]) == 0
+    runs, folder = weights(path), at("oof", path.stem, "full")
+    results = read_json(folder / "study.json")
+    told = capsys.readouterr().out
+    assert "opened, once" in told and "OPENED AGAIN" not in told
+    assert {"small", "small_s1", "smaller"} < {*runs} and any("grouped" in run for run in runs)
+    assert main([str(path), "--out", str(path.with_suffix(".json")), "--allow-dirty"]) == 0
+    repeated = read_json(path.with_suffix(".json"))
+    assert weights(path) == runs and repeated["tests"] == results["tests"]
     assert len(repeated["openings"]) == 1
-    assert "OPENED AGAIN" not in capsys.readouterr().out
-    report = (at("oof") / path.stem / "full" / "report.html").read_text()
-    assert "opened once" in report and "of 100 malignant lesions are flagged" in report
-    check_page(study_page(repeated), repeated)
+    check_results(repeated, folder)
+    page = (folder / "report.html").read_text()
+    assert page.count("<svg") >= 10 and "100 malignant lesions are flagged" in page
 
 
-def check_page(page: str, results: dict) -> None:
-    assert "Not run: Frozen (the weights of mobilenetv3_small_050.lamb_in1k are not" in page
+def check_results(results: dict, folder: Path) -> None:
+    """Scores by scikit-learn, and which rows were scored."""
     assert [one["name"] for one in results["phase1"]] == ["Small", "Smaller", "Frozen"]
+    assert "weights" in results["phase1"][2]["skipped"]
     official, unseen, grouped = results["tests"]
     assert (official["rows"], unseen["rows"]) == (64, 48)
     assert results["data"][0]["test_rows_of_known_lesions"] == 16
     assert results["data"][1]["test_rows_of_known_lesions"] == 0
     assert grouped["name"] == "dermamnist_grouped"
-    told = pd.read_csv(next(at("oof").glob(f"*/*/test_dermamnist_{results['opening']}.csv")))
-    table = load_table("dermamnist")[0].set_index("image_name").loc[told["image_name"]]
-    malignant = table["diagnosis"].isin(["akiec", "bcc", "mel"])
-    precisions, recalls, _ = precision_recall_curve(malignant, told["prob"])
-    there = results["verdicts"][-1]
-    assert "at the published recall of 0.8" in there["rule"]
-    assert there["found"]["value"] == pytest.approx(precisions[recalls >= 0.8][-1])
-    auc, f2 = results["verdicts"][:2]
-    assert auc["passed"] == (auc["found"]["value"] >= 0.5) and f2["passed"] is False
-    for table in [block for block in page.split("\n\n") if block.startswith("|")]:
-        assert len({row.replace("\\|", "").count("|") for row in table.splitlines()}) == 1
+    probs = pd.read_csv(folder / f"test_dermamnist_{results['opening']}.csv")
+    table = load_table("dermamnist")[0].set_index("image_name").loc[probs["image_name"]]
+    malignant = table["diagnosis"].isin(["akiec", "bcc", "mel"]).to_numpy()
+    precisions, recalls, _ = precision_recall_curve(malignant, probs["prob"])
+    found = results["verdicts"][-1]
+    assert "at the published recall of 0.8" in found["rule"]
+    assert found["found"]["value"] == pytest.approx(precisions[recalls >= 0.8][-1])
+    called = probs["prob"] >= official["decisions"][0]["threshold"]
+    f2 = fbeta_score(malignant, called, beta=2)
+    assert official["decisions"][0]["f2"]["value"] == pytest.approx(f2)
+    assert results["verdicts"][1]["passed"] is False
 
 
-def test_what_another_process_is_at_is_passed_over_and_waited_for(path, monkeypatch, capsys):
-    held = ExitStack()
-    held.enter_context(locked(at("oof") / path.stem / "full" / "small" / ".fold0.lock"))
-    monkeypatch.setattr(course.time, "sleep", lambda _: held.close())
-    tried = trained(monkeypatch)
-    assert script.main([str(path)]) == 0
-    assert tried[:4] == ["small", "small_s1", "smaller", "small"]
-    with locked(at("oof") / path.stem / "quick" / "small" / ".fold0.lock"):
-        assert script.main([str(path), "--quick", "--max-hours", "0.0001"]) == 75
-    assert "the same command goes on from here" in capsys.readouterr().out
+def test_thresholds_are_of_validation_rows(path):
+    assert main([str(path), "--quick"]) == 0
+    results = read_json(at("oof", path.stem, "quick", "study.json"))
+    rows = pd.read_csv(at("oof", results["finals"][0]["runs"][0], "fold0.csv"))
+    by_f2, by_recall = results["finals"][0]["decisions"]
+    assert recall_score(rows["target"], rows["prob"] >= by_recall["threshold"]) >= 0.9
+    assert recall_score(rows["target"], rows["prob"] > by_recall["threshold"]) < 0.9
+    best = max(fbeta_score(rows["target"], rows["prob"] >= cut, beta=2) for cut in rows["prob"])
+    assert by_f2["f2"]["value"] == pytest.approx(best)
 
 
 def test_the_quick_form_leaves_the_test_set_closed(path):
-    assert script.main([str(path), "--quick"]) == 0
-    results = json.loads((at("oof") / path.stem / "quick" / "study.json").read_text())
-    assert not results["tests"] and not (at("oof") / path.stem / "seal.json").exists()
-    assert "not opened" in (at("oof") / path.stem / "quick" / "report.html").read_text()
+    assert main([str(path), "--quick"]) == 0
+    assert not read_json(at("oof", path.stem, "quick", "study.json"))["tests"]
+    assert not at("oof", path.stem, "seal.json").exists()
+    assert not [*at("oof", path.stem).rglob("test_*.csv")]
 
 
-def test_the_seal_is_there_before_a_test_row_is_scored_and_knows_another_opening(
-    path, monkeypatch, capsys
-):
-    real = final.predict_test
+@contextmanager
+def lock_of_another_process(path: Path) -> Iterator[subprocess.Popen]:
+    """A process that holds the lock until its input ends."""
+    path.parent.mkdir(parents=True)
+    code = (
+        "import fcntl, sys; file = open(sys.argv[1], 'a+'); fcntl.lockf(file, fcntl.LOCK_EX)\n"
+        "print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "held\n"
+        yield process
 
-    def watched(*arguments):
-        assert (at("oof") / path.stem / "seal.json").exists()
-        return real(*arguments)
 
-    monkeypatch.setattr(final, "predict_test", watched)
+def test_runs_locked_by_another_process_are_skipped_and_waited_for(path, monkeypatch):
+    with lock_of_another_process(at("oof", path.stem, "full", "small", ".fold0.lock")) as other:
+        monkeypatch.setattr(screening.time, "sleep", lambda _: other.communicate())
+        assert main([str(path)]) == 0
+    times = weights(path)
+    assert times["smaller"] < times["small"]
+    with lock_of_another_process(at("oof", path.stem, "quick", "small", ".fold0.lock")):
+        assert main([str(path), "--quick", "--max-hours", "0.0001"]) == 75
+
+
+def test_other_thresholds_are_another_opening_of_the_test_set(path, capsys):
     few = CONFIG | {"experiments": {}, "grouped": None, "forms": {"full": {"note": "One."}}}
     few |= {"arms": {"Small": CONFIG["arms"]["Small"]}}
     path.write_text(dumped(few))
-    assert script.main([str(path)]) == 0
+    assert main([str(path)]) == 0
     assert "OPENED AGAIN" not in capsys.readouterr().out
     path.write_text(dumped(few | {"recall": 0.5}))
-    assert script.main([str(path)]) == 0
+    assert main([str(path)]) == 0
     assert "OPENED AGAIN: this is opening 2" in capsys.readouterr().out
-    results = json.loads((at("oof") / path.stem / "full" / "study.json").read_text())
-    assert "opening 2" in study_page(results)
+    assert len(read_json(at("oof", path.stem, "full", "study.json"))["openings"]) == 2
 
 
 def test_a_killed_opening_is_the_same_opening(tmp_path):
-    assert len(open_test(tmp_path / "seal.json", "aaa", {})) == 1
-    assert len(open_test(tmp_path / "seal.json", "aaa", {})) == 1
-    assert len(open_test(tmp_path / "seal.json", "bbb", {})) == 2
-
-
-def test_the_page_says_of_which_opening_its_scores_are():
-    first = {"mark": "a", "time": "Monday", "form": "quick", "commit": "c"}
-    openings = [first, first | {"mark": "b", "time": "Tuesday", "form": "full"}]
-    assert "the scores of the first" in seal_text({"openings": openings, "opening": "a"})
-    told = seal_text({"openings": openings, "opening": "b"})
-    assert "this is opening 2, of Tuesday" in told and "form quick, Monday" in told
-
-
-def test_thresholds_come_from_validation_rows_alone(path, monkeypatch):
-    study = Study(path, "quick")
-    chosen = course.choose(study, StopRequest())
-    monkeypatch.setattr(final, "predict_test", None)
-    found, candidates = final.fit_final(study, chosen)
-    rows = scored_rows(found.runs[0], "dermamnist")
-    table = load_table("dermamnist")[0].set_index("image_name")
-    named = table.loc[found.validation["image_name"]]
-    assert set(named["split"]) == {"train"} and set(named["fold"]) == {0}
-    assert np.allclose(found.validation["prob"], rows["prob"])
-    by_f2, by_recall = found.thresholds
-    positives = rows.loc[rows["target"] == 1, "prob"]
-    assert (positives >= by_recall.value).mean() >= 0.9
-    assert (positives > by_recall.value).mean() < 0.9
-    assert by_f2.rule == "highest F2"
-    assert candidates[0]["name"] == found.name
+    ledger = tmp_path / "seal.json"
+    assert [len(open_test(ledger, mark, {})) for mark in ("aaa", "aaa", "bbb")] == [1, 1, 2]
+    assert [one["mark"] for one in json.loads(ledger.read_text())["openings"]] == ["aaa", "bbb"]
 
 
 def test_the_rule_is_mean_f2_to_three_decimals_then_fewest_missed():
@@ -239,45 +197,35 @@ def test_the_rule_is_mean_f2_to_three_decimals_then_fewest_missed():
     low, close = line("low", (0.70, 0)), line("close", (0.7203, 12))
     seeds = line("seeds", (0.7, 9), (0.7396, 11))  # mean 0.7198
     skipped = entry("none", [], "no weights")
-    assert [one["name"] for one in ranked([low, close, seeds, skipped])] == [
-        "seeds", "close", "low"
-    ]  # fmt: skip
+    found = [one["name"] for one in ranked([low, close, seeds, skipped])]
+    assert found == ["seeds", "close", "low"]
     assert seeds["spread"] == pytest.approx(0.0396)
-    assert low["spread"] is None
 
 
 def test_a_frozen_network_without_weights_is_not_trained_and_a_whole_one_says_so(path):
-    study = Study(path, "full")
     with pytest.raises(MissingWeights, match="weights"):
-        study.plan("Frozen")
+        Study(path, "full").plan("Frozen")
     whole = CONFIG | {"arms": {"Whole": CONFIG["arms"]["Frozen"] | {"trainable": "all"}}}
     path.write_text(dumped(whole | {"forms": {"full": {"note": "x"}}}))
     planned = Study(path, "full").plan("Whole")
     assert planned.config.model.pretrained is False
-    assert planned.note.startswith("from random weights: the weights of mobilenetv3")
+    assert planned.note.startswith("from random weights: ")
 
 
 def test_unknown_names_in_a_form_are_refused(path):
     path.write_text(dumped(CONFIG | {"forms": {"full": {"note": "x", "arms": ["Huge"]}}}))
     with pytest.raises(InputError, match="Huge"):
-        Study(path, "full")
+        main([str(path)])
     path.write_text(dumped(CONFIG))
     with pytest.raises(InputError, match="no form slow.*full"):
-        Study(path, "slow")
-
-
-def test_both_maps_differ_in_vascular_lesions_alone():
-    known = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
-    told = {task: [n for n in known if TASKS[task][n]] for task in ("malignant", "malignant_vasc")}
-    assert told["malignant"] == ["akiec", "bcc", "mel"]
-    assert told["malignant_vasc"] == ["akiec", "bcc", "mel", "vasc"]
+        main([str(path), "--form", "slow"])
 
 
 def test_the_shipped_study_has_the_published_runs(monkeypatch):
-    monkeypatch.setattr("lesions.study.config.missing_weights", lambda config: "")
-    study = Study(at("configs") / "dermamnist" / "study.yaml", "full")
+    monkeypatch.setattr(screening, "missing_weights", lambda config: "")
+    study = Study(CODE / "configs/dermamnist/study.yaml", "full")
     plans = [study.plan(name) for name in study.arms]
-    assert len(plans) == 14 and len({planned.run for planned in plans}) == 14
+    assert len({planned.run for planned in plans}) == 14
     assert plans[0].run == "dermamnist/full/cnn_shallow"
     for arm in ("Hybrid", "MobileNetV2 full"):
         base = study.plan(arm).config
@@ -285,4 +233,3 @@ def test_the_shipped_study_has_the_published_runs(monkeypatch):
         assert len(changed) == 8 and all(config != base for config in changed)
     for planned in plans:
         assert planned.config.train.monitor == "f2" and planned.config.train.optimizer == "adam"
-    assert load_config(at("configs") / "dermamnist" / "cnn.yaml").loss.pos_weight == 3

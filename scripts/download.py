@@ -1,11 +1,11 @@
-"""Download data sets from their owners into input/, and go on where an earlier try stopped.
+"""Download data sets from their owners into input/, and resume what an earlier command began.
 
-Tells size, licence and free disk first. Every file is checked and listed in SHA256SUMS beside it;
-what is there is not fetched again. Kaggle's files need a token (it says how) and the competition's
-rules accepted once in a browser.
+Prints size, licence and free disk first. Every file is checked and listed in SHA256SUMS beside it;
+what is there is not fetched again. Kaggle's files need a token (the error says how to make one) and
+the competition's rules accepted once in a browser.
 
     python scripts/download.py isic2020 isic2019          # the competition and the year before
-    python scripts/download.py isic2020 --tables-only     # the CSVs alone, 6 MB
+    python scripts/download.py isic2020 --tables-only     # only the CSVs, 6 MB
     python scripts/download.py deotte-512                 # resized: 5 GB instead of 40
     python scripts/download.py ham10000 dermamnist --dry-run
 
@@ -23,18 +23,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("names", nargs="+", help="data sets")
     parser.add_argument("--tables-only", action="store_true", help="no photographs")
-    parser.add_argument("--dry-run", action="store_true", help="tell what would be downloaded")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be downloaded")
     args = parser.parse_args(arguments)
 
-    from lesions.kaggle.download import download, plan, require_disk, told
+    from lesions.kaggle.download import download, plan, require_disk, summary
 
     steps = plan(args.names, args.tables_only)
-    print(told(args.names, steps))
+    print(summary(args.names, steps))
     print(require_disk(steps))
     if args.dry_run:
         return 0
     for number, step in enumerate(steps, 1):
-        print(f"{number}/{len(steps)} {step.item.name}")
+        print(f"{number}/{len(steps)} {step.item['name']}")
         print(f"  sha256 {download(step)}")
     print("next: python scripts/prepare.py --dataset NAME (configs/datasets; isic, ham10000, ...)")
     return 0

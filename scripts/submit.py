@@ -1,12 +1,12 @@
-"""Check a submission, send it to Kaggle, wait for its score and write it down beside its CV.
+"""Check a submission, send it to Kaggle, wait for its score and record it beside its CV estimate.
 
-Tells first what cross-validation says of the file (blend.json, or the run's out-of-fold rows) and
-how many submissions are left. The same bytes are not sent twice: given again after a cut connection
-or Ctrl-C, the command waits for the score. Writes submissions/scores.csv and scores.png. Exits with
-2 where the file is wrong, could not be sent, or could not be scored.
+The same bytes are not sent twice: run again after a lost connection or Ctrl-C, the command waits
+for the score. Writes submissions/scores.csv and scores.png. Exits with 2, and everything that is
+wrong, for a file that must not be sent, could not be sent, or could not be scored. --dry-run only
+checks: header, images and their order, values, and whether it is inverted against earlier ones.
 
     python scripts/submit.py submissions/blend.csv -m "b1 b3 b4 resnest50, 5 folds"
-    python scripts/submit.py submissions/effnet_b1.csv -m "b1 alone" --dry-run
+    python scripts/submit.py submissions/effnet_b1.csv --dry-run
 """
 
 import sys
@@ -19,32 +19,36 @@ from lesions.cli import build_parser, run
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("file", type=Path, help="the submission: image_name,target")
-    parser.add_argument("-m", "--message", required=True, help="what it is, for you to find again")
+    parser.add_argument("-m", "--message", help="what it is, for you to find again")
     parser.add_argument("--sample", type=Path, help="default: input/isic2020/sample_submission.csv")
+    parser.add_argument("--earlier", type=Path, nargs="+", default=[], help="files to compare with")
     parser.add_argument("--competition", help="default: siim-isic-melanoma-classification")
     parser.add_argument("--minutes", type=float, default=20, help="to wait for the score (20)")
     parser.add_argument("--again", action="store_true", help="send bytes that were sent before")
     parser.add_argument("--dry-run", action="store_true", help="check only, ask no server")
     args = parser.parse_args(arguments)
 
-    from lesions.kaggle.remote import COMPETITION
-    from lesions.kaggle.submit import SAMPLE, check, submit
-    from lesions.kaggle.submit_estimate import cv_estimate
+    from lesions.errors import InputError
+    from lesions.kaggle.client import COMPETITION
+    from lesions.kaggle.scores import cv_estimate
+    from lesions.kaggle.submit import check, submit
     from lesions.paths import at, shown
 
-    print(check(args.file, args.sample or SAMPLE))
+    print(check(args.file, args.sample, args.earlier))
     estimate = cv_estimate(args.file)
     print(estimate)
     if args.dry_run:
         print("dry run: nothing was sent")
         return 0
+    if not args.message:
+        raise InputError('give -m "what it is", or --dry-run')
     found = submit(
         args.file, args.message, estimate, competition=args.competition or COMPETITION,
         minutes=args.minutes, again=args.again,
     )  # fmt: skip
-    scores = (("public", found.public), ("private", found.private))
-    print(", ".join(f"{name} {score:.4f}" for name, score in scores if score is not None))
-    print(f"wrote scores.csv and scores.png in {shown(at("submissions"))}")
+    scores = [(name, found[name]) for name in ("public", "private") if found[name] is not None]
+    print(", ".join(f"{name} {score:.4f}" for name, score in scores))
+    print(f"wrote scores.csv and scores.png in {shown(at('submissions'))}")
     return 0
 
 

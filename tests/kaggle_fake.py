@@ -35,7 +35,8 @@ STORE = "http://storage.invalid"  # what signed addresses look like; the proxy l
 
 @dataclass
 class Fault:
-    """What to answer instead: a status, or "html", "cut" (after some bytes) or "truncated"."""
+    """What to answer instead: a status, "html", "lost" (nothing), "cut" (after some bytes), or
+    "truncated"."""
 
     kind: int | str
     headers: dict[str, str] = field(default_factory=dict)
@@ -56,13 +57,16 @@ class FakeKaggle:
     def __init__(self) -> None:
         self.user = "tester"
         self.files: dict[str, bytes] = {}  # the competition's
-        self.datasets: dict[str, dict[str, Any]] = {}  # owner/name -> zip, files, versions
+        self.datasets: dict[str, dict[str, Any]] = {}  # owner/name -> zip, versions, notes
+        self.lag = 0  # status calls for which a data set still has its version before
         self.stored: dict[str, bytes] = {}  # addresses: kernel outputs, other archives
+        self.kernels: set[str] = set()  # owner/name of those that were run
         self.kernel_statuses: list[tuple[str, str]] = [("COMPLETE", "")]  # the last one stays
         self.outputs: dict[str, bytes] = {}
         self.log = "ran"
         self.push_answer: dict[str, Any] = {}
-        self.pushed: list[dict[str, Any]] = []
+        self.saved = 0  # versions of kernels, also those that were not run
+        self.pushed: list[dict[str, Any]] = []  # those that were run
         self.submissions: list[dict[str, Any]] = []
         self.left = 5
         self.outcomes: list[dict[str, Any]] = [
@@ -102,30 +106,35 @@ class FakeKaggle:
     def IntrospectToken(self, body: Any) -> Any:
         return {"active": body["token"] == TOKEN, "username": self.user}
 
-    def ListDataFiles(self, body: Any) -> Any:
-        return _paged(self.files, body, "files")
-
-    def ListDatasetFiles(self, body: Any) -> Any:
-        held = self.datasets[f"{body['ownerSlug']}/{body['datasetSlug']}"]
-        return _paged(held["files"], body, "datasetFiles")
-
     def GetDatasetStatus(self, body: Any) -> Any:
         name = f"{body['ownerSlug']}/{body['datasetSlug']}"
         return {"status": "READY"} if name in self.datasets else 404
 
+    def GetDataset(self, body: Any) -> Any:
+        held = self.datasets[f"{body['ownerSlug']}/{body['datasetSlug']}"]
+        number = len(held["versions"]) - (held["lag"] > 0)
+        held["lag"] = max(0, held["lag"] - 1)
+        return {"currentVersionNumber": number}
+
     def CreateDataset(self, body: Any) -> Any:
         name = f"{body['ownerSlug']}/{body['slug']}"
-        files = [self.uploads[item["token"]] for item in body["files"]]
-        self.datasets[name] = {"versions": [files], "notes": [""], "files": {}}
-        return {"ref": name, "url": f"https://www.kaggle.com/datasets/{name}", "status": "ok"}
+        if name in self.datasets:
+            return {"error": "The requested title is already in use", "status": "error"}
+        self.datasets[name] = {"versions": [], "notes": [], "lag": 0}
+        return self._add_version(name, body["files"], "")
 
     def CreateDatasetVersion(self, body: Any) -> Any:
         name = f"{body['ownerSlug']}/{body['datasetSlug']}"
         if name not in self.datasets:
             return 404
+        return self._add_version(name, body["body"]["files"], body["body"]["versionNotes"])
+
+    def _add_version(self, name: str, files: Any, notes: str) -> Any:
         held = self.datasets[name]
-        held["versions"].append([self.uploads[item["token"]] for item in body["body"]["files"]])
-        held["notes"].append(body["body"]["versionNotes"])
+        tokens = [item["token"] for item in files]
+        held["versions"].append({token.split("-", 2)[2]: self.uploads[token] for token in tokens})
+        held["notes"].append(notes)
+        held["lag"] = self.lag
         return {"ref": name, "url": f"https://www.kaggle.com/datasets/{name}", "status": "ok"}
 
     def StartBlobUpload(self, body: Any) -> Any:
@@ -150,22 +159,33 @@ class FakeKaggle:
         return {"message": "Successfully submitted", "ref": ref}
 
     def ListSubmissions(self, body: Any) -> Any:
-        answer = {"submissions": [dict(item) for item in self.submissions]}
-        # Pending when first listed, scored when listed again.
-        for item in self.submissions:
-            if item["status"] == "PENDING":
-                item |= self.outcomes[0] if len(self.outcomes) == 1 else self.outcomes.pop(0)
-        return answer
+        return {"submissions": [dict(item) for item in self.submissions]}
 
     def GetSubmissionLimits(self, body: Any) -> Any:
         return {"numToday": 5 - self.left, "numAllowedNow": self.left}
 
+    def GetSubmission(self, body: Any) -> Any:
+        """Pending when first asked for, scored later."""
+        item = next(item for item in self.submissions if item["ref"] == body["ref"])
+        answer = dict(item)
+        if item["status"] == "PENDING":
+            item |= self.outcomes[0] if len(self.outcomes) == 1 else self.outcomes.pop(0)
+        return answer
+
     def SaveKernel(self, body: Any) -> Any:
-        self.pushed.append(body)
         answer = {"ref": body["slug"], "url": f"https://www.kaggle.com/code/{body['slug']}"}
-        return answer | {"versionNumber": len(self.pushed)} | self.push_answer
+        if body.get("kernelExecutionType") == "QUICK_SAVE":
+            self.saved += 1
+            return answer | {"versionNumber": self.saved} | self.push_answer
+        if "error" not in self.push_answer:
+            self.saved += 1
+            self.pushed.append(body)
+            self.kernels.add(body["slug"])
+        return answer | {"versionNumber": self.saved} | self.push_answer
 
     def GetKernelSessionStatus(self, body: Any) -> Any:
+        if f"{body['userName']}/{body['kernelSlug']}" not in self.kernels:
+            return 404
         known = self.kernel_statuses
         status, message = known.pop(0) if len(known) > 1 else known[0]
         return {"status": status, "failureMessage": message}
@@ -175,22 +195,31 @@ class FakeKaggle:
             self.stored[f"/output/{name}"] = content
         files = [{"fileName": n, "url": f"{STORE}/output/{n}"} for n in self.outputs]
         first = int(body.get("pageToken") or 0)
-        more = {"nextPageToken": str(first + 2)} if len(files) > first + 2 else {"log": self.log}
-        return {"files": files[first : first + 2]} | more
+        more = {"nextPageToken": str(first + 2)} if len(files) > first + 2 else {}
+        return {"files": files[first : first + 2], "log": self.log} | more
 
     def GetAcceleratorQuotaStatistics(self, body: Any) -> Any:
         used, allowed = (f"{hours * 3600:.0f}s" for hours in self.gpu_hours)
-        return {"gpuQuota": {"timeUsed": used, "totalTimeAllowed": allowed}}
+        quota = {"timeUsed": used, "totalTimeAllowed": allowed}
+        return {"gpuQuota": quota, "quotaRefreshTime": "2026-11-28T00:00:00Z"}
 
     # Downloads are redirects to signed addresses.
 
     def DownloadDataFile(self, body: Any) -> Any:
         name = body["fileName"]
-        return f"/file/{name}" if name in self.files else 404
+        # A larger file comes as a zip of that name.
+        names = [known for known in (name, f"{name}.zip") if known in self.files]
+        return f"/file/{names[0]}" if names else 404
 
     def DownloadDataset(self, body: Any) -> Any:
         name = f"{body['ownerSlug']}/{body['datasetSlug']}"
-        return f"/dataset/{name}" if name in self.datasets else 404
+        if "fileName" not in body:
+            return f"/dataset/{name}" if name in self.datasets else 404
+        held = self.datasets.get(name, {"versions": [{}]})
+        if body["fileName"] not in held["versions"][-1]:
+            return 404
+        self.stored[f"/part/{body['fileName']}"] = held["versions"][-1][body["fileName"]]
+        return f"/part/{body['fileName']}"
 
     def content(self, path: str) -> bytes | None:
         if path.startswith("/file/"):
@@ -198,13 +227,6 @@ class FakeKaggle:
         if path.startswith("/dataset/"):
             return self.datasets.get(path.removeprefix("/dataset/"), {}).get("zip")
         return self.stored.get(path)
-
-
-def _paged(files: dict[str, bytes], body: Any, key: str) -> Any:
-    first = int(body.get("pageToken") or 0)
-    names = sorted(files)[first : first + 3]
-    more = {"nextPageToken": str(first + 3)} if len(files) > first + 3 else {}
-    return {key: [{"name": name, "totalBytes": len(files[name])} for name in names]} | more
 
 
 def _now() -> str:
@@ -247,7 +269,8 @@ class Handler(BaseHTTPRequestHandler):
         if status == 206:
             start = len(content) - len(part)
             headers = {"Content-Range": f"bytes {start}-{len(content) - 1}/{len(content)}"}
-        return self._send(status, part, headers | {"ETag": self.fake.etag})
+        headers |= {"ETag": self.fake.etag, "Accept-Ranges": "bytes"}
+        return self._send(status, part, headers)
 
     def do_PUT(self) -> None:
         content = self._body()
@@ -268,12 +291,16 @@ class Handler(BaseHTTPRequestHandler):
     def _fail(self, fault: Fault, content: bytes) -> None:
         if fault.kind == "html":
             return self._send(200, HTML, {"Content-Type": "text/html; charset=utf-8"})
+        if fault.kind == "lost":
+            self.close_connection = True
+            return self.connection.shutdown(socket.SHUT_RDWR)
         if fault.kind == "cut":
             # Promises all of it, sends a part, and is gone.
             self.send_response(206 if "Range" in self.headers else 200)
             self.send_header("Content-Type", "application/octet-stream")
             self.send_header("Content-Length", str(max(len(content), fault.after + 1)))
             self.send_header("ETag", self.fake.etag)
+            self.send_header("Accept-Ranges", "bytes")
             self.end_headers()
             self.wfile.write(content[: fault.after])
             self.wfile.flush()
@@ -312,7 +339,7 @@ class Handler(BaseHTTPRequestHandler):
 
 def forget_client() -> None:
     """The next call imports and authenticates the client anew: it reads its surroundings once."""
-    from lesions.kaggle.calls import connect
+    from lesions.kaggle.client import connect
 
     connect.cache_clear()
     for name in [name for name in sys.modules if name.split(".")[0] == "kaggle"]:

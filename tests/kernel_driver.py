@@ -17,7 +17,7 @@ MOUNTS = (
     'mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && '
     'mount -t tmpfs -o size=20g none "$2" && exec "${@:3}"'
 )
-PRIVATE = ("KAGGLE", "LESIONS", "HF_", "PYTHON", "COLAB", "NO_ALBUMENTATIONS")
+PRIVATE = ("KAGGLE", "LESIONS", "HF_", "PYTHON", "NO_ALBUMENTATIONS")
 
 
 def _can_isolate() -> bool:
@@ -53,7 +53,7 @@ def kernel_session(
     for folder, _, files in os.walk(given):
         for name in files:
             (Path(folder) / name).chmod(0o444)
-    placed = notebook.replace("/kaggle/", f"{root}/").replace("/content", f"{root}/input")
+    placed = notebook.replace("/kaggle/", f"{root}/")
     (root / "notebook.ipynb").write_text(placed, encoding="utf-8")
     command = [sys.executable, __file__, str(root / "notebook.ipynb"), str(working), str(output)]
     if ISOLATED:

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -11,7 +12,7 @@ from typing import Any
 
 import nbformat
 import pytest
-from kaggle_fake import TOKEN, FakeKaggle, kaggle  # noqa: F401
+from kaggle_fake import TOKEN, FakeKaggle
 from kaggle_push import main as kaggle_push
 
 from lesions.config import dump, load_config
@@ -20,88 +21,112 @@ from lesions.kaggle.kernels import slug
 from lesions.paths import CODE, at
 
 RUN = "demo/mobilenetv3"
-NAME = "tester/lesions-demo-mobilenetv3-fold0"
-TRAIN = ["kernel", "train-fold", RUN, "--fold", "0", "--wait"]
+NAME = "tester/lesions-train-demo-mobilenetv3"
+CODE_SET, WEIGHTS = "tester/lesions-code", "tester/lesions-weights-demo-mobilenetv3"
+TRAIN = ["kernel", "train", RUN, "--fold", "0", "1", "--wait"]
 
 
-def output(done: bool, step: int, changes: tuple[str, ...] = (), fold: int = 0) -> dict[str, bytes]:
+def output(done: bool, step: int, *changes: str, folds: tuple[int, ...] = (0, 1)) -> dict:
     """The files that a session of `RUN` leaves on Kaggle."""
-    config = load_config(at("configs") / f"{RUN}.yaml", changes)
-    line = json.dumps({"event": "stopped", "step": step}) + "\n"
-    files = {"config.yaml": dump(config).encode(), f"metrics{fold}.jsonl": line.encode()}
-    if done:
-        files |= {f"fold{fold}.{kind}": kind.encode() for kind in ("csv", "safetensors")}
-        files |= {f"fold{fold}.json": b'{"fold": 0}'}
-    else:
-        files |= {f"state/fold{fold}.pt": b"large"}
+    files = {"config.yaml": dump(load_config(RUN, changes)).encode()}
+    for fold in folds:
+        line = json.dumps({"event": "stopped", "step": step}) + "\n"
+        files[f"metrics{fold}.jsonl"] = line.encode()
+        if done:
+            files |= {f"fold{fold}.{kind}": kind.encode() for kind in ("csv", "safetensors")}
+            files[f"fold{fold}.json"] = b'{"fold": 0, "images_per_second": 540}'
+        else:
+            files[f"state/fold{fold}.pt"] = b"state"
     return {f"oof/{RUN}/{name}": content for name, content in files.items()}
 
 
+@pytest.fixture(autouse=True)
+def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty checkout root, with a table of three folds of the data set `demo`."""
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+    return tmp_path
+
+
 @pytest.fixture
-def sessions(kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, bytes]]:  # noqa: F811
-    """What the sessions to come will leave; each push starts the next. No kernel is there yet."""
+def sessions(kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, bytes]]:
+    """What the sessions to come will leave; each kernel that is run starts the next."""
     to_come: list[dict[str, bytes]] = []
     save = kaggle.SaveKernel
 
     def run(body: Any) -> Any:
-        kaggle.outputs = to_come.pop(0)
-        kaggle.kernel_statuses = [("QUEUED", ""), ("RUNNING", ""), ("COMPLETE", "")]
-        return save(body)
+        before = len(kaggle.pushed)
+        answer = save(body)
+        if len(kaggle.pushed) > before:
+            kaggle.outputs = to_come.pop(0)
+            kaggle.kernel_statuses = [("QUEUED", ""), ("RUNNING", ""), ("COMPLETE", "")]
+        return answer
 
-    monkeypatch.setattr(kaggle, "SaveKernel", run, raising=False)
-    kaggle.fail("GetKernelSessionStatus", 404)
+    monkeypatch.setattr(kaggle, "SaveKernel", run)
     return to_come
 
 
-@pytest.fixture(autouse=True)
-def no_earlier_run() -> None:
-    import shutil
-
-    shutil.rmtree(at("oof") / RUN, ignore_errors=True)
+def write(files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        at(name).parent.mkdir(parents=True, exist_ok=True)
+        at(name).write_bytes(content)
 
 
 def content(held: dict[str, Any]) -> dict[str, bytes]:
     """Files of a data set's last version, by name, unpacked as Kaggle unpacks them."""
     files = {}
-    for number, blob in enumerate(held["versions"][-1]):
+    for name, blob in held["versions"][-1].items():
         if not zipfile.is_zipfile(io.BytesIO(blob)):
-            files[f"file {number}"] = blob
+            files[name] = blob
             continue
         with zipfile.ZipFile(io.BytesIO(blob)) as archive:
             files |= {name: archive.read(name) for name in archive.namelist() if name[-1] != "/"}
     return files
 
 
-def test_code_goes_as_a_data_set_and_then_as_its_version(kaggle: FakeKaggle) -> None:  # noqa: F811
+def test_code_is_sent_once_and_again_only_when_it_changed(kaggle: FakeKaggle, root: Path) -> None:
     kaggle_push(["code"])
     kaggle_push(["code"])
-    held = kaggle.datasets["tester/lesions-code"]
-    assert len(held["versions"]) == 2
-    assert held["notes"][1].startswith("commit ")
+    held = kaggle.datasets[CODE_SET]
+    assert len(held["versions"]) == 1
+    table = root / "input/isic2020/ISIC_2020_Training_Duplicates.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("image_name_1,image_name_2\n")
+    kaggle_push(["code"])
+    assert len(held["versions"]) == 2 and held["notes"][1].startswith("commit ")
     names = content(held)
-    assert any(name.endswith("lesions/paths.py") for name in names)
-    assert any(name.endswith("effnet_b1.yaml") for name in names)
-    assert any(name.endswith("train.py") for name in names)
+    for wanted in ("lesions/paths.py", "effnet_b1.yaml", "train.py", "Training_Duplicates.csv"):
+        assert any(name.endswith(wanted) for name in names), wanted
     assert not any("__pycache__" in name for name in names)
 
 
-def test_a_runs_folds_go_as_its_weights(kaggle: FakeKaggle) -> None:  # noqa: F811
-    for name, held in (
-        output(True, 9) | output(True, 9, fold=1) | output(False, 5, fold=2)
-    ).items():
-        (at("oof").parent / name).parent.mkdir(parents=True, exist_ok=True)
-        (at("oof").parent / name).write_bytes(held)
+def test_a_new_version_is_waited_for_although_the_old_one_is_ready(kaggle: FakeKaggle) -> None:
+    kaggle_push(["code"])
+    (at("input/isic2020")).mkdir(parents=True)
+    at("input/isic2020/ISIC_2020_Training_Duplicates.csv").write_text("image_name_1\n")
+    kaggle.lag = 3
+    kaggle_push(["code"])
+    assert len(kaggle.datasets[CODE_SET]["versions"]) == 2
+    assert [wait for wait in kaggle.waits if wait == 10] == [10, 10, 10]
+
+
+def test_a_runs_folds_are_sent_as_its_weights_with_the_state_of_others(kaggle: FakeKaggle) -> None:
+    write(output(True, 9) | output(False, 5, folds=(2,)))
+    (at("oof", RUN, "state")).mkdir(exist_ok=True)
+    at("oof", RUN, "state/fold0.pt").write_bytes(b"of a fold that is done")
     kaggle_push(["weights", RUN])
-    held = kaggle.datasets["tester/lesions-weights-demo-mobilenetv3"]
-    wanted = {f"fold{fold}.{kind}" for fold in (0, 1) for kind in ("csv", "json", "safetensors")}
-    assert {Path(name).name for name in content(held)} >= wanted | {"config.yaml"}
-    assert not any("state" in name for name in content(held))
+    files = content(kaggle.datasets[WEIGHTS])
+    names = {Path(name).name for name in files}
+    done = {f"fold{fold}.{kind}" for fold in (0, 1) for kind in ("csv", "json", "safetensors")}
+    assert names >= done | {"config.yaml", "metrics2.jsonl", "fold2.pt"}
+    assert "fold0.pt" not in names
+    before = kaggle.datasets[WEIGHTS]["versions"][-1]["lesions-set.json"]
+    write({f"oof/{RUN}/fold1.safetensors": b"trained again"})
+    kaggle_push(["weights", RUN])
+    assert kaggle.datasets[WEIGHTS]["versions"][-1]["lesions-set.json"] != before
 
 
-def test_first_weights_go_under_their_timm_tag(
-    kaggle: FakeKaggle,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+def test_first_weights_are_sent_under_their_timm_tag(
+    kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "cached.safetensors").write_bytes(b"cached")
     monkeypatch.setattr("lesions.models.backbone.build_backbone", lambda config: None)
@@ -110,99 +135,132 @@ def test_first_weights_go_under_their_timm_tag(
         lambda repository, name: str(tmp_path / "cached.safetensors"),
     )
     kaggle_push(["weights", "effnet_b1"])
-    held = content(kaggle.datasets["tester/lesions-weights-effnet-b1"])
-    assert held == {"tf_efficientnet_b1.ns_jft_in1k.safetensors": b"cached"}
+    files = content(kaggle.datasets["tester/lesions-weights-effnet-b1"])
+    assert files["tf_efficientnet_b1.ns_jft_in1k.safetensors"] == b"cached"
 
 
-def test_weights_of_a_run_that_has_none_are_refused(kaggle: FakeKaggle) -> None:  # noqa: F811
+def test_weights_of_a_run_that_has_none_are_refused(kaggle: FakeKaggle) -> None:
     with pytest.raises(InputError, match="nothing to send"):
         kaggle_push(["weights", RUN])
     assert not kaggle.uploads
 
 
-def test_a_failed_upload_leaves_no_version(kaggle: FakeKaggle) -> None:  # noqa: F811
+def test_a_failed_upload_leaves_no_version(kaggle: FakeKaggle) -> None:
     kaggle.fail("/upload", 400, times=99)
-    with pytest.raises(InputError, match="could not be sent"):
+    with pytest.raises(InputError, match="Upload unsuccessful"):
         kaggle_push(["code"])
     assert not kaggle.datasets
 
 
-def test_a_training_kernel_is_private_offline_and_on_two_t4(
-    kaggle: FakeKaggle,  # noqa: F811
-    sessions: list[dict[str, bytes]],
+def test_a_training_kernel_is_private_offline_limited_and_on_two_t4(
+    kaggle: FakeKaggle, sessions: list[dict[str, bytes]]
 ) -> None:
-    sessions.append(output(done=True, step=9))
-    kaggle_push(TRAIN[:-1])
+    sessions.append({})
+    assert kaggle_push(["kernel", "train", RUN, "--max-hours", "2"]) == 0
     (body,) = kaggle.pushed
     assert body["slug"] == NAME
-    assert body["isPrivate"] and body["enableGpu"]
-    assert body["enableInternet"] is False
+    assert body["isPrivate"] and body["enableGpu"] and body["enableInternet"] is False
     assert body["machineShape"] == "NvidiaTeslaT4"
-    assert body["datasetDataSources"] == ["tester/lesions-code"]
+    assert body["sessionTimeoutSeconds"] == 2.25 * 3600
+    assert body["datasetDataSources"] == [CODE_SET]
     assert body["kernelDataSources"] == ["tester/lesions-prepare-demo"]
-    notebook = nbformat.reads(body["text"], as_version=4)
-    assert "session.train_fold('demo/mobilenetv3', fold=0, max_hours=11.5)" in [
-        cell.source for cell in notebook.cells
-    ]
+    text = "".join(cell.source for cell in nbformat.reads(body["text"], as_version=4).cells)
+    assert "session.train('demo/mobilenetv3', folds=None, max_hours=2.0)" in text
+    sealed = json.loads(kaggle.datasets[CODE_SET]["versions"][-1]["lesions-set.json"])
+    assert f"expected={{'lesions-code': '{sealed['hash']}'}}" in text
 
 
 def test_a_config_with_pretrained_weights_attaches_them(tmp_path: Path) -> None:
-    kaggle_push(["kernel", "train-fold", "effnet_b1", "--fold", "3", "--write", str(tmp_path)])
+    kaggle_push(["kernel", "train", "effnet_b1", "--write", str(tmp_path)])
     metadata = json.loads((tmp_path / "kernel-metadata.json").read_text())
     assert "your-name/lesions-weights-effnet-b1" in metadata["dataset_sources"]
     assert (tmp_path / metadata["code_file"]).exists()
 
 
-def test_sessions_follow_each_other_until_the_fold_is_here(
-    kaggle: FakeKaggle,  # noqa: F811
-    sessions: list[dict[str, bytes]],
+def test_an_unknown_source_is_an_error_before_a_session_starts(kaggle: FakeKaggle) -> None:
+    kaggle.push_answer = {"invalidKernelSources": ["tester/lesions-prepare-demo"]}
+    with pytest.raises(InputError, match="not started: .*lesions-prepare-demo"):
+        kaggle_push(TRAIN)
+    assert len(kaggle.asked("SaveKernel")) == 1 and not kaggle.pushed
+
+
+def test_two_sessions_that_are_running_are_a_wait(kaggle: FakeKaggle, capsys) -> None:
+    kaggle.push_answer = {"error": "Maximum batch GPU session count of 2 reached."}
+    for arguments in (TRAIN, TRAIN[:-1]):
+        assert kaggle_push(arguments) == 75
+        assert "when one has ended" in capsys.readouterr().out
+    assert not kaggle.pushed
+
+
+def test_sessions_follow_each_other_until_the_folds_are_here(
+    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], capsys
 ) -> None:
-    sessions += [output(done=False, step=5), output(done=True, step=9)]
+    half = output(True, 9, folds=(0,)) | output(False, 5, folds=(1,))
+    sessions += [half, output(True, 9)]
     assert kaggle_push(TRAIN) == 0
     first, second = kaggle.pushed
-    assert NAME not in first["kernelDataSources"]
-    assert NAME in second["kernelDataSources"], "it goes on from its own last output"
-    assert (at("oof") / RUN / "fold0.safetensors").read_bytes() == b"safetensors"
-    assert not (at("oof") / RUN / "state").exists(), "the state stays on Kaggle"
+    assert first["datasetDataSources"] == [CODE_SET]
+    assert second["datasetDataSources"] == [CODE_SET, WEIGHTS], "it resumes from what it left"
+    assert all(NAME not in body["kernelDataSources"] for body in kaggle.pushed)
+    assert content(kaggle.datasets[WEIGHTS])[f"{RUN}/state/fold1.pt"] == b"state"
+    assert at("oof", RUN, "fold1.safetensors").read_bytes() == b"safetensors"
+    assert "540 images/s" in capsys.readouterr().out
     assert kaggle_push(TRAIN) == 0
     assert len(kaggle.pushed) == 2, "what is here is not trained again"
 
 
-def test_what_an_earlier_call_left_is_taken_up(kaggle: FakeKaggle) -> None:  # noqa: F811
-    kaggle.kernel_statuses = [("RUNNING", ""), ("RUNNING", ""), ("COMPLETE", "")]
-    kaggle.outputs = output(done=True, step=9)
-    assert kaggle_push(TRAIN) == 0
-    assert not kaggle.pushed
-    assert (at("oof") / RUN / "fold0.json").exists()
-
-
-def test_the_weekly_quota_ends_it_with_75(
-    kaggle: FakeKaggle,  # noqa: F811
-    sessions: list[dict[str, bytes]],
-    capsys: pytest.CaptureFixture[str],
+def test_a_session_is_followed_by_its_own_version(
+    kaggle: FakeKaggle, sessions: list[dict[str, bytes]]
 ) -> None:
-    kaggle.gpu_hours = (29.9, 30.0)
+    sessions.append(output(True, 9))
+    kaggle_push(TRAIN)
+    version = f"v{kaggle.saved}"
+    asked = kaggle.asked("GetKernelSessionStatus")[1:]  # the first: was there one before?
+    assert asked and {body["versionLabel"] for body in asked} == {version}
+    assert {b["versionLabel"] for b in kaggle.asked("ListKernelSessionOutput")} == {version}
+
+
+def test_a_session_of_an_earlier_command_is_waited_for_and_fetched(kaggle: FakeKaggle) -> None:
+    kaggle.kernels.add(NAME)
+    kaggle.kernel_statuses = [("RUNNING", ""), ("RUNNING", ""), ("COMPLETE", "")]
+    kaggle.outputs = output(True, 9)
+    assert kaggle_push(TRAIN) == 0
+    assert not kaggle.pushed and at("oof", RUN, "fold0.json").exists()
+
+
+def test_state_that_got_less_far_than_here_is_not_fetched(
+    kaggle: FakeKaggle, sessions: list[dict[str, bytes]]
+) -> None:
+    write(output(False, 7) | {f"oof/{RUN}/state/fold0.pt": b"mine"})
+    kaggle.kernels.add(NAME)
+    kaggle.outputs = output(False, 5)
+    sessions.append(output(True, 9))
+    assert kaggle_push(TRAIN) == 0
+    assert content(kaggle.datasets[WEIGHTS])[f"{RUN}/state/fold0.pt"] == b"mine"
+
+
+def test_the_weekly_quota_ends_it_with_75(kaggle: FakeKaggle, capsys) -> None:
+    kaggle.gpu_hours = (29.7, 30.0)
     assert kaggle_push(TRAIN) == 75
     assert not kaggle.pushed
-    assert "run the same command then" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "run the same command then" in printed and "Sat 28 Nov 00:00 UTC" in printed
 
 
-def test_a_session_is_no_longer_than_the_quota(
-    kaggle: FakeKaggle,  # noqa: F811
-    sessions: list[dict[str, bytes]],
+@pytest.mark.parametrize(("sharing", "hours"), [("1", 3.7), ("2", 1.85)])
+def test_sessions_are_no_longer_than_the_quota(
+    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], sharing: str, hours: float
 ) -> None:
     kaggle.gpu_hours = (26.0, 30.0)
-    sessions.append(output(done=True, step=9))
-    kaggle_push(TRAIN)
-    assert "max_hours=3.9" in kaggle.pushed[0]["text"]
+    sessions.append(output(True, 9))
+    kaggle_push([*TRAIN, "--sharing", sharing])
+    assert f"max_hours={hours}" in kaggle.pushed[0]["text"]
 
 
-def test_a_failed_session_is_told_with_the_end_of_its_log(
-    kaggle: FakeKaggle,  # noqa: F811
-    sessions: list[dict[str, bytes]],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_failed_session_is_reported_with_the_end_of_its_log_and_its_state_is_kept(
+    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sessions.append({})
+    sessions.append(output(False, 5))
     run = kaggle.SaveKernel
 
     def fail(body: Any) -> Any:
@@ -215,71 +273,74 @@ def test_a_failed_session_is_told_with_the_end_of_its_log(
     with pytest.raises(InputError, match="ran out of memory") as caught:
         kaggle_push(TRAIN)
     assert "CUDA out of memory" in str(caught.value)
-    assert not (at("oof") / RUN).exists()
+    assert at("oof", RUN, "state/fold0.pt").read_bytes() == b"state"
 
 
-def test_a_session_without_a_step_is_not_repeated_for_ever(
-    kaggle: FakeKaggle,  # noqa: F811
-    sessions: list[dict[str, bytes]],
+def test_a_session_without_progress_is_not_repeated_for_ever(
+    kaggle: FakeKaggle, sessions: list[dict[str, bytes]]
 ) -> None:
-    sessions += [output(done=False, step=5), output(done=False, step=5)]
-    with pytest.raises(InputError, match="no step beyond 5"):
+    sessions += [output(False, 5), output(False, 5)]
+    with pytest.raises(InputError, match="no progress"):
         kaggle_push(TRAIN)
 
 
-def test_the_output_of_another_config_is_left_where_it_is(
-    kaggle: FakeKaggle,  # noqa: F811
-    sessions: list[dict[str, bytes]],
+def test_output_of_another_config_stays_where_it_is(
+    kaggle: FakeKaggle, sessions: list[dict[str, bytes]]
 ) -> None:
-    kaggle.faults.clear()
-    kaggle.outputs = output(done=True, step=9, changes=("train.lr=5e-3",))
-    sessions.append(output(done=True, step=11))
+    kaggle.kernels.add(NAME)
+    kaggle.outputs = output(True, 9, "train.lr=5e-3")
+    sessions.append(output(True, 11))
     assert kaggle_push(TRAIN) == 0
-    assert NAME not in kaggle.pushed[0]["kernelDataSources"]
-    assert "lr: 0.002" in (at("oof") / RUN / "config.yaml").read_text()
-
-
-def test_an_unknown_source_is_an_error_and_not_a_line(
-    kaggle: FakeKaggle,  # noqa: F811
-    sessions: list[dict[str, bytes]],
-) -> None:
-    sessions.append({})
-    kaggle.push_answer = {"invalidKernelSources": ["tester/lesions-prepare-demo"]}
-    with pytest.raises(InputError, match="lesions-prepare-demo"):
+    assert "lr: 0.002" in at("oof", RUN, "config.yaml").read_text()
+    at("oof", RUN, "config.yaml").write_bytes(dump(load_config(RUN, ["train.lr=5e-3"])).encode())
+    at("oof", RUN, "fold1.json").unlink()
+    kaggle.outputs = output(True, 11)
+    with pytest.raises(InputError, match="holds a run with other settings"):
         kaggle_push(TRAIN)
 
 
-def test_predictions_come_home_as_the_runs_submission(
-    kaggle: FakeKaggle,  # noqa: F811
-    sessions: list[dict[str, bytes]],
+@pytest.mark.parametrize("kind", ["predict", "blend"])
+def test_predictions_come_home_as_a_submission_with_its_record(
+    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], kind: str
 ) -> None:
-    kaggle.faults.clear()
-    sessions.append({"submission.csv": b"image_name,target\n", "submissions/x.csv": b""})
-    kaggle_push(["kernel", "predict", RUN, "--wait"])
-    assert (at("submissions") / f"{RUN}.csv").read_bytes() == b"image_name,target\n"
+    write(output(True, 9) | {f"oof/demo/resnet10t/{n}": b"x" for n in ("fold0.safetensors",)})
+    stem = RUN if kind == "predict" else "blend"
+    sessions.append({"submission.csv": b"image_name,target\n", f"submissions/{stem}.json": b"{}"})
+    runs = [RUN] if kind == "predict" else [RUN, "demo/resnet10t"]
+    kaggle_push(["kernel", kind, *runs, "--wait"])
+    assert at("submissions", f"{stem}.csv").read_bytes() == b"image_name,target\n"
+    assert at("submissions", f"{stem}.json").read_bytes() == b"{}"
     assert kaggle.pushed[0]["competitionDataSources"] == ["siim-isic-melanoma-classification"]
+
+
+def test_check_runs_a_kernel_without_gpu_and_prints_what_it_found(
+    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], capsys
+) -> None:
+    sessions.append({"check.txt": b"torch 2.10.0\n0 GPUs, 4 cores\n"})
+    assert kaggle_push(["check"]) == 0
+    assert "torch 2.10.0\n0 GPUs, 4 cores" in capsys.readouterr().out
+    assert not kaggle.pushed[0]["enableGpu"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["kernel"], "say which"),
-        (["kernel", "tarin-fold"], "say which"),
+        (["kernel", "tarin"], "say which"),
         (["kernel", "blend", "effnet_b1"], "two runs"),
         (["kernel", "predict"], "name one run"),
         (["weights"], "name the runs"),
-        (["kernel", "train-fold", "no_such"], "no such config"),
+        (["code", "effnet_b1"], "takes no names"),
+        (["kernel", "train", "no_such"], "no such config"),
+        (["check", "effnet_b1"], "nothing more"),
     ],
 )
-def test_a_wrong_order_is_told_before_anything_is_sent(
-    kaggle: FakeKaggle,  # noqa: F811
-    arguments: list[str],
-    message: str,
+def test_wrong_arguments_are_refused_before_anything_is_sent(
+    kaggle: FakeKaggle, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         kaggle_push(arguments)
-    assert not kaggle.pushed
-    assert not kaggle.uploads
+    assert not kaggle.pushed and not kaggle.uploads
 
 
 def test_names_fit_what_kaggle_takes() -> None:
@@ -288,21 +349,18 @@ def test_names_fit_what_kaggle_takes() -> None:
         slug("a" * 60)
 
 
-def test_kaggle_run_walks_from_code_to_folds_and_picks_up(
-    kaggle: FakeKaggle,  # noqa: F811
-    demo: Path,
-) -> None:
-    table = (at("input/prepared") / "demo/table.json").read_bytes()
-    config = json.loads(table)
-    config["config"]["cache"] = "jpeg"
+def test_kaggle_run_goes_from_code_to_folds_and_resumes(kaggle: FakeKaggle, demo: Path) -> None:
+    table = json.loads((demo / "table.json").read_bytes())
+    table["config"]["cache"] = "jpeg"
     kaggle.outputs = {"prepared/demo/64/cache.json": b"{}"}
-    kaggle.outputs["prepared/demo/table.json"] = json.dumps(config).encode()
-    kaggle.outputs |= output(done=True, step=9) | output(done=True, step=9, fold=1)
+    kaggle.outputs["prepared/demo/table.json"] = json.dumps(table).encode()
+    kaggle.outputs["prepared/demo/table.csv"] = (demo / "table.csv").read_bytes()
+    kaggle.outputs |= output(True, 9)
     environment = os.environ | {
         "FOLDS": "0 1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     }  # fmt: skip
 
-    def walk() -> str:
+    def kaggle_run() -> str:
         done = subprocess.run(
             [CODE / "scripts/kaggle_run.sh", RUN], env=environment, capture_output=True, text=True,
             timeout=600,
@@ -311,11 +369,8 @@ def test_kaggle_run_walks_from_code_to_folds_and_picks_up(
         assert TOKEN not in done.stdout + done.stderr
         return done.stdout
 
-    walk()
-    assert (at("oof") / RUN / "fold0.json").exists()
-    assert (at("oof") / RUN / "fold1.json").exists()
-    before = len(kaggle.asked("ListKernelSessionOutput"))
-    (at("oof") / RUN / "fold1.json").unlink()
-    assert "fold1.json is there" in walk()
-    assert len(kaggle.datasets["tester/lesions-code"]["versions"]) == 2
-    assert len(kaggle.asked("ListKernelSessionOutput")) > before
+    kaggle_run()
+    assert at("oof", RUN, "fold0.json").exists() and at("oof", RUN, "fold1.json").exists()
+    shutil.rmtree(at("oof", RUN))
+    assert "all folds are here" in kaggle_run()
+    assert [body["slug"] for body in kaggle.pushed] == ["tester/lesions-prepare-demo", NAME]

@@ -1,7 +1,8 @@
-"""A submission is checked, sent once, scored and written down, whatever the network does."""
+"""A submission is checked, sent once, scored and recorded, whatever the network does."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,51 +15,52 @@ from kaggle_fake import TOKEN, FakeKaggle
 
 from lesions.cli import run
 from lesions.errors import InputError
+from lesions.evaluation.metrics import roc_auc
 from lesions.files import sha256
-from lesions.kaggle import submit, submit_estimate, submit_scores
-from lesions.kaggle.submit_estimate import cv_estimate
-from lesions.paths import CODE
+from lesions.paths import CODE, at
 
 IDS = [f"ISIC_{i:04d}" for i in range(200)]
 
 
 @pytest.fixture
 def place(monkeypatch, tmp_path) -> Path:
-    """submissions/ with blend.csv and its blend.json, and the sample."""
+    """submissions/ with blend.csv and its blend.json, and the competition's sample."""
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+    (tmp_path / "input/isic2020").mkdir(parents=True)
+    sample = pd.DataFrame({"image_name": IDS, "target": 0})
+    sample.to_csv(tmp_path / "input/isic2020/sample_submission.csv", index=False)
     folder = tmp_path / "submissions"
     folder.mkdir()
-    for module in (submit_estimate, submit_scores):
-        monkeypatch.setattr(module, "SUBMISSIONS", folder)
-    monkeypatch.setattr(submit, "ROOT", tmp_path)
-    monkeypatch.setattr("lesions.paths.ROOT", tmp_path)
-    pd.DataFrame({"image_name": IDS, "target": 0}).to_csv(tmp_path / "sample.csv", index=False)
-    write(folder / "blend.csv")
+    good().to_csv(folder / "blend.csv", index=False)
+    method = {"nested": 0.94, "interval": [0.93, 0.95]}
+    blend = {"members": ["a", "b"], "chosen": "mean", "methods": {"mean": method},
+             "submission": {"rows": 200, "sha256": sha256(folder / "blend.csv")}}  # fmt: skip
+    (folder / "blend.json").write_text(json.dumps(blend))
     return folder
 
 
-def write(path: Path, seed: int = 0) -> None:
-    target = np.random.default_rng(seed).random(200)
-    pd.DataFrame({"image_name": IDS, "target": target}).to_csv(path, index=False)
-    method = {"nested": 0.94, "interval": [0.93, 0.95]}
-    blend = {"members": ["a", "b"], "chosen": "mean", "methods": {"mean": method},
-             "submission": {"rows": 200, "sha256": sha256(path)}}  # fmt: skip
-    path.with_suffix(".json").write_text(json.dumps(blend))
+def good() -> pd.DataFrame:
+    return pd.DataFrame({"image_name": IDS, "target": np.random.default_rng(0).random(200)})
 
 
-def send(place: Path, *more: str) -> int:
-    arguments = [str(place / "blend.csv"), "-m", "two of them"]
-    return script.main([*arguments, "--sample", str(place.parent / "sample.csv"), *more])
+def send(place: Path, *more: str, name: str = "blend.csv") -> int:
+    return script.main([str(place / name), "-m", "two of them", *more])
+
+
+def check(place: Path, table: pd.DataFrame, *more: str) -> int:
+    table.to_csv(place / "mine.csv", index=False)
+    return script.main([str(place / "mine.csv"), "--dry-run", *more])
 
 
 def scores(place: Path) -> pd.DataFrame:
     return pd.read_csv(place / "scores.csv")
 
 
-def test_a_submission_is_scored_and_written_down(kaggle: FakeKaggle, place, capsys):
+def test_a_submission_is_scored_and_recorded(kaggle: FakeKaggle, place, capsys):
     assert send(place) == 0
-    told = capsys.readouterr().out
-    assert "CV 0.9400 [0.9300, 0.9500] (nested, mean of 2)" in told
-    assert "5 left today" in told and "public 0.9321, private 0.9210" in told
+    printed = capsys.readouterr().out
+    assert "CV 0.9400 (0.9300 to 0.9500) (nested, mean of 2)" in printed
+    assert "5 left today" in printed and "public 0.9321, private 0.9210" in printed
     row = scores(place).iloc[0]
     assert row["sha256"] == sha256(place / "blend.csv")
     assert (row["public"], row["private"], row["cv"]) == (0.9321, 0.921, 0.94)
@@ -70,32 +72,61 @@ def test_a_submission_is_scored_and_written_down(kaggle: FakeKaggle, place, caps
 
 
 def test_a_dry_run_asks_no_server(kaggle: FakeKaggle, place, capsys):
-    assert send(place, "--dry-run") == 0
-    assert "nothing was sent" in capsys.readouterr().out
+    assert check(place, good(), "--earlier", str(place / "blend.csv")) == 0
+    printed = capsys.readouterr().out
+    assert "200 rows, 200 values, rank correlation 1.000" in printed
+    assert "nothing was sent" in printed
     assert not kaggle.requests and not (place / "scores.csv").exists()
 
 
-def test_a_wrong_file_is_refused_before_any_request(kaggle: FakeKaggle, place):
-    table = pd.read_csv(place / "blend.csv")
-    table.iloc[::-1].to_csv(place / "blend.csv", index=False)
-    with pytest.raises(InputError, match="another order"):
-        send(place)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.rename(columns={"target": "prob"}), "header is image_name,prob"),
+        (lambda t: t.assign(extra=1), "header is image_name,target,extra"),
+        (lambda t: t[["target", "image_name"]], "header is target,image_name"),
+        (lambda t: t.drop(index=[5]), "missing images: 1 .ISIC_0005"),
+        (lambda t: t.replace("ISIC_0005", "ISIC_9999"), "images not in the sample: 1 .ISIC_9999"),
+        (lambda t: pd.concat([t, t.tail(2)]), "doubled images: 2 .ISIC_0198, ISIC_0199"),
+        (lambda t: t.iloc[::-1], "another order than the sample's, from row 1 on"),
+        (lambda t: t.assign(target=t["target"].where(t.index != 7)), "not numbers, first in row 8"),
+        (lambda t: t.assign(target=["high"] * 200), "200 targets are not numbers"),
+        (lambda t: t.assign(target=np.where(t.index == 1, np.inf, 0.1)), "1 targets are not"),
+        (lambda t: t.assign(target=t["target"] * 2 - 0.5), "not within 0 to 1"),
+        (lambda t: t.assign(target=0.5), "constant"),
+        (lambda t: t.assign(target=t["target"].round(0)), "only 2 distinct targets in 200 rows"),
+        (lambda t: t.assign(image_name=t["image_name"].mask(t.index == 3)), "1 rows without an im"),
+        (lambda t: t.drop(index=[5]).assign(target=0.5), r"missing images: 1(.|\n)*constant"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_refused_before_any_request(kaggle: FakeKaggle, place, change, message):
+    change(good()).to_csv(place / "mine.csv", index=False)
+    with pytest.raises(InputError, match=message):
+        send(place, name="mine.csv")
     assert not kaggle.requests
 
 
-def test_one_that_is_upside_down_is_refused(kaggle: FakeKaggle, place):
+def test_an_inverted_submission_is_refused(kaggle: FakeKaggle, place, capsys):
     send(place)
-    table = pd.read_csv(place / "blend.csv")
-    table.assign(target=1 - table["target"]).to_csv(place / "other.csv", index=False)
-    with pytest.raises(InputError, match="inverted"):
-        sample = ["--sample", str(place.parent / "sample.csv")]
-        script.main([str(place / "other.csv"), "-m", "x", *sample])
-    assert len(kaggle.submissions) == 1
+    with pytest.raises(InputError, match=r"inverted\? its rank correlation with .* is -1.00"):
+        check(place, good().assign(target=lambda t: 1 - t["target"]))
+    other = good().assign(image_name=lambda t: "x" + t["image_name"], target=1 - good()["target"])
+    other.to_csv(place / "elsewhere.csv", index=False)
+    capsys.readouterr()
+    (place / "scores.csv").unlink()
+    assert check(place, good(), "--earlier", str(place / "elsewhere.csv")) == 0
+    assert "correlation" not in capsys.readouterr().out, "other images are not compared"
 
 
 def test_without_the_sample_the_next_command_is_named(kaggle, place):
     with pytest.raises(InputError, match=r"download.py isic2020 --tables-only"):
-        script.main([str(place / "blend.csv"), "-m", "x", "--sample", str(place / "none.csv")])
+        send(place, "--sample", str(place / "none.csv"))
+
+
+def test_a_submission_needs_a_message(kaggle: FakeKaggle, place):
+    with pytest.raises(InputError, match="give -m"):
+        script.main([str(place / "blend.csv")])
+    assert not kaggle.requests
 
 
 def test_the_same_bytes_are_not_sent_twice_unless_asked(kaggle: FakeKaggle, place):
@@ -107,7 +138,7 @@ def test_the_same_bytes_are_not_sent_twice_unless_asked(kaggle: FakeKaggle, plac
     assert len(kaggle.submissions) == 2 and len(scores(place)) == 2
 
 
-def test_none_left_is_told_before_anything_is_sent(kaggle: FakeKaggle, place):
+def test_none_left_is_an_error_before_anything_is_sent(kaggle: FakeKaggle, place):
     kaggle.left = 0
     with pytest.raises(InputError, match="no submission is left today"):
         send(place)
@@ -133,26 +164,17 @@ def test_a_failed_upload_sends_nothing_and_says_so(kaggle: FakeKaggle, place):
     assert not kaggle.submissions and not (place / "scores.csv").exists()
 
 
-@pytest.mark.parametrize("kind", [500, "cut", "html"])
+@pytest.mark.parametrize("kind", [500, "lost", "html"])
 def test_an_answer_lost_after_it_arrived_is_no_second_submission(kaggle: FakeKaggle, place, kind):
-    real = kaggle.CreateSubmission
+    kaggle.fail("CreateSubmission", kind)
+    real, fault = kaggle.CreateSubmission, kaggle.fault
 
-    def lost(body):
-        real(body)
-        return 500
+    def arrives_first(name):
+        if name == "CreateSubmission":
+            real(kaggle.asked("CreateSubmission")[-1])
+        return fault(name)
 
-    if kind == 500:
-        kaggle.CreateSubmission = lost  # type: ignore[method-assign]
-    else:
-        kaggle.fail("CreateSubmission", kind)
-        original = kaggle.fault
-
-        def fault(name):
-            if name == "CreateSubmission":
-                real(kaggle.asked("CreateSubmission")[-1])
-            return original(name)
-
-        kaggle.fault = fault  # type: ignore[method-assign]
+    kaggle.fault = arrives_first  # type: ignore[method-assign]
     assert send(place) == 0
     assert len(kaggle.submissions) == 1 and len(kaggle.asked("CreateSubmission")) == 1
     assert scores(place)["public"].tolist() == [0.9321]
@@ -165,7 +187,7 @@ def test_one_that_did_not_arrive_is_not_taken_for_sent(kaggle: FakeKaggle, place
     assert len(kaggle.asked("CreateSubmission")) == 1 and not (place / "scores.csv").exists()
 
 
-def test_who_is_stopped_while_waiting_waits_again_without_sending(kaggle: FakeKaggle, place):
+def test_a_command_that_was_stopped_waits_again_without_sending(kaggle: FakeKaggle, place):
     with pytest.raises(InputError, match="waits for the score and sends nothing"):
         send(place, "--minutes", "0")
     assert scores(place)["status"].tolist() == ["pending"]
@@ -181,11 +203,11 @@ def test_one_that_kaggle_has_but_no_scores_csv_is_not_sent_again(kaggle: FakeKag
     assert len(kaggle.submissions) == 1 and len(scores(place)) == 1
 
 
-def test_a_wait_follows_pending_and_too_many_requests(kaggle: FakeKaggle, place):
+def test_waiting_goes_on_while_pending_and_after_too_many_requests(kaggle: FakeKaggle, place):
     kaggle.outcomes = [{"status": "PENDING"}, {"status": "PENDING"}, *kaggle.outcomes]
     kaggle.fail("GetSubmissionLimits", 429, headers={"Retry-After": "11"})
     assert send(place) == 0
-    assert kaggle.waits == [11.0, 5.0, 7.5, 11.25]
+    assert kaggle.waits == [11, 5.0, 7.5, 11.25]
 
 
 def test_rules_not_accepted_name_their_page(kaggle: FakeKaggle, place):
@@ -194,32 +216,51 @@ def test_rules_not_accepted_name_their_page(kaggle: FakeKaggle, place):
         send(place)
 
 
-def test_the_estimate_of_another_blend_is_not_taken(place):
-    assert cv_estimate(place / "blend.csv").value == 0.94
-    with (place / "blend.csv").open("a") as file:
-        file.write("\n")
-    assert "of another file" in str(cv_estimate(place / "blend.csv"))
+def test_the_estimate_of_another_blend_is_not_taken(place, capsys):
+    table = good()
+    table.loc[0, "target"] = 0.123
+    table.to_csv(place / "blend.csv", index=False)
+    assert send(place, "--dry-run") == 0
+    assert "no CV estimate: blend.json is of another file" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_a_run_has_its_out_of_fold_auc_as_estimate(trained, place):
-    (place / "tiny.csv").write_text("image_name,target\n")
-    estimate = cv_estimate(place / "tiny.csv")
-    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
-    assert estimate.origin == "out-of-fold, 3 folds of tiny"
-    (place / "unknown.csv").write_text("image_name,target\n")
-    assert "no CV estimate" in str(cv_estimate(place / "unknown.csv"))
+def test_a_run_has_its_out_of_fold_auc_as_estimate(trained, monkeypatch, capsys):
+    name = at("submissions/tiny.csv")
+    name.parent.mkdir(exist_ok=True)
+    test = pd.read_csv(at("input/sample/isic2020/sample_submission.csv"))
+    test["target"] = np.linspace(0.1, 0.9, len(test))
+    test.to_csv(name, index=False)
+    sample = ["--sample", str(at("input/sample/isic2020/sample_submission.csv"))]
+    assert script.main([str(name), "--dry-run", *sample]) == 0
+    printed = capsys.readouterr().out
+    rows = pd.concat(pd.read_csv(path) for path in sorted(trained.glob("fold*.csv")))
+    table = pd.read_csv(at("input/prepared/demo/table.csv")).set_index("image_name")
+    own = rows[table.loc[rows["image_name"], "source"].to_numpy() == "isic2020"]
+    auc = roc_auc(own["target"].to_numpy() == 1, own["prob"].to_numpy())
+    assert f"CV {float(auc):.4f} (" in printed and "out-of-fold, 3 folds of tiny" in printed
+    name.with_suffix(".json").write_text(json.dumps({"run": "tiny", "sha256": "of another"}))
+    assert script.main([str(name), "--dry-run", *sample]) == 0
+    assert "no CV estimate: tiny.json is of another file" in capsys.readouterr().out
+    shutil.copy(name, at("submissions/unknown.csv"))
+    assert script.main([str(at("submissions/unknown.csv")), "--dry-run", *sample]) == 0
+    assert "no CV estimate" in capsys.readouterr().out
 
 
 def test_the_command_itself_leaves_no_credential_and_no_traceback(kaggle: FakeKaggle, place):
     kaggle.fail("ListSubmissions", 401, message=f"token {TOKEN} was revoked")
     environment = os.environ | kaggle.environment | {"VERBOSE": "1"}
     command = [sys.executable, str(CODE / "scripts/submit.py"), str(place / "blend.csv"), "-m", "x"]
-    ended = subprocess.run(
-        [*command, "--sample", str(place.parent / "sample.csv")],
-        env=environment, capture_output=True, text=True,
-    )  # fmt: skip
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     printed = ended.stdout + ended.stderr
     assert ended.returncode == 2
     assert "make a new token" in ended.stderr and "Traceback" not in printed
     assert TOKEN not in printed and "DEBUG" not in printed
+
+
+def test_scores_that_differ_in_the_last_digit_are_written_apart(tmp_path):
+    from lesions.files import read_csv, write_csv
+
+    values = np.nextafter(0.3, np.arange(200) % 2)  # the two neighbours of 0.3
+    write_csv(tmp_path / "full.csv", pd.DataFrame({"image_name": IDS, "target": values}))
+    assert (read_csv(tmp_path / "full.csv", ["target"])["target"].to_numpy() == values).all()

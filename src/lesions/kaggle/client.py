@@ -1,21 +1,133 @@
-"""What this repository asks of Kaggle: data sets and kernels (also: remote.py, leaderboard.py).
+"""The genuine `kaggle` client, made quiet and patient: a call returns, or raises a one-line error.
 
-Thin functions over the genuine `kaggle` client; each raises InputError with one clear line.
+The client prints, exits and waits without a limit, as a command line does. Here it is imported and
+authenticated by the first call, and nothing that is printed or raised contains a credential.
 """
 
+import io
+import json
+import os
+import re
 import sys
 from collections.abc import Callable
-from functools import partial
-from pathlib import Path, PurePosixPath
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from lesions.errors import InputError, listed
-from lesions.files import write_text
-from lesions.kaggle.calls import call, cleaned
-from lesions.kaggle.transfer import at, fetch
+from lesions.errors import InputError
 
 if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
+    from requests import Session
+
+COMPETITION = "siim-isic-melanoma-classification"
+TRIES = 4
+TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes
+LONGEST_WAIT = 300.0  # seconds that a server may ask us to wait
+SETTINGS = "https://www.kaggle.com/settings/api"
+NO_CREDENTIALS = (
+    "no valid Kaggle credentials: run `kaggle auth login`; or make a token at " + SETTINGS + " and"
+    " `export KAGGLE_API_TOKEN=...` or save it as ~/.kaggle/access_token; an older"
+    " ~/.kaggle/kaggle.json, or KAGGLE_USERNAME and KAGGLE_KEY, also work"
+)
+
+
+@cache
+def connect() -> "KaggleApi":
+    """The authenticated client; InputError without valid credentials. Used inside `call`."""
+    # VERBOSE=1, which other programs use as well, would print the Authorization header.
+    loud = {name: os.environ.pop(name, None) for name in ("VERBOSE", "VERBOSE_OUTPUT")}
+    try:
+        # Importing it authenticates, prints and asks the server: not before it is needed.
+        from kaggle.api.kaggle_api_extended import KaggleApi
+    except ModuleNotFoundError as error:
+        raise InputError(f"no module {error.name}: pip install 'kaggle>=2.2.5' six") from error
+    finally:
+        os.environ.update({name: value for name, value in loud.items() if value is not None})
+
+    class Api(KaggleApi):
+        MAX_UPLOAD_RESUME_ATTEMPTS = 3
+        repeat = True
+
+        def build_kaggle_client(self) -> Any:
+            client = super().build_kaggle_client()
+            # Its session has no time limit and no retries, and no option for them.
+            with client.http_client() as http:
+                patient(http._session, self.repeat)
+            return client
+
+    api = Api()
+    try:
+        api.authenticate()
+    except SystemExit:
+        raise InputError(NO_CREDENTIALS) from None
+    return api
+
+
+def patient(session: "Session", repeat: bool = True) -> "Session":
+    """The session with time limits and retries.
+
+    Retried are 429, 5xx and lost connections; without `repeat` only what surely had no effect.
+    """
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    class Adapter(HTTPAdapter):
+        def send(self, *arguments: Any, **options: Any) -> Any:
+            options["timeout"] = options.get("timeout") or TIMEOUT
+            return super().send(*arguments, **options)
+
+    class Retries(Retry):
+        def sleep_for_retry(self, response: Any) -> bool:
+            seconds = self.get_retry_after(response) or 0
+            if seconds > LONGEST_WAIT:
+                raise InputError(f"too many requests: run the command again in {seconds:.0f} s")
+            print(f"HTTP {response.status} from the server: trying again", file=sys.stderr)
+            return super().sleep_for_retry(response)
+
+    retries = Retries(
+        TRIES - 1,
+        read=TRIES - 1 if repeat else 0,
+        other=TRIES - 1 if repeat else 0,  # behind a proxy a lost answer is one of these
+        allowed_methods=None,  # every call of Kaggle's is a POST
+        status_forcelist=(429, 500, 502, 503, 504) if repeat else (429,),
+        backoff_factor=1,
+        raise_on_status=False,
+    )
+    for scheme in ("https://", "http://"):
+        session.mount(scheme, Adapter(max_retries=retries))
+    return session
+
+
+def call(
+    what: str,
+    use: Callable[["KaggleApi"], Any],
+    *,
+    page: str = "",
+    repeat: bool = True,
+    missing: Any = InputError,
+) -> Any:
+    """The result of `use(api)`; the message of a failure begins with `what` ("submitting x.csv").
+
+    `page` is named where the server refuses with 403: a competition's rules, or the page of a
+    file's owner. Without `repeat` a call that may have had an effect is not sent again. `missing`
+    is the result, not an error, where the server answers 403 or 404, as it does for data sets and
+    kernels that do not exist.
+    """
+    from requests import RequestException
+
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(_Clean(sys.stderr)):
+            api: Any = connect()
+            api.repeat = repeat
+            return use(api)
+    except InputError as error:
+        raise InputError(cleaned(f"{what}: {error}")) from None
+    except (RequestException, ValueError, OSError) as error:
+        status, message = _status(error)
+        if missing is not InputError and status in (403, 404):
+            return missing
+        raise InputError(cleaned(f"{what}: {_explained(error, status, message, page)}")) from None
 
 
 def username() -> str:
@@ -23,155 +135,83 @@ def username() -> str:
     return str(call("signing in", lambda api: api.config_values["username"]))
 
 
-def dataset_exists(dataset: str) -> bool:
-    """Whether the account has the data set; the server says 403 or 404 of one that is not there."""
-    from requests import HTTPError
-
-    def ask(api: "KaggleApi") -> bool:
-        try:
-            api.dataset_status(dataset)
-        except HTTPError as error:
-            if error.response is not None and error.response.status_code in (403, 404):
-                return False
-            raise
-        return True
-
-    return call(f"looking for {dataset}", ask)
+def cleaned(text: str) -> str:
+    """The text on one line, without tokens, keys and the signed part of addresses."""
+    for secret in _secrets():
+        text = text.replace(secret, "***")
+    text = re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", text)
+    text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\")]+", r"\1", text)
+    text = re.sub(r"(with url: [^\s?]+)\?\S+", r"\1", text)
+    return " ".join(text.split())
 
 
-def dataset_status(dataset: str) -> str:
-    """ "ready", or what the server says of a version that it still takes in."""
-    return str(call(f"status of {dataset}", lambda api: api.dataset_status(dataset)))
+def _secrets() -> list[str]:
+    values = [os.environ.get(name) for name in ("KAGGLE_API_TOKEN", "KAGGLE_KEY")]
+    # The client authenticates an object of its own when it is imported, from the same sources.
+    held = getattr(getattr(sys.modules.get("kaggle"), "api", None), "config_values", {})
+    values += [held.get(name) for name in ("key", "token", "api_token")]
+    return [value for value in values if value and len(value) > 5]
 
 
-def dataset_create(folder: Path) -> str:
-    """Make the data set that the folder's dataset-metadata.json describes; returns its address.
+class _Clean(io.TextIOBase):
+    """The error stream, with credentials blanked in what the client writes to it."""
 
-    Folders in it travel as zips, which Kaggle unpacks. A file that cannot be sent fails it all.
-    """
-    what = f"making a data set of {folder.name}"
-    options = {"quiet": not sys.stderr.isatty(), "dir_mode": "zip"}
-    return _dataset(what, lambda api: api.dataset_create_new(str(folder), **options))
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
 
+    def write(self, text: str) -> int:
+        for secret in _secrets():
+            text = text.replace(secret, "***")
+        return int(self.stream.write(text))
 
-def dataset_version(folder: Path, notes: str) -> str:
-    """Add a version to an existing data set; otherwise as `dataset_create`."""
-    what = f"sending a new version of {folder.name}"
-    options = {"quiet": not sys.stderr.isatty(), "dir_mode": "zip"}
-    return _dataset(what, lambda api: api.dataset_create_version(str(folder), notes, **options))
+    def flush(self) -> None:
+        self.stream.flush()
 
-
-def kernel_push(folder: Path) -> tuple[int, str]:
-    """Send the folder's kernel and run it; its version number and address.
-
-    InputError also for what the client only prints: a refused kernel, or a data source that the
-    server does not know and would leave out.
-    """
-    what = f"pushing the kernel in {folder.name}"
-    answer = call(what, lambda api: api.kernels_push(str(folder)), repeat=False)
-    if answer is None or answer.error:
-        raise InputError(cleaned(f"{what}: {answer.error if answer else 'no answer'}"))
-    unknown = [
-        source
-        for kind in ("dataset", "competition", "kernel", "model")
-        for source in getattr(answer, f"invalid_{kind}_sources") or []
-    ]
-    if unknown:
-        raise InputError(f"{what}: it runs without {listed(unknown)}, which Kaggle does not know")
-    return int(answer.version_number or 0), str(answer.url)
+    def isatty(self) -> bool:
+        return bool(self.stream.isatty())
 
 
-def kernel_status(kernel: str) -> tuple[str, str]:
-    """(status, reason of a failure) of the kernel `owner/name`.
+def _status(error: Exception) -> tuple[int, str]:
+    """HTTP status and message of the server's answer behind an error; 0 without an answer."""
+    # The client wraps some errors in a ValueError.
+    causes = (error, error.__cause__, error.__context__)
+    answers = (getattr(cause, "response", None) for cause in causes)
+    response: Any = next((answer for answer in answers if answer is not None), None)
+    if response is None:
+        return 0, ""
+    try:
+        body = response.json()
+    except ValueError:
+        body = {}
+    # Kaggle also sends errors with status 200 and the real one in the body.
+    return response.status_code if response.status_code >= 400 else body["code"], str(
+        body.get("message", "")
+    )[:200]
 
-    The status is queued, running, complete, error, cancel_requested, cancel_acknowledged or
-    new_script.
-    """
-    answer = call(f"status of {kernel}", lambda api: api.kernels_status(kernel))
-    return answer.status.name.lower(), cleaned(answer.failure_message or "")
 
+def _explained(error: Exception, status: int, message: str, page: str) -> str:
+    """What happened, and what the user can do about it."""
+    from requests import RequestException
+    from requests.exceptions import JSONDecodeError
 
-def kernel_output(
-    kernel: str, folder: Path, wanted: Callable[[str], bool] = lambda name: True
-) -> list[Path]:
-    """Download the wanted files of the kernel's last output below `folder`, and <name>.log.
-
-    InputError before anything is written if a name would land outside the folder.
-    """
-    owner, slug = kernel.split("/")[:2]
-    addresses: dict[str, str] = {}
-    token, log = "", ""
-    while True:
-        answer = call(f"output of {kernel}", partial(_output, owner, slug, token))
-        addresses |= {file.file_name: file.url for file in answer.files or []}
-        log = log or answer.log or ""
-        token = answer.next_page_token or ""
-        if not token:
-            break
-    outside = [name for name in addresses if not _stays(name)]
-    if outside:
-        raise InputError(
-            f"output of {kernel}: {listed(map(repr, outside))} would land outside {folder.name}:"
-            " nothing was written"
+    if status:
+        advice = {
+            401: f"the credentials were refused: make a new token at {SETTINGS}",
+            403: "this account has no access: check owner and name, and that its phone is verified",
+            404: "not found, or private: check the name",
+            429: "too many requests: try again in a minute",
+        }.get(status, "the request was refused" if status < 500 else "try again later")
+        if status == 403 and page.endswith("/rules"):
+            advice = f"accept the rules in a browser, with the same account: {page}"
+        elif status in (403, 404) and page and not page.endswith("/rules"):
+            advice = f"the owner may have moved the file: see {page}"
+        return f"HTTP {status}{f' ({message})' if message else ''}: {advice}"
+    if isinstance(error, (json.JSONDecodeError, JSONDecodeError)):
+        return (
+            "the answer is not JSON, perhaps a web page: Kaggle is down for maintenance or the"
+            " network wants a login: open https://www.kaggle.com in a browser, then try again"
         )
-    paths = [folder / name for name in addresses if wanted(name)]
-    for path in paths:
-        fetch(at(addresses[path.relative_to(folder).as_posix()]), path)
-    if log:
-        write_text(folder / f"{slug}.log", log)
-    return paths
-
-
-def gpu_hours_left() -> float:
-    """Hours of GPU that are left of this week's quota."""
-    quota = call("looking up the weekly quota", _quota).gpu_quota
-    if quota is None:
-        raise InputError("Kaggle tells no GPU quota for this account: is its phone verified?")
-    return max(0.0, (quota.total_time_allowed - quota.time_used).total_seconds() / 3600)
-
-
-def _quota(api: "KaggleApi") -> Any:
-    # By the SDK: the client of Kaggle's image, 2.0.2, has no function for it.
-    from kagglesdk.kernels.types.kernels_api_service import (
-        ApiGetAcceleratorQuotaStatisticsRequest as Request,
-    )
-
-    with api.build_kaggle_client() as kaggle:
-        return kaggle.kernels.kernels_api_client.get_accelerator_quota_statistics(Request())
-
-
-def _dataset(what: str, send: Callable[["KaggleApi"], Any]) -> str:
-    def sent(api: "KaggleApi") -> Any:
-        upload = type(api)._upload_file
-
-        def checked(name: str, *arguments: Any, **options: Any) -> Any:
-            # The client leaves out a file that it could not send, and makes the version without.
-            file = upload(api, name, *arguments, **options)
-            if file is None:
-                raise InputError(f"{what}: {name} could not be sent: nothing was made; try again")
-            return file
-
-        api._upload_file = checked
-        return send(api)
-
-    answer = call(what, sent, repeat=False)
-    if answer.error or (answer.status or "ok").lower() == "error":
-        raise InputError(cleaned(f"{what}: {answer.error or answer.status}"))
-    return str(answer.url or answer.ref)
-
-
-def _output(owner: str, slug: str, token: str, api: "KaggleApi") -> Any:
-    from kagglesdk.kernels.types.kernels_api_service import ApiListKernelSessionOutputRequest
-
-    request = ApiListKernelSessionOutputRequest()
-    request.user_name, request.kernel_slug, request.page_size = owner, slug, 100
-    if token:
-        request.page_token = token
-    with api.build_kaggle_client() as kaggle:
-        return kaggle.kernels.kernels_api_client.list_kernel_session_output(request)
-
-
-def _stays(name: str) -> bool:
-    path = PurePosixPath(name)
-    odd = path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name
-    return bool(path.parts) and not odd
+    if isinstance(error, RequestException):
+        kind = "no answer in time" if "Timeout" in type(error).__name__ else "no connection"
+        return f"{kind} ({type(error).__name__}): check the network, then try again"
+    return str(getattr(error, "strerror", "") or error)

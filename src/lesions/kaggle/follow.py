@@ -1,189 +1,142 @@
-"""Wait for a kernel, fetch what it wrote, and go on until a fold is done or the quota used up."""
+"""Run kernels on Kaggle to their end and fetch what they wrote; resume until a run is done."""
 
 import json
-import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from lesions import files
-from lesions.config import differences, load_config, load_dataset_config
-from lesions.data.table import prepared
+from lesions.config import Config, differences, load_config, load_dataset_config
+from lesions.data.table import load_table, prepared
 from lesions.errors import InputError, listed
-from lesions.kaggle import client
-from lesions.kaggle.calls import call
-from lesions.kaggle.kernels import Kernel, prepare_kernel, slug, train_kernel
-from lesions.kaggle.push import push_kernel
+from lesions.files import atomic, read_json
+from lesions.kaggle.client import call, cleaned, username
+from lesions.kaggle.kernels import Kernel, slug, weights_to_train
+from lesions.kaggle.push import SessionsFullError, push_kernel
 from lesions.kaggle.session import CACHE
 from lesions.paths import at, shown
 
 RESUME = 75  # as scripts/train.py: run the same command again, later
 BUSY = ("queued", "running", "new_script", "cancel_requested")
-LEAST_HOURS = 0.3  # of quota that are worth a session: starting one takes minutes
-RESERVE_HOURS = 0.1  # of the quota, for the minutes before training and after it
+LEAST_HOURS = 0.5  # of quota that are worth a session: starting one takes minutes
+RESERVE_HOURS = 0.3  # of the quota, for the minutes before training and after it
 
 
-def train_on_kaggle(run: str, fold: int, max_hours: float, every: float, attach: list[str]) -> int:
-    """Run sessions until the fold lies in oof/<run>: 0, or 75 where the week's GPU quota ends.
+def run_kernel(kernel: Kernel, max_hours: float, every: float | None, sharing: int) -> int:
+    """Start a kernel; 0, or 75 where it has to wait for a session or for quota.
 
-    What an earlier call left behind is taken up: a session that runs is waited for, one that ended
-    is fetched.
+    With `every` its status is read every so many seconds until it has ended, and its output is
+    fetched. `sharing` is the number of sessions that are to share the week's GPU quota.
     """
-    kernel = f"{client.username()}/{slug(run, f'fold{fold}')}"
-    begun = exists(kernel)
-    steps = -1
-    if begun:
-        wait(kernel, every)
-        steps = _fetch_fold(kernel, run, fold)  # also of one that failed: its state may be whole
-    while not (at("oof") / run / f"fold{fold}.json").exists():
-        left = client.gpu_hours_left()
-        if left < LEAST_HOURS:
-            print(
-                f"{left:.1f} GPU hours are left of this week's quota: it is renewed on Saturday"
-                " 00:00 UTC; run the same command then, it goes on here"
-            )
-            return RESUME
-        hours = round(min(max_hours, left - RESERVE_HOURS), 2)
-        push_kernel(train_kernel(run, fold, hours, begun and steps >= 0), attach)
-        begun, before = True, steps
-        finish(kernel, every)
-        steps = _fetch_fold(kernel, run, fold)
-        if steps <= before:
-            raise InputError(
-                f"{kernel}: this session made no step beyond {before:,}: read its log at"
-                f" https://www.kaggle.com/code/{kernel}"
-            )
-    print(f"{shown(at("oof") / run)}/fold{fold}.json is there")
+    try:
+        if every is None:
+            push_kernel(kernel, max_hours)
+        elif kernel.kind == "train":
+            return _train(kernel, max_hours, every, sharing)
+        elif kernel.kind == "prepare":
+            _prepare(kernel, max_hours, every)
+        else:
+            _fetch_result(kernel, _finished(push_kernel(kernel, max_hours), every))
+    except SessionsFullError as error:
+        print(f"{time.strftime('%H:%M')} {error}: run the same command again when one has ended")
+        return RESUME
     return 0
 
 
-def prepare_on_kaggle(dataset: str, sizes: list[int], every: float, attach: list[str]) -> None:
-    """Have the data set prepared in these sizes, and its table in input/prepared/<dataset>.
+def _train(kernel: Kernel, max_hours: float, every: float, sharing: int) -> int:
+    """Run sessions until the run's folds are in oof/<run>; 75 where the week's GPU quota ends."""
+    run, name = kernel.values["run"], f"{username()}/{kernel.name}"
+    config, folder = load_config(at("configs", f"{run}.yaml")), at("oof", run)
+    folds = kernel.values["folds"] or _folds(config.dataset)
+    if not _done(folder, folds) and _status(name)[0] != "missing":
+        # A session of an earlier command; the state of one that failed may be whole.
+        _wait(name, every)
+        _fetch_run(name, run, config)
+    while not _done(folder, folds):
+        left, renewed = _gpu_quota()
+        if left < LEAST_HOURS:
+            print(
+                f"{left:.1f} GPU hours are left of this week's quota, which is renewed {renewed}:"
+                " run the same command then, it resumes"
+            )
+            return RESUME
+        hours = round(min(max_hours, (left - RESERVE_HOURS) / sharing), 2)
+        kernel.values["max_hours"], kernel.weights = hours, weights_to_train(run, config)
+        before = [_steps(folder, fold) for fold in folds]
+        version = push_kernel(kernel, hours)
+        status = _wait(version, every)
+        _fetch_run(version, run, config)
+        _require_complete(version, *status)
+        if [_steps(folder, fold) for fold in folds] == before:
+            raise InputError(
+                f"{version}: this session made no progress: read its log at"
+                f" https://www.kaggle.com/code/{name}"
+            )
+    print(f"{shown(folder)}: all folds are here")
+    return 0
+
+
+def _folds(dataset: str) -> list[int]:
+    """The folds of the table that Kaggle made, which is fetched if it is not here."""
+    if not (prepared(dataset) / "table.json").exists():
+        _fetch_table(f"{username()}/{slug('prepare', dataset)}", dataset)
+    return list(range(int(load_table(dataset)[0]["fold"].max()) + 1))
+
+
+def _done(folder: Path, folds: list[int]) -> bool:
+    return all((folder / f"fold{fold}.json").exists() for fold in folds)
+
+
+def _steps(folder: Path, fold: int) -> float:
+    """The step that a fold has got to in a run's folder; infinite if it is done."""
+    if (folder / f"fold{fold}.json").exists():
+        return float("inf")
+    log = folder / f"metrics{fold}.jsonl"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return max((json.loads(line).get("step", 0) for line in lines), default=-1)
+
+
+def _prepare(kernel: Kernel, max_hours: float, every: float) -> None:
+    """Have the data set prepared, and its table fetched to input/prepared/<dataset>.
 
     What an earlier session prepared of the same config is not done again; its sizes are kept.
     """
-    name = f"{client.username()}/{slug('prepare', dataset)}"
+    name, dataset = f"{username()}/{kernel.name}", kernel.values["dataset"]
     there = _prepared_sizes(name, dataset, every)
-    if not {*sizes} <= {*there}:
-        push_kernel(prepare_kernel(dataset, sorted({*sizes, *there})), attach)
-        finish(name, every)
+    if not {*kernel.values["sizes"]} <= there:
+        kernel.values["sizes"] = sorted(there.union(kernel.values["sizes"]))
+        name = _finished(push_kernel(kernel, max_hours), every)
     _fetch_table(name, dataset)
 
 
-def _prepared_sizes(kernel: str, dataset: str, every: float) -> list[int]:
-    """The sizes in the kernel's last output, none where the config has changed since."""
-    if not exists(kernel) or wait(kernel, every)[0] != "complete":
-        return []
-    prefix = f"prepared/{dataset}/"
-    names: list[str] = []
-    with _fetched(kernel, [prefix + "table.json"], names) as place:
-        if not (place / prefix / "table.json").exists():
-            return []
+def _prepared_sizes(kernel: str, dataset: str, every: float) -> set[int]:
+    """The sizes in the kernel's last output; none if the config has changed since."""
+    if _status(kernel)[0] == "missing" or _wait(kernel, every)[0] != "complete":
+        return set()
+    with _fetched(kernel, rf"prepared/{dataset}/(table\.json|\d+/cache\.json)") as place:
+        folder = place / "prepared" / dataset
         config = load_dataset_config(dataset, [f"cache={CACHE}"]).model_dump(mode="json")
-        if files.read_json(place / prefix / "table.json")["config"] != config:
-            return []
-    caches = (re.fullmatch(rf"{prefix}(\d+)/cache\.json", name) for name in names)
-    return [int(cache[1]) for cache in caches if cache]
-
-
-def submission_on_kaggle(kernel: Kernel, stem: str, every: float, attach: list[str]) -> None:
-    """Run the kernel to its end and fetch its submission to submissions/<stem>.csv."""
-    name = push_kernel(kernel, attach)
-    finish(name, every)
-    _fetch_submission(name, stem)
-
-
-def finish(kernel: str, every: float) -> None:
-    """Wait for the session's end; InputError with the reason and the log's end if it failed."""
-    status, reason = wait(kernel, every)
-    if status == "complete":
-        return
-    with tempfile.TemporaryDirectory() as place:
-        client.kernel_output(kernel, Path(place), lambda name: False)
-        log = "".join(file.read_text() for file in Path(place).glob("*.log"))
-    raise InputError(
-        f"{kernel}: {status}{f': {reason}' if reason else ''}; its log ends with:\n{_last(log)}"
-    )
-
-
-def wait(kernel: str, every: float) -> tuple[str, str]:
-    """The status, and the reason of a failure, once the session has ended."""
-    told = ""
-    while True:
-        status, reason = client.kernel_status(kernel)
-        if status != told:
-            print(f"{time.strftime('%H:%M')} {kernel}: {status}", flush=True)
-        if status not in BUSY:
-            return status, reason
-        told = status
-        time.sleep(every)
-
-
-def exists(kernel: str) -> bool:
-    """Whether the account has the kernel; the server says 403 or 404 of one that is not there."""
-    from requests import HTTPError
-
-    def ask(api: Any) -> bool:
-        try:
-            api.kernels_status(kernel)
-        except (HTTPError, ValueError) as error:
-            answer = getattr(error, "response", None)
-            answer = getattr(error.__context__, "response", None) if answer is None else answer
-            if answer is not None and answer.status_code in (403, 404):
-                return False
-            raise
-        return True
-
-    return call(f"looking for {kernel}", ask)
-
-
-def _fetch_fold(kernel: str, run: str, fold: int) -> int:
-    """Fetch the fold if it is done; the steps that it has got to, -1 if under another config.
-
-    The state that the next session goes on from stays on Kaggle.
-    """
-    prefix = f"oof/{run}/"
-    names = [f"history{fold}.csv", f"metrics{fold}.jsonl", f"fold{fold}.csv"]
-    # Last the .json, which says that the fold is done.
-    names += [f"fold{fold}.safetensors", "config.yaml", f"fold{fold}.json"]
-    with _fetched(kernel, [prefix + name for name in names]) as place:
-        if not (place / prefix / "config.yaml").exists():
-            return -1
-        config = load_config(at("configs") / f"{run}.yaml").model_dump()
-        changed = differences(load_config(place / prefix / "config.yaml").model_dump(), config)
-        if changed:
-            print(f"{kernel}: its last output is of another config ({listed(changed)}): begun anew")
-            return -1
-        _require_same_run(at("oof") / run, config)
-        for name in names:
-            if (place / prefix / name).exists():
-                files.write_bytes(at("oof") / run / name, (place / prefix / name).read_bytes())
-    lines = (at("oof") / run / f"metrics{fold}.jsonl").read_text(encoding="utf-8").splitlines()
-    return max(json.loads(line).get("step", 0) for line in lines)
-
-
-def _require_same_run(folder: Path, config: dict) -> None:
-    """InputError if the folder holds results of another config."""
-    if (folder / "config.yaml").exists() and any(folder.glob("fold*.json")):
-        changed = differences(load_config(folder / "config.yaml").model_dump(), config)
-        if changed:
-            raise InputError(
-                f"{shown(folder)} holds a run with other settings ({listed(changed)}):"
-                " move it away, or give this one's config another name"
-            )
+        facts = folder / "table.json"
+        if not facts.exists() or read_json(facts)["config"] != config:
+            return set()
+        return {int(path.parent.name) for path in folder.glob("*/cache.json")}
 
 
 def _fetch_table(kernel: str, dataset: str) -> None:
-    """Fetch the table that folds on Kaggle are of; blending and the audit at home need the same."""
+    """Fetch the table of Kaggle's folds; blending and reports at home need the same one."""
     folder = prepared(dataset)
-    prefix = f"prepared/{dataset}/"
-    with _fetched(kernel, [prefix + "table.csv", prefix + "table.json"]) as place:
-        new = files.read_json(place / prefix / "table.json")["table_hash"]
+    with _fetched(kernel, rf"prepared/{dataset}/table\.(csv|json)") as place:
+        there = place / "prepared" / dataset
+        if not (there / "table.json").exists():
+            raise InputError(
+                f"{kernel}: its output has no table of {dataset}: python scripts/kaggle_push.py"
+                f" kernel prepare {dataset} --wait"
+            )
+        new = read_json(there / "table.json")["table_hash"]
         if (folder / "table.json").exists():
-            old = files.read_json(folder / "table.json")["table_hash"]
+            old = read_json(folder / "table.json")["table_hash"]
             if old != new:
                 raise InputError(
                     f"{shown(folder)} holds another table ({old}) than Kaggle made ({new}):"
@@ -191,37 +144,130 @@ def _fetch_table(kernel: str, dataset: str) -> None:
                 )
             return
         for name in ("table.csv", "table.json"):
-            files.write_bytes(folder / name, (place / prefix / name).read_bytes())
+            _keep(there / name, folder / name)
     print(f"{shown(folder)}/table.csv is there, without images")
 
 
-def _fetch_submission(kernel: str, name: str) -> None:
-    """Fetch submission.csv as submissions/<name>.csv."""
-    path = at("submissions") / f"{name}.csv"
-    with _fetched(kernel, ["submission.csv"]) as place:
-        files.write_bytes(path, (place / "submission.csv").read_bytes())
+def _fetch_run(kernel: str, run: str, config: Config) -> None:
+    """Fetch the folds that got further than here: those that are done, and training state.
+
+    Output of another config is left where it is; InputError if the folder here is of another one.
+    """
+    folder, prefix = at("oof", run), f"oof/{run}"
+    with _fetched(kernel, rf"{prefix}/(config\.yaml|metrics\d+\.jsonl|fold\d+\.json)") as place:
+        there = place / prefix
+        if not (there / "config.yaml").exists():
+            return
+        if changed := _changed(there, config):
+            print(f"{kernel}: its output is of another config ({changed}): not fetched")
+            return
+        if any(folder.glob("fold*.json")) and (changed := _changed(folder, config)):
+            raise InputError(
+                f"{shown(folder)} holds a run with other settings ({changed}): move it away, or"
+                " give this one's config another name"
+            )
+        folds = [int(path.stem.removeprefix("metrics")) for path in there.glob("metrics*")]
+        wanted = [fold for fold in folds if _steps(there, fold) > _steps(folder, fold)]
+    if not wanted:
+        return
+    of_fold = rf"(state/)?(fold|history|metrics)({'|'.join(map(str, wanted))})\.\w+"
+    of_run = r"config\.yaml|calibration\.json|training_curves\.png"
+    with _fetched(kernel, f"{prefix}/({of_fold}|{of_run})") as place:
+        files = [path for path in (place / prefix).rglob("*") if path.is_file()]
+        # Last the .json, which says that a fold is done.
+        for file in sorted(files, key=lambda path: path.suffix == ".json"):
+            _keep(file, folder / file.relative_to(place / prefix))
+    for facts in (folder / f"fold{fold}.json" for fold in wanted):
+        if facts.exists():
+            rate = read_json(facts).get("images_per_second")
+            print(f"{run} {facts.stem}: done" + (f", {rate:,.0f} images/s" if rate else ""))
+
+
+def _changed(folder: Path, config: Config) -> str:
+    """The settings in which a run's folder differs from the config."""
+    return listed(
+        differences(load_config(folder / "config.yaml").model_dump(), config.model_dump())
+    )
+
+
+def _fetch_result(kernel: Kernel, version: str) -> None:
+    """Print check.txt, or keep submission.csv and what belongs to it below submissions/."""
+    if kernel.kind == "check":
+        with _fetched(version, r"check\.txt") as place:
+            print((place / "check.txt").read_text(encoding="utf-8"), end="")
+        return
+    path = at("submissions", kernel.values.get("run", "blend") + ".csv")
+    with _fetched(version, r"submission\.csv|submissions/.*\.json") as place:
+        beside = place / path.relative_to(at()).with_suffix(".json")
+        if beside.exists():
+            _keep(beside, path.with_suffix(".json"))
+        _keep(place / "submission.csv", path)
     print(f'next: python scripts/submit.py {shown(path)} -m "what it is"')
 
 
-@contextmanager
-def _fetched(kernel: str, names: list[str], seen: list[str] | None = None) -> Iterator[Path]:
-    """A fresh folder with these files of the kernel's last output, as far as it has them.
+def _finished(kernel: str, every: float) -> str:
+    """Wait for the session's end; the kernel, or InputError with the log's end if it failed."""
+    _require_complete(kernel, *_wait(kernel, every))
+    return kernel
 
-    The names of all its files are added to `seen`.
+
+def _wait(kernel: str, every: float) -> tuple[str, str]:
+    """The status, and the reason of a failure, once the session has ended."""
+    known = ""
+    while True:
+        status, reason = _status(kernel)
+        if status != known:
+            print(f"{time.strftime('%H:%M')} {kernel}: {status}", flush=True)
+        if status not in BUSY:
+            return status, reason
+        known = status
+        time.sleep(every)
+
+
+def _status(kernel: str) -> tuple[str, str]:
+    """(status, reason of a failure) of the kernel owner/name, or of its version owner/name/N.
+
+    The status is queued, running, complete, error, cancel_requested, cancel_acknowledged or
+    new_script; "missing" if there is no such kernel.
     """
+    what = f"status of {kernel}"
+    answer = call(what, lambda api: api.kernels_status(kernel), missing=None)
+    if answer is None:
+        return "missing", ""
+    return answer.status.name.lower(), cleaned(answer.failure_message or "")
 
-    def wanted(name: str) -> bool:
-        if seen is not None:
-            seen.append(name)
-        return name in names
 
+def _require_complete(kernel: str, status: str, reason: str) -> None:
+    if status == "complete":
+        return
+    log = call(f"log of {kernel}", lambda api: api.kernels_logs(kernel))
+    with suppress(ValueError, TypeError, KeyError):
+        log = "".join(entry["data"] for entry in json.loads(log))
+    end = "\n".join(f"  {line}" for line in log.splitlines()[-12:])
+    raise InputError(
+        f"{kernel}: {status}{f': {reason}' if reason else ''}; its log ends with:\n{end}"
+    )
+
+
+def _gpu_quota() -> tuple[float, str]:
+    """(GPU hours that are left this week, the time in UTC when the quota is renewed)."""
+    answer = call("looking up the weekly quota", lambda api: api.quota_view())
+    quota, renewed = answer.gpu_quota, answer.quota_refresh_time
+    if quota is None:
+        raise InputError("Kaggle tells no GPU quota for this account: verify its phone number")
+    left = (quota.total_time_allowed - quota.time_used).total_seconds() / 3600
+    return left, f"{renewed:%a %d %b %H:%M} UTC" if renewed else "next week"
+
+
+@contextmanager
+def _fetched(kernel: str, pattern: str) -> Iterator[Path]:
+    """A temporary folder with the files of the kernel's output whose whole name is `pattern`."""
+    options = {"file_pattern": rf"^({pattern})$", "force": True, "page_size": 100}
     with tempfile.TemporaryDirectory() as place:
-        client.kernel_output(kernel, Path(place), wanted)
+        call(f"output of {kernel}", lambda api: api.kernels_output(kernel, place, **options))
         yield Path(place)
 
 
-def _last(log: str, lines: int = 12) -> str:
-    """The end of a kernel's log, which Kaggle sends as JSON, an entry a piece of output."""
-    with suppress(ValueError, TypeError, KeyError):
-        log = "".join(entry["data"] for entry in json.loads(log))
-    return "\n".join(f"  {line}" for line in log.splitlines()[-lines:])
+def _keep(file: Path, path: Path) -> None:
+    with atomic(path) as part:
+        shutil.copyfile(file, part)

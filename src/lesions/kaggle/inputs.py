@@ -1,4 +1,4 @@
-"""What lies below a folder of mounts, known by what it holds and not by what it is called."""
+"""What is attached to a notebook, found by content: mounts go by many names."""
 
 import os
 from collections.abc import Iterator
@@ -22,20 +22,21 @@ SIGNATURES = {
     "dermamnist_128.npz": "dermamnist",
     "dermamnist_224.npz": "dermamnist",
 }
-# Small tables of a source that its data set on Kaggle lacks, and the source.
+# Small tables that a source's data set on Kaggle lacks, and the source.
 EXTRAS = {
     "ISIC_2020_Training_Duplicates.csv": "isic2020",
     "ISIC_2020_Training_GroundTruth_v2.csv": "isic2020",
     "ISIC2018_Task3_Training_LesionGroupings.csv": "isic2018",
 }
+SEAL = "lesions-set.json"  # in each own data set: its name and the hash of its files
 WEIGHTS = (".safetensors", ".pth", ".bin")
-DEEPEST = 8
-MOST = 1000  # entries looked at in a folder: photographs by the ten thousand take minutes to list
+DEEPEST = 8  # folders below the root
+MOST = 1000  # entries read in a folder: listing ten thousand photographs takes minutes
 
 
 @dataclass
 class Inputs:
-    """Where everything lies that a kernel can use; the nearest place counts where there are two."""
+    """Where each thing is that a kernel can use; of two places the one nearest to the root."""
 
     sources: dict[str, Path] = field(default_factory=dict)  # source: folder of its CSVs
     extras: dict[str, Path] = field(default_factory=dict)  # file of EXTRAS: where it is
@@ -44,16 +45,20 @@ class Inputs:
     backbones: dict[str, Path] = field(default_factory=dict)  # timm tag: file of weights
     runs: dict[str, list[Path]] = field(default_factory=dict)  # run: folders with some of it
     submissions: dict[str, Path] = field(default_factory=dict)  # run: its test predictions
+    seals: dict[str, str] = field(default_factory=dict)  # own data set: hash of its files
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """One line a kind of what was found."""
-        prepared = [f"{name} ({', '.join(sizes(at))} px)" for name, at in self.prepared.items()]
+        prepared = [
+            f"{name} ({', '.join(sizes(folder))} px)" for name, folder in self.prepared.items()
+        ]
         kinds = {
             "originals": [*self.sources, *self.deotte, *self.extras],
             "prepared": prepared,
             "backbones": self.backbones,
             "runs": self.runs,
             "test predictions": self.submissions,
+            "data sets": [f"{name} ({digest[:12]})" for name, digest in self.seals.items()],
         }
         return "\n".join(f"  {kind}: {', '.join(names) or 'none'}" for kind, names in kinds.items())
 
@@ -90,10 +95,13 @@ def _find_data(found: Inputs, folder: Path, names: set[str]) -> None:
         found.sources.setdefault(SIGNATURES[name], folder)
     for name in names & {*EXTRAS}:
         found.extras.setdefault(name, folder / name)
+    if SEAL in names:
+        seal = read_json(folder / SEAL)
+        found.seals.setdefault(seal["set"], seal["hash"])
     if {"table.csv", "table.json"} <= names:
         found.prepared.setdefault(read_json(folder / "table.json")["dataset"], folder)
     elif "train.csv" in names:
-        # Deotte's sets have the names of the competition's files, and this column more.
+        # Deotte's sets have the names of the competition's files, and one more column.
         if "tfrecord" in pd.read_csv(folder / "train.csv", nrows=0):
             found.deotte.setdefault(_deotte_name(folder, names), folder)
         elif {"test.csv", "sample_submission.csv"} <= names:
@@ -119,7 +127,7 @@ def _find_results(found: Inputs, folder: Path, names: set[str]) -> None:
 
 
 def _deotte_name(folder: Path, names: set[str]) -> str:
-    """The name that the set unpacks under, by its test rows and the width of an image."""
+    """The name of Deotte's set, from its test rows and the width of an image."""
     kind = "melanoma" if "test.csv" in names else "isic2019"
     first = next(os.scandir(folder / "train"), None) if (folder / "train").is_dir() else None
     image = cv2.imread(first.path) if first else None

@@ -1,20 +1,21 @@
-"""What Kaggle is to run, and on what: each kernel's notebook and its kernel-metadata.json."""
+"""What Kaggle is to run and on what: the notebook and kernel-metadata.json of each kernel."""
 
 import re
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
+from string import Template
 from typing import Any
 
-from lesions.config import load_config, load_dataset_config
+from lesions.config import Config, find_config, load_config, load_dataset_config, run_name
 from lesions.errors import InputError
 from lesions.files import write_json, write_text
-from lesions.kaggle.notebooks import build_notebook
-from lesions.kaggle.remote import COMPETITION
+from lesions.kaggle.client import COMPETITION
 from lesions.paths import at
 
-LONGEST = 50  # characters that Kaggle takes in a kernel's or data set's name
+LONGEST_NAME = 50  # characters that Kaggle takes in a kernel's or data set's name
 CODE_SET = "lesions-code"
-# Where Kaggle has a source; the inputs are found by what they hold, so any copy will do.
+# Where Kaggle has a source; the inputs are found by their content, so any copy will do.
 HOMES = {
     "isic2019": "andrewmvd/isic-2019",
     "ham10000": "kmader/skin-cancer-mnist-ham10000",
@@ -25,21 +26,27 @@ HOMES = {
 
 @dataclass
 class Kernel:
-    """A kernel before it is sent; sources are Kaggle's owner/name, own ones without the owner."""
+    """A kernel before it is sent.
 
+    `values` fill the notebook's template; `weights` are the runs whose weights data sets it needs,
+    `kernels` the names of own kernels whose output it needs, `datasets` further owner/name.
+    """
+
+    kind: str
     name: str
-    notebook: str
-    gpu: bool
-    datasets: list[str] = field(default_factory=list)
+    values: dict[str, Any]
+    gpu: bool = False
+    weights: list[str] = field(default_factory=list)
     kernels: list[str] = field(default_factory=list)
+    datasets: list[str] = field(default_factory=list)
     competitions: list[str] = field(default_factory=list)
 
-    def write(self, folder: Path, owner: str) -> None:
-        """The folder as `kaggle kernels push` takes it."""
+    def write(self, folder: Path, owner: str, expected: dict[str, str]) -> None:
+        """Write the folder that `kaggle kernels push` takes.
 
-        def owned(names: list[str]) -> list[str]:
-            return [name if "/" in name else f"{owner}/{name}" for name in names]
-
+        `expected` are hashes by own data set: the session refuses one that is attached otherwise.
+        """
+        own = [CODE_SET, *map(weights_set, self.weights)]
         metadata: dict[str, Any] = {
             "id": f"{owner}/{self.name}",
             "title": self.name,
@@ -49,24 +56,50 @@ class Kernel:
             "is_private": True,
             "enable_gpu": self.gpu,
             "enable_tpu": False,
-            # Always said: the client's default is true, its documentation's false.
+            # Always set: the client's default is true, its documentation says false.
             "enable_internet": False,
-            "dataset_sources": owned(self.datasets),
-            "kernel_sources": owned(self.kernels),
+            "dataset_sources": [*(f"{owner}/{name}" for name in own), *self.datasets],
+            "kernel_sources": [f"{owner}/{name}" for name in self.kernels],
             "competition_sources": self.competitions,
             "model_sources": [],
         }
         if self.gpu:
             metadata["machine_shape"] = "NvidiaTeslaT4"  # two of them
-        write_text(folder / metadata["code_file"], self.notebook)
+        notebook = build_notebook(self.kind, expected=expected, **self.values)
+        write_text(folder / metadata["code_file"], notebook)
         write_json(folder / "kernel-metadata.json", metadata)
 
 
+def build_notebook(kind: str, **values: Any) -> str:
+    """The notebook of `kind` as JSON, with `values` filled into its template: always the same.
+
+    A value `x` is $x in the template, and $x_literal as Python.
+    """
+    import jupytext
+
+    templates = resources.files("lesions.kaggle") / "templates"
+    first_cell = (templates / "first_cell.py").read_text(encoding="utf-8")
+    filled = Template((templates / f"{kind}.md").read_text(encoding="utf-8")).substitute(
+        values,
+        first_cell=f"```python\n{first_cell}```",
+        **{f"{name}_literal": repr(value) for name, value in values.items()},
+    )
+    notebook = jupytext.reads(filled, fmt="md")
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell{number}"  # random otherwise: the same template gives the same file
+    notebook.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
+    }
+    return str(jupytext.writes(notebook, fmt="ipynb"))
+
+
 def slug(*parts: object) -> str:
-    """The name on Kaggle of something of this repository: lesions-effnet-b1-fold0."""
+    """The name on Kaggle of something of this repository: lesions-train-effnet-b1."""
     words = re.sub(r"[^a-z0-9]+", "-", "-".join(map(str, ["lesions", *parts])).lower())
-    if len(words) > LONGEST:
-        raise InputError(f"{words}: Kaggle takes {LONGEST} characters: give the run a shorter name")
+    if len(words) > LONGEST_NAME:
+        raise InputError(
+            f"{words}: Kaggle takes {LONGEST_NAME} characters: give the run a shorter name"
+        )
     return words.strip("-")
 
 
@@ -74,11 +107,51 @@ def weights_set(run: str) -> str:
     return slug("weights", run)
 
 
-def prepare_kernel(dataset: str, sizes: list[int]) -> Kernel:
-    """Makes the prepared data set of the originals, on a CPU: it costs no quota."""
-    config = load_dataset_config(dataset)
-    competitions, datasets = [], [CODE_SET]
-    for name, source in config.sources.items():
+def build_kernel(
+    kind: str, names: list[str], sizes: list[int], folds: list[int] | None, max_hours: float
+) -> Kernel:
+    """The kernel of `kind` for a data set (prepare) or for runs; InputError for wrong names."""
+    counts = {"prepare": "one data set", "train": "one run", "predict": "one run",
+              "blend": "two runs or more", "check": "nothing more"}  # fmt: skip
+    if kind not in counts:
+        raise InputError(f"kernel: say which: {', '.join(counts)}")
+    if (len(names) < 2) if kind == "blend" else len(names) != (kind != "check"):
+        raise InputError(f"kernel {kind}: name {counts[kind]}")
+    if kind == "check":
+        return Kernel(kind, slug(kind), {}, competitions=[COMPETITION])
+    if kind == "prepare":
+        return _prepare_kernel(names[0], sizes)
+    runs = [run_name(find_config(name)) for name in names]
+    run, config = runs[0], config_of(runs[0])
+    kernels = [slug("prepare", config.dataset)]
+    if kind == "train":
+        values = {"run": run, "folds": folds, "max_hours": max_hours}
+        return Kernel(kind, slug(kind, run), values, True, weights_to_train(run, config), kernels)
+    # The competition, for the sample that a submission is checked against, if the test is its own.
+    sources = load_dataset_config(config.dataset).sources
+    competitions = [COMPETITION] if "isic2020" in sources else []
+    if kind == "predict":
+        return Kernel(kind, slug(kind, run), {"run": run}, True, runs, kernels, [], competitions)
+    kernels += [slug("predict", run) for run in runs]
+    values = {"runs": runs, "title": ", ".join(runs)}
+    return Kernel(kind, slug(kind), values, False, runs, kernels, [], competitions)
+
+
+def weights_to_train(run: str, config: Config) -> list[str]:
+    """The run, if it has first weights, folds or training state to start from."""
+    return [run] if config.model.pretrained or any(at("oof", run).rglob("fold*.*")) else []
+
+
+def config_of(run: str) -> Config:
+    """The config that a run was trained with, or is to be trained with."""
+    saved = at("oof", run, "config.yaml")
+    return load_config(saved if saved.exists() else find_config(run))
+
+
+def _prepare_kernel(dataset: str, sizes: list[int]) -> Kernel:
+    """Prepares the data set from the originals, on a CPU, which costs no quota."""
+    competitions, datasets = [], []
+    for name, source in load_dataset_config(dataset).sources.items():
         reader = source.reader or name
         if reader == "isic2020":
             competitions.append(COMPETITION)
@@ -87,55 +160,9 @@ def prepare_kernel(dataset: str, sizes: list[int]) -> Kernel:
         if reader == "deotte" or any("deotte" in place for place in source.images):
             datasets += [home for key, home in HOMES.items() if key.startswith("deotte")]
     return Kernel(
+        "prepare",
         slug("prepare", dataset),
-        build_notebook("prepare", dataset=dataset, sizes=sizes),
-        gpu=False,
+        {"dataset": dataset, "sizes": sizes},
         datasets=list(dict.fromkeys(datasets)),
         competitions=competitions,
     )
-
-
-def train_kernel(run: str, fold: int, max_hours: float, begun: bool) -> Kernel:
-    """Trains one fold on two T4; `begun` attaches its own last output, from which it goes on."""
-    config = load_config(at("configs") / f"{run}.yaml")
-    name = slug(run, f"fold{fold}")
-    return Kernel(
-        name,
-        build_notebook("train-fold", run=run, fold=fold, max_hours=max_hours),
-        gpu=True,
-        datasets=[CODE_SET, *([weights_set(run)] if config.model.pretrained else [])],
-        kernels=[slug("prepare", config.dataset), *([name] if begun else [])],
-    )
-
-
-def predict_kernel(run: str) -> Kernel:
-    """Predicts the test rows with every fold of a run, on two T4."""
-    dataset = load_config(at("configs") / f"{run}.yaml").dataset
-    return Kernel(
-        slug("predict", run),
-        build_notebook("predict", run=run),
-        gpu=True,
-        datasets=[CODE_SET, weights_set(run)],
-        kernels=[slug("prepare", dataset)],
-        competitions=_sample_of(dataset),
-    )
-
-
-def blend_kernel(runs: list[str]) -> Kernel:
-    """Blends what the predict kernels of the runs wrote, on a CPU."""
-    if len(runs) < 2:
-        raise InputError("kernel blend: name two runs at least")
-    dataset = load_config(at("configs") / f"{runs[0]}.yaml").dataset
-    return Kernel(
-        slug("blend"),
-        build_notebook("blend", title=", ".join(runs), runs=runs),
-        gpu=False,
-        datasets=[CODE_SET, *map(weights_set, runs)],
-        kernels=[slug("prepare", dataset), *(slug("predict", run) for run in runs)],
-        competitions=_sample_of(dataset),
-    )
-
-
-def _sample_of(dataset: str) -> list[str]:
-    """The competition, whose sample a submission is checked against, where the test is its own."""
-    return [COMPETITION] if "isic2020" in load_dataset_config(dataset).sources else []

@@ -1,100 +1,174 @@
 """Send code, weights and kernels to Kaggle, as private data sets and notebooks."""
 
+import hashlib
+import json
 import shutil
+import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from lesions.config import ModelConfig, load_config
-from lesions.errors import InputError
-from lesions.files import write_json, write_text
-from lesions.kaggle import client
-from lesions.kaggle.inputs import EXTRAS
-from lesions.kaggle.kernels import CODE_SET, Kernel, weights_set
+from lesions.config import ModelConfig
+from lesions.errors import InputError, listed
+from lesions.files import read_json, sha256, write_json, write_text
+from lesions.kaggle.client import call, cleaned, username
+from lesions.kaggle.inputs import EXTRAS, SEAL
+from lesions.kaggle.kernels import CODE_SET, Kernel, config_of, weights_set
 from lesions.paths import CODE, at, shown
 from lesions.provenance import commit
 
 READY_WITHIN = 1800  # seconds in which Kaggle has unpacked a data set
-RESULTS = ("config.yaml", "fold*.csv", "fold*.json", "fold*.safetensors")
+SLACK_HOURS = 0.25  # of a session beyond its --max-hours: start, inputs, output
+RESULTS = ("config.yaml", "calibration.json", "fold*.csv", "fold*.json", "fold*.safetensors",
+           "history*.csv", "metrics*.jsonl")  # fmt: skip
 
 
-def push_code() -> str:
-    """Send the package, scripts and configs as the data set lesions-code; its address."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / CODE_SET
-        write_code(folder)
-        return _push_set(folder, f"commit {commit()}")
+class SessionsFullError(InputError):
+    """As many batch GPU sessions are running as the account may have: try again when one ends."""
 
 
-def push_weights(run: str) -> str:
-    """Send what kernels need of a run as the data set lesions-weights-<run>; its address."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / weights_set(run)
-        held = write_weights(folder, run)
-        return _push_set(folder, held)
+def send_sets(what: str, runs: list[str], write: Path | None) -> None:
+    """Send the code, or the weights of each run, or write them below `write` instead."""
+    if (what == "code") == bool(runs):
+        wanted = "takes no names" if runs else "name the runs, such as effnet_b1"
+        raise InputError(f"{what}: {wanted}")
+    sets: list[tuple[str, Callable[[Path], str]]] = [(CODE_SET, write_code)]
+    if runs:
+        sets = [(weights_set(run), lambda folder, run=run: write_weights(folder, run))
+                for run in runs]  # fmt: skip
+    for name, make in sets:
+        if write:
+            print(f"written to {shown(write / name)}: {make(write / name)}")
+        else:
+            push_set(name, make)
 
 
-def push_kernel(kernel: Kernel, attach: list[str]) -> str:
-    """Send a kernel, with further data sets attached to it, and run it; its owner/name."""
-    owner = client.username()
-    kernel.datasets += attach
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / kernel.name
-        kernel.write(folder, owner)
-        version, address = client.kernel_push(folder)
-    print(f"pushed version {version}: {address}", flush=True)
-    return f"{owner}/{kernel.name}"
+def push_kernel(kernel: Kernel, max_hours: float) -> str:
+    """Send a kernel and what it needs of this checkout, and start it; its owner/name/version.
 
-
-def write_code(folder: Path) -> None:
-    """The code as a kernel finds it: src, scripts, configs and the commit they are of.
-
-    With it go the small tables of the sources that Kaggle lacks, as far as they are here.
+    The notebook names the hashes of its data sets: a session that gets an older version attached
+    refuses to run. SessionsFullError where all the account's sessions are in use.
     """
+    expected = {CODE_SET: push_set(CODE_SET, write_code)}
+    for run in kernel.weights:
+        name = weights_set(run)
+        expected[name] = push_set(name, lambda folder, run=run: write_weights(folder, run))
+    owner, what = username(), f"pushing {kernel.name}"
+    with tempfile.TemporaryDirectory() as place:
+        kernel.write(Path(place), owner, expected)
+        # A source that Kaggle does not know is left out, and the session runs, and uses up quota,
+        # without it: saved without a run first, the kernel's sources are known to be there.
+        for check in (True, False):
+            options = {"timeout": 3600 * (max_hours + SLACK_HOURS), "no_run": check}
+            answer = call(what, partial(_push, place, options), repeat=False)
+            _require_accepted(what, answer)
+    print(f"pushed version {answer.version_number}: {answer.url}", flush=True)
+    return f"{owner}/{kernel.name}/{answer.version_number}"
+
+
+def _push(folder: str, options: dict[str, Any], api: Any) -> Any:
+    return api.kernels_push(folder, **options)
+
+
+def _require_accepted(what: str, answer: Any) -> None:
+    if answer.error:
+        full = "session count" in answer.error.lower()
+        raise (SessionsFullError if full else InputError)(cleaned(f"{what}: {answer.error}"))
+    kinds = ("dataset", "competition", "kernel", "model")
+    unknown = [name for kind in kinds for name in getattr(answer, f"invalid_{kind}_sources") or []]
+    if unknown:
+        raise InputError(
+            f"{what}: not started: Kaggle does not know {listed(unknown)}: check the names, that"
+            " the account may see them, and that a kernel among them has run"
+        )
+
+
+def push_set(name: str, make: Callable[[Path], str]) -> str:
+    """Send the data set that `make` writes, unless Kaggle has it; its hash.
+
+    Waits until kernels get to see it.
+    """
+    full_name = f"{username()}/{name}"
+    status, before = _state(full_name)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / name
+        notes = make(folder)
+        digest = read_json(folder / SEAL)["hash"]
+        sent = status == "missing" or _sent_hash(full_name, Path(place)) != digest
+        if sent:
+            metadata = {"id": full_name, "title": name, "licenses": [{"name": "other"}]}
+            write_json(folder / "dataset-metadata.json", metadata)
+            _send(folder, notes, new=status == "missing")
+    until = time.monotonic() + READY_WITHIN
+    while True:
+        # "ready" alone may be the status of the version before.
+        status, version = _state(full_name)
+        if status == "ready" and (version > before or not sent):
+            return str(digest)
+        if time.monotonic() > until:
+            raise InputError(
+                f"{full_name}: not unpacked within {READY_WITHIN // 60} minutes: look at"
+                f" https://www.kaggle.com/datasets/{full_name}"
+            )
+        time.sleep(10)
+
+
+def write_code(folder: Path) -> str:
+    """Write the code as a kernel finds it, with small tables that Kaggle lacks; a description."""
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
     for name in ("src", "scripts", "configs"):
         shutil.copytree(CODE / name, folder / name, ignore=skip, dirs_exist_ok=True)
     for name, source in EXTRAS.items():
-        if (at("input") / source / name).exists():
+        if at("input", source, name).exists():
             (folder / "tables").mkdir(exist_ok=True)
-            shutil.copyfile(at("input") / source / name, folder / "tables" / name)
+            shutil.copyfile(at("input", source, name), folder / "tables" / name)
     write_text(folder / "COMMIT", commit() + "\n")
+    _seal(folder)
+    return f"commit {commit()}"
 
 
 def write_weights(folder: Path, run: str) -> str:
-    """A run's trained folds, and its backbone's first weights under their timm tag; in words.
+    """Write a run's folds and its backbone's first weights, under their timm tag; a description.
 
-    InputError if there is neither.
+    A fold that is not done goes with its training state. InputError if there is nothing at all.
     """
-    files = [file for pattern in RESULTS for file in sorted((at("oof") / run).glob(pattern))]
-    for file in files:
-        (folder / "oof" / run).mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, folder / "oof" / run / file.name)
-    folds = [file.stem for file in files if file.suffix == ".safetensors"]
-    path = at("configs") / f"{run}.yaml"
-    model = load_config(path if path.exists() or not files else at("oof") / run / "config.yaml").model
+    oof = at("oof", run)
+    files = [file for pattern in RESULTS for file in sorted(oof.glob(pattern))]
+    states = [file for file in sorted(oof.glob("state/fold*.pt"))
+              if not (oof / f"{file.stem}.json").exists()]  # fmt: skip
+    for file in [*files, *states]:
+        target = folder / "oof" / run / file.relative_to(oof)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    parts = [file.stem for file in files if file.suffix == ".safetensors"]
+    parts += [f"state of {state.stem}" for state in states]
+    model = config_of(run).model
     if model.pretrained:
         weights = _first_weights(model)
         (folder / "backbones").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(weights, folder / "backbones" / f"{model.backbone}{weights.suffix}")
-        folds.append(f"first weights of {model.backbone}")
-    if not folds:
+        parts.append(f"first weights of {model.backbone}")
+    if not parts:
         raise InputError(
             f"{run}: nothing to send: its backbone starts from random weights, and"
-            f" {shown(at("oof") / run)} holds no trained fold"
+            f" {shown(oof)} holds no trained fold"
         )
-    return ", ".join(folds)
+    _seal(folder)
+    return ", ".join(parts)
 
 
 def _first_weights(model: ModelConfig) -> Path:
-    """The file of the backbone's weights, downloaded if need be; InputError where there is none."""
+    """The file of the backbone's weights, downloaded if need be; InputError if there is none."""
     if isinstance(model.pretrained, str):
-        return at() / model.pretrained
+        return at(model.pretrained)
     from huggingface_hub import try_to_load_from_cache
 
     from lesions.models.backbone import build_backbone
 
-    build_backbone(model)  # downloads them, or says within seconds that it cannot
+    build_backbone(model)  # downloads them, or fails within seconds
     for name in ("model.safetensors", "pytorch_model.bin"):
         path = try_to_load_from_cache(f"timm/{model.backbone}", name)
         if isinstance(path, str):
@@ -105,21 +179,47 @@ def _first_weights(model: ModelConfig) -> Path:
     )
 
 
-def _push_set(folder: Path, notes: str) -> str:
-    """Make the data set, or a version of it, and wait until kernels get to see it."""
-    name = f"{client.username()}/{folder.name}"
-    write_json(
-        folder / "dataset-metadata.json",
-        {"id": name, "title": folder.name, "licenses": [{"name": "other"}]},
+def _seal(folder: Path) -> None:
+    """Write the hash of every file of a data set, and one of them all, to a file in it."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    write_json(folder / SEAL, {"set": folder.name, "hash": digest, "files": files})
+
+
+def _state(dataset: str) -> tuple[str, int]:
+    """(status, number) of the data set's current version: "ready" or not; ("missing", 0)."""
+    form = "json(status,current_version_number)"
+    answer = call(
+        f"status of {dataset}", lambda api: api.dataset_status(dataset, format=form), missing=None
     )
-    new = not client.dataset_exists(name)
-    address = client.dataset_create(folder) if new else client.dataset_version(folder, notes)
-    print(f"{'made' if new else 'a new version of'} {address}: {notes}", flush=True)
-    until = time.monotonic() + READY_WITHIN
-    while client.dataset_status(name) != "ready":
-        if time.monotonic() > until:
-            raise InputError(
-                f"{name}: not unpacked within {READY_WITHIN // 60} minutes: look at {address}"
-            )
-        time.sleep(10)
-    return address
+    if answer is None:
+        return "missing", 0
+    state = json.loads(answer)
+    return state["status"], state["current_version_number"] or 0
+
+
+def _sent_hash(dataset: str, folder: Path) -> str | None:
+    """The hash in the data set's current version; None if it has none."""
+
+    def fetch(api: Any) -> str:
+        api.dataset_download_file(dataset, SEAL, path=str(folder), force=True)
+        return str(read_json(folder / SEAL)["hash"])
+
+    return call(f"downloading {SEAL} of {dataset}", fetch, missing=None)
+
+
+def _send(folder: Path, notes: str, new: bool) -> None:
+    """Create the data set, or add a version; folders in it go as zips, which Kaggle unpacks."""
+    options: dict[str, Any] = {"quiet": not sys.stderr.isatty(), "dir_mode": "zip"}
+
+    def send(api: Any) -> Any:
+        if new:
+            return api.dataset_create_new(str(folder), **options)
+        return api.dataset_create_version(str(folder), notes, **options)
+
+    what = f"sending {folder.name}"
+    answer = call(what, send, repeat=False)
+    if answer.error or (answer.status or "ok").lower() == "error":
+        raise InputError(cleaned(f"{what}: {answer.error or answer.status}"))
+    print(f"sent {answer.url or answer.ref}: {notes}", flush=True)

@@ -15,7 +15,8 @@ from lesions.data.augmentation import (
     augment,
     build_augmentation,
     shift_hsv,
-    turn_of,
+    turn_matrix,
+    turned,
     warp_matrix,
 )
 
@@ -45,18 +46,18 @@ def photograph(seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("flip_y", [False, True])
 def test_a_turn_and_a_warp_are_those_of_the_stock_list(flip_x, flip_y, quarters):
     image = photograph()
-    turned = image[:, ::-1] if flip_x else image
-    turned = turned[::-1] if flip_y else turned
-    turned = np.ascontiguousarray(geometry.rot90(turned, quarters))
-    turn = turn_of(flip_x, flip_y, quarters)
-    assert np.array_equal(turn.apply(image), turned)
+    expected = image[:, ::-1] if flip_x else image
+    expected = expected[::-1] if flip_y else expected
+    expected = np.ascontiguousarray(geometry.rot90(expected, quarters))
+    turn = turn_matrix(flip_x, flip_y, quarters)
+    assert np.array_equal(turned(image, turn), expected)
     shift, scale, degrees = (4, -5), (0.9, 1.12), 33.0
     stock = geometry.create_affine_transformation_matrix(
         dict(zip("xy", shift, strict=True)), {"x": 0, "y": 0}, dict(zip("xy", scale, strict=True)),
         degrees, geometry.center((SIZE, SIZE)),
     )  # fmt: skip
     expected = geometry.warp_affine(
-        turned, stock, cv2.INTER_LINEAR, 0, cv2.BORDER_REFLECT, (SIZE, SIZE)
+        expected, stock, cv2.INTER_LINEAR, 0, cv2.BORDER_REFLECT, (SIZE, SIZE)
     )
     matrix = warp_matrix(turn, shift, scale, degrees, SIZE)
     warped = cv2.warpAffine(image, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
@@ -79,14 +80,14 @@ def test_transforms_are_drawn_one_by_one():
     """Seeded alike, each would draw the same numbers: all of them would apply, or none."""
     config = AugmentConfig(**NEVER | {"flip": 0.5, "hue_saturation": 0.5})
     image, pipeline = photograph(), build_augmentation(config, SIZE)
-    turned, coloured = [], []
+    moved, coloured = [], []
     for seed in range(200):
         found = augment(pipeline, image, seed)
         where = np.abs(found.mean(axis=2) - image.mean(axis=2)).mean()
-        turned.append(where > 20)
+        moved.append(where > 20)
         coloured.append(not np.isclose(found.mean(), image.mean(), atol=1e-6))
-    together = np.array(turned) & np.array(coloured)
-    assert 0.65 < np.mean(turned) < 0.85 and 0.4 < np.mean(coloured) < 0.6
+    together = np.array(moved) & np.array(coloured)
+    assert 0.65 < np.mean(moved) < 0.85 and 0.4 < np.mean(coloured) < 0.6
     assert 0.28 < together.mean() < 0.47
 
 

@@ -8,8 +8,9 @@ saturation and value take one table each, and brightness and contrast one togeth
 
 import os
 import random
+from itertools import product
 from math import cos, floor, radians, sin
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network on import otherwise
 import albumentations as A
@@ -46,51 +47,35 @@ def augment(pipeline: A.Compose, image: np.ndarray, seed: int) -> np.ndarray:
     return pipeline(image=image)["image"]
 
 
-class Turn(NamedTuple):
-    """A symmetry of the square: a transposition, then flips."""
-
-    transposed: bool = False
-    flip_x: bool = False  # left to right
-    flip_y: bool = False
-
-    def matrix(self) -> tuple[int, int, int, int]:
-        """The 2 x 2 matrix, row by row, that moves (x, y), measured from the centre."""
-        x, y = 1 - 2 * self.flip_x, 1 - 2 * self.flip_y
-        return (0, x, y, 0) if self.transposed else (x, 0, 0, y)
-
-    def apply(self, image: np.ndarray) -> np.ndarray:
-        """The turned image; `image` itself for the identity."""
-        if self.transposed:
-            image = cv2.transpose(image)
-        if self.flip_x or self.flip_y:
-            image = cv2.flip(image, -1 if self.flip_x and self.flip_y else int(self.flip_x))
-        return image
+def turn_matrix(flip_x: bool, flip_y: bool, quarters: int) -> np.ndarray:
+    """(2, 2): both flips, then counter-clockwise quarter turns, of (x, y) from the centre."""
+    flips = np.diag([1.0 - 2 * flip_x, 1.0 - 2 * flip_y])
+    return np.linalg.matrix_power(np.array([[0.0, 1.0], [-1.0, 0.0]]), quarters) @ flips
 
 
-# transposed, flip_x, flip_y of 0 to 3 counter-clockwise quarter turns, as A.RandomRotate90 draws.
-_QUARTERS = ((False, False, False), (True, False, True), (False, True, True), (True, True, False))
+# Made once: there are sixteen, by both flips and the quarter turns.
+TURNS = {key: turn_matrix(*key) for key in product((False, True), (False, True), range(4))}
 
 
-def turn_of(flip_x: bool, flip_y: bool, quarters: int) -> Turn:
-    """Both flips, then `quarters` counter-clockwise quarter turns."""
-    transposed, x, y = _QUARTERS[quarters]
-    if transposed:
-        flip_x, flip_y = flip_y, flip_x
-    return Turn(transposed, x != flip_x, y != flip_y)
+def turned(image: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """The image turned by one of TURNS; `image` itself for the identity."""
+    if not turn[0, 0]:
+        image = cv2.transpose(image)
+    flip_x, flip_y = turn.sum(axis=1) < 0
+    if flip_x or flip_y:
+        image = cv2.flip(image, -1 if flip_x and flip_y else int(flip_x))
+    return image
 
 
 def warp_matrix(
-    turn: Turn, shift: tuple[int, int], scale: tuple[float, float], degrees: float, size: int
+    turn: np.ndarray, shift: tuple[int, int], scale: tuple[float, float], degrees: float, size: int
 ) -> np.ndarray:
     """`turn`, then A.Affine's scale, rotation and shift about the centre: 2 x 3, for cv2."""
-    a, b, c, d = turn.matrix()
     cosine, sine = cos(radians(degrees)), sin(radians(degrees))
-    xx, xy, yx, yy = cosine * scale[0], sine * scale[1], -sine * scale[0], cosine * scale[1]
-    xx, xy, yx, yy = xx * a + xy * c, xx * b + xy * d, yx * a + yy * c, yx * b + yy * d
+    linear = np.array([[cosine, sine], [-sine, cosine]]) * scale @ turn
     centre = (size - 1) / 2
-    x = centre + shift[0] - (xx + xy) * centre
-    y = centre + shift[1] - (yx + yy) * centre
-    return np.array([[xx, xy, x], [yx, yy, y]])
+    moved = centre + np.array(shift) - linear.sum(axis=1) * centre
+    return np.column_stack([linear, moved])
 
 
 class FusedGeometry(A.ImageOnlyTransform):
@@ -108,7 +93,7 @@ class FusedGeometry(A.ImageOnlyTransform):
         size = params["shape"][0]
         flips = chance() < self.flip, chance() < self.flip
         quarters = self.py_random.randrange(4) if chance() < self.rotate90 else 0
-        turn = turn_of(*flips, quarters)
+        turn = TURNS[*flips, quarters]
         if chance() >= self.warp:
             return {"turn": turn, "matrix": None}
         far = SHIFT * size
@@ -117,9 +102,11 @@ class FusedGeometry(A.ImageOnlyTransform):
         degrees = between(-ROTATE, ROTATE)
         return {"turn": turn, "matrix": warp_matrix(turn, shift, scale, degrees, size)}
 
-    def apply(self, img: np.ndarray, turn: Turn, matrix: np.ndarray | None, **_: Any) -> np.ndarray:
+    def apply(
+        self, img: np.ndarray, turn: np.ndarray, matrix: np.ndarray | None, **_: Any
+    ) -> np.ndarray:
         if matrix is None:
-            return turn.apply(img)
+            return turned(img, turn)
         # A mirrored border: black corners would be learnt from.
         return cv2.warpAffine(img, matrix, img.shape[1::-1], borderMode=cv2.BORDER_REFLECT)
 

@@ -90,9 +90,6 @@ class JpegStore:
 class JpegImages:
     """The rows of a finished JPEG store, each decoded as it is read: uint8 (S, S, 3)."""
 
-    dtype = np.dtype(np.uint8)
-    ndim = 4
-
     def __init__(self, folder: Path, size: int):
         self.path = folder / FILES["jpeg"]
         self.places = np.load(folder / "places.npy")

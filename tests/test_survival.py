@@ -1,8 +1,10 @@
-"""A run that is stopped, killed, starved of disk or fed with garbage loses nothing and says why."""
+"""A run that is stopped, killed, out of disk or given bad data loses nothing and says why."""
 
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,27 +13,25 @@ import pandas as pd
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import tiny_run
+from conftest import interrupted_run, tiny_run
+from survival import kill_points
 from torch.utils.data import get_worker_info
 from train import main as train
 
 from lesions.config import Config, load_config
 from lesions.data.loading import LesionDataset, build_loader, named_failures
 from lesions.errors import InputError
-from lesions.paths import at
+from lesions.inference import accelerator
+from lesions.paths import CODE, at
 from lesions.training import loss, steps
-from lesions.training.killing import kill_points
-from lesions.training.state import load_state, locked, previous, save_state
+from lesions.training.state import Busy, load_state, locked, previous, save_state
 from lesions.training.stop import RESUME, StopRequest, code_of
 
 HASHES = {"table": "a", "folds": "b"}
 
 
-def config(**changes) -> Config:
-    return load_config(
-        at("configs") / "demo/mobilenetv3.yaml",
-        [f"{key}={value}" for key, value in changes.items()],
-    )
+def config(**changes: object) -> Config:
+    return load_config("demo/mobilenetv3", [f"{key}={value}" for key, value in changes.items()])
 
 
 def state(step: int) -> dict:
@@ -82,6 +82,7 @@ def test_another_config_or_table_is_refused_with_the_difference(saved: Path) -> 
         load_state(saved, config(**{"train.lr": 0.5}), HASHES)
     with pytest.raises(InputError, match="folds: b -> c"):
         load_state(saved, config(), HASHES | {"folds": "c"})
+    assert load_state(saved, config(), HASHES | {"images": "unknown to an older version"})
 
 
 def test_a_config_saved_before_a_key_existed_still_resumes(saved: Path) -> None:
@@ -104,11 +105,62 @@ def test_a_full_disk_is_said_with_the_bytes_and_the_old_states_stay(saved: Path)
     assert {path: path.read_bytes() for path in saved.parent.iterdir()} == before
 
 
-def test_what_a_kill_within_a_save_leaves_is_removed(saved: Path) -> None:
-    part = saved.with_name(".fold0.pt.123.part")
-    part.touch()
-    with locked(saved.parents[1] / ".fold0.lock"):
-        assert not part.exists()
+HOLDER = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from lesions.training.state import locked
+with locked(Path(sys.argv[2])):
+    worker = os.fork()
+    if worker:
+        print(worker, flush=True)
+    time.sleep(120)
+"""
+
+
+def test_a_lock_names_its_holder_and_dies_with_it_though_its_workers_live_on(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / ".fold0.lock"
+    command = [sys.executable, "-c", HOLDER, str(CODE / "src"), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        worker = int(holder.stdout.readline())
+        try:
+            with pytest.raises(Busy, match=f"process {holder.pid} on"), locked(path):
+                pass
+            holder.kill()
+            holder.wait()
+            os.kill(worker, 0)  # is alive
+            with locked(path):
+                assert path.read_text().startswith(f"process {os.getpid()} on")
+        finally:
+            holder.kill()
+            os.kill(worker, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("before, scaler", [("bf16", True), ("no", False)])
+def test_a_run_resumes_on_a_device_of_another_precision_and_says_so(
+    demo: Path, before: str, scaler: bool, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """fp16 needs a loss scale, which a state of bf16 lacks; a CPU's scaler stands for it."""
+    name, after = f"moved_from_{before}", {"bf16": "no", "no": "bf16"}[before]
+    build = accelerator.build_accelerator
+
+    def scaled(*arguments):
+        built = build(*arguments)
+        built.scaler = torch.amp.GradScaler("cpu") if scaler else None
+        return built
+
+    arguments = [*tiny_run(name, "train.save_steps=1"), "--fold", "0"]
+    monkeypatch.setattr(accelerator, "mixed_precision", lambda _: before)
+    interrupted_run(arguments, 3, monkeypatch)
+    monkeypatch.setattr(accelerator, "mixed_precision", lambda _: after)
+    monkeypatch.setattr(accelerator, "build_accelerator", scaled)
+    assert train(arguments) == 0
+    assert f"computes in {after}, the steps so far were made in {before}" in capsys.readouterr().out
+    assert json.loads(at("oof", name, "fold0.json").read_text())["precision"] == after
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -121,12 +173,12 @@ def test_a_signal_finishes_the_step_and_saves_it(
         assert train([*tiny_run(name), "--fold", "0"]) == code
     handler = signal.getsignal(number)
     assert handler in (signal.SIG_DFL, signal.default_int_handler)
-    saved = torch.load(at("oof") / name / "state/fold0.pt", weights_only=True)
+    saved = torch.load(at("oof", name) / "state/fold0.pt", weights_only=True)
     assert saved["progress"]["step"] == 2
     assert train([*tiny_run(name), "--fold", "0"]) == 0
-    assert (at("oof") / name / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
-    events = [json.loads(line)["event"]
-              for line in (at("oof") / name / "metrics0.jsonl").read_text().splitlines()]  # fmt: skip
+    assert (at("oof", name) / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
+    lines = at("oof", name, "metrics0.jsonl").read_text().splitlines()
+    events = [json.loads(line)["event"] for line in lines]
     assert events == ["started", "stopped", "started", "resumed", "epoch", "epoch"]
 
 
@@ -207,12 +259,12 @@ def test_one_bad_step_is_skipped_and_leaves_no_trace_in_the_network(
 
     monkeypatch.setattr(steps.Stepper, "_loss", spoil)
     train([*tiny_run("spoilt"), "--fold", "0"])
-    result = json.loads((at("oof") / "spoilt/fold0.json").read_text())
+    result = json.loads((at("oof/spoilt") / "fold0.json").read_text())
     assert (
         result["auc"] is not None
-        and pd.read_csv(at("oof") / "spoilt/fold0.csv")["prob"].nunique() > 9
+        and pd.read_csv(at("oof/spoilt") / "fold0.csv")["prob"].nunique() > 9
     )
-    last = json.loads((at("oof") / "spoilt/metrics0.jsonl").read_text().splitlines()[-1])
+    last = json.loads((at("oof/spoilt") / "metrics0.jsonl").read_text().splitlines()[-1])
     assert last["skipped"] == 1
 
 

@@ -5,6 +5,7 @@ python benchmarks/blending.py
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -80,7 +81,7 @@ def measure_growth(rows: list[int], members: list[int], picks: int) -> list[dict
     found = []
     for count, columns in sizes:
         pool = simulated(count, columns)
-        seconds = cpu_seconds(lambda pool=pool: climb(pool, picks))
+        seconds = cpu_seconds(partial(climb, pool, picks))
         found.append({"rows": count, "columns": columns, "seconds": seconds})
     return found
 

@@ -30,7 +30,7 @@ from timing import cpu_seconds, in_child, in_turns, times_as_fast, wall_seconds
 from lesions.cli import build_parser, run
 from lesions.config import AugmentConfig
 from lesions.data.augmentation import build_augmentation
-from lesions.data.cache import fill_cache, load_images, publish_cache
+from lesions.data.cache import Mode, fill_cache, load_images, publish_cache
 from lesions.data.decode import PLAIN
 from lesions.data.loading import LesionDataset, build_loader, eval_batches
 from lesions.data.sample import write_sample
@@ -114,7 +114,7 @@ def table_of(paths: Sequence[str]) -> pd.DataFrame:
 
 
 def ours(
-    folder: Path, table: pd.DataFrame, size: int, mode: str, pipeline: A.Compose | None
+    folder: Path, table: pd.DataFrame, size: int, mode: Mode, pipeline: A.Compose | None
 ) -> LesionDataset:
     """The data set of the cache below `folder`, which is made if it is not there."""
     place = folder / mode / str(size)

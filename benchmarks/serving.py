@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from struct import pack
+from typing import Any
 from urllib.parse import urlparse
 from zlib import crc32
 
@@ -149,7 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
     predictor, limits = Predictor.load(args.run), Limits()
     first = predictor.runs[0]
     files = sorted(p for p in args.bad_inputs.iterdir() if p.is_file()) if args.bad_inputs else []
-    found = {
+    found: dict[str, Any] = {
         "run": predictor.name, "backbone": first.config.model.backbone,
         "image_size": first.config.data.image_size, "folds": len(first.folds),
         "views": first.config.predict.views, "queue": limits.queue, "busy": os.getloadavg()[0],

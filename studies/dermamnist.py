@@ -218,7 +218,7 @@ def conclude(study: Study, chosen: Chosen) -> tuple[dict[str, Any], dict[str, Ro
         name, dataset = chosen.final[0]["name"], study.datasets[1]
         finals.append(fit_final(study, name, dataset, chosen.grouped))
     diagnoses = set(load_table(study.config.official)[0]["diagnosis"])
-    results = {
+    results: dict[str, Any] = {
         "form": study.form_name,
         "note": study.form.note,
         "malignant": [n for n in DIAGNOSES if TASKS[TASK][n] and n in diagnoses],
@@ -281,7 +281,7 @@ def build_report(results: Mapping[str, Any], rows: Mapping[str, Rows]) -> str:
         for name, found in scored.items():
             first, part = found["decisions"][0], rows[name]
             point = 1 - first["specificity"]["value"], first["recall"]["value"]
-            auc = Interval(*(found["auc"][key] for key in ("value", "low", "high")), np.nan)
+            auc = Interval(found["auc"]["value"], np.nan, np.nan, np.nan)
             band, _ = curve_bands(part.target == 1, part.prob, part.group)
             drawn[f"ROC, {name}"] = plot_roc(band, point, auc)
             for cut in found["decisions"]:

@@ -8,8 +8,9 @@ and their test predictions: studies/ham10000.sh.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
 from lesions.config import Section, load_config, read_yaml
 from lesions.data.table import load_table, task_targets
-from lesions.data.tasks import Task
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, bootstrap
 from lesions.evaluation.metrics import Floats, accuracy, roc_auc, sensitivity
@@ -51,46 +51,30 @@ class Comparison(Section):
     systems: list[System]
 
 
-class Rows(NamedTuple):
-    """Rows that are scored: their names, codes (N,), probabilities (N, C) and groups (N,)."""
-
-    task: Task
-    names: pd.Series
-    codes: np.ndarray
-    probs: Floats
-    groups: np.ndarray
-
-    def take(self, rows: np.ndarray) -> "Rows":
-        """Those rows: a mask."""
-        names = self.names[rows].reset_index(drop=True)
-        return Rows(self.task, names, self.codes[rows], self.probs[rows], self.groups[rows])
-
-
 def compare(config: Comparison) -> dict[str, Any]:
     """Each system's numbers, ours on its split, and ours on lesion-grouped folds.
 
     The threshold and the prior correction come from out-of-fold predictions on rows that are not
     scored.
     """
-    oof = load_oof(find_run(config.grouped))
-    truth = _rows(oof)
+    truth = load_oof(find_run(config.grouped))
     runs = dict.fromkeys([config.grouped, *(system.run for system in config.systems)])
     return {
         "recall": config.recall,
         "note": config.note,
         "classes": list(truth.task.classes),
-        "grouped": _grouped(oof, truth),
+        "grouped": _grouped(truth),
         "rivals": [compare_system(system, truth, config.recall) for system in config.systems],
         "runs": {name: _facts(load_oof(find_run(name))) for name in runs},
     }
 
 
-def compare_system(system: System, truth: Rows, recall: float) -> dict[str, Any]:
+def compare_system(system: System, truth: Oof, recall: float) -> dict[str, Any]:
     """The system's numbers beside ours, on its rows and on lesion-grouped folds."""
     oof = load_oof(find_run(system.run))
     assert oof.dataset is not None
     table, facts = load_table(oof.dataset)
-    scored = _rows(oof) if system.part == "val" else _test(oof, table, facts)
+    scored = oof if system.part == "val" else _test(oof, table, facts)
     if len(scored.names) != system.rows:
         raise InputError(
             f"{system.run}: {len(scored.names):,} rows, but system {system.system} scored"
@@ -122,13 +106,12 @@ def compare_system(system: System, truth: Rows, recall: float) -> dict[str, Any]
     }
 
 
-def _scores(scored: Rows, known: Rows, names: list[str], recall: float) -> dict[str, Interval]:
-    task, groups = scored.task, scored.groups
+def _scores(scored: Oof, known: Oof, names: list[str], recall: float) -> dict[str, Interval]:
+    groups = scored.groups
     if not names[0].startswith("malignant"):
-        return score_rows(scored.codes, scored.probs, task.classes, groups).overall
-    target, prob = task.positive(scored.codes).astype(int), task.score(scored.probs)
-    cut = by_recall(task.positive(known.codes).astype(int), task.score(known.probs), recall)
-    called = cut.apply(prob)
+        return score_rows(scored.codes, scored.probs, scored.task.classes, groups).overall
+    target, prob = scored.positive.astype(int), scored.score
+    called = by_recall(known.positive.astype(int), known.score, recall).apply(prob)
     return {
         "malignant_auc": bootstrap(roc_auc, target, prob, groups),
         "malignant_recall": bootstrap(sensitivity, target, called, groups),
@@ -136,24 +119,23 @@ def _scores(scored: Rows, known: Rows, names: list[str], recall: float) -> dict[
     }
 
 
-def _corrected(scored: Rows, known: Rows) -> Floats:
+def _corrected(scored: Oof, known: Oof) -> Floats:
     """Prior-corrected probabilities: as much as raises macro-F1 on the `known` rows."""
     prior = priors(known.codes, len(known.task.classes))
     power = choose_power(known.codes, known.probs, "macro_f1", prior)
     return reweighted(scored.probs, prior, power)
 
 
-def _grouped(oof: Oof, truth: Rows) -> dict[str, Any]:
-    classes, target = truth.task.classes, truth.task.positive(truth.codes).astype(int)
+def _grouped(truth: Oof) -> dict[str, Any]:
+    classes, folds = truth.task.classes, truth.table["fold"].to_numpy()
     report = score_rows(truth.codes, truth.probs, classes, truth.groups)
     corrected = np.empty_like(truth.probs)
-    folds = oof.table["fold"].to_numpy()
     for fold in np.unique(folds):  # as the other folds like it
         corrected[folds == fold] = _corrected(truth.take(folds == fold), truth.take(folds != fold))
     weighed = score_rows(truth.codes, corrected, classes, truth.groups)
-    prob = truth.task.score(truth.probs)
+    malignant = bootstrap(roc_auc, truth.positive.astype(int), truth.score, truth.groups)
     return {
-        "run": oof.name,
+        "run": truth.name,
         "rows": len(truth.names),
         "groups": len(np.unique(truth.groups)),
         "scores": {name: score.as_json() for name, score in report.overall.items()},
@@ -161,21 +143,18 @@ def _grouped(oof: Oof, truth: Rows) -> dict[str, Any]:
             name: {label: score.as_json() for label, score in scores.items()}
             for name, scores in report.classes.items()
         },
-        "malignant_auc": bootstrap(roc_auc, target, prob, truth.groups).as_json(),
+        "malignant_auc": malignant.as_json(),
         "weighed": {name: score.as_json() for name, score in weighed.overall.items()},
     }
 
 
-def _rows(oof: Oof) -> Rows:
-    return Rows(oof.task, oof.names, oof.codes, oof.probs, oof.groups)
-
-
-def _test(oof: Oof, table: pd.DataFrame, facts: dict[str, Any]) -> Rows:
+def _test(oof: Oof, table: pd.DataFrame, facts: dict[str, Any]) -> Oof:
+    """The run's test predictions, with what the table knows of their rows."""
     path = at("submissions") / f"{oof.name}.csv"
     names, probs = load_test(path, oof.task)
     rows = table_rows(table, names, shown(path))
-    codes = task_targets(table, facts, oof.task.name)[1][rows].astype(int)
-    return Rows(oof.task, names, codes, probs, table["group"].to_numpy()[rows])
+    codes = task_targets(table, facts, oof.task.name)[1].to_numpy()[rows].astype(int)
+    return replace(oof, table=table.iloc[rows].reset_index(drop=True), probs=probs, codes=codes)
 
 
 def _facts(oof: Oof) -> dict[str, Any]:

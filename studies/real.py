@@ -17,7 +17,7 @@ from lesions.cli import build_parser, run
 from lesions.config import load_config
 from lesions.data.table import load_table, prepared, task_targets
 from lesions.errors import InputError
-from lesions.evaluation.scores import names_of, score_parts, score_rows
+from lesions.evaluation.scores import names_of, score_parts
 from lesions.files import read_json
 from lesions.inference.checkpoint import load_model, versions
 from lesions.oof import Oof, load_oof, load_test, table_rows
@@ -118,37 +118,25 @@ def _test(path: Path, oof: Oof) -> Scores:
         return {}
     names, probs = load_test(path, oof.task)
     rows = table_rows(table, names, shown(path))
-    codes = task_targets(table, facts, oof.task.name)[1][rows]
+    codes = task_targets(table, facts, oof.task.name)[1].to_numpy()[rows]
     if np.isnan(codes).any():
         return {}
     return _scores(codes.astype(int), probs, oof, table.iloc[rows])
 
 
 def _scores(codes: np.ndarray, probs: np.ndarray, oof: Oof, table: pd.DataFrame) -> Scores:
-    """By "overall" and source: auc, low and high of the main score, rows, positives.
-
-    Of several classes the main score is the macro AUC; all scores and those of each class are
-    beside it.
-    """
-    classes, main = oof.task.classes, names_of(oof.task.classes)[0]
-    groups, source = table["group"].to_numpy(), table["source"].to_numpy()
-    parts = score_parts(codes, probs, classes, groups, source)
+    """By "overall" and source: auc (of several classes the macro AUC), low, high and rows."""
+    groups, main = table["group"].to_numpy(), names_of(len(oof.task.classes))[0]
+    parts = score_parts(codes, probs, oof.task.classes, groups, table["source"].to_numpy())
     found: Scores = {}
     for part, row in parts.iterrows():
-        chosen = np.ones(len(codes), bool) if part == "all" else source == part
-        told = row[main].as_json()
-        scores: Scores = {"auc": told["value"], "low": told["low"], "high": told["high"]}
-        scores["rows"] = int(row["rows"])
-        if oof.task.several:
-            report = score_rows(codes[chosen], probs[chosen], classes, groups[chosen])
-            scores["scores"] = {name: score.as_json() for name, score in report.overall.items()}
-            scores["classes"] = {
-                name: {key: score.as_json() for key, score in of_class.items()}
-                for name, of_class in report.classes.items()
-            }
-        else:
-            scores["positives"] = int(row["positives"])
-        found["overall" if part == "all" else str(part)] = scores
+        score = row[main].as_json()
+        found["overall" if part == "all" else str(part)] = {
+            "auc": score["value"],
+            "low": score["low"],
+            "high": score["high"],
+            "rows": int(row["rows"]),
+        }
     return found
 
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.blending.blend import load_members, study_blend
+from lesions.blending.blend import study_blend
+from lesions.blending.members import load_members
 from lesions.cli import build_parser, run
 from lesions.evaluation.intervals import bootstrap, delong
 from lesions.evaluation.metrics import average_precision, partial_auc, roc_auc, stratified_auc
@@ -41,8 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     results = Results(parser, "siim2020.json")
     args = parser.parse_args(arguments)
     results.check(args)
-    members = load_members(args.members)
-    study = study_blend(members)
+    members = load_members(args.members, args.groups)
+    study = study_blend(members, source=None)
     print(study.as_text())
     found = study.as_json()
     # Names without folders: where the data lie on this machine is nobody's business.

@@ -34,7 +34,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder to write to; default: submissions")
     args = parser.parse_args(arguments)
 
-    from lesions.blending.blend import load_members, load_tests, study_blend, write_blend
+    from lesions.blending.blend import study_blend, write_blend
+    from lesions.blending.members import load_members, load_tests
     from lesions.paths import at, shown
 
     members = load_members(args.members, args.groups)

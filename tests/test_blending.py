@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 from sklearn.metrics import roc_auc_score
 
-from lesions.blending.blend import load_members, study_blend
+from lesions.blending.blend import study_blend
+from lesions.blending.members import load_members
 from lesions.blending.methods import (
     METHODS,
     climb,

@@ -1,190 +1,22 @@
-"""A blend from names to files: members, their scored rows and test rows, the choice, blend.json."""
+"""A blend from members to files: their scored rows, every method's outcome, and blend.json."""
 
-import re
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lesions.blending.members import Tests, check_members
 from lesions.blending.methods import methods_of
-from lesions.blending.nested import Outcome, compare_methods, gain_curve
+from lesions.blending.nested import Outcome, compare_methods, gain_curve, limits
 from lesions.blending.pool import Pool, build_pool
-from lesions.errors import InputError, listed
+from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, as_null
-from lesions.evaluation.metrics import Floats
 from lesions.evaluation.scores import LABELS, names_of, score_rows
-from lesions.files import atomic, read_json, sha256, write_csv, write_json
-from lesions.oof import Oof, load_oof, load_test
-from lesions.paths import at, shown
-from lesions.runs import find_run
-
-KIND_OF_FILE = re.compile(r"(^|[ _.-])(oof|submissions?|sub|test|pred(iction)?s?)(?=[ _.-]|$)")
-
-
-@dataclass(frozen=True)
-class Tests:
-    """Test rows of all members, by name: probabilities (K, N, C), and what they came from."""
-
-    names: pd.Series
-    probs: Floats
-    files: list[Path]
-    weights: dict[str, dict[str, str]]  # of each run: weights file -> sha256
-
-
-def load_members(specs: Sequence[str], groups: Path | None = None) -> list[Oof]:
-    """The members that the command names: runs, CSV files, or folders of either kind.
-
-    A folder with fold*.csv is one member; any other folder is one member for each CSV in it.
-    `groups` is a CSV that load_oof takes.
-    """
-    members: list[Oof] = []
-    for spec in specs:
-        path = Path(spec)
-        if path.is_file() and path.suffix == ".csv":
-            members.append(load_oof(path, groups))
-        elif files := [] if any(path.glob("fold*.csv")) else sorted(path.glob("*.csv")):
-            members += [load_oof(file, groups) for file in files]
-        else:
-            members.append(load_oof(find_run(spec, takes=("run",)), groups))
-    names = [member.name for member in members]
-    if len(set(names)) < len(names):
-        members = [replace(member, name=str(member.files[0])) for member in members]
-        names = [member.name for member in members]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise InputError(f"given twice: {listed(doubled)}: name each member once")
-    return members
-
-
-def check_members(members: Sequence[Oof]) -> None:
-    """InputError where members do not answer the same question on the same rows; it names them."""
-    if len(members) < 2:
-        raise InputError("a blend takes two or more members")
-    facts = {m.name: next(iter(m.facts.values())) for m in members if m.facts}
-    for key in ("task", "fold_hash"):
-        found = {name: fact.get(key) for name, fact in facts.items()}
-        if len(set(found.values())) > 1:
-            told = ", ".join(f"{name}: {value}" for name, value in found.items())
-            raise InputError(f"members differ in {key} ({told}): blend those that agree")
-    if len({tuple(member.task.listed) for member in members}) > 1:
-        told = "; ".join(f"{m.name}: {', '.join(m.task.listed) or 'one score'}" for m in members)
-        raise InputError(f"members differ in classes ({told}): blend those that agree")
-    for member in members:
-        _check_scores(member.name, member.probs)
-    _check_rows({member.name: member.names for member in members})
-    first = pd.Series(members[0].codes, members[0].names)
-    for member in members[1:]:
-        unequal = member.names[first.reindex(member.names).to_numpy() != member.codes]
-        if len(unequal):
-            raise InputError(
-                f"{members[0].name} and {member.name} disagree on the target of {len(unequal):,} "
-                f"images ({listed(unequal, 3)}): another task or other labels"
-            )
-
-
-def load_tests(members: Sequence[Oof], given: Sequence[str]) -> Tests:
-    """The members' test rows: a run's are submissions/<run>.csv, `given` those of CSV members.
-
-    Given files belong to the member of the same name, but for words such as oof and submission:
-    submission_b3.csv to oof_b3.csv. InputError for predictions that are not those of the weights
-    that a run has now, and for rows that are out-of-fold rows.
-    """
-    paths = _pair(members, given)
-    tables, weights = {}, {}
-    for member in members:
-        path = paths[member.name]
-        names, probs = load_test(path, member.task)
-        _check_scores(shown(path), probs)
-        tables[member.name] = pd.DataFrame(probs, index=pd.Index(names))
-        inside = names[names.isin(member.names)]
-        if len(inside):
-            raise InputError(
-                f"{shown(path)}: {len(inside):,} of its images are out-of-fold rows of"
-                f" {member.name} ({listed(inside, 3)}): give predictions of the test set"
-            )
-        if member.run:
-            weights[member.name] = _weights_behind(path, member)
-    old = [name for name, files in weights.items() if not files]
-    if old:
-        print(f"warning: no record of the weights behind the test predictions of {listed(old)},"
-              " which an older version made", file=sys.stderr)  # fmt: skip
-    _check_rows({name: table.index.to_series() for name, table in tables.items()})
-    order = tables[members[0].name].index
-    probs = np.stack([table.loc[order].to_numpy() for table in tables.values()])
-    return Tests(order.to_series(), probs, list(paths.values()), weights)
-
-
-def _pair(members: Sequence[Oof], given: Sequence[str]) -> dict[str, Path]:
-    """The test file of each member, by name."""
-    files = [file for spec in map(Path, given)
-             for file in (sorted(spec.glob("*.csv")) if spec.is_dir() else [spec])]  # fmt: skip
-    plain = [member for member in members if member.run is None]
-    owners = {_key(member.name): member.name for member in plain}
-    found = {owners.get(_key(file.stem)): file for file in files}
-    if len(files) != len(plain) or set(found) != {member.name for member in plain}:
-        raise InputError(
-            f"members that are CSV files: {listed([m.name for m in plain], 30) or 'none'}; --test"
-            f" files: {listed([file.name for file in files], 30) or 'none'}: give one of the same"
-            " name for each (oof_b3.csv: submission_b3.csv), or --no-test"
-        )
-    for member in members:
-        if member.run:
-            found[member.name] = path = at("submissions", f"{member.run.name}.csv")
-            if not path.is_file():
-                raise InputError(
-                    f"{shown(path)}: no test predictions: run python scripts/predict.py "
-                    f"--run {member.run.name}, or leave the test set out with --no-test"
-                )
-    return {member.name: found[member.name] for member in members}
-
-
-def _key(name: str) -> str:
-    return KIND_OF_FILE.sub("", Path(name).stem.lower()).strip(" _.-")
-
-
-def _weights_behind(path: Path, member: Oof) -> dict[str, str]:
-    """sha256 of the weights files that a run's test predictions are of; empty if not recorded."""
-    record = path.with_suffix(".json")
-    if not record.is_file():
-        return {}
-    assert member.run
-    facts, again = read_json(record), f"python scripts/predict.py --run {member.run.name}"
-    if facts["sha256"] != sha256(path):
-        raise InputError(f"{shown(path)} is not the file that {record.name} names: run {again}")
-    known = {Path(file).name: digest for file, digest in facts["weights"].items()}
-    here = {file.name: sha256(file) for file in member.run.folder.glob("fold*.safetensors")}
-    changed = sorted(name for name in here if here[name] != known.get(name))
-    if changed:
-        raise InputError(
-            f"{shown(path)}: {listed(changed)} of {shown(member.run.folder)} changed since it was"
-            f" predicted: run {again}"
-        )
-    return known
-
-
-def _check_scores(name: str, probs: Floats) -> None:
-    if (probs == probs[:1]).all():
-        raise InputError(f"{name}: its column is constant, so it ranks nothing: leave it out")
-
-
-def _check_rows(names: dict[str, pd.Series]) -> None:
-    """InputError unless all have the same images."""
-    everything = pd.Index(pd.unique(pd.concat(names.values())))
-    short = {
-        name: everything.difference(pd.Index(own))
-        for name, own in names.items()
-        if len(own) < len(everything)
-    }
-    if short:
-        told = "; ".join(
-            f"{name} lacks {len(ids):,} of {len(everything):,} images ({listed(ids, 3)})"
-            for name, ids in short.items()
-        )
-        raise InputError(f"{told}: train the missing folds, or leave the member out")
+from lesions.files import atomic, sha256, write_csv, write_json
+from lesions.oof import Oof
+from lesions.paths import shown
 
 
 @dataclass(frozen=True)
@@ -253,7 +85,7 @@ class Study:
             "member_scores": {
                 name: {
                     self.pool.objective: as_null(score.value),
-                    "interval": [as_null(score.low), as_null(score.high)],
+                    "interval": limits(score),
                 }
                 for name, score in self.scores.items()
             },
@@ -386,8 +218,8 @@ def draw_blend(study: Study, path: Path) -> None:
     )  # fmt: skip
     equal = next(iter(study.outcomes))
     for name, label, style in ((equal, "equal weights", "-"), ("single", "best member", ":")):
-        value = study.outcomes[name].nested.value
-        right.axhline(value, color="#c0392b", linestyle=style, linewidth=1, label=label)
+        height = study.outcomes[name].nested.value
+        right.axhline(height, color="#c0392b", linestyle=style, linewidth=1, label=label)
     right.set(xlabel="members picked, with replacement", ylabel=pool.label)
     right.xaxis.get_major_locator().set_params(integer=True)
     right.spines[["top", "right"]].set_visible(False)

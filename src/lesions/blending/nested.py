@@ -33,22 +33,23 @@ class Outcome:
 
     def as_json(self) -> dict[str, Any]:
         """in_sample, nested, interval [low, high], and gain and p against equal weights."""
-        found: dict[str, Any] = {
+        gain = self.against_equal
+        return {
             "in_sample": self.in_sample,
             "nested": self.nested.value,
-            "interval": [as_null(self.nested.low), as_null(self.nested.high)],
-            "gain": None,
-            "gain_interval": None,
-            "p_against_equal": None,
+            "interval": limits(self.nested),
+            "gain": gain and gain.difference.value,
+            "gain_interval": gain and limits(gain.difference),
+            "p_against_equal": gain and as_null(gain.p),
         }
-        if gain := self.against_equal:
-            found["gain"] = gain.difference.value
-            found["gain_interval"] = [as_null(gain.difference.low), as_null(gain.difference.high)]
-            found["p_against_equal"] = as_null(gain.p)
-        return found
 
 
-def split_groups(target: ArrayLike, groups: ArrayLike, seed: int = 0) -> NDArray[np.int64]:
+def limits(interval: Interval) -> list[float | None]:
+    """Low and high, as JSON holds them."""
+    return [as_null(interval.low), as_null(interval.high)]
+
+
+def split_groups(target: ArrayLike, groups: ArrayLike) -> NDArray[np.int64]:
     """Parts 0..4 of the rows (N,): no group in two parts, each class of `target` dealt evenly.
 
     Fewer parts where only one class is in as many groups; InputError under two.
@@ -64,7 +65,7 @@ def split_groups(target: ArrayLike, groups: ArrayLike, seed: int = 0) -> NDArray
     rarest = list(held.sum().sort_values(kind="stable").index[:-1])
     dealt = (
         held.assign(size=held.sum(axis=1))
-        .sample(frac=1, random_state=seed)
+        .sample(frac=1, random_state=0)
         .sort_values([*rarest, "size"], ascending=False, kind="stable")
     )
     turn = np.arange(len(dealt)) % (2 * parts)  # there and back, so that no part is always first
@@ -87,9 +88,7 @@ def _put_together(blends: Mapping[Any, Blend], pool: Pool, parts: NDArray[np.int
     return scores
 
 
-def compare_methods(
-    pool: Pool, groups: ArrayLike, seed: int = 0
-) -> tuple[dict[str, Outcome], str, str]:
+def compare_methods(pool: Pool, groups: ArrayLike) -> tuple[dict[str, Outcome], str, str]:
     """Every method's outcome, the name of the chosen one, and the reason in a sentence.
 
     All are scored on the same parts and the same 2,000 resamples of groups, so that differences
@@ -98,13 +97,13 @@ def compare_methods(
     """
     if reason := pool.undefined():
         raise InputError(f"cannot blend: {reason}")
-    parts = split_groups(pool.target, groups, seed)
+    parts = split_groups(pool.target, groups)
     methods = methods_of(pool.several)
     names = list(methods)
     blends = {name: fit(pool) for name, fit in methods.items()}
     scores = {name: nested_scores(fit, pool, parts) for name, fit in methods.items()}
     nested = {name: pool.score(scores[name]) for name in names}
-    drawn = pool.bootstrap(list(scores.values()), groups, seed)
+    drawn = pool.bootstrap(list(scores.values()), groups)
     values = dict(zip(names, drawn.T, strict=True))
 
     def against(name: str, other: str) -> Comparison:
@@ -148,9 +147,9 @@ def choose(names: Sequence[str], against: Callable[[str, str], Comparison]) -> t
     return name, f"the simplest, and nothing beats it at p < {level:.3f}{told}"
 
 
-def gain_curve(pool: Pool, groups: ArrayLike, seed: int = 0) -> pd.DataFrame:
+def gain_curve(pool: Pool, groups: ArrayLike) -> pd.DataFrame:
     """The score of hill climbing after each pick: columns picks, in_sample, nested."""
-    parts = split_groups(pool.target, groups, seed)
+    parts = split_groups(pool.target, groups)
     _, in_sample = climb(pool)
     paths = {part: climb(pool.take(parts != part))[0] for part in np.unique(parts)}
     longest = max(len(in_sample), *(len(path) for path in paths.values()))

@@ -81,10 +81,10 @@ class Pool:
         """The scores, of yes or no as ranks: blends of different weights then share one scale."""
         return blended if self.several else rankdata(blended, axis=0) / len(blended)
 
-    def bootstrap(self, scores: Sequence[Floats], groups: ArrayLike, seed: int) -> Floats:
+    def bootstrap(self, scores: Sequence[Floats], groups: ArrayLike) -> Floats:
         """The objective of each of `scores` (N, C) on the same resamples of groups, (2,000, K)."""
         place = names_of(len(self.classes)).index(self.objective)
-        return bootstrap_values(all_scores, self.target, scores, groups, seed=seed)[:, :, place]
+        return bootstrap_values(all_scores, self.target, scores, groups)[:, :, place]
 
     def intervals(self, groups: ArrayLike) -> dict[str, Interval]:
         """The objective of each member; AUC by DeLong."""

@@ -53,7 +53,7 @@ def audit(
     defined = scores["reason"].isna()
     return {
         "gate": {"passed": not problems, "problems": problems, "schemes": schemes},
-        "overlap": overlap(links, part).to_dict("records"),
+        "overlap": overlap(reach(links, part)).to_dict("records"),
         "balance": balance(table, part),
         "shortcuts": scores[defined].drop(columns="reason").to_dict("records"),
         "not_scored": scores.loc[~defined, ["features", "source", "reason"]].to_dict("records"),
@@ -189,21 +189,12 @@ def find_problems(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> 
     return problems
 
 
-def overlap(links: pd.DataFrame, part: pd.Series) -> pd.DataFrame:
-    """What training and test rows share: a row a kind, with the images on both sides."""
-    used = links.assign(part=part.to_numpy()[links["row"]])
-    used = used[used["part"] != ""].assign(test=lambda rows: rows["part"] == "test")
-    sides = used.groupby(["kind", "id"])["test"].agg(["sum", "size"])
-    shared = sides[(sides["sum"] > 0) & (sides["sum"] < sides["size"])].reset_index()
-    return pd.DataFrame(
-        {
-            "kind": kind,
-            "shared": len(found),
-            "train_images": int((found["size"] - found["sum"]).sum()),
-            "test_images": int(found["sum"].sum()),
-        }
-        for kind, found in ((kind, shared[shared["kind"] == kind]) for kind in KINDS)
-    )
+def overlap(reached: pd.DataFrame) -> pd.DataFrame:
+    """The links of `reach` between training and test rows: a row a kind, images on both sides."""
+    shared = reached[(reached["test"] > 0) & (reached["test"] < reached["images"])]
+    sums = shared.assign(shared=1, train=shared["images"] - shared["test"]).groupby("kind")
+    found = sums[["shared", "train", "test"]].sum().reindex(KINDS, fill_value=0).reset_index()
+    return found.rename(columns={"train": "train_images", "test": "test_images"})
 
 
 def balance(table: pd.DataFrame, part: pd.Series) -> dict[str, Any]:

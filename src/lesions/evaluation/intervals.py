@@ -91,11 +91,11 @@ def undefined(reason: str | None, value: float = float("nan")) -> Interval:
 
 
 def resamples(
-    groups: ArrayLike | None, rows: int, replicates: int = REPLICATES, seed: int = 0
+    groups: ArrayLike | None, rows: int, replicates: int = REPLICATES
 ) -> Iterator[Floats]:
     """Blocks of row weights, float64 (B, `rows`), `replicates` in all: groups with replacement.
 
-    The same seed draws the same groups for every metric. Without `groups` each row is its own.
+    The same groups are drawn for every metric. Without `groups` each row is its own.
     """
     codes = np.arange(rows) if groups is None else pd.factorize(np.asarray(groups))[0]
     if len(codes) != rows:
@@ -103,7 +103,7 @@ def resamples(
     if (codes < 0).any():
         raise ValueError(f"{int((codes < 0).sum()):,} rows without a group")
     count = int(codes.max()) + 1 if rows else 0
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     block = max(1, BLOCK // max(rows, 1))
     for start in range(0, replicates, block):
         size = min(block, replicates - start)
@@ -119,7 +119,6 @@ def bootstrap_values(
     probs: Sequence[ArrayLike],
     groups: ArrayLike | None = None,
     replicates: int = REPLICATES,
-    seed: int = 0,
 ) -> Floats:
     """The metric of each of `probs` on the same resamples: float64 (`replicates`, K).
 
@@ -130,7 +129,7 @@ def bootstrap_values(
     return np.concatenate(
         [
             np.stack([metric.many(target, prob, weight) for prob in columns], axis=1)
-            for weight in resamples(groups, len(target), replicates, seed)
+            for weight in resamples(groups, len(target), replicates)
         ]
     )
 
@@ -199,7 +198,7 @@ def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) 
         return np.bincount(codes[rows], shares[rows] - auc, minlength=count) / rows.sum()
 
     hits, misses = sums(positive), sums(~positive)
-    variance = (
+    variance = float(
         _unbiased(len(np.unique(codes[positive]))) * hits @ hits
         + _unbiased(len(np.unique(codes[~positive]))) * misses @ misses
         + (0 if groups is None else 2 * _unbiased(count) * hits @ misses)

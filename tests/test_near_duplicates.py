@@ -1,6 +1,5 @@
 """Near-duplicates: copies under other names are found whatever was done to them, others are not."""
 
-import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,18 +85,6 @@ def test_few_black_and_no_images_give_no_pairs():
     assert find_near_duplicates(np.zeros((4, SIZE, SIZE, 3), np.uint8)).empty
     assert find_near_duplicates(np.zeros((0, SIZE, SIZE, 3), np.uint8)).empty
     assert find_near_duplicates(small([photograph(0)])).empty
-
-
-def test_memory_grows_with_the_rows_and_not_with_their_square(monkeypatch):
-    monkeypatch.setattr(near_duplicates, "_BLOCK", 64)
-    used = []
-    for rows in (300, 1200):
-        images = np.random.default_rng(0).integers(0, 255, (rows, SIZE, SIZE, 3), np.uint8)
-        tracemalloc.start()
-        near_duplicates._candidates(images, np.arange(rows))
-        used.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert used[1] < 5 * used[0]
 
 
 def test_prepare_puts_look_alikes_into_one_group_and_one_fold(tmp_path, monkeypatch, capsys):

@@ -184,12 +184,8 @@ def system004(table: pd.DataFrame, config: DatasetConfig) -> Split:
 
 
 SCHEMES: dict[str, Callable[[pd.DataFrame, DatasetConfig], Split]] = {
-    "legacy": legacy,
-    "official": official,
-    "system001": system001,
-    "system002": system002,
-    "system003": system003,
-    "system004": system004,
+    scheme.__name__: scheme
+    for scheme in (legacy, official, system001, system002, system003, system004)
 }
 
 

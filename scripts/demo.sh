@@ -16,7 +16,7 @@ for run in demo/resnet10t demo/mobilenetv3; do
     step python scripts/predict.py --run $run
 done
 step python scripts/blend.py demo/resnet10t demo/mobilenetv3 --out submissions/demo
-step python scripts/check_submission.py submissions/demo/blend.csv \
+step python scripts/submit.py submissions/demo/blend.csv --dry-run \
     --sample input/sample/isic2020/sample_submission.csv
 step python scripts/report.py --run demo/resnet10t
 python - <<'PY'

@@ -1,117 +1,190 @@
-"""The report: built from a small run folder, offline, and right where its numbers come from."""
+"""The report, through its script: offline, escaped, and right where its numbers come from.
 
+The runs are made up: a data set "toy" of 320 rows, and runs that are asked for melanoma ("mel") and
+for seven diagnoses ("seven"). Every photograph is one grey, which tells its row.
+"""
+
+import base64
+import html
 import json
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 import report
-from sklearn.metrics import precision_recall_curve, roc_curve
+import sklearn.metrics as reference
+from scipy.special import expit, logit, softmax
 
+from lesions.config import DatasetConfig
+from lesions.data.cache import fill_cache, publish_cache
+from lesions.data.table import load_table, save_table
+from lesions.data.tasks import MALIGNANT, build_task
 from lesions.errors import InputError
-from lesions.evaluation.metrics import roc_auc
-from lesions.reporting import data, gallery, materials, sections, style
-from lesions.reporting import results as results_module
-from lesions.reporting.album import Album
-from lesions.reporting.decisions import confusion_counts, decide
-from lesions.reporting.rates import rate
-from lesions.reporting.report import auc_by_part, build_report, key_figures, lead
-from lesions.reporting.results import load_blend, load_run
-from lesions.reporting.scores import GRID, curve_bands
+from lesions.evaluation.intervals import Interval
+from lesions.reporting import breakdown, figures, page, style
 
-ROWS, TEST, SIZE = 240, 40, 16
+TASK = build_task("diagnosis7")
+CLASSES, COLUMNS = list(TASK.classes), TASK.columns
+ROWS, TEST, SIZE = 280, 40, 16
+SECTIONS = ["scores", "decisions", "images", "test", "data", "training"]
+
+
+def write_world(root: Path, mode: Any = "array", diagnoses: tuple[str, ...] | None = None) -> Path:
+    """A root with the data set, its image cache, the runs and their submissions."""
+    random = np.random.default_rng(0)
+    count = ROWS + TEST
+    codes = np.repeat(random.choice(7, count // 2, p=[0.1, 0.1, 0.1, 0.05, 0.2, 0.4, 0.05]), 2)
+    diagnosis = np.array(CLASSES)[codes] if diagnoses is None else random.choice(diagnoses, count)
+    codes = np.array([CLASSES.index(name) for name in diagnosis])
+    paths = [root / f"photographs/{row}.png" for row in range(count)]
+    paths[0].parent.mkdir(parents=True)
+    for row, path in enumerate(paths):
+        cv2.imwrite(str(path), np.full((SIZE, SIZE, 3), grey(row), np.uint8))
+    table = pd.DataFrame(
+        {
+            "image_name": [f"ISIC_{row:04d}" for row in range(count)],
+            "source": random.choice(["isic2017", "ham10000"], count),
+            "split": ["train"] * ROWS + ["test"] * TEST,
+            "patient_id": "",
+            "lesion_id": "",
+            "diagnosis": diagnosis,
+            "target": np.isin(diagnosis, MALIGNANT).astype(int),
+            "sex": random.choice(["male", "female", ""], count),
+            "age_approx": random.choice([np.nan, 20.0, 50.0, 80.0], count),
+            "site": random.choice(["torso", "<b>odd</b>", ""], count),
+            "width": random.choice([600, 1024, 4000], count),
+            "height": 450,
+            "bytes": np.nan,
+            "images_per_patient": np.nan,
+            "group": [f"g{row // 2}" for row in range(count)],
+            "fold": [row // 2 % 3 for row in range(ROWS)] + [-1] * TEST,
+            "path": list(map(str, paths)),
+        }
+    )
+    sources = {name: {"folder": f"input/{name}"} for name in ("isic2017", "ham10000")}
+    save_table("toy", table, DatasetConfig(sources=sources, task="malignant"))
+    folder = root / f"input/prepared/toy/{SIZE}"
+    fill_cache(folder, table, SIZE, mode, DatasetConfig(sources=sources).preprocess)
+    publish_cache(folder, load_table("toy")[0])
+    probs = softmax(1.8 * np.eye(7)[codes] + random.normal(size=(count, 7)), axis=1)
+    table["target"] = diagnosis
+    write_run(root, "seven", "diagnosis7", table.join(pd.DataFrame(probs, columns=COLUMNS)))
+    table["target"] = (diagnosis == "mel").astype(int)
+    write_run(root, "mel", "melanoma", table.assign(prob=probs[:, CLASSES.index("mel")]))
+    return root
+
+
+def grey(row: int) -> int:
+    return 7 * row % 256
+
+
+def write_run(root: Path, run: str, task: str, table: pd.DataFrame) -> None:
+    folder, facts = root / "oof" / run, load_table("toy")[1]
+    folder.mkdir(parents=True)
+    text = f"dataset: toy\nmodel: {{backbone: tiny}}\ndata: {{task: {task}, image_size: 32}}\n"
+    text += "loss: {kind: cross_entropy}\n" if task == "diagnosis7" else "# <b>odd</b>\n"
+    (folder / "config.yaml").write_text(text)
+    scores = COLUMNS if task == "diagnosis7" else ["prob"]
+    for fold, rows in table[:ROWS].groupby("fold"):
+        rows[["image_name", "fold", "target", *scores]].to_csv(
+            folder / f"fold{fold}.csv", index=False
+        )
+        history = [{"epoch": k, "loss": 0.7 / k, "auc": 0.7 + 0.05 * k} for k in (1, 2, 3)]
+        record = {
+            "run": run, "fold": int(fold), "task": task, "last_auc": 0.85, "best_auc": 0.85,
+            "classes": CLASSES if task == "diagnosis7" else [], "config_hash": "c",
+            "best_epoch": 3, "history": history, "versions": {"torch": "2.12"}, "seconds": 3.0,
+            "images_per_second": 50.0, "rows": len(rows), "positives": None,
+        }  # fmt: skip
+        record |= {key: facts[key] for key in ("table_hash", "fold_hash")}
+        (folder / f"fold{fold}.json").write_text(json.dumps(record))
+    sent = table[ROWS:][["image_name", *scores]].rename(columns={"prob": "target"})
+    (root / "submissions").mkdir(exist_ok=True)
+    sent.to_csv(root / f"submissions/{run}.csv", index=False)
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return write_run(tmp_path)
+def root(tmp_path: Path, monkeypatch) -> Path:
+    """A root of one's own, to be changed."""
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+    return write_world(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory) -> Path:
-    """A root in which the report has been written, to be read only: drawing takes seconds."""
-    root = write_run(tmp_path_factory.mktemp("written"))
+    """A root in which both runs have been reported, to be read only: drawing takes seconds."""
+    root = tmp_path_factory.mktemp("written")
     with pytest.MonkeyPatch.context() as patch:
-        assert run_script(patch, root, "--run", "tiny") == 0
+        patch.setenv("LESIONS_ROOT", str(root))
+        write_world(root)
+        for run in ("mel", "seven"):
+            assert report.main(["--run", run]) == 0
     return root
 
 
-def write_run(tmp_path: Path) -> Path:
-    """A prepared data set "toy" with its image cache, a run "tiny" and its submission."""
-    random = np.random.default_rng(0)
-    count = ROWS + TEST
-    target = (random.random(count) < 0.25).astype(int)
-    table = pd.DataFrame(
-        {
-            "image_name": [f"ISIC_{row:04d}" for row in range(count)],
-            "source": random.choice(["isic2019", "isic2020"], count),
-            "split": ["train"] * ROWS + ["test"] * TEST,
-            "patient_id": "",
-            "lesion_id": "",
-            "diagnosis": np.where(
-                target, "melanoma", random.choice(["nevus", "<b>odd</b>"], count)
-            ),
-            "target": target,
-            "sex": random.choice(["male", "female", ""], count),
-            "age_approx": random.choice([np.nan, 20.0, 50.0, 80.0], count),
-            "site": random.choice(["torso", "head/neck", ""], count),
-            "width": random.choice([600, 1024, 4000], count),
-            "height": 450,
-            "bytes": "",
-            "images_per_patient": "",
-            "group": [f"g{row // 2}" for row in range(count)],
-            "path": "",
-        }
-    )
-    table["fold"] = [row // 2 % 3 for row in range(ROWS)] + [-1] * TEST
-    logit = 2.2 * target + random.normal(size=count) - 1.5
-    table["prob"] = 1 / (1 + np.exp(-logit))
-    prepared, run = tmp_path / "input/prepared/toy", tmp_path / "oof/tiny"
-    (prepared / str(SIZE)).mkdir(parents=True)
-    run.mkdir(parents=True)
-    table.drop(columns="prob").to_csv(prepared / "table.csv", index=False)
-    (prepared / "table.json").write_text(json.dumps({"dataset": "toy", "table_hash": "t1"}))
-    # Every photograph is one grey, its own: what a tile shows tells which row it came from.
-    images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones((1, SIZE, SIZE, 3))
-    np.save(prepared / str(SIZE) / "images.npy", images.astype(np.uint8))
-    (run / "config.yaml").write_text("dataset: toy\nmodel: {backbone: tiny}\n")
-    train = table[:ROWS]
-    for fold, rows in train.groupby("fold"):
-        rows[["image_name", "fold", "target", "prob"]].to_csv(run / f"fold{fold}.csv", index=False)
-        (run / f"fold{fold}.json").write_text(json.dumps(fold_json(int(fold), rows)))
-    submissions = tmp_path / "submissions"
-    submissions.mkdir()
-    sent = table[ROWS:][["image_name", "prob"]].rename(columns={"prob": "target"})
-    sent.to_csv(submissions / "tiny.csv", index=False)
-    return tmp_path
-
-
-def fold_json(fold: int, rows: pd.DataFrame) -> dict:
-    history = [
-        {"epoch": epoch, "loss": 0.7 / epoch, "lr": 1e-3, "auc": 0.7 + 0.05 * epoch, "seconds": 1.0}
-        for epoch in (1, 2, 3)
-    ]
-    return {
-        "run": "tiny", "fold": fold, "task": "melanoma", "last_auc": 0.85, "best_auc": 0.85,
-        "best_epoch": 3, "history": history, "table_hash": "t1", "config_hash": "c",
-        "versions": {"torch": "2.12"}, "seconds": 3.0, "images_per_second": 50.0,
-        "rows": len(rows), "positives": int(rows["target"].sum()),
-    }  # fmt: skip
-
-
 @pytest.fixture
-def results(root: Path):
-    return load_run("tiny", root / "oof", root / "input/prepared", root / "submissions")
+def quick(monkeypatch) -> None:
+    """Figures without their lines, for tests of words: drawing is most of a report's time."""
+    monkeypatch.setattr(style, "svg", lambda figure, name: f"<svg data-name='{name}'></svg>")
+    monkeypatch.setattr(style, "write_png", lambda figure, path: None)
 
 
-def run_script(monkeypatch, root: Path, *arguments: str) -> int:
-    monkeypatch.setattr(report, "OOF", root / "oof")
-    monkeypatch.setattr(report, "PREPARED", root / "input/prepared")
-    monkeypatch.setattr(report, "SUBMISSIONS", root / "submissions")
-    return report.main(list(arguments))
+def report_on(root: Path, run: str, *arguments: str) -> str:
+    assert report.main(["--run", run, *arguments]) == 0
+    return (root / "oof" / run / "report.html").read_text()
+
+
+def text_of(page: str) -> str:
+    """The words of the page."""
+    body = re.sub(r"<(style|svg)\b.*?</\1>", "", page[page.index("<body>") :], flags=re.DOTALL)
+    return html.unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", body)))
+
+
+def card(page: str, title: str) -> str:
+    """The HTML of a card."""
+    start = page.index(f"<h3>{html.escape(title)}</h3>")
+    return page[start : page.index("</figure>", start)]
+
+
+def cells(page: str, title: str) -> dict[str, list[str]]:
+    """The table of a card: its rows by their first cell."""
+    found = re.findall(r"<tr>(.*?)</tr>", card(page, title), flags=re.DOTALL)[1:]
+    rows = [[html.unescape(x) for x in re.findall(r"<td>(.*?)</td>", row)] for row in found]
+    return {row[0]: row[1:] for row in rows}
+
+
+def strip(page: str) -> dict[str, list[str]]:
+    """The key figures: number and note by label."""
+    found = re.findall(r"<div><dt>(.*?)</dt><dd>(.*?)</dd><dd>(.*?)</dd></div>", page)
+    return {label: rest for label, *rest in found}
+
+
+def tiles(page: str, title: str) -> pd.DataFrame:
+    """The photographs of a gallery: number, label, image_name, and the grey that is shown."""
+    found = re.findall(
+        r'<li><img src="data:image/jpeg;base64,(.*?)".*?<b>([\d.]+) · (.*?)</b>'
+        r"<span>.*?</span><span>(.*?)</span></li>",
+        card(page, title),
+    )
+    rows = []
+    for data, number, label, name in found:
+        image = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
+        rows.append((float(number), html.unescape(label), name, float(image.mean())))
+    return pd.DataFrame(rows, columns=["number", "label", "image_name", "grey"])
+
+
+def oof_of(root: Path, run: str) -> pd.DataFrame:
+    """A run's rows as published, beside its table's."""
+    rows = pd.concat(pd.read_csv(path) for path in sorted((root / "oof" / run).glob("fold*.csv")))
+    table = pd.read_csv(root / "input/prepared/toy/table.csv")
+    rows = rows.drop(columns="fold")
+    return rows.merge(table.drop(columns="target"), on="image_name", validate="1:1")
 
 
 class Links(HTMLParser):
@@ -142,8 +215,9 @@ class Links(HTMLParser):
             assert self.open.pop() == tag
 
 
-def test_the_page_needs_nothing_beside_it_and_shows_every_part(written):
-    page = (written / "oof/tiny/report.html").read_text()
+@pytest.mark.parametrize("run", ["mel", "seven"])
+def test_the_page_needs_nothing_beside_it_and_shows_every_section(written, run):
+    page = (written / f"oof/{run}/report.html").read_text()
     links = Links()
     links.feed(page)
     assert not links.open
@@ -152,77 +226,265 @@ def test_the_page_needs_nothing_beside_it_and_shows_every_part(written):
     inner = [target[1:] for target in links.targets if target.startswith("#")]
     assert set(inner) <= set(links.ids)
     assert "://" not in re.sub(r'xmlns(:xlink)?="[^"]+"', "", page)
-    for part in ("scores", "decisions", "images", "test", "data", "training"):
-        assert f'<section id="{part}">' in page
+    own = ["classes", "confusion", "worst"] if run == "seven" else []
+    assert re.findall(r'<section id="(\w+)"', page) == [*own, *SECTIONS]
     assert "Not a medical device" in page
     assert "python scripts/audit.py" in page  # there is no audit.json, and the page says so
-    drawn = {path.stem for path in (written / "oof/tiny/report").glob("*.png")}
-    assert {"roc", "precision_recall", "confusion", "calibration", "decision_curve"} <= drawn
-    assert {"false_negatives", "false_positives", "correlation", "loss", "errors_age"} <= drawn
+    drawn = {path.stem for path in (written / f"oof/{run}/report").glob("*.png")}
+    assert {"auc", "roc", "precision_recall", "score_distribution", "confusion"} <= drawn
+    assert {"calibration", "decision_curve", "test_distribution", "diagnoses"} <= drawn
+    assert {"correlation", "loss", "validation_auc", "errors_age", "errors_sex"} <= drawn
+    assert {"false_negatives", "false_positives", "sure_positive", "unsure_benign"} <= drawn
+    classes = {"class_auc", "class_roc", "class_confusion", "class_calibration", "errors_mel"}
+    assert classes & drawn == (classes if run == "seven" else set())
 
 
-def test_text_from_the_tables_is_escaped(written):
-    page = (written / "oof/tiny/report.html").read_text()
-    assert "&lt;b&gt;odd&lt;/b&gt;" in page
+def test_text_from_tables_and_configs_is_escaped(written):
+    page = (written / "oof/mel/report.html").read_text()
+    assert "# &lt;b&gt;odd&lt;/b&gt;" in page and "&lt;b&gt;odd&lt;/b&gt;</span>" in page
     assert "<b>odd</b>" not in page
 
 
-def test_the_same_results_give_the_same_bytes(results):
-    with style.drawing():
-        first, second = (materials.data_section(results, Album()) for _ in range(2))
-    assert first == second
+def test_the_same_run_is_reported_in_the_same_bytes(root, quick):
+    assert report_on(root, "mel") == report_on(root, "mel")
 
 
-def test_auc_rows_are_those_of_the_parts(results):
-    table = auc_by_part(results).set_index("part")
-    for source, rows in results.oof.groupby("source"):
-        assert table.loc[source, "auc"] == roc_auc(rows["target"], rows["prob"])
-    held = results.test
-    assert table.loc["held-out test", "auc"] == roc_auc(held["target"], held["prob"])
+def test_the_aucs_are_scikit_learns_of_all_rows_of_each_part_and_held_out(written):
+    page, rows = (written / "oof/mel/report.html").read_text(), oof_of(written, "mel")
+    found = cells(page, "AUC as a table")
+    parts = {"all folds": rows, **dict(iter(rows.groupby("source")))}
+    parts |= {f"fold {fold}": part for fold, part in rows.groupby("fold")}
+    test = pd.read_csv(written / "submissions/mel.csv").rename(columns={"target": "prob"})
+    table = pd.read_csv(written / "input/prepared/toy/table.csv").merge(test, on="image_name")
+    parts["held-out test"] = table.assign(target=table["diagnosis"] == "mel")
+    assert set(found) == set(parts)
+    for name, part in parts.items():
+        auc = reference.roc_auc_score(part["target"], part["prob"])
+        assert found[name][0] == f"{part['target'].sum()} of {len(part)}"
+        assert re.fullmatch(rf"{auc:.3f} \(0\.\d{{3}} to \d\.\d{{3}}\)", found[name][1])
+    overall = reference.roc_auc_score(rows["target"], rows["prob"])
+    assert strip(page)["AUC, out-of-fold"][0] == f"{overall:.3f}"
+    average = reference.average_precision_score(rows["target"], rows["prob"])
+    measures = cells(page, "Other measures")
+    assert measures["average precision"][0].startswith(f"{average:.3f} (")
 
 
-def test_baselines_without_pixels_stand_beside_the_model(root):
+def test_the_scores_by_class_are_scikit_learns(written):
+    page, rows = (written / "oof/seven/report.html").read_text(), oof_of(written, "seven")
+    target, probs = rows["target"], rows[COLUMNS]
+    auc = reference.roc_auc_score(target, probs, multi_class="ovr", labels=CLASSES)
+    assert strip(page)["Macro AUC"][0] == f"{auc:.3f}"
+    called = np.array(CLASSES)[probs.to_numpy().argmax(axis=1)]
+    found = cells(page, "Scores over all classes")
+    assert list(found) == ["all folds", "ham10000", "isic2017", "fold 0", "fold 1", "fold 2",
+                           "held-out test"]  # fmt: skip
+    assert found["all folds"][1].startswith(f"{reference.accuracy_score(target, called):.3f}")
+    first = (rows["fold"] == 0).to_numpy()
+    f1 = reference.f1_score(target[first], called[first], average="macro")
+    assert found["fold 0"][3].startswith(f"{f1:.3f}")
+    mel = cells(page, "Scores of each class")["mel"]
+    recall = reference.recall_score(target, called, labels=["mel"], average=None)[0]
+    assert mel[0] == str((target == "mel").sum()) and mel[2].startswith(f"{recall:.3f} (")
+    counts = reference.confusion_matrix(target, called, labels=CLASSES)
+    off = counts - np.diag(np.diag(counts))
+    i, j = divmod(int(off.argmax()), 7)
+    swaps = cells(page, "Most common errors")
+    assert swaps[f"{CLASSES[i]} → {CLASSES[j]}"][0] == str(off.max())
+    malignant = probs[[f"prob_{name}" for name in CLASSES if name in MALIGNANT]].sum(axis=1)
+    expected = reference.roc_auc_score(target.isin(MALIGNANT), malignant)
+    assert cells(page, "AUC as a table")["all folds"][1].startswith(f"{expected:.3f} (")
+
+
+def flags(rows: pd.DataFrame, choose: Callable[[np.ndarray, np.ndarray], float]) -> np.ndarray:
+    """Which rows are flagged, each fold by the threshold that `choose` finds on the others."""
+    flagged = np.zeros(len(rows), bool)
+    for fold in rows["fold"].unique():
+        own = (rows["fold"] == fold).to_numpy()
+        others = rows[~own]
+        at = choose(others["target"].to_numpy(), others["prob"].to_numpy())
+        flagged[own] = rows["prob"].to_numpy()[own] >= at
+    return flagged
+
+
+def recall_cut(recall: float) -> Callable[[np.ndarray, np.ndarray], float]:
+    def choose(target: np.ndarray, prob: np.ndarray) -> float:
+        hits = np.sort(prob[target == 1])[::-1]
+        return float(hits[int(np.ceil(recall * len(hits) - 1e-9)) - 1])
+
+    return choose
+
+
+def test_no_row_is_judged_by_a_threshold_that_saw_its_fold(written, root, quick):
+    rows, page = oof_of(written, "mel"), (written / "oof/mel/report.html").read_text()
+    for recall, shown in ((0.9, page), (0.8, report_on(root, "mel", "--recall", "0.8"))):
+        flagged, positive = flags(rows, recall_cut(recall)), rows["target"].to_numpy() == 1
+        caught = f"At the threshold {100 * flagged[positive].mean():.0f} % ("
+        words = text_of(shown)
+        assert caught in words
+        assert f"{100 * flagged[~positive].mean():.0f} % (" in words
+        assert cells(shown, "At the threshold")["flagged"][0] == f"{100 * flagged.mean():.1f} %"
+        assert f'"recall at least {recall}"' in words
+
+
+def test_the_stored_calibration_and_its_threshold_are_shown(root, quick, capsys):
+    import calibrate
+
+    calibrate.main(["--run", "mel", "--rule", "youden"])
+    stored = json.loads((root / "oof/mel/calibration.json").read_text())
+    stored["shifts"][1] += 0.5  # as nothing that is fitted here would say
+    (root / "oof/mel/calibration.json").write_text(json.dumps(stored))
+    shown, rows = report_on(root, "mel"), oof_of(root, "mel").set_index("image_name")
+    calibrated = expit(logit(rows["prob"]) / stored["temperature"] + np.diff(stored["shifts"])[0])
+    for title in ("False negatives: missed melanomas", "Sample of benign lesions"):
+        found = tiles(shown, title)
+        assert len(found)
+        expected = calibrated[found["image_name"]].to_numpy()
+        assert found["number"].to_numpy() == pytest.approx(expected, abs=6e-4)
+    assert '"highest Youden index"' in text_of(shown)
+    assert f"The threshold, {stored['threshold']['value']:.4f} or" in text_of(shown)
+
+
+@pytest.mark.parametrize("mode", ["array", "jpeg"])
+def test_photographs_are_those_of_their_rows_from_either_cache(tmp_path, monkeypatch, quick, mode):
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+    shown = report_on(write_world(tmp_path, mode), "mel")
+    assert "No image cache" not in shown
+    found = tiles(shown, "False positives: benign lesions flagged")
+    assert found["number"].is_monotonic_decreasing and len(found) == 8
+    rows = found["image_name"].str.removeprefix("ISIC_").astype(int)
+    assert found["grey"].to_numpy() == pytest.approx(rows.map(grey), abs=3)
+    assert (rows // 2).is_unique  # a group is shown once: row // 2
+    table = oof_of(tmp_path, "mel").set_index("image_name")
+    assert (table.loc[found["image_name"], "target"] == 0).all()
+
+
+def test_misclassified_images_come_by_class_the_most_confident_first(written):
+    page, rows = (written / "oof/seven/report.html").read_text(), oof_of(written, "seven")
+    called = np.array(CLASSES)[rows[COLUMNS].to_numpy().argmax(axis=1)]
+    found = tiles(page, "Misclassified: mel")
+    assert found["number"].is_monotonic_decreasing
+    wrong = (rows["target"] == "mel") & (called != "mel")
+    own = dict(zip(rows["image_name"], called, strict=True))
+    assert found["label"].tolist() == [f"mel → {own[name]}" for name in found["image_name"]]
+    missed = f"{wrong.sum()} of {(rows['target'] == 'mel').sum()} images of mel are misclassified."
+    assert missed in text_of(card(page, "Misclassified: mel") + "<body>") or missed in page
+
+
+def test_missing_cache_submission_and_history_name_the_next_command(root, quick):
+    index = root / f"input/prepared/toy/{SIZE}/cache.json"
+    index.write_text(index.read_text().replace('"names_hash": "', '"names_hash": "other'))
+    (root / "submissions/mel.csv").unlink()
+    for path in (root / "oof/mel").glob("fold*.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"history": []}))
+    shown = text_of(report_on(root, "mel"))
+    assert shown.count("No image cache: ") == 8
+    assert f"run python scripts/prepare.py --dataset toy --size {SIZE}" in shown
+    assert "python scripts/predict.py --run mel" in shown
+    assert "no fold<k>.json with a history" in shown
+
+
+def test_a_table_that_was_edited_by_hand_is_refused(root):
+    path = root / "input/prepared/toy/table.csv"
+    path.write_text(path.read_text().replace(",male,", ",female,", 1))
+    with pytest.raises(InputError, match="does not match its hash: run python scripts/prepare.py"):
+        report.main(["--run", "mel"])
+
+
+def test_one_class_gives_a_report_without_curves(tmp_path, monkeypatch, quick):
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+    write_world(tmp_path, diagnoses=("nv", "bkl"))
+    shown = report_on(tmp_path, "mel")
+    assert "No threshold and no curves: cannot calibrate" in text_of(shown)
+    assert strip(shown)["AUC, out-of-fold"] == ["n/a", "one class only"]
+    by_class = cells(report_on(tmp_path, "seven"), "Scores of each class")
+    assert by_class["df"] == ["0", *["n/a (no such rows)"] * 2, by_class["df"][3]]
+
+
+def test_one_fold_alone_is_judged_by_fifths_of_its_groups(root, quick):
+    for fold in (1, 2):
+        (root / f"oof/mel/fold{fold}.csv").unlink()
+    shown = text_of(report_on(root, "mel"))
+    assert "each fifth of the groups is judged by a threshold chosen on the others" in shown
+
+
+def test_baselines_are_shown_beside_a_run_of_the_audited_task_alone(root, quick):
     shortcuts = [
         {"features": "sex, age", "auc": 0.61, "low": 0.5, "high": 0.7, "source": "all"},
-        {"features": "sex, age", "auc": 0.99, "low": 0.9, "high": 1.0, "source": "isic2019"},
+        {"features": "sex, age", "auc": 0.99, "low": None, "high": None, "source": "isic2017"},
     ]
-    (root / "input/prepared/toy/audit.json").write_text(json.dumps({"shortcuts": shortcuts}))
-    loaded = load_run("tiny", root / "oof", root / "input/prepared", root / "submissions")
-    table = auc_by_part(loaded)
-    strip = {figure.label: figure for figure in key_figures(loaded, table)}
-    assert strip["AUC without pixels"].value == "0.610"
-    assert "no pixels: sex, age, isic2019" in set(table["part"])
+    audit = root / "input/prepared/toy/audit.json"
+    audit.write_text(json.dumps({"shortcuts": shortcuts}))
+    shown = report_on(root, "seven")
+    assert strip(shown)["AUC metadata-only"] == ["0.610", "sex, age"]
+    found = cells(shown, "AUC as a table")
+    assert found["metadata: sex, age"][1] == "0.610 (0.500 to 0.700)"
+    assert found["metadata: sex, age, isic2017"][1] == "0.990"
+    assert strip(report_on(root, "mel"))["AUC metadata-only"] == ["–", "not audited"]
 
 
-def test_no_row_is_judged_by_a_threshold_that_saw_its_fold(results):
-    oof = results.oof.copy()
-    before = decide(oof, 0.9)
-    here = (oof["fold"] == 0).to_numpy()
-    few = oof.index[here][::4]
-    oof.loc[few, "target"] = 1 - oof.loc[few, "target"]
-    after = decide(oof, 0.9)
-    assert (before.flagged[here] == after.flagged[here]).all()
-    assert (before.risk[here] == after.risk[here]).all()
-    assert (before.risk[~here] != after.risk[~here]).any()
+def write_blend(root: Path, run: str, **changes: Any) -> Path:
+    rows = pd.concat(pd.read_csv(path) for path in sorted((root / "oof" / run).glob("fold*.csv")))
+    if run == "mel":
+        rows["prob"] = rows["prob"].rank(pct=True)
+    rows.drop(columns="fold").to_csv(root / "submissions/blend_oof.csv", index=False)
+    (root / f"submissions/{run}.csv").rename(root / "submissions/blend.csv")
+    method = {"in_sample": 0.9, "nested": 0.89, "interval": [0.8, None], "p_against_equal": None}
+    blend = {
+        "members": [run, "other"], "chosen": "mean", "weights": {run: 0.5, "other": 0.5},
+        "methods": {"mean": method}, "reason": "simplest", **changes,
+    }  # fmt: skip
+    (root / "submissions/blend.json").write_text(json.dumps(blend))
+    return root / "submissions/blend.json"
 
 
-def test_the_confusion_counts_add_up_to_the_rows(results):
-    decided = decide(results.oof, 0.9)
-    counts = confusion_counts(results.oof, decided.flagged)
-    positives = int(results.oof["target"].sum())
-    assert counts.sum(axis=1).tolist() == [positives, ROWS - positives]
-    assert counts[0, 0] / positives == pytest.approx(decided.sensitivity.value)
+def test_a_blend_of_ranks_is_reported_from_its_json(root, quick, capsys):
+    path = write_blend(root, "mel", scale="rank")
+    assert report.main(["--run", str(path)]) == 0
+    assert "submissions/blend_report.html" in capsys.readouterr().out
+    shown = (root / "submissions/blend_report.html").read_text()
+    assert "<h1>Blend of 2 runs</h1>" in shown and '<section id="blend">' in shown
+    assert cells(shown, "Methods")["mean (chosen)"] == ["0.9000", "0.8900", "n/a"]
+    rows = oof_of(root, "mel")
+    auc = reference.roc_auc_score(rows["target"], rows["prob"])
+    assert strip(shown)["AUC, out-of-fold"][0] == f"{auc:.3f}"
+    assert "Ranks among the test images" in shown
 
 
-def test_the_curves_are_those_of_sklearn_and_lie_within_their_bands(results):
-    target, prob = results.oof["target"], results.oof["prob"].round(2)  # rounded: ties
-    roc, precision = curve_bands(results.oof.assign(prob=prob), replicates=100)
-    fpr, tpr, _ = roc_curve(target, prob, drop_intermediate=False)
+def test_a_blend_of_seven_classes_has_every_section_of_a_run(root, quick):
+    path = write_blend(root, "seven", objective="macro_f1", member_scores={
+        "seven": {"macro_f1": 0.4321}
+    })  # fmt: skip
+    assert report.main(["--run", str(path)]) == 0
+    shown = (root / "submissions/blend_report.html").read_text()
+    sections = ["classes", "confusion", "worst", *SECTIONS[:-1], "blend"]
+    assert re.findall(r'<section id="(\w+)"', shown) == sections
+    assert cells(shown, "Members")["seven"] == ["0.4321", "0.500"]
+    assert "<th>macro-F1</th>" in shown
+
+
+def test_only_a_run_of_melanoma_speaks_of_melanomas(written):
+    seven = text_of((written / "oof/seven/report.html").read_text())
+    assert "of malignant lesions are detected" in seven and "missed melanomas" not in seven
+    assert "of melanomas are detected" in text_of((written / "oof/mel/report.html").read_text())
+
+
+def test_explanations_are_refused_of_a_blend(root, capsys):
+    with pytest.raises(SystemExit):
+        report.main(["--run", str(write_blend(root, "mel")), "--explain"])
+    assert "--explain takes a run" in capsys.readouterr().err
+
+
+def test_the_curves_are_those_of_sklearn_and_lie_within_their_bands(written):
+    rows = oof_of(written, "mel")
+    target, prob = rows["target"].to_numpy(), rows["prob"].round(2).to_numpy()  # rounded: ties
+    roc, precision = figures.curve_bands(target, prob, rows["group"].to_numpy(), replicates=100)
+    fpr, tpr, _ = reference.roc_curve(target, prob, drop_intermediate=False)
     # Where the curve runs straight up, its height at that place is not one number.
-    smooth = ~np.isin(GRID, fpr)
-    assert roc.value[smooth] == pytest.approx(np.interp(GRID, fpr, tpr)[smooth], abs=1e-12)
-    found, recall, _ = precision_recall_curve(target, prob)
-    best = [found[recall >= level - 1e-12][-1] for level in GRID[1:]]
+    smooth = ~np.isin(figures.GRID, fpr)
+    expected = np.interp(figures.GRID, fpr, tpr)[smooth]
+    assert roc.value[smooth] == pytest.approx(expected, abs=1e-12)
+    found, recall, _ = reference.precision_recall_curve(target, prob)
+    best = [found[recall >= level - 1e-12][-1] for level in figures.GRID[1:]]
     assert precision.value[1:] == pytest.approx(best, abs=1e-12)
     for band in (roc, precision):
         assert (band.low <= band.high).all()
@@ -231,131 +493,35 @@ def test_the_curves_are_those_of_sklearn_and_lie_within_their_bands(results):
 
 def test_a_group_counts_once_in_the_interval_of_a_rate():
     events = np.repeat([0, 1, 0, 0, 1, 0, 0, 0, 1, 0], 20)
-    alone = rate(events, np.arange(200))
-    grouped = rate(events, np.repeat(np.arange(10), 20))
+    alone = breakdown.rate(events, np.arange(200))
+    grouped = breakdown.rate(events, np.repeat(np.arange(10), 20))
     assert alone.value == grouped.value == 0.3
     assert grouped.high - grouped.low > 3 * (alone.high - alone.low)
-    none = rate(np.zeros(200), np.repeat(np.arange(10), 20))
+    none = breakdown.rate(np.zeros(200), np.repeat(np.arange(10), 20))
     assert none.low == 0
     assert none.high == pytest.approx(0.278, abs=0.001)  # Wilson, 0 of 10
 
 
-def test_galleries_show_the_photographs_of_their_rows_worst_first(results):
-    decided = decide(results.oof, 0.9)
-    highest = results.oof["prob"].where(results.oof["target"] == 0).nlargest(3).index
-    results.oof.loc[highest, "group"] = "one lesion, photographed three times"
-    chosen = gallery.choose_galleries(results.oof, decided.flagged, decided.margin, results.words)
-    alarms = next(one for one in chosen if one.name == "false_positives").rows
-    assert (alarms["target"] == 0).all()
-    assert alarms["prob"].is_monotonic_decreasing
-    assert alarms["group"].is_unique
-    for position, name in zip(alarms.index, alarms["image_name"], strict=True):
-        shown = gallery.tile(results.images, position)
-        assert (shown == int(name.removeprefix("ISIC_"))).all()
-
-
-def test_without_cache_submission_and_history_the_panels_say_so(root):
-    (root / "input/prepared/toy" / str(SIZE) / "images.npy").unlink()
-    (root / "submissions/tiny.csv").unlink()
-    for path in (root / "oof/tiny").glob("fold*.json"):
-        path.unlink()
-    loaded = load_run("tiny", root / "oof", root / "input/prepared", root / "submissions")
-    decided, album = decide(loaded.oof, 0.9), Album()
-    assert "predict.py --run tiny" in sections.test_section(loaded, album, decided).cards[0]
-    assert "fold&lt;k&gt;.json" in materials.training_section(loaded, album).cards[0]
-    for card in materials.galleries_section(loaded, album, decided).cards:
-        assert "prepare.py --dataset toy" in card
-    assert not album.figures
-
-
-def test_a_cache_of_other_rows_is_not_shown(root):
-    facts = root / "input/prepared/toy" / str(SIZE) / "cache.json"
-    facts.write_text(json.dumps({"names_hash": "another"}))
-    loaded = load_run("tiny", root / "oof", root / "input/prepared", root / "submissions")
-    assert loaded.images is None
-
-
-def test_one_class_gives_a_report_without_curves(results):
-    results.oof["target"] = 0
-    page = build_report(results).html
-    assert "cannot choose a threshold" in page
-    assert "n/a" in page
-
-
-def test_one_fold_alone_is_reported_and_said(root):
-    for fold in (1, 2):
-        (root / f"oof/tiny/fold{fold}.csv").unlink()
-        (root / f"oof/tiny/fold{fold}.json").unlink()
-    loaded = load_run("tiny", root / "oof", root / "input/prepared", root / "submissions")
-    assert "With one fold there are no others" in lead(loaded, decide(loaded.oof, 0.9))
-
-
-def test_a_blend_is_reported_from_its_json(root, monkeypatch):
-    oof = pd.concat([pd.read_csv(path) for path in (root / "oof/tiny").glob("fold*.csv")])
-    oof.assign(prob=oof["prob"].rank(pct=True)).to_csv(root / "submissions/blend_oof.csv")
-    (root / "submissions/tiny.csv").rename(root / "submissions/blend.csv")
-    method = {"in_sample": 0.9, "nested": 0.89, "interval": [0.8, None], "p_against_equal": None}
-    blend = {
-        "members": ["tiny", "other"], "chosen": "mean", "weights": {"tiny": 0.5, "other": 0.5},
-        "methods": {"mean": method}, "reason": "simplest",
-    }  # fmt: skip
-    (root / "submissions/blend.json").write_text(json.dumps(blend))
-    assert run_script(monkeypatch, root, "--blend", str(root / "submissions/blend.json")) == 0
-    page = (root / "submissions/blend_report.html").read_text()
-    assert '<section id="blend">' in page
-    assert "mean (chosen)" in page
-    loaded = load_blend(root / "submissions/blend.json", root / "oof", root / "input/prepared")
-    assert loaded.test["prob"].max() == 1
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda rows: pd.concat([rows, rows[:1]]), "predicted twice: ISIC_"),
-        (lambda rows: rows.replace(rows["image_name"].iloc[0], "stranger"), "stranger"),
-        (lambda rows: rows.assign(prob=np.nan), "are NaN"),
-    ],
-)
-def test_predictions_that_do_not_fit_the_table_are_refused(root, damage, message):
-    path = root / "oof/tiny/fold0.csv"
-    damage(pd.read_csv(path)).to_csv(path, index=False)
-    with pytest.raises(InputError, match=message):
-        load_run("tiny", root / "oof", root / "input/prepared", root / "submissions")
-
-
-def test_a_run_of_another_table_is_refused(root):
-    (root / "input/prepared/toy/table.json").write_text(json.dumps({"table_hash": "t2"}))
-    with pytest.raises(InputError, match="trained on table t1"):
-        load_run("tiny", root / "oof", root / "input/prepared", root / "submissions")
-
-
-def test_an_unknown_run_is_told_how_to_train(root):
-    with pytest.raises(InputError, match=r"scripts/train.py --config configs/none.yaml"):
-        load_run("none", root / "oof", root / "input/prepared", root / "submissions")
-
-
 def test_ages_fall_into_the_band_that_names_them():
-    found = data.bands(pd.Series([29.0, 30.0, 74.9, 75.0, np.nan]), [30, 45, 60, 75])
-    assert found.tolist() == ["under 30", "30–45", "60–75", "75 and over", data.ABSENT]
+    found = breakdown.bands(pd.Series([29.0, 30.0, 74.9, 75.0, np.nan]), [30, 45, 60, 75])
+    assert found.tolist() == ["under 30", "30–45", "60–75", "75 and over", breakdown.ABSENT]
 
 
-def test_figures_take_their_colours_from_the_page():
-    with style.drawing():
-        figure, ((axes,),) = style.build_figure()
-        axes.plot([0, 1], color=style.MELANOMA)
-        text = style.svg(figure, "one", 'a "quoted" name')
-    assert "var(--melanoma)" in text
-    assert style.MELANOMA not in text
-    assert 'aria-label="a &quot;quoted&quot; name"' in text
+def test_figures_are_drawn_alike_in_the_colours_of_the_page():
+    def draw() -> str:
+        with style.drawing():
+            figure, ((axes,),) = style.build_figure()
+            axes.plot([0, 1], color=style.MELANOMA)
+            return style.svg(figure, "one")
+
+    text = draw()
+    assert "var(--melanoma)" in text and style.MELANOMA not in text
+    assert draw() == text
 
 
-def test_rows_of_one_source_are_set_beside_that_sources_score_without_pixels(
-    tmp_path: Path,
-) -> None:
-    audit = tmp_path / "audit.json"
-    score = {"features": "all of these", "low": 0.5, "high": 0.8}
-    shortcuts = [score | {"source": "all", "auc": 0.7}, score | {"source": "isic2020", "auc": 0.6}]
-    audit.write_text(json.dumps({"shortcuts": shortcuts}))
-    both, late = (pd.Series(sources) for sources in (["isic2019", "isic2020"], ["isic2020"] * 2))
-    assert results_module._shortcuts(audit, both) == shortcuts
-    assert [row["auc"] for row in results_module._shortcuts(audit, late) or []] == [0.6]
+def test_an_interval_reads_the_same_from_an_object_its_json_and_its_numbers():
+    found, without = Interval(0.9123, 0.8991, 0.9242, 0.01), Interval(0.9, *[np.nan] * 3, "why")
+    assert page.interval(found) == "0.912 (0.899 to 0.924)"
+    assert page.interval(found.as_json()) == page.interval(0.9123, 0.8991, 0.9242)
+    assert page.interval(without) == page.interval(without.as_json()) == "0.900 (why)"
+    assert page.interval(None) == "n/a"

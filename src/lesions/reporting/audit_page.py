@@ -23,7 +23,7 @@ def audit_text(audit: dict[str, Any]) -> str:
     return "\n\n".join(
         [
             _headline(audit),
-            *(table.to_string(index=False) for table in _tables(audit).values() if len(table)),
+            *(_aligned(table) for table in _tables(audit).values() if len(table)),
             f"train and test share: {', '.join(shared) or 'nothing'}",
             f"largest distance from the mean fold: images {largest['rows']:.2%},"
             f" share of {word} {largest['positive_share']:.2%}\n"
@@ -31,6 +31,12 @@ def audit_text(audit: dict[str, Any]) -> str:
             verdict(audit),
         ]
     )
+
+
+def _aligned(table: pd.DataFrame) -> str:
+    """The table as text, its first column to the left."""
+    first = table.columns[0]
+    return table.set_index(first).rename_axis(index=None, columns=first).to_string()
 
 
 def verdict(audit: dict[str, Any]) -> str:
@@ -130,28 +136,19 @@ def _folds(folds: Sequence[Mapping[str, Any]], word: str) -> pd.DataFrame:
 
 def _shortcuts(scores: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """AUCs without pixels: a line for each set of features, a column for each source."""
-    found = pd.DataFrame(
-        [
-            {
-                "metadata-only AUC": score["features"],
-                "source": score["source"],
-                "text": format_interval(
-                    score.get("auc"), score.get("low"), score.get("high"),
-                    reason=score.get("reason"),
-                ),
-            }
-            for score in scores
-        ]
-    )  # fmt: skip
-    wide = found.pivot(index="metadata-only AUC", columns="source", values="text").fillna("")
-    order = found["metadata-only AUC"].unique(), found["source"].unique()
-    return wide.loc[*order].reset_index().rename_axis(columns=None)
+    rows: dict[str, dict[str, str]] = {}
+    for score in scores:
+        line = rows.setdefault(score["features"], {"metadata-only AUC": score["features"]})
+        line[score["source"]] = format_interval(
+            score.get("auc"), score.get("low"), score.get("high"), reason=score.get("reason")
+        )
+    return pd.DataFrame(rows.values()).fillna("")
 
 
 def _shares(shares: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
     """Of each feature the share of its values in all images, in each fold and in the test rows."""
     table = pd.DataFrame(shares)
-    parts = [name for name in table if name not in ("feature", "value")]
+    parts = [str(name) for name in table if name not in ("feature", "value")]
     names = {name: name if name in ("all", "test") else f"fold {name}" for name in parts}
     table[parts] = table[parts].map(lambda share: "" if pd.isna(share) else percent(share))
     return {

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from lesions.evaluation.intervals import Interval, Z, undefined
 from lesions.reporting.style import (
     BENIGN,
     INK,
@@ -18,12 +19,12 @@ from lesions.reporting.style import (
     bare,
     build_figure,
     dashed,
+    note_beside,
     percent_ticks,
 )
 
 ABSENT = "not recorded"
 MOST_DIAGNOSES = 14
-Z = 1.959964  # of a two-sided 95 % interval
 
 
 class Words(NamedTuple):
@@ -41,16 +42,7 @@ def words_of(task: str) -> Words:
     return Words("malignant", "malignant lesion", "malignant lesions")
 
 
-class Rate(NamedTuple):
-    """A share of `n` rows with its 95 % interval; NaN where n is 0."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
-def rate(events: ArrayLike, groups: ArrayLike) -> Rate:
+def rate(events: ArrayLike, groups: ArrayLike) -> Interval:
     """The share of rows with an event, and Wilson's interval on the effective number of rows.
 
     The effective number is that of independent rows whose share would vary as much as this one
@@ -59,7 +51,7 @@ def rate(events: ArrayLike, groups: ArrayLike) -> Rate:
     events = np.asarray(events, dtype=float)
     n = len(events)
     if not n:
-        return Rate(np.nan, np.nan, np.nan, 0)
+        return undefined("no rows")
     codes = pd.factorize(np.asarray(groups))[0]
     count = int(codes.max()) + 1
     share = float(events.mean())
@@ -68,13 +60,10 @@ def rate(events: ArrayLike, groups: ArrayLike) -> Rate:
         sums = np.bincount(codes, events - share)
         variance = count / (count - 1) * float(sums @ sums) / n**2
         effective = min(float(n), share * (1 - share) / variance) if variance else float(n)
-    return Rate(share, *_wilson(share, effective), n)
-
-
-def _wilson(share: float, n: float) -> tuple[float, float]:
-    centre = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * np.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    spread = np.sqrt(share * (1 - share) / effective + Z**2 / (4 * effective**2))
+    centre = (share + Z**2 / (2 * effective)) / (1 + Z**2 / effective)
+    half = float(Z * spread / (1 + Z**2 / effective))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), np.nan)
 
 
 def bands(values: pd.Series, edges: list[float], unit: str = "") -> pd.Series:
@@ -105,11 +94,6 @@ def factors(table: pd.DataFrame) -> dict[str, pd.Series]:
     return dict(sorted(found.items(), key=lambda part: -len(part[1].cat.categories)))
 
 
-def recorded(values: pd.Series) -> bool:
-    """Whether any row has a value."""
-    return set(values.cat.categories) != {ABSENT}
-
-
 def _categories(values: pd.Series) -> pd.Series:
     known = values.replace("", np.nan)
     order = [str(name) for name in known.value_counts().index]
@@ -132,19 +116,8 @@ def plot_errors(
         panel.axvline(rate(event[kind], groups[kind]).value, **dashed(colour))
         for y, name in enumerate(names):
             here = (values == name).to_numpy() & kind
-            found = rate(event[here], groups[here])
-            _draw_rate(panel, y, found, colour)
-            panel.annotate(
-                f"{found.n:,}",
-                (1.0, y),
-                xycoords=("axes fraction", "data"),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=8.2,
-                color=MUTED,
-                annotation_clip=False,
-            )
+            _draw_rate(panel, y, rate(event[here], groups[here]), colour)
+            note_beside(panel, y, f"{here.sum():,}", MUTED)
         panel.set(xlabel=title)
         _share_axis(panel)
     _name_rows(axes[0, 0], names)
@@ -238,9 +211,9 @@ def numbers(
     return found.loc[:, found.nunique() > 1].astype(float)
 
 
-def _draw_rate(axes: Axes, y: float, found: Rate, colour: str) -> None:
+def _draw_rate(axes: Axes, y: float, found: Interval, colour: str) -> None:
     """A dot at the rate and a bar over its interval; nothing where there are no rows."""
-    if found.n:
+    if not np.isnan(found.value):
         axes.plot([found.low, found.high], [y, y], color=colour, linewidth=2.4, alpha=0.5)
         axes.plot(found.value, y, "o", color=colour, markersize=4.6, clip_on=False)
 

@@ -3,12 +3,16 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lesions.files import read_csv
+from lesions.oof import Oof
 from lesions.reporting.style import (
     BASELINE,
     INK,
@@ -34,15 +38,15 @@ def plot_history(axes: Axes, folds: Mapping[int, pd.DataFrame], key: str) -> Non
         axes.plot(line.index, line, color=colour, linewidth=1, alpha=0.45)
         _note(axes, (line.index[-1], line.iloc[-1]), str(fold), colour)
         if key == "auc" and line.notna().any():
-            axes.plot(line.idxmax(), line.max(), "o", color=colour, markersize=4, alpha=0.7)
+            axes.plot(line.index[int(line.argmax())], line.max(), "o", color=colour, markersize=4)
     mean = pd.DataFrame(lines).dropna().mean(axis=1)
     if len(lines) > 1 and len(mean):
         axes.plot(mean.index, mean, color=colour, linewidth=2.4)
         end = (mean.index[-1], mean.iloc[-1])
         axes.plot(*end, "o", color=colour, markeredgecolor=PAPER, markersize=6)
-        _note(axes, end, f"  {end[1]:.3f}", INK)
+        _note(axes, end, f"    {end[1]:.3f}", INK)
     axes.set(xlabel="epoch", ylabel=label)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def _note(axes: Axes, at: tuple[float, float], text: str, colour: str) -> None:
@@ -65,3 +69,20 @@ def draw_curves(folder: Path) -> None:
         for (panel,), key in zip(axes, LABELS, strict=True):
             plot_history(panel, folds, key)
         write_png(figure, folder / "training_curves.png")
+
+
+def training_section(oof: Oof, drawn: dict[str, Figure]) -> list[dict[str, Any]]:
+    """Draw loss and validation AUC by epoch; each fold in numbers."""
+    folds = {fold: facts for fold, facts in oof.facts.items() if facts.get("history")}
+    if not folds:
+        return []
+    histories = {fold: pd.DataFrame(facts["history"]) for fold, facts in folds.items()}
+    for name, key in (("loss", "loss"), ("validation_auc", "auc")):
+        figure, ((axes,),) = build_figure(3.0)
+        plot_history(axes, histories, key)
+        drawn[name] = figure
+    found = []
+    for fold, facts in folds.items():
+        own = oof.take((oof.table["fold"] == fold).to_numpy())
+        found.append(facts | {"fold": fold, "positives": int(own.positive.sum())})
+    return found

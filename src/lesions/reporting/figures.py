@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from lesions.evaluation.calibration import equal_bins
 from lesions.evaluation.intervals import Interval, resamples
 from lesions.evaluation.metrics import Floats, build_curve
-from lesions.reporting.breakdown import Words, rate
+from lesions.reporting.breakdown import rate
 from lesions.reporting.style import (
     BASELINE,
     BENIGN,
@@ -24,6 +24,7 @@ from lesions.reporting.style import (
     build_figure,
     dashed,
     legend_above,
+    note_beside,
     percent_ticks,
 )
 
@@ -48,9 +49,11 @@ def baseline_parts(shortcuts: Sequence[Mapping[str, Any]]) -> list[Part]:
     found = []
     for row in shortcuts:
         where = "" if row["source"] == "all" else f", {row['source']}"
-        limits = [np.nan if row[key] is None else row[key] for key in ("auc", "low", "high")]
-        auc = Interval(*limits, np.nan)
-        found.append(Part(f"metadata only: {row['features']}{where}", "baseline", auc))
+        value, low, high = (
+            np.nan if row[key] is None else row[key] for key in ("auc", "low", "high")
+        )
+        auc = Interval(value, low, high, np.nan)
+        found.append(Part(f"metadata: {row['features']}{where}", "baseline", auc))
     return found
 
 
@@ -206,17 +209,11 @@ def plot_forest(parts: Sequence[Part]) -> Figure:
             continue
         axes.plot([auc.low, auc.high], [y, y], color=colour, linewidth=2.4, alpha=0.55)
         axes.plot(auc.value, y, marker, color=colour, markersize=5)
-        axes.annotate(
-            f"{auc.value:.3f}",
-            (1.02, y),
-            xycoords=("axes fraction", "data"),
-            va="center",
-            annotation_clip=False,
-        )
-    lows = pd.Series([min(part.auc.value, part.auc.low, 0.52) - 0.02 for part in parts])
+        note_beside(axes, y, f"{auc.value:.3f}")
+    lows = [number for part in parts for number in (part.auc.value, part.auc.low)]
     axes.set_yticks(range(len(parts)), [part.name for part in parts], color=INK)
-    axes.set(ylim=(len(parts) - 0.4, -0.6), xlabel="AUC (markers) and 95 % interval (bars)")
-    axes.set_xlim(lows.min(), 1)
+    axes.set(ylim=(len(parts) - 0.4, -0.6), xlabel="AUC, 95 % interval")
+    axes.set_xlim(min(0.5, float(np.nanmin([0.52, *lows])) - 0.02), 1)
     axes.axvline(0.5, **dashed(MUTED))
     bare(axes)
     return figure
@@ -288,10 +285,10 @@ def plot_reliability(
     return figure
 
 
-def plot_decision_curve(curve: pd.DataFrame, band: Floats, words: Words) -> Figure:
-    """Net benefit over the threshold risk: columns risk, model, everybody; the model's 95 % band.
+def plot_decision_curve(curve: pd.DataFrame, band: Floats) -> Figure:
+    """Net benefit over the threshold probability, with the 95 % band of the model.
 
-    `band` is (2, N) at the risks.
+    `curve` has columns risk, model and everybody; `band` is (2, N) at its risks.
     """
     figure, ((axes,),) = build_figure(3.4)
     axes.fill_between(curve["risk"], *band, color=MODEL, alpha=0.2)
@@ -302,7 +299,6 @@ def plot_decision_curve(curve: pd.DataFrame, band: Floats, words: Words) -> Figu
     axes.set(ylim=(-0.18 * top, 1.12 * top), xlim=(0, curve["risk"].max()))
     percent_ticks(axes.xaxis)
     axes.yaxis.set_major_formatter(lambda value, _: f"{1000 * value:g}")
-    axes.set(xlabel=f"threshold: risk of {words.kind} that leads to biopsy")
-    axes.set(ylabel="net benefit per 1,000 images")
+    axes.set(xlabel="threshold probability", ylabel="net benefit per 1,000 images")
     axes.legend(loc="upper right")
     return figure

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lesions.oof import Oof
 from lesions.reporting.breakdown import ABSENT
+from lesions.reporting.sections import Decisions
 from lesions.reporting.style import WIDTH, build_figure
 
 TILES = 8
@@ -38,6 +40,43 @@ class Gallery:
     of: int
 
 
+def galleries(
+    oof: Oof,
+    decided: Decisions | None,
+    calibrated: np.ndarray,
+    images: Any,
+    sheets: dict[str, Figure],
+) -> dict[str, list[dict[str, Any]]]:
+    """The photographs: `galleries` by the threshold and `worst`, errors by class.
+
+    The numbers beside them are probabilities of the stored calibration. Each gallery becomes a
+    figure in `sheets` as well.
+    """
+    chosen, worst = [], []
+    if decided:
+        risk = oof.task.score(calibrated)
+        chosen = choose_galleries(oof.table, oof.positive, decided.flagged, risk, decided.margin)
+    if oof.task.several:
+        called = oof.probs.argmax(axis=1)
+        sure = calibrated[np.arange(len(called)), called]
+        worst = choose_worst(oof.table, oof.codes, called, sure, oof.task.classes)
+    counts = np.bincount(oof.codes, minlength=len(oof.task.classes))
+
+    def shown(one: Gallery) -> dict[str, Any]:
+        found = [] if images is None else tiles(one, images)
+        if found:
+            sheets[one.name] = plot_sheet(one, images)
+        return {"name": one.name, "tiles": found, "of": one.of}
+
+    return {
+        "galleries": [shown(one) for one in chosen],
+        "worst": [
+            shown(one) | {"class": name, "rows": rows}
+            for one, name, rows in zip(worst, oof.task.classes, counts, strict=False)
+        ],
+    }
+
+
 def choose_galleries(
     table: pd.DataFrame, positive: np.ndarray, flagged: np.ndarray, risk: np.ndarray,
     margin: np.ndarray,
@@ -63,15 +102,16 @@ def choose_galleries(
 
 
 def choose_worst(
-    table: pd.DataFrame, codes: np.ndarray, probs: np.ndarray, classes: Sequence[str]
-) -> list[Gallery]:
-    """Of each class the rows whose wrong prediction has the highest probability."""
-    called, names = probs.argmax(axis=1), np.array(classes)
-    arrow = [f"{names[true]} → {names[found]}" for true, found in zip(codes, called, strict=True)]
-    rows, best = table.assign(number=probs.max(axis=1), label=arrow), -probs.max(axis=1)
-    wrong = called != codes
+    table: pd.DataFrame, codes: np.ndarray, called: np.ndarray, sure: np.ndarray,
+    classes: Sequence[str],
+) -> list[Gallery]:  # fmt: skip
+    """Of each class the rows whose wrong prediction `called` has the highest probability `sure`."""
+    names = np.array(classes)
+    arrow = [f"{true} → {found}" for true, found in zip(names[codes], names[called], strict=True)]
+    rows, wrong = table.assign(number=sure, label=arrow), called != codes
     return [
-        _first(f"errors_{name}", rows, wrong & (codes == k), best) for k, name in enumerate(classes)
+        _first(f"errors_{name}", rows, wrong & (codes == k), -sure)
+        for k, name in enumerate(classes)
     ]
 
 

@@ -47,8 +47,8 @@ def interval(
     if found is None or isinstance(found, int | float):
         return format_interval(found, low, high, digits, sign)
     known = found if isinstance(found, Mapping) else vars(found)
-    limits = (known.get(key) for key in ("value", "low", "high"))
-    return format_interval(*limits, digits, sign, known.get("reason"))
+    value, low, high = (known.get(key) for key in ("value", "low", "high"))
+    return format_interval(value, low, high, digits, sign, known.get("reason"))
 
 
 def percent(share: float | None, digits: int = 1) -> str:

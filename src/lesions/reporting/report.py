@@ -1,7 +1,7 @@
 """A report on a run or a blend: one HTML page that needs nothing beside it, its figures as PNG."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,16 @@ from lesions.config import Config, read_yaml, saved_config
 from lesions.data.cache import cached_images
 from lesions.data.table import load_table, task_targets
 from lesions.errors import InputError
+from lesions.evaluation.scores import LABELS
 from lesions.inference.calibration import Calibration, fit_calibration, load_calibration
 from lesions.oof import Oof, load_oof, load_test, table_rows
 from lesions.paths import at, shown
 from lesions.reporting import page, sections, style
 from lesions.reporting.breakdown import words_of
+from lesions.reporting.curves import training_section
 from lesions.reporting.figures import baseline_parts
-from lesions.reporting.sections import Decisions, Test
+from lesions.reporting.gallery import galleries
+from lesions.reporting.sections import Decisions
 from lesions.runs import RunFiles
 
 
@@ -66,6 +69,7 @@ def build_report(
     shortcuts = _shortcuts(oof, facts)
     auc += baseline_parts(shortcuts)
     drawn: dict[str, Figure] = {}
+    sheets: dict[str, Figure] = {}  # of photographs, which the page shows as they are
     with style.drawing():
         values = {
             "run": oof.name,
@@ -88,15 +92,16 @@ def build_report(
             "error_parts": sections.decisions_section(oof, decided, words, drawn),
             "test": sections.test_section(oof, decided, test, words, drawn),
             "data_parts": sections.data_section(oof, words, drawn),
-            "folds": sections.training_section(oof, drawn),
-            "blend": sections.blend_section(oof.blend) if oof.blend else None,
+            "folds": training_section(oof, drawn),
+            "blend": oof.blend,
+            "labels": LABELS,
             "explained": explained,
             "details": _details(run, oof),
             **sections.classes_section(oof, decided, calibrated, test, drawn),
-            **sections.galleries(oof, decided, calibrated, images, drawn),
+            **galleries(oof, decided, calibrated, images, sheets),
         }
         svg = {name: Markup(style.svg(figure, name)) for name, figure in drawn.items()}
-    return Report(page.render("report.html.j2", figures=svg, **values), drawn)
+    return Report(page.render("report.html.j2", figures=svg, **values), drawn | sheets)
 
 
 def _decide(
@@ -111,17 +116,21 @@ def _decide(
         return calibration, None, str(error)
 
 
-def _test(run: RunFiles, oof: Oof, table: pd.DataFrame, facts: dict) -> Test | None:
-    """The test predictions, joined to the table; ranks are ranked among themselves."""
+def _test(run: RunFiles, oof: Oof, table: pd.DataFrame, facts: dict) -> Oof | None:
+    """The test predictions, joined to the table; codes are -1 where there is no label.
+
+    The ranks of a blend are ranked among themselves.
+    """
     path = run.blend.with_suffix(".csv") if run.blend else at("submissions", f"{oof.name}.csv")
     if not path.exists():
         return None
     names, probs = load_test(path, oof.task)
-    codes = task_targets(table, facts, oof.task.name)[1].to_numpy()
+    codes = task_targets(table, facts, oof.task.name)[1].fillna(-1).to_numpy(int)
     rows = table_rows(table, names, shown(path))
     if not oof.is_probability:
         probs = pd.DataFrame(probs).rank(pct=True).to_numpy()
-    return Test(table.iloc[rows].reset_index(drop=True), probs, codes[rows])
+    joined = table.iloc[rows].reset_index(drop=True).assign(row=rows)
+    return replace(oof, table=joined, probs=probs, codes=codes[rows])
 
 
 def _images(run: RunFiles, oof: Oof, table: pd.DataFrame) -> tuple[Any, str]:

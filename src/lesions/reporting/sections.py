@@ -16,31 +16,27 @@ from lesions.evaluation.calibration import (
     clipped_logit,
     equal_bins,
 )
-from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values
-from lesions.evaluation.metrics import Floats, roc_auc
-from lesions.evaluation.scores import LABELS, score_rows
+from lesions.evaluation.intervals import (
+    Interval,
+    bootstrap,
+    bootstrap_values,
+    summarise,
+    undefined,
+)
+from lesions.evaluation.metrics import Floats, Metric, roc_auc
+from lesions.evaluation.scores import LABELS, Scores, score_rows
 from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_curve, net_benefit
 from lesions.inference.calibration import Calibration, cross_fit
 from lesions.oof import Oof
-from lesions.reporting import breakdown, figures, gallery
-from lesions.reporting.breakdown import Words
-from lesions.reporting.curves import plot_history
+from lesions.reporting import breakdown, figures
+from lesions.reporting.breakdown import ABSENT, Words
 from lesions.reporting.figures import Part
-from lesions.reporting.style import BENIGN, MELANOMA, MODEL, MUTED, build_figure
+from lesions.reporting.style import BENIGN, MELANOMA, MODEL, MUTED
 
 MEASURE_REPLICATES = 300
 FIFTHS = ["least certain fifth", "second", "third", "fourth", "most certain fifth"]
 RISKS = np.linspace(0.01, 0.4, 40)
 Figures = dict[str, Figure]
-
-
-@dataclass(frozen=True)
-class Test:
-    """Test rows of the table, probabilities (N, C) and, where labelled, codes (N,), else NaN."""
-
-    table: pd.DataFrame
-    probs: Floats
-    codes: Floats
 
 
 @dataclass(frozen=True)
@@ -93,28 +89,25 @@ def decide(oof: Oof, calibration: Calibration, recall: float | None) -> Decision
     )
 
 
-def parts_of(oof: Oof, test: Test | None) -> list[tuple[str, np.ndarray, Floats, np.ndarray]]:
-    """Names, codes, probabilities and groups: of all folds, each source, each fold, held out."""
+def parts_of(oof: Oof, test: Oof | None) -> list[tuple[str, Oof]]:
+    """The rows by name: of all folds, each source, each fold, and the labelled test rows."""
     parts = [("all folds", oof)]
     for column, prefix in (("source", ""), ("fold", "fold ")):
         values = sorted(set(oof.table[column]))
         for value in values if len(values) > 1 else []:
             parts.append((f"{prefix}{value}", oof.take((oof.table[column] == value).to_numpy())))
-    found = [(name, part.codes, part.probs, part.groups) for name, part in parts]
-    if test is not None and (known := ~np.isnan(test.codes)).any():
-        groups = test.table["group"].to_numpy()[known]
-        found.append(("held-out test", test.codes[known].astype(int), test.probs[known], groups))
-    return found
+    if test is not None and (test.codes >= 0).any():
+        parts.append(("held-out test", test.take(test.codes >= 0)))
+    return parts
 
 
-def auc_parts(oof: Oof, test: Test | None) -> list[Part]:
+def auc_parts(oof: Oof, test: Oof | None) -> list[Part]:
     """The AUC of positive or not, of each of `parts_of`."""
-    found = []
-    for name, codes, probs, groups in parts_of(oof, test):
-        positive = oof.task.positive(codes)
-        auc = bootstrap(roc_auc, positive, oof.task.score(probs), groups)
-        found.append(Part(name, "model", auc, len(positive), int(positive.sum())))
-    return found
+    return [
+        Part(name, "model", bootstrap(roc_auc, part.positive, part.score, part.groups),
+             len(part.codes), int(part.positive.sum()))
+        for name, part in parts_of(oof, test)
+    ]  # fmt: skip
 
 
 def scores_section(
@@ -146,10 +139,15 @@ def scores_section(
         ("expected calibration error", calibration_error, risk),
         ("calibration slope", calibration_slope, risk),
     ]
-    return [
-        (name, bootstrap(metric, positive, prob, groups, MEASURE_REPLICATES))
-        for name, metric, prob in measures
-    ]
+    return [(name, _measured(metric, positive, prob, groups)) for name, metric, prob in measures]
+
+
+def _measured(metric: Metric, target: Any, prob: Any, groups: np.ndarray) -> Interval:
+    """The metric with an interval from fewer resamples: some of these take long on many rows."""
+    if reason := metric.undefined(target, prob):
+        return undefined(reason)
+    drawn = bootstrap_values(metric, target, [prob], groups, MEASURE_REPLICATES)[:, 0]
+    return summarise(metric(target, prob), drawn)
 
 
 def score_label(oof: Oof) -> str:
@@ -176,7 +174,7 @@ def decisions_section(
     values = [bootstrap_values(net_benefit(at), positive, [risk], groups, 200) for at in RISKS]
     band = np.percentile(np.hstack(values), [2.5, 97.5], axis=0)
     curve = decision_curve(positive, risk, RISKS)
-    drawn["decision_curve"] = figures.plot_decision_curve(curve, band, words)
+    drawn["decision_curve"] = figures.plot_decision_curve(curve, band)
     fifth = pd.CategoricalDtype(FIFTHS, ordered=True)
     certainty = pd.Series(np.array(FIFTHS)[equal_bins(decided.margin, 5)]).astype(fifth)
     parts = breakdown.factors(oof.table) | {"distance to the threshold": certainty}
@@ -199,7 +197,9 @@ def _drawn_parts(prefix: str, parts: Mapping[str, pd.Series], drawn: Figures, pl
     """Each part's name and its figure's, "" where the table has no value of it."""
     found = []
     for name, values in parts.items():
-        figure = f"{prefix}_{name.replace(' ', '_')}" if breakdown.recorded(values) else ""
+        figure = (
+            f"{prefix}_{name.replace(' ', '_')}" if {ABSENT} != set(values.cat.categories) else ""
+        )
         if figure:
             drawn[figure] = plot(values)
         found.append({"name": name, "figure": figure})
@@ -207,7 +207,7 @@ def _drawn_parts(prefix: str, parts: Mapping[str, pd.Series], drawn: Figures, pl
 
 
 def classes_section(
-    oof: Oof, decided: Decisions | None, calibrated: Floats, test: Test | None, drawn: Figures
+    oof: Oof, decided: Decisions | None, calibrated: Floats, test: Oof | None, drawn: Figures
 ) -> dict[str, Any]:
     """Scores over all classes and of each one, confusion, confidence; empty for yes or no.
 
@@ -216,10 +216,9 @@ def classes_section(
     if not oof.task.several:
         return {"overall": {}, "classes": []}
     codes, names, groups = oof.codes, oof.task.classes, oof.groups
-    found = score_rows(codes, oof.probs, names, groups)
-    counts = metrics.build_confusion(
-        codes, oof.probs.argmax(axis=1), np.ones((1, len(codes))), len(names)
-    )[0]
+    found = _scores(oof)
+    called = oof.probs.argmax(axis=1)
+    counts = metrics.build_confusion(codes, called, np.ones((1, len(codes))), len(names))[0]
     totals = counts.sum(axis=1).astype(int)
     aucs = {name: scores["auc"] for name, scores in found.classes.items()}
     images = dict(zip(names, totals, strict=True))
@@ -229,7 +228,7 @@ def classes_section(
     drawn["class_roc"] = figures.plot_class_rocs(codes, oof.probs, groups, aucs)
     drawn["class_confusion"] = figures.plot_confusion(counts, names, names)
     probs = decided.probs if decided else calibrated
-    right, sure = probs.argmax(axis=1) == codes, probs.max(axis=1)
+    right, sure = called == codes, probs[np.arange(len(codes)), called]
     lines = [("uncalibrated", oof.probs.max(axis=1)), ("calibrated", sure)]
     axes = ("probability of the predicted class", "accuracy")
     drawn["class_calibration"] = figures.plot_reliability(lines, right, groups, axes, False)
@@ -240,8 +239,8 @@ def classes_section(
         "overall": {LABELS[name]: value for name, value in found.overall.items()},
         "classes": list(names),
         "class_parts": [
-            {"name": name, "scores": list(score_rows(*rows, names, part).overall.values())}
-            for name, *rows, part in parts_of(oof, test)
+            {"name": name, "scores": list(_scores(part).overall.values())}
+            for name, part in parts_of(oof, test)
         ],
         "class_rows": [
             {"name": name, "rows": images[name], **scores}
@@ -256,8 +255,8 @@ def classes_section(
             "balanced": 1 / (totals > 0).sum(),
         },
         "confidence": {
-            "error": bootstrap(calibration_error, right, sure, groups),
-            "loss": bootstrap(metrics.log_loss, codes, probs, groups),
+            "error": _measured(calibration_error, right, sure, groups),
+            "loss": _measured(metrics.log_loss, codes, probs, groups),
         },
         "swaps": [
             {"true": names[i], "predicted": names[j], "rows": swaps[i, j],
@@ -267,8 +266,12 @@ def classes_section(
     }  # fmt: skip
 
 
+def _scores(rows: Oof) -> Scores:
+    return score_rows(rows.codes, rows.probs, rows.task.classes, rows.groups)
+
+
 def test_section(
-    oof: Oof, decided: Decisions | None, test: Test | None, words: Words, drawn: Figures
+    oof: Oof, decided: Decisions | None, test: Oof | None, words: Words, drawn: Figures
 ) -> dict[str, Any] | None:
     """Draw the test rows' scores beside the out-of-fold ones; the rates of both at the threshold.
 
@@ -276,10 +279,9 @@ def test_section(
     """
     if test is None or decided is None:
         return None if test is None else {"rows": len(test.table)}
-    score, groups = oof.task.score(test.probs), test.table["group"].to_numpy()
-    called = decided.threshold.apply(score) == 1
+    called, groups = decided.threshold.apply(test.score) == 1, test.groups
     drawn["test_distribution"] = figures.plot_histogram(
-        [("out-of-fold", oof.score, MUTED), ("test", score, MODEL)],
+        [("out-of-fold", oof.score, MUTED), ("test", test.score, MODEL)],
         decided.threshold.value,
         score_label(oof),
     )
@@ -289,11 +291,9 @@ def test_section(
         now = (test.table["source"] == source).to_numpy()
         rate = float(decided.flagged[before].mean()) if before.any() else None
         sources.append((source, rate, float(called[now].mean())))
-    known = ~np.isnan(test.codes)
-    labelled = []
+    known, labelled = test.codes >= 0, []
     if known.any():
-        positive = oof.task.positive(np.nan_to_num(test.codes)) & known
-        negative = known & ~positive
+        positive, negative = known & test.positive, known & ~test.positive
         labelled = [
             (f"{words.many} flagged (sensitivity)", decided.sensitivity,
              breakdown.rate(called[positive], groups[positive])),
@@ -306,71 +306,3 @@ def test_section(
         "sources": sources,
         "labelled": labelled,
     }
-
-
-def galleries(
-    oof: Oof, decided: Decisions | None, calibrated: Floats, images: Any, drawn: Figures
-) -> dict[str, list[dict[str, Any]]]:
-    """The photographs: `galleries` by the threshold and `worst`, errors by class.
-
-    The numbers beside them are probabilities of the stored calibration.
-    """
-    chosen, worst = [], []
-    if decided:
-        risk = oof.task.score(calibrated)
-        chosen = gallery.choose_galleries(
-            oof.table, oof.positive, decided.flagged, risk, decided.margin
-        )
-    if oof.task.several:
-        worst = gallery.choose_worst(oof.table, oof.codes, calibrated, oof.task.classes)
-    counts = np.bincount(oof.codes, minlength=len(oof.task.classes))
-
-    def shown(one: gallery.Gallery) -> dict[str, Any]:
-        tiles = [] if images is None else gallery.tiles(one, images)
-        if tiles:
-            drawn[one.name] = gallery.plot_sheet(one, images)
-        return {"name": one.name, "tiles": tiles, "of": one.of}
-
-    return {
-        "galleries": [shown(one) for one in chosen],
-        "worst": [
-            shown(one) | {"class": name, "rows": rows}
-            for one, name, rows in zip(worst, oof.task.classes, counts, strict=False)
-        ],
-    }
-
-
-def training_section(oof: Oof, drawn: Figures) -> list[dict[str, Any]]:
-    """Draw loss and validation AUC by epoch; each fold in numbers."""
-    folds = {fold: facts for fold, facts in oof.facts.items() if facts.get("history")}
-    if not folds:
-        return []
-    histories = {fold: pd.DataFrame(facts["history"]) for fold, facts in folds.items()}
-    for name, key in (("loss", "loss"), ("validation_auc", "auc")):
-        figure, ((axes,),) = build_figure(3.0)
-        plot_history(axes, histories, key)
-        drawn[name] = figure
-    found = []
-    for fold, facts in folds.items():
-        own = oof.take((oof.table["fold"] == fold).to_numpy())
-        found.append(facts | {"fold": fold, "positives": int(own.positive.sum())})
-    return found
-
-
-def blend_section(blend: Mapping[str, Any]) -> dict[str, Any]:
-    """The members with their weights, and what each method of blending scores."""
-    objective, scores = blend.get("objective", "auc"), blend.get("member_scores", {})
-    return {
-        "objective": LABELS.get(objective, "AUC"),
-        "reason": blend.get("reason", ""),
-        "members": [
-            {"name": name, "score": scores.get(name, {}).get(objective),
-             "weight": blend["weights"].get(name)}
-            for name in blend["members"]
-        ],
-        "methods": [
-            {"name": name, "chosen": name == blend["chosen"], "p": found["p_against_equal"],
-             **{key: found[key] for key in ("in_sample", "nested", "interval")}}
-            for name, found in blend["methods"].items()
-        ],
-    }  # fmt: skip

@@ -100,6 +100,14 @@ def percent_ticks(axis: Axis) -> None:
     axis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
 
 
+def note_beside(axes: Axes, y: float, text: str, colour: str = INK) -> None:
+    """A number at the right of a row of dots and bars."""
+    axes.annotate(
+        text, (1.0, y), xycoords=("axes fraction", "data"), xytext=(4, 0),
+        textcoords="offset points", va="center", fontsize=8.6, color=colour, annotation_clip=False,
+    )  # fmt: skip
+
+
 def legend_above(axes: Axes) -> None:
     """The legend in a row above the axes, where it can cover nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.2)
@@ -109,6 +117,7 @@ def svg(figure: Figure, name: str) -> str:
     """The figure as an inline SVG element whose colours are the page's CSS variables."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
+    figure.set_layout_engine("none")  # it is laid out now, and need not be again for the PNG
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     # Several figures share a page: ids stay unique, and those nothing points to go.

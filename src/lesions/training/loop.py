@@ -1,6 +1,7 @@
 """One fold's training loop: the same bytes however often it was stopped and resumed."""
 
 import time
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,7 @@ from tqdm import tqdm
 
 from lesions.config import Config
 from lesions.data.augmentation import build_augmentation
-from lesions.data.loading import (
-    LesionDataset,
-    TrainBatches,
-    build_loader,
-    end_workers,
-    named_failures,
-    seed_of,
-)
+from lesions.data.loading import TrainBatches, build_loader, end_workers, named_failures, seed_of
 from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
 from lesions.training.fold import FoldData
@@ -52,14 +46,10 @@ class FoldTrainer:
             accelerator.process_index, accelerator.num_processes,
             data.train_codes if train.sampler == "balanced" else None,
         )  # fmt: skip
-        augmentation = build_augmentation(config.augment, config.data.image_size)
-        self.loader = build_loader(
-            LesionDataset(
-                dataset.images, dataset.metadata, dataset.target, augmentation, seed, dataset.names
-            ),
-            self.batches,
-            train.workers,
-        )
+        augmented = copy(dataset)
+        augmented.pipeline = build_augmentation(config.augment, config.data.image_size)
+        augmented.seed = seed
+        self.loader = build_loader(augmented, self.batches, train.workers)
         classes = max(2, len(task.classes))
         loss = build_loss(config.loss, data.train_codes, classes)
         self.stepper = Stepper(
@@ -184,9 +174,8 @@ class FoldTrainer:
 
     def _save_is_due(self) -> bool:
         train = self.config.train
-        if train.save_steps and self.progress.step % train.save_steps == 0:
-            return True
-        return time.monotonic() - self.saved > 60 * train.save_minutes
+        late = time.monotonic() - self.saved > 60 * train.save_minutes
+        return late or bool(train.save_steps and self.progress.step % train.save_steps == 0)
 
     def _done(self) -> bool:
         """Whether all epochs are validated, or `patience` of them in a row were no better."""

@@ -1,6 +1,5 @@
 """The saved state from which a killed fold resumes, and the lock against a second process."""
 
-import errno
 import fcntl
 import hashlib
 import io
@@ -31,7 +30,7 @@ def state_path(folder: Path, fold: int) -> Path:
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values, sealed with a checksum; the file before it is kept beside.
 
-    InputError on a full disk, with the bytes it takes; both older files are then as they were.
+    InputError on a full disk, with the bytes it takes; both older files are then unchanged.
     """
     buffer = io.BytesIO()  # torch reports a full disk without saying so; a plain write does
     torch.save(state, buffer)
@@ -47,14 +46,11 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
             if path.exists():
                 path.replace(previous(path))
     except InputError as error:
-        cause = error.__cause__
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(
-                f"{shown(path)}: the disk is full: saving takes {len(content):,} bytes,"
-                f" {shutil.disk_usage(path.parent).free:,} are free. What was saved before is"
-                " whole: make room, then run the same command again"
-            ) from error
-        raise
+        raise InputError(
+            f"{error}: saving takes {len(content):,} bytes,"
+            f" {shutil.disk_usage(path.parent).free:,} are free. What was saved before is whole:"
+            " make room, then run the same command again"
+        ) from error
 
 
 def load_state(

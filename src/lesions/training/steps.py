@@ -190,23 +190,14 @@ class Stepper:
 
     def _loss(self, batch: dict[str, Any], seed: int) -> Tensor:
         device = self.accelerator.device
-        image, metadata, target = mix_batch(
-            (
-                batch["image"].to(device, non_blocking=True),
-                batch["metadata"].to(device),
-                self._shares(batch["target"].to(device)),
-            ),
-            self.config.mixup,
-            self.config.cutmix,
-            seed,
-        )
+        target = batch["target"].to(device)
+        if self.classes > 2:  # of two classes it already is the share of the second
+            target = shares(target, self.classes)
+        given = batch["image"].to(device, non_blocking=True), batch["metadata"].to(device), target
+        image, metadata, target = mix_batch(given, self.config.mixup, self.config.cutmix, seed)
         with self.accelerator.autocast():
             logit = self.model(image, metadata)
         return self.loss(logit, target)
-
-    def _shares(self, target: Tensor) -> Tensor:
-        """The target as mix_batch takes it: of two classes it already is the second's share."""
-        return target if self.classes == 2 else shares(target, self.classes)
 
     def _skip(self, micro: list[dict]) -> None:
         """Count a step without effect; InputError that names its images if there are too many."""

@@ -219,7 +219,9 @@ def _complete(config: Config, run: str, trained: bool) -> None:
     if trained or not (files.folder / "calibration.json").exists():
         try:
             path, _, problem = calibrate_run(run)
-            print(problem or f"{shown(path)}: calibrated on the out-of-fold predictions")
+            print(f"{shown(path)}: calibrated on the out-of-fold predictions")
+            if problem:
+                print(f"without what tells unusual photographs: {problem}")
         except InputError as error:
             print(f"not calibrated: {error}")
     oof = load_oof(run)

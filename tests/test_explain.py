@@ -1,6 +1,5 @@
 """Explanations: Grad-CAM and occlusion equal captum's, and show what moves the prediction."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pandas as pd
 import pytest
 import report
 import torch
-from captum.attr import LayerGradCam, Occlusion
+from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from lesions.config import Config, ModelConfig
@@ -19,9 +18,6 @@ from lesions.data.metadata import COLUMNS, encode_metadata, fit_metadata
 from lesions.errors import InputError
 from lesions.inference import explain
 from lesions.models.classifier import LesionClassifier
-from lesions.reporting import focus
-from lesions.reporting.explanations import load_explained
-from lesions.reporting.explanations_page import explanations_page
 
 VIT = ("vit_tiny_patch16_224", {"img_size": 64})
 SWIN = ("swin_tiny_patch4_window7_224", {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 24})
@@ -152,23 +148,9 @@ def test_the_map_points_at_what_the_model_looks_at() -> None:
     model.backbone = Bright()
     model.head.linear = nn.Linear(3, 3)
     nn.init.ones_(model.head.linear.weight)
-    maps = explain.grad_cam(model, images, metadata, 0)
-    falls = explain.occlusion(model, images, metadata, 0, cells=4)
-    for first, second in (maps, falls):
-        quarter = len(first) // 2
-        assert first[quarter:, quarter:].sum() > 0.8 * first.sum()
-        assert second[:quarter, :quarter].sum() > 0.8 * second.sum()
-
-
-def test_occlusion_equals_captums() -> None:
-    model = build("mobilenetv3_small_050", {}, 9)
-    images, metadata = batch(9)
-    colour = images.float().mean((1, 2), keepdim=True).round().expand(-1, 64, 64, -1)
-    expected = Occlusion(model).attribute(
-        images.float(), (16, 16, 3), (16, 16, 3), colour, 1, additional_forward_args=metadata
-    )[:, ::16, ::16, 0]
-    ours = explain.occlusion(model, images, metadata, 1, cells=4)
-    assert np.abs(ours - expected.numpy()).max() < 1e-6 * max(1, np.abs(ours).max())
+    first, second = explain.grad_cam(model, images, metadata, 0)
+    assert first[32:, 32:].sum() > 0.8 * first.sum()
+    assert second[:32, :32].sum() > 0.8 * second.sum()
 
 
 ROWS = pd.DataFrame(
@@ -215,77 +197,13 @@ def test_an_overlay_leaves_what_is_cold_as_it_was() -> None:
     assert not np.array_equal(shown[:32], image[:32])
 
 
-def corner_maps(count: int, size: int) -> np.ndarray:
-    maps = np.zeros((count, size, size), np.float32)
-    maps[:, : size // 4, : size // 4] = 1
-    return maps
-
-
-def centred_masks(count: int, size: int) -> np.ndarray:
-    """Round lesions off the centre, each at another place."""
-    rows, columns = np.mgrid[:size, :size]
-    places = np.random.default_rng(0).normal(size / 2, size / 16, (count, 2))
-    return np.stack(
-        [(rows - y) ** 2 + (columns - x) ** 2 < (size / 5) ** 2 for y, x in places]
-    ).astype(np.float32)
-
-
-def test_a_disc_has_the_lesions_area_and_lies_in_the_middle() -> None:
-    discs = focus.centred_discs(np.array([0.0, 400.4, 64 * 64]), 64)
-    assert discs.sum((1, 2)).tolist() == [0, 400, 64 * 64]
-    rows, columns = np.nonzero(discs[1])
-    assert rows.mean() == pytest.approx(31.5, abs=0.1) and columns.mean() == pytest.approx(
-        31.5, 0.1
-    )
-    assert np.hypot(rows - 31.5, columns - 31.5).max() < np.sqrt(400 / np.pi) + 1
-
-
-def test_a_model_that_looks_at_corners_is_found_out_and_one_at_the_lesion_is_not() -> None:
-    masks = centred_masks(40, 64)
-    groups = np.arange(40) // 2
-    middle = np.broadcast_to(focus.centred_discs(masks[:1].sum((1, 2)), 64), masks.shape)
-    spread = np.ones_like(masks)
-    for maps, winner in ((masks, "lesion"), (middle, "disc"), (corner_maps(40, 64), "neither")):
-        told = focus.shares(maps, masks)
-        more = focus.mean_interval(told["more"], groups)
-        if winner == "lesion":
-            assert more.low > 0 and told["inside"] == pytest.approx(1)
-        elif winner == "disc":
-            assert more.high < 0 and told["disc"].mean() > 0.97
-        else:
-            assert told["inside"].max() < 0.05 < told["area"].min()
-    told = focus.shares(spread, masks)
-    assert told["inside"] == pytest.approx(told["area"]) and abs(told["more"]).max() < 0.001
-    assert np.isnan(focus.shares(0 * masks, masks)["inside"]).all()
-
-
-def test_the_interval_is_over_lesions_not_photographs() -> None:
-    values = np.repeat(np.random.default_rng(0).normal(size=30), 10)
-    by_lesion = focus.mean_interval(values, np.repeat(np.arange(30), 10))
-    by_image = focus.mean_interval(values, np.arange(300))
-    assert by_lesion.value == pytest.approx(values.mean())
-    assert by_lesion.se > 2 * by_image.se
-
-
-def test_the_script_writes_the_page_the_overlays_and_the_measure(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_script_writes_the_page_and_the_overlays(trained: Path) -> None:
     assert script.main(["--run", "tiny"]) == 0
     text = (trained / "explain.html").read_text()
-    assert all(title in text for title in ("Sure hits", "Misses", "False alarms"))
+    assert all(title in text for title in ("True positives", "False negatives", "False positives"))
     assert "Not a medical device" in text
     pictures = list((trained / "explain").glob("*.png"))
     assert pictures and text.count("data:image/jpeg") == len(pictures)
-    rows = load_explained("tiny").rows
-    for name in rows["image_name"].iloc[:20]:
-        cv2.imwrite(str(tmp_path / f"{name}_segmentation.png"), 255 * centred_masks(1, 48)[0])
-    out = tmp_path / "explanations.json"
-    assert script.main(["--run", "tiny", "--masks", str(tmp_path), "--out", str(out)]) == 0
-    told = json.loads(out.read_text())
-    assert told["photographs"] == 20 and 0 <= told["all"]["inside"]["value"] <= 1
-    page = explanations_page(told)
-    assert f"{told['all']['inside']['value']:.1%}" in page and "--run tiny" in page
-    assert "20 photographs:" in capsys.readouterr().out
 
 
 def test_own_photographs_are_overlaid_and_a_broken_one_is_named(
@@ -301,11 +219,6 @@ def test_own_photographs_are_overlaid_and_a_broken_one_is_named(
     (tmp_path / "broken.jpg").write_bytes(b"not a photograph")
     with pytest.raises(InputError, match=r"broken.jpg: not read"):
         script.main(["--run", "tiny", "--images", str(tmp_path / "broken.jpg")])
-
-
-def test_masks_of_other_photographs_are_refused(trained: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no <image_name>_segmentation.png"):
-        script.main(["--run", "tiny", "--masks", str(tmp_path)])
 
 
 def test_the_report_shows_what_the_model_looked_at_when_asked(trained: Path) -> None:

@@ -13,10 +13,8 @@ import torch
 from lesions.config import Config
 from lesions.data.metadata import COLUMNS
 from lesions.errors import InputError
-from lesions.inference import export
-from lesions.inference.quantize import quantize_onnx
+from lesions.inference import export, export_check
 from lesions.models.classifier import LesionClassifier
-from lesions.reporting import parity
 
 SWIN = {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 24, "window_size": 2}
 FAMILIES: dict[str, tuple[str, dict, dict, str, int]] = {
@@ -101,7 +99,7 @@ def test_torch_export_gives_the_same(family: str, tmp_path: Path) -> None:
 def test_int8_is_smaller_near_and_self_describing(resnet: Path, tmp_path: Path) -> None:
     model, header = build("resnet")
     images, metadata = batch(header, 16)
-    quantize_onnx(resnet, tmp_path / "int8.onnx", images, metadata)
+    export.quantize_onnx(resnet, tmp_path / "int8.onnx", images, metadata)
     predict, told = export.open_onnx(tmp_path / "int8.onnx")
     assert told["classes"] == header["classes"]
     found, wanted = predict(images, metadata), expected(model, images, metadata)
@@ -117,7 +115,7 @@ def test_the_script_prints_the_comparison_writes_it_and_deletes_an_int8_that_los
 ) -> None:
     out = tmp_path / "export.json"
     arguments = ["--run", "tiny", "--to", "onnx", "--quantize", "--folds", "0"]
-    monkeypatch.setattr(parity, "LEAST_LOSS", 1.0)  # a model of seconds loses what it pleases
+    monkeypatch.setattr(export_check, "LEAST_LOSS", 1.0)  # a model of seconds loses what it pleases
     assert script.main([*arguments, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     told = json.loads(out.read_text())["rivals"]
@@ -126,8 +124,8 @@ def test_the_script_prints_the_comparison_writes_it_and_deletes_an_int8_that_los
     assert told["int8"]["bytes"] == (trained / "fold0.int8.onnx").stat().st_size
     assert all(name in printed for name in told)
 
-    monkeypatch.setattr(parity, "LEAST_LOSS", -1.0)
-    monkeypatch.setitem(parity.EXPORTS, "onnx", lambda *_: None)  # it is there
+    monkeypatch.setattr(export_check, "LEAST_LOSS", -1.0)
+    monkeypatch.setitem(export_check.EXPORTS, "onnx", lambda *_: None)  # it is there
     with pytest.raises(InputError, match=r"int8 loses .*fold0.int8.onnx deleted"):
         script.main(arguments)
     assert not (trained / "fold0.int8.onnx").exists()
@@ -139,7 +137,7 @@ def test_a_loss_of_half_a_percent_is_refused_and_less_is_not(tmp_path: Path) -> 
     for auc, refused in ((0.8951, False), (0.895, True), (0.91, False)):
         file.touch()
         told = {"eager": {"auc": 0.9}, "int8": {"auc": auc}}
-        assert bool(parity.refuse_lossy(told, [file])) == refused
+        assert bool(export_check.refuse_lossy(told, [file])) == refused
         assert file.exists() != refused
 
 

@@ -12,10 +12,12 @@ import pytest
 import torch
 from conftest import tiny_run
 from predict import main as predict
+from test_predictor import CLASSES, formula_run
 
 from lesions.data.table import load_table
 from lesions.errors import InputError
-from lesions.inference.views import views_of
+from lesions.files import read_json, sha256
+from lesions.inference.predict import views_of
 from lesions.paths import CODE, at
 
 
@@ -29,7 +31,7 @@ def test_views_are_all_different_and_the_first_is_the_image() -> None:
 
 def test_the_submission_has_every_test_row_in_order(trained: Path) -> None:
     predict(["--run", "tiny"])
-    submission = pd.read_csv(at("submissions") / "tiny.csv")
+    submission = pd.read_csv(at("submissions/tiny.csv"))
     table, _ = load_table("demo")
     test = table.loc[table["split"] == "test", "image_name"]
     assert list(submission.columns) == ["image_name", "target"]
@@ -41,39 +43,70 @@ def test_folds_are_averaged_by_image(trained: Path) -> None:
     parts = []
     for fold in "012":
         predict(["--run", "tiny", "--folds", fold])
-        parts.append(pd.read_csv(at("submissions") / "tiny.csv")["target"].to_numpy())
+        parts.append(pd.read_csv(at("submissions/tiny.csv"))["target"].to_numpy())
     predict(["--run", "tiny"])
-    whole = pd.read_csv(at("submissions") / "tiny.csv")["target"].to_numpy()
+    whole = pd.read_csv(at("submissions/tiny.csv"))["target"].to_numpy()
     np.testing.assert_allclose(whole, np.mean(parts, axis=0), atol=1e-12)
     assert not np.allclose(parts[0], parts[1])
 
 
 def test_an_untrained_fold_is_named_with_the_command(trained: Path) -> None:
     with pytest.raises(InputError, match=r"fold2\.safetensors(.|\n)*scripts/train\.py"):
-        shutil.copytree(trained, at("oof") / "partly", dirs_exist_ok=True)
-        (at("oof") / "partly" / "fold2.safetensors").unlink()
+        shutil.copytree(trained, at("oof/partly"), dirs_exist_ok=True)
+        (at("oof/partly/fold2.safetensors")).unlink()
         predict(["--run", "partly"])
 
 
-def test_a_checkpoint_of_another_model_is_refused(trained: Path) -> None:
-    shutil.copytree(trained, at("oof") / "swapped", dirs_exist_ok=True)
-    config = at("oof") / "swapped" / "config.yaml"
-    config.write_text(config.read_text().replace("mobilenetv3_small_050", "resnet10t"))
-    with pytest.raises(InputError, match="another model than config.yaml(.|\n)*resnet10t"):
-        predict(["--run", "swapped"])
+def test_a_submission_names_the_weights_it_was_made_of(trained: Path) -> None:
+    predict(["--run", "oof/tiny", "--set", "predict.views=1"])
+    path = at("submissions/tiny.csv")
+    record = read_json(path.with_suffix(".json"))
+    _, facts = load_table("demo")
+    assert (record["run"], record["views"], record["sha256"]) == ("tiny", 1, sha256(path))
+    assert record["table_hash"] == facts["table_hash"]
+    files = sorted(trained.glob("fold*.safetensors"))
+    assert record["weights"] == {file.name: sha256(file) for file in files}
+
+
+def test_one_class_is_submitted_as_the_competition_asks(demo: Path) -> None:
+    _, facts = load_table("demo")
+    formula_run(at("oof/seven"), CLASSES, 3, facts["fold_hash"], task="diagnosis7")
+    predict(["--run", "seven"])
+    whole = pd.read_csv(at("submissions/seven.csv"))
+    assert list(whole) == ["image_name", *(f"prob_{name}" for name in CLASSES)]
+    np.testing.assert_allclose(whole.drop(columns="image_name").sum(axis=1), 1, atol=1e-6)
+    predict(["--run", "seven", "--column", "mel"])
+    one = pd.read_csv(at("submissions/seven_mel.csv"))
+    assert list(one) == ["image_name", "target"] and one["target"].equals(whole["prob_mel"])
+    assert read_json(at("submissions/seven_mel.json"))["column"] == "mel"
+    with pytest.raises(InputError, match="--column moles: the run's columns are akiec"):
+        predict(["--run", "seven", "--column", "moles"])
+
+
+def test_runs_are_found_by_any_name_and_a_wrong_one_is_answered_with_the_near(
+    trained: Path,
+) -> None:
+    for name in ("tiny", "oof/tiny", str(trained), str(trained / "fold0.safetensors")):
+        assert predict(["--run", name]) == 0
+    with pytest.raises(InputError, match="did you mean tiny"):
+        predict(["--run", "tinny"])
+    (at("submissions") / "some.json").write_text("{}")
+    with pytest.raises(InputError, match="is a blend; this takes"):
+        predict(["--run", "submissions/some.json"])
+    with pytest.raises(InputError, match="data and model of a trained run are fixed"):
+        predict(["--run", "tiny", "--set", "data.image_size=64"])
 
 
 def test_an_unreadable_test_photograph_still_gets_a_row(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lesions.inference import submit
-
+    module = sys.modules["lesions.inference.predict"]
     table, facts = load_table("demo")
     row = np.flatnonzero(table["split"] == "test")[3]
     table.loc[row, ["width", "height"]] = 0
-    monkeypatch.setattr(submit, "load_table", lambda _: (table, facts))
+    monkeypatch.setattr(module, "load_table", lambda _: (table, facts))
     predict(["--run", "tiny"])
-    submission = pd.read_csv(at("submissions") / "tiny.csv").set_index("image_name")["target"]
+    submission = pd.read_csv(at("submissions/tiny.csv")).set_index("image_name")["target"]
     name = table.loc[row, "image_name"]
     assert submission[name] == pytest.approx(submission.drop(name).mean())
 
@@ -92,21 +125,19 @@ def run_script(processes: int, *arguments: str) -> None:
 
 
 def test_two_processes_predict_as_one_does(trained: Path) -> None:
-    shutil.copytree(trained, at("oof") / "exact", dirs_exist_ok=True)
-    config = at("oof") / "exact" / "config.yaml"
-    config.write_text(config.read_text().replace("precision: auto", "precision: fp32"))
-    run_script(1, "scripts/predict.py", "--run", "exact")
-    one = pd.read_csv(at("submissions") / "exact.csv")
-    (at("submissions") / "exact.csv").unlink()
-    run_script(2, "scripts/predict.py", "--run", "exact")
-    two = pd.read_csv(at("submissions") / "exact.csv")
+    exact = ["scripts/predict.py", "--run", "tiny", "--set", "train.precision=fp32"]
+    run_script(1, *exact)
+    one = pd.read_csv(at("submissions/tiny.csv"))
+    at("submissions/tiny.csv").unlink()
+    run_script(2, *exact)
+    two = pd.read_csv(at("submissions/tiny.csv"))
     assert two["image_name"].tolist() == one["image_name"].tolist()
     np.testing.assert_allclose(two["target"], one["target"], atol=1e-6)
 
 
 def test_two_processes_train_a_fold_with_every_row_once(trained: Path) -> None:
     run_script(2, "scripts/train.py", *tiny_run("two"), "--fold", "0")
-    oof, expected = (pd.read_csv(at("oof") / run / "fold0.csv") for run in ("two", "tiny"))
+    oof, expected = (pd.read_csv(at("oof", run, "fold0.csv")) for run in ("two", "tiny"))
     assert oof["image_name"].tolist() == expected["image_name"].tolist()
     assert oof["prob"].between(0, 1).all()
 

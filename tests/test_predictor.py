@@ -4,40 +4,50 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from calibrate import main as calibrate
+from conftest import tiny_run
 from PIL import Image
 from predict import main as predict
+from prepare import main as prepare
+from report import main as report
+from scipy.special import logit
+from train import main as train
 
 from lesions.config import Config, PredictConfig, PreprocessConfig
+from lesions.data.cache import load_images
 from lesions.data.decode import UnreadableImage, decode
-from lesions.data.images import load_images
 from lesions.data.loading import LesionDataset
 from lesions.data.metadata import encode_metadata
+from lesions.data.sample import write_sample
 from lesions.data.table import load_table
+from lesions.data.tasks import Task
 from lesions.errors import InputError
 from lesions.files import read_json, write_json
 from lesions.inference import Predictor
-from lesions.inference.calibrate import calibrate_scores
+from lesions.inference.calibration import fit_calibration
 from lesions.inference.checkpoint import load_model, save_model
 from lesions.inference.ensemble import Mix
 from lesions.inference.predict import predict as predict_rows
 from lesions.inference.predictor import Patient
-from lesions.inference.scaling import fit_scaling, scaled
 from lesions.inference.unusual import fit_typical
 from lesions.models.classifier import LesionClassifier
+from lesions.oof import Oof
 from lesions.paths import CODE, at
 from lesions.serving.service import example
 
@@ -59,8 +69,13 @@ def drawn_png() -> bytes:
     return file.getvalue()
 
 
-def formula_run(folder: Path, classes: tuple[str, ...] = (), **data: str) -> Path:
-    """A run of one fold whose weights are sines, whatever torch's random numbers are."""
+CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+
+
+def formula_run(
+    folder: Path, classes: tuple[str, ...] = (), folds: int = 1, fold_hash: str = "", **data: str
+) -> Path:
+    """A run whose weights are sines, whatever torch's random numbers are; of an older version."""
     config = Config.model_validate(
         {
             "dataset": "demo",
@@ -76,13 +91,23 @@ def formula_run(folder: Path, classes: tuple[str, ...] = (), **data: str) -> Pat
         values = np.sin(np.arange(tensor.numel()) * 0.7 + len(name)) * 2 / size**0.5
         values += float(name.endswith(("running_var", "weight")) and tensor.ndim == 1)
         weights[name] = torch.from_numpy(values).reshape(tensor.shape).to(tensor.dtype)
-    header = {
-        "run": folder.name, "fold": 0, "task": data.get("task", "melanoma"), "table_hash": "",
-        "classes": list(classes), "config": config.model_dump(), "versions": {}, "fold_hash": "",
-        "neutral": {"log_images_per_patient": 1.0, "log_bytes": 12.0},
-    }  # fmt: skip
-    save_model(folder / "fold0.safetensors", weights, header)
+    for fold in range(folds):
+        header = {
+            "run": folder.name, "fold": fold, "task": data.get("task", "melanoma"),
+            "classes": list(classes), "config": config.model_dump(), "versions": {},
+            "table_hash": "", "fold_hash": fold_hash,
+            "neutral": {"log_images_per_patient": 1.0, "log_bytes": 12.0},
+        }  # fmt: skip
+        save_model(folder / f"fold{fold}.safetensors", weights, header)
     return folder
+
+
+def oof_of(target: np.ndarray, probs: np.ndarray, classes: tuple[str, ...]) -> Oof:
+    """Out-of-fold predictions made up: five folds in turn, every row a group."""
+    rows = np.arange(len(target))
+    names = rows.astype(str)
+    table = pd.DataFrame({"image_name": names, "fold": rows % 5, "group": names, "source": "a"})
+    return Oof("made-up", Task("malignant", classes), table, probs, target, [], "")
 
 
 def digest(content: bytes) -> str:
@@ -100,9 +125,21 @@ def test_golden_pixels_weights_and_probability(tmp_path: Path) -> None:
         digest(b"".join(state[key].numpy().tobytes() for key in sorted(state)))
         == (GOLDEN["weights"])
     )
-    told = predictor.predict(photo, Patient.parse(55, "female", "torso"))
+    told = predictor.predict(photo, Patient(55, "female", "torso"))
     # float32 on another processor may differ in its own last digit, the seventh.
     assert told.probs["melanoma"] == pytest.approx(GOLDEN["prob"], rel=2e-6)
+
+
+@pytest.fixture
+def bare(trained: Path) -> Iterator[Path]:
+    """oof/bare: the tiny run without its calibration.json."""
+    folder = at("oof/bare")
+    folder.mkdir()
+    for path in trained.glob("fold*.*"):
+        shutil.copy(path, folder)
+    shutil.copy(trained / "config.yaml", folder)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture
@@ -128,13 +165,13 @@ def test_a_photograph_gets_what_its_row_got_in_training(
     expected = predict_rows(
         model, dataset, np.array([row]), PredictConfig(), float32, views=4, title=""
     )
-    who = Patient.parse(
+    who = Patient(
         None if item["age_approx"].isna().any() else float(item["age_approx"].iloc[0]),
         item["sex"].iloc[0], item["site"].iloc[0],
     )  # fmt: skip
     for photo in (path, path.read_bytes()):
         told = Predictor.load(trained, folds=[1]).predict(photo, who)
-        assert told.score == pytest.approx(expected[0], abs=1e-6)
+        assert told.score == pytest.approx(expected[0, 0], abs=1e-6)
 
 
 def test_all_folds_are_the_mean_of_the_folds(trained: Path) -> None:
@@ -147,46 +184,65 @@ def test_all_folds_are_the_mean_of_the_folds(trained: Path) -> None:
     assert Predictor.load("tiny").predict(photo) == told  # dropout's masks are the same again
 
 
-def test_a_blend_weighs_its_runs(trained: Path, calibrated: Path, tmp_path: Path) -> None:
-    blend = {"members": ["tiny", "calibrated"], "scale": "prob", "power": 1.0,
-             "weights": {"tiny": 1.0, "calibrated": 0.0}}  # fmt: skip
+def test_a_blend_weighs_its_runs(trained: Path, bare: Path, tmp_path: Path) -> None:
+    blend = {"members": ["tiny", "bare"], "scale": "prob", "weights": {"tiny": 1.0, "bare": 0.0}}
     write_json(tmp_path / "blend.json", blend)
     photo = example(0)
     score = Predictor.load("tiny").predict(photo).score
     assert Predictor.load(tmp_path / "blend.json").predict(photo).score == pytest.approx(score)
-    write_json(tmp_path / "blend.json", blend | {"scale": "rank"})
-    with pytest.raises(InputError, match=r"ranks(.|\n)*scripts/calibrate\.py --run tiny"):
+    halves = blend | {"scale": "rank", "weights": {"tiny": 0.5, "bare": 0.5}}
+    write_json(tmp_path / "blend.json", halves)
+    with pytest.raises(InputError, match=r"ranks(.|\n)*scripts/calibrate\.py --run oof/bare"):
         Predictor.load(tmp_path / "blend.json")
-    ranked = blend | {"scale": "rank", "members": ["calibrated"], "weights": {"calibrated": 1.0}}
-    write_json(tmp_path / "blend.json", ranked)
+    shutil.copy(trained / "calibration.json", bare)
     assert 0 <= Predictor.load(tmp_path / "blend.json").predict(photo).score <= 1
-    mix = Mix("", (0.25, 0.75), "logit", 1.0, None, "")
+    mix = Mix("", (0.25, 0.75), "logit", None, None)
     runs = Predictor.load("tiny").runs * 2
     odds = mix.blended([np.array([0.5]), np.array([0.9])], runs)
     assert odds[0] == pytest.approx(1 / (1 + 9**-0.75))
 
 
+def test_runs_of_several_classes_blend(demo: Path, tmp_path: Path) -> None:
+    for name, metadata in (("one", "clinical"), ("two", "clinical")):
+        formula_run(at("oof/classes", name), CLASSES, task="diagnosis7", metadata=metadata)
+    blend = {"members": ["classes/one", "classes/two"], "scale": "logit",
+             "weights": {"classes/one": 0.5, "classes/two": 0.5}}  # fmt: skip
+    write_json(tmp_path / "blend.json", blend)
+    found = Predictor.load(tmp_path / "blend.json").predict(drawn_png())
+    assert list(found.probs) == list(CLASSES) and sum(found.probs.values()) == pytest.approx(1)
+    write_json(tmp_path / "blend.json", blend | {"members": ["classes/one", "tiny"],
+               "weights": {"classes/one": 0.5, "tiny": 0.5}})  # fmt: skip
+    with pytest.raises(InputError, match="different questions"):
+        Predictor.load(tmp_path / "blend.json")
+
+
 def test_metadata_may_be_missing_and_must_be_understood(trained: Path) -> None:
     predictor, photo = Predictor.load("tiny"), example(1)
     assert predictor.predict(photo).score != predictor.predict(photo, Patient(80, "male")).score
-    assert Patient.parse(sex="F", site="Back") == Patient(None, "female", "torso", "back")
-    for wrong in ({"age": -1}, {"age": float("nan")}, {"sex": "x"}, {"site": "moon"}):
-        with pytest.raises(InputError, match=next(iter(wrong))):
-            Patient.parse(**wrong)
+    known = Patient("55", "F", "Back")
+    assert (known.age, known.sex, known.site, known.place) == (55, "female", "torso", "back")
+    assert Patient("", "", None) == Patient()
+    wrong: list[dict[str, Any]] = [
+        {"age": -1}, {"age": 5500}, {"age": float("nan")}, {"age": "old"}, {"sex": "x"},
+        {"site": "moon"},
+    ]  # fmt: skip
+    for fields in wrong:
+        with pytest.raises(InputError, match=next(iter(fields))):
+            Patient(**fields)
 
 
 def test_many_classes_have_probabilities_that_sum_to_one(tmp_path: Path) -> None:
-    classes = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
-    predictor = Predictor.load(formula_run(tmp_path / "seven", classes, task="diagnosis7"))
+    predictor = Predictor.load(formula_run(tmp_path / "seven", CLASSES, task="diagnosis7"))
     told = predictor.predict(drawn_png())
-    assert list(told.probs) == list(classes) and sum(told.probs.values()) == pytest.approx(1)
+    assert list(told.probs) == list(CLASSES) and sum(told.probs.values()) == pytest.approx(1)
     assert told.score == pytest.approx(told.probs["akiec"] + told.probs["bcc"] + told.probs["mel"])
     assert predictor.explain(drawn_png(), None, told).shape == (299, 448, 3)
     draw = np.random.default_rng(0)
     probs = draw.dirichlet(np.ones(7), 400)
     codes = np.array([draw.choice(7, p=p) for p in probs])
-    found = calibrate_scores("r", "diagnosis7", list(classes), codes, probs, codes % 3, "youden")
+    found = fit_calibration(oof_of(codes, probs, CLASSES), "youden")
     assert len(found.shifts) == 7 and found.positives == np.isin(codes, [0, 1, 4]).sum()
+    assert found.apply(probs).sum(axis=1) == pytest.approx(np.ones(400))
 
 
 def test_corrected_probabilities_are_those_that_come_true() -> None:
@@ -195,16 +251,35 @@ def test_corrected_probabilities_are_those_that_come_true() -> None:
     target = (draw.random(20_000) < truth).astype(int)
     odds = truth / (1 - truth)
     distorted = (9 * odds**1.5 / (1 + 9 * odds**1.5))[:, None]  # too sure, and too high
-    temperature, shifts = fit_scaling(target, distorted)
-    assert temperature == pytest.approx(1.5, rel=0.1)
-    corrected = scaled(distorted, temperature, shifts)[:, 0]
+    oof = oof_of(target, distorted, ("malignant",))
+    found = fit_calibration(oof, "recall")
+    assert found.temperature == pytest.approx(1.5, rel=0.1)
+    corrected = found.apply(distorted)[:, 0]
     assert np.abs(corrected - truth).mean() < 0.01 < np.abs(distorted[:, 0] - truth).mean()
     assert (np.diff(corrected[np.argsort(truth)]) >= 0).all()
-    found = calibrate_scores(
-        "r", "melanoma", [], target, distorted, np.arange(20_000) % 5, "recall"
-    )
     assert found.calibration_error[1] < 0.02 < found.calibration_error[0]
     assert found.threshold.sensitivity == pytest.approx(0.9, abs=0.02)
+    assert found.cross_fitted == "fold"
+    one_fold = replace(oof, table=oof.table.assign(fold=0, group=np.arange(20_000) // 2))
+    alone = fit_calibration(one_fold, "recall")
+    assert alone.cross_fitted == "group" and alone.temperature == found.temperature
+    assert alone.threshold.sensitivity == pytest.approx(0.9, abs=0.02)
+
+
+def test_probabilities_are_shifted_to_another_prevalence(
+    trained: Path, bare: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score = Predictor.load("tiny").predict(example(0)).calibrated
+    assert calibrate(["--run", "bare", "--rows", "30", "--prevalence", "0.02"]) == 0
+    assert "probabilities are for 2.0% positives" in capsys.readouterr().out
+    shifted = Predictor.load("bare").predict(example(0)).calibrated
+    assert score and shifted
+    known = read_json(bare / "calibration.json")
+    share = known["positives"] / known["rows"]
+    expected = logit(score["melanoma"]) + logit(0.02) - logit(share)
+    assert logit(shifted["melanoma"]) == pytest.approx(expected)
+    with pytest.raises(InputError, match="not between 0 and 1"):
+        calibrate(["--run", "bare", "--prevalence", "2"])
 
 
 def test_a_calibrated_run_decides_and_ranks(calibrated: Path) -> None:
@@ -221,26 +296,43 @@ def test_a_calibrated_run_decides_and_ranks(calibrated: Path) -> None:
     assert 0 <= known["false_alarms"]["any"] <= 0.3
 
 
-def test_without_its_calibration_a_run_says_what_is_missing(
-    trained: Path, calibrated: Path
-) -> None:
-    predictor = Predictor.load("tiny")
+def test_without_its_calibration_a_run_says_what_is_missing(bare: Path) -> None:
+    predictor = Predictor.load("bare")
     told = predictor.predict(example(0))
     assert (told.calibrated, told.positive, told.percentile, told.unusual) == (None, None, None, [])
-    assert "python scripts/calibrate.py --run tiny" in predictor.missing[0]
-    other = at("oof") / "other weights"
-    shutil.copytree(calibrated, other)
-    known = read_json(other / "calibration.json")
+    assert "python scripts/calibrate.py --run oof/bare" in predictor.missing[0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": "warm"}, {"temperature": 0.0}, {"temperature": float("nan")},
+        {"shifts": [0.0, float("inf")]}, {"quantiles": [0.9, 0.1]}, {"threshold": {"value": 1}},
+        {"prevalence": 1.5},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_damaged_calibration_is_refused_with_its_key(
+    calibrated: Path, bare: Path, change: dict[str, Any]
+) -> None:
+    known = read_json(calibrated / "calibration.json") | change
+    (bare / "calibration.json").write_text(json.dumps(known))
+    with pytest.raises(InputError, match=rf"calibration\.json: {next(iter(change))}"):
+        Predictor.load("bare")
+
+
+def test_files_of_other_weights_or_folds_are_found_out(calibrated: Path, bare: Path) -> None:
+    known = read_json(calibrated / "calibration.json")
     known["weights"]["fold1.safetensors"] = "0" * 64
-    write_json(other / "calibration.json", known)
-    problem = Predictor.load("other weights").missing[0]
-    assert "other weights than fold1.safetensors" in problem
-    write_json(other / "calibration.json", known | {"temperature": "warm"})
-    with pytest.raises(InputError, match=r"calibration\.json: temperature"):
-        Predictor.load("other weights")
-    shutil.copy(other / "fold1.safetensors", other / "fold0.safetensors")
+    write_json(bare / "calibration.json", known)
+    assert "other weights than fold1.safetensors" in Predictor.load("bare").missing[0]
+    shutil.copy(bare / "fold1.safetensors", bare / "fold0.safetensors")
     with pytest.raises(InputError, match=r"fold0\.safetensors: holds fold 1"):
-        Predictor.load("other weights")
+        Predictor.load("bare")
+    formula_run(at("oof/mixed"), folds=2)
+    formula_run(at("oof/mixed"), CLASSES, folds=1, task="diagnosis7")
+    with pytest.raises(InputError, match=r"differs from the run's other folds: task"):
+        Predictor.load("mixed")
 
 
 def test_what_is_no_lesion_is_called_unusual(calibrated: Path) -> None:
@@ -251,7 +343,8 @@ def test_what_is_no_lesion_is_called_unusual(calibrated: Path) -> None:
         Image.fromarray(pixels).save(file, "PNG")
         assert any("colours" in why for why in predictor.predict(file.getvalue()).unusual)
     assert any("small" in why for why in predictor.predict(drawn_png()).unusual)
-    typical = fit_typical(np.random.default_rng(0).normal(5, 2, (500, 6)))
+    values = np.random.default_rng(0).normal(5, 2, (500, 6))
+    typical = fit_typical(values, values)
     assert typical.distance(np.array([[5.0] * 6, [11.0] * 6])) == pytest.approx([0, 9], abs=1.5)
 
 
@@ -276,7 +369,7 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no fold<k>.safetensors"):
+    with pytest.raises(InputError, match="no such run"):
         Predictor.load(tmp_path)
     with pytest.raises(UnreadableImage, match="not an image"):
         Predictor.load(formula_run(tmp_path / "x")).predict(b"no picture")
@@ -299,30 +392,82 @@ def test_the_run_folder_alone_predicts_photographs(calibrated: Path, tmp_path: P
     table = pd.read_csv(tmp_path / "told.csv")
     assert table["image"].tolist() == ["photos/a.jpg", "photos/b.png"]
     assert table["calibrated"].notna().tolist() == [True, False]
-    told = Predictor.load(calibrated).predict(example(0), Patient.parse(55, "female"))
+    told = Predictor.load(calibrated).predict(example(0), Patient(55, "female"))
     assert table["prob"][0] == pytest.approx(told.score, abs=1e-6)
     assert "a.jpg" in done.stdout and "not a medical device" in done.stdout
 
 
 def test_answers_are_written_as_json_too(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a.jpg").write_bytes(example(1))
     photo = str(tmp_path / "a.jpg")
-    assert predict(["--run", "tiny", "--images", photo, "--out", str(tmp_path / "o.json")]) == 0
+    assert predict(["--run", "bare", "--images", photo, "--out", str(tmp_path / "o.json")]) == 0
     (told,) = json.loads((tmp_path / "o.json").read_text())
     assert told["image"] == photo and told["calibrated"] is None and len(told["by_fold"]) == 3
-    assert "note: oof/tiny/calibration.json is missing" in capsys.readouterr().out
-    predict(["--run", "tiny", "--images", photo])
-    assert (at("submissions") / "tiny_images.csv").exists()
+    assert "note: oof/bare/calibration.json is missing" in capsys.readouterr().out
+    predict(["--run", "bare", "--images", photo])
+    assert at("submissions/bare_images.csv").exists()
     for wrong, why in ((["nowhere.jpg"], "no such file"), ([photo, "--out", "x.txt"], r"a \.csv")):
         with pytest.raises(InputError, match=why):
-            predict(["--run", "tiny", "--images", *wrong])
+            predict(["--run", "bare", "--images", *wrong])
 
 
-def test_the_config_written_beside_a_run_is_not_needed(trained: Path) -> None:
-    assert yaml.safe_load((trained / "config.yaml").read_text())["dataset"] == "demo"
-    other = at("oof") / "bare"
-    other.mkdir()
-    shutil.copy(trained / "fold0.safetensors", other)
-    assert Predictor.load("bare").predict(example(1)).percentile is None
+def test_weights_of_an_older_version_say_once_which_preprocessing_is_taken(
+    demo: Path, tmp_path: Path
+) -> None:
+    predictor = Predictor.load(formula_run(tmp_path / "old"))
+    doubts = [text for text in predictor.missing if "preprocessed" in text]
+    assert len(doubts) == 1 and "prepared/demo/table.json is taken" in doubts[0]
+
+
+def test_one_row_has_one_probability_everywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Photographs are cropped and colour-corrected: test rows, files, REST and report agree."""
+    httpx = pytest.importorskip("httpx")
+    pytest.importorskip("gradio", "6.16", reason="the serve extra is not installed")
+    from serving import served
+
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+    write_sample(at("input/sample"), images=90)
+    prepare(["--dataset", "demo", "--size", "32",
+             "--set", "preprocess={fit: crop, shades_of_gray: true}"])  # fmt: skip
+    alone = ("data.metadata=none", "train.precision=fp32", "train.ema_decay=0", "train.epochs=3",
+             "model.backbone=resnet10t", "train.lr=0.003")
+    train([*tiny_run("grey", *alone), "--fold", "all"])
+    table, _ = load_table("demo")
+    test = table[table["split"] == "test"].reset_index(drop=True)
+    predict(["--run", "grey"])
+    expected = pd.read_csv(at("submissions/grey.csv"))["target"]
+    known = (at("oof/grey/calibration.json")).read_bytes()
+    for calibrated in (True, False):
+        predict(["--run", "grey", "--images", *test["path"], "--out", str(tmp_path / "own.csv")])
+        found = pd.read_csv(tmp_path / "own.csv")
+        np.testing.assert_allclose(found["prob"], expected, atol=1e-3)
+        assert found["calibrated"].notna().all() == calibrated
+        at("oof/grey/calibration.json").unlink(missing_ok=True)
+    at("oof/grey/calibration.json").write_bytes(known)
+    predictor = Predictor.load("grey")
+    plain = [replace(run, preprocess=PreprocessConfig()) for run in predictor.runs]
+    other = replace(predictor, runs=plain).predict(Path(test["path"][0])).score
+    assert abs(other - expected[0]) > 0.01  # it matters
+
+    report(["--run", "grey"])
+    page = at("oof/grey/report.html").read_text()
+    shown = re.search(r"<b>([01]\.\d{3}) ·.*?(ISIC_\d+)", page, re.DOTALL)
+    assert shown
+    row = table.set_index("image_name").loc[shown[2]]
+    fold = str(row["fold"])
+    predict(["--run", "grey", "--folds", fold, "--images", row["path"], "--out",
+             str(tmp_path / "own.csv")])  # fmt: skip
+    printed = pd.read_csv(tmp_path / "own.csv")["calibrated"][0]
+    with served(Predictor.load("grey", [int(fold)])) as url:
+        body = Path(row["path"]).read_bytes()
+        answer = httpx.post(f"{url}/api/predict", content=body, timeout=60).json()
+    assert answer["calibrated"]["melanoma"] == pytest.approx(printed, abs=1e-6)
+    assert float(shown[1]) == pytest.approx(printed, abs=1e-3)
+
+    prepare(["--dataset", "demo", "--size", "32"])
+    with pytest.raises(InputError, match="preprocess"):
+        predict(["--run", "grey"])

@@ -90,7 +90,7 @@ class Calibration(BaseModel):
     def percentile(self, score: float) -> float:
         """The share of the out-of-fold scores below `score`, in percent; ties count half."""
         places = [np.searchsorted(self.quantiles, score, side) for side in ("left", "right")]
-        return float(100 * np.mean(places) / len(self.quantiles))
+        return float(100 * (np.mean(places) / len(self.quantiles)))
 
 
 class CrossFit(NamedTuple):

@@ -1,9 +1,9 @@
-"""The study: resumed run by run, chosen by its rule on validation alone, tested once."""
+"""Studies: resumed run by run, chosen on validation alone, tested once, compared fairly."""
 
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,10 +13,12 @@ import pytest
 import screening
 import yaml
 from dermamnist import main, open_test
+from ham10000 import main as compare
 from screening import MissingWeights, Study, entry, ranked
 from sklearn.metrics import fbeta_score, precision_recall_curve, recall_score
 
 from lesions.data.table import load_table
+from lesions.data.tasks import build_task
 from lesions.errors import InputError
 from lesions.files import read_json
 from lesions.paths import CODE, at
@@ -233,3 +235,63 @@ def test_the_shipped_study_has_the_published_runs(monkeypatch):
         assert len(changed) == 8 and all(config != base for config in changed)
     for planned in plans:
         assert planned.config.train.monitor == "f2" and planned.config.train.optimizer == "adam"
+
+
+def published_comparison(folder: Path, system: dict) -> dict:
+    """What studies/ham10000.py finds of one published system."""
+    config = {"grouped": "w/whole", "recall": 0.9, "note": "n", "systems": [system]}
+    (folder / "published.yaml").write_text(dumped(config))
+    out = folder / "found.json"
+    assert compare([str(folder / "published.yaml"), "--out", str(out), "--allow-dirty"]) == 0
+    return read_json(out)
+
+
+def write_run(name: str, dataset: str, changed: Callable[[np.ndarray], np.ndarray]) -> None:
+    """A run of drawn predictions, `changed` of its names, on fold 0 and on the test rows."""
+    table, facts = load_table(dataset)
+    folder, classes = at("oof", name), build_task("diagnosis7").classes
+    codes = pd.Index(classes).get_indexer(table["diagnosis"])
+    generator = np.random.default_rng(0)
+    probs = generator.dirichlet(np.ones(7), len(table)) + 0.4 * np.eye(7)[codes]
+    rows = changed(table["image_name"].to_numpy())
+    probs[rows] = probs[rows, ::-1]
+    probs /= probs.sum(axis=1, keepdims=True)
+    rows = pd.DataFrame(probs, columns=[f"prob_{label}" for label in classes])
+    rows.insert(0, "image_name", table["image_name"])
+    folder.mkdir(parents=True, exist_ok=True)
+    fold = rows.assign(fold=0, target=table["diagnosis"])[table["fold"] == 0]
+    fold.to_csv(folder / "fold0.csv", index=False)
+    hashes = {key: facts[key] for key in ("table_hash", "fold_hash")}
+    kept = {"task": "diagnosis7", "classes": list(classes), "seconds": 1, "device": "cpu"}
+    (folder / "fold0.json").write_text(json.dumps(kept | hashes))
+    told = {"dataset": dataset, "model": {"backbone": "mobilenetv2_100"},
+            "data": {"task": "diagnosis7"}, "loss": {"kind": "cross_entropy"}}  # fmt: skip
+    (folder / "config.yaml").write_text(dumped(told))
+    path = at("submissions", f"{name}.csv")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows[table["split"] == "test"].to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(("part", "rows"), [("val", 48), ("test", 64)])
+def test_threshold_and_prior_correction_are_of_rows_that_are_not_scored(data, tmp_path, part, rows):
+    table = load_table("dermamnist")[0]
+    wanted = table["split"] == "test" if part == "test" else table["fold"] == 0
+    scored = table.loc[wanted, "image_name"]
+    system = {
+        "system": "1", "run": "w/theirs", "part": part, "rows": rows, "source": "s",
+        "published": {"malignant_auc": 0.5, "malignant_recall": 0.5},
+    }  # fmt: skip
+    write_run("w/theirs", "dermamnist", lambda names: np.zeros(len(names), bool))
+    found = {}
+    for name, changed in {
+        "as it is": lambda names: np.zeros(len(names), bool),
+        "on scored rows": lambda names: np.isin(names, scored),
+        "on training rows": lambda names: ~np.isin(names, scored),
+    }.items():
+        write_run("w/whole", "dermamnist_grouped", changed)
+        one = published_comparison(tmp_path, system)["rivals"][0]
+        ours = {key: score["ours"] for key, score in one["scores"].items()}
+        found[name] = (ours, one["weighed"])
+    assert found["on scored rows"] == found["as it is"] != found["on training rows"]
+    with pytest.raises(InputError, match=f"{rows} rows, but system 1 scored 7"):
+        published_comparison(tmp_path, system | {"rows": 7})

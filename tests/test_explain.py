@@ -1,4 +1,4 @@
-"""Explanations: Grad-CAM and occlusion equal captum's, and show what moves the prediction."""
+"""Explanations: Grad-CAM equals captum's, and metadata effects are what they say."""
 
 from pathlib import Path
 from typing import Any

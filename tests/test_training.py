@@ -61,7 +61,7 @@ def test_a_fold_leaves_one_row_an_image_and_says_what_made_it(trained: Path) -> 
 
 
 def test_a_checkpoint_says_how_its_photographs_were_prepared(trained: Path) -> None:
-    model, header = load_model(trained / "fold1.safetensors", task="melanoma")
+    model, header = load_model(trained / "fold1.safetensors")
     assert header["fold"] == 1 and header["config"]["model"]["backbone"] == "mobilenetv3_small_050"
     assert header["preprocess"] == load_table("demo")[1]["config"]["preprocess"]
     cache = json.loads(at("input/prepared/demo/32/cache.json").read_text())

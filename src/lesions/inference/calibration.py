@@ -22,15 +22,14 @@ from lesions.evaluation.calibration import (
     across_parts,
     calibration_error,
     check_fit,
-    clipped_logit,
     fit_scaling,
     shift_prior,
 )
-from lesions.evaluation.metrics import Floats
+from lesions.evaluation.metrics import Floats, log_loss
 from lesions.evaluation.thresholds import RULES, Threshold
 from lesions.files import read_json, sha256, write_json
 from lesions.inference.checkpoint import load_folds
-from lesions.inference.unusual import FalseAlarms, Familiar, fit_familiar
+from lesions.inference.unusual import FalseAlarms, Familiar, Finite, fit_familiar
 from lesions.oof import Oof, load_oof
 from lesions.paths import shown
 from lesions.runs import RunFiles, find_run
@@ -38,7 +37,6 @@ from lesions.runs import RunFiles, find_run
 STEPS = 401  # quantiles kept of the out-of-fold scores
 PARTS = 5  # groups of rows that take turns where there are no folds to take them
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -135,10 +133,7 @@ def calibrate_run(
     files = find_run(spec, takes=("run", "blend"))
     oof = load_oof(files)
     found = fit_calibration(oof, rule)
-    changes: dict = {
-        "run": files.name,
-        "weights": {path.name: sha256(path) for path in _weights(files)},
-    }
+    changes: dict = {"weights": {path.name: sha256(path) for path in _weights(files)}}
     if prevalence is not None:
         fitted, trained = Scaling(found.temperature, found.shifts), found.positives / found.rows
         shifted = shift_prior(fitted, oof.task.malignant, trained, prevalence)
@@ -181,10 +176,10 @@ def fit_calibration(oof: Oof, rule: str) -> Calibration:
         temperature=temperature,
         shifts=shifts,
         cross_fitted=crossed.by,
-        log_loss=(_log_loss(oof.codes, oof.probs), _log_loss(oof.codes, crossed.probs)),
+        log_loss=(log_loss(oof.codes, oof.probs), log_loss(oof.codes, crossed.probs)),
         calibration_error=(
-            float(calibration_error(target, score)),
-            float(calibration_error(target, oof.task.score(crossed.probs))),
+            calibration_error(target, score),
+            calibration_error(target, oof.task.score(crossed.probs)),
         ),
         threshold=Cut(
             rule=cut.rule,
@@ -213,15 +208,10 @@ def _parts(oof: Oof) -> tuple[np.ndarray, str]:
         return folds, "fold"
     # Groups with a positive row are dealt out first, so that every part gets some.
     positive = oof.table.assign(positive=oof.positive).groupby("group")["positive"].max()
+    if len(positive) < 2:
+        raise InputError("cannot calibrate: all rows are of one fold and one group")
     order = positive.sort_values(ascending=False, kind="stable").index
     return order.get_indexer(pd.Index(oof.table["group"])) % PARTS, "group"
-
-
-def _log_loss(codes: np.ndarray, probs: Floats) -> float:
-    if probs.shape[1] == 1:
-        probs = np.hstack([1 - probs, probs])
-    own = probs[np.arange(len(codes)), codes]
-    return float(np.logaddexp(0, -clipped_logit(own)).mean())
 
 
 def _place(files: RunFiles) -> Path:

@@ -2,7 +2,6 @@
 
 import json
 import platform
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -55,12 +54,12 @@ def save_model(path: Path, weights: dict[str, torch.Tensor], header: dict) -> No
     write_bytes(path, safetensors.torch.save(tensors, metadata=text))
 
 
-def load_model(path: Path, task: str | None = None) -> tuple[LesionClassifier, dict]:
+def load_model(path: Path) -> tuple[LesionClassifier, dict]:
     """The model in evaluation mode on the CPU, and its header.
 
     The header holds config, preprocess, fold, task, classes (empty for yes or no), neutral (see
     data/metadata.py), table_hash, fold_hash and versions; files of older versions lack some of
-    them. InputError if the file is not a checkpoint of this repository, or is for another task.
+    them. InputError if the file is not a checkpoint of this repository.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -72,8 +71,6 @@ def load_model(path: Path, task: str | None = None) -> tuple[LesionClassifier, d
     header = json.loads(text) if text else {}
     if header.get("format") != FORMAT:
         raise InputError(f"{shown(path)}: not a checkpoint of this repository ({FORMAT})")
-    if task and header["task"] != task:
-        raise InputError(f"{shown(path)}: trained for {header['task']}, not for {task}")
     config = saved_config(header["config"], path)
     header["config"] = config.model_dump()
     classes = header.setdefault("classes", [])
@@ -83,12 +80,12 @@ def load_model(path: Path, task: str | None = None) -> tuple[LesionClassifier, d
     return model.eval(), header
 
 
-def load_folds(files: RunFiles, numbers: Sequence[int] | None = None) -> list[Fold]:
-    """The trained folds of a run, all of them or those of `numbers`, which must agree.
+def load_folds(files: RunFiles) -> list[Fold]:
+    """The trained folds of a run, all of them or those asked for, which must agree.
 
     InputError for a fold that is not there, has another's name, or is of another model.
     """
-    wanted = files.numbers(".safetensors") if numbers is None else numbers
+    wanted = files.numbers(".safetensors") if files.folds is None else files.folds
     if not wanted:
         raise InputError(f"{shown(files.folder)}: no fold<k>.safetensors: run scripts/train.py")
     folds: list[Fold] = []

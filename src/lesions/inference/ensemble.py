@@ -44,18 +44,16 @@ class Run:
 
     def require_same_data(self, facts: dict) -> None:
         """InputError if the prepared data set (its table's `facts`) is not that of the training."""
-        where, dataset = shown(self.files.folder), self.config.dataset
-        if self.folds[0].header["fold_hash"] != facts["fold_hash"]:
-            raise InputError(
-                f"{where} was trained on folds {self.folds[0].header['fold_hash']}, data set"
-                f" {dataset} now has {facts['fold_hash']}: train again, or prepare it as it was"
-            )
         now = PreprocessConfig(**facts["config"].get("preprocess", {}))
-        if now != self.preprocess:
-            raise InputError(
-                f"{where} was trained on photographs with preprocess {self.preprocess!r}, data set"
-                f" {dataset} now has {now!r}: train again, or prepare it as it was"
-            )
+        for name, own, given in (
+            ("folds", self.folds[0].header["fold_hash"], facts["fold_hash"]),
+            ("preprocess", self.preprocess, now),
+        ):
+            if own != given:
+                raise InputError(
+                    f"{shown(self.files.folder)} was trained with {name} {own}, data set"
+                    f" {self.config.dataset} now has {given}: train again, or prepare it as it was"
+                )
 
 
 @dataclass(frozen=True)
@@ -100,18 +98,16 @@ def load_run(spec: str | Path | RunFiles, folds: Sequence[int] | None = None) ->
     files = spec if isinstance(spec, RunFiles) else find_run(spec, takes=("run", "weights"))
     if folds is not None:
         files = replace(files, folds=tuple(folds))
-    loaded = load_folds(files, files.folds)
+    loaded = load_folds(files)
     calibration, problem = load_calibration(files)
-    header = loaded[0].header
-    task = header["task"]
-    if calibration and (
-        calibration.task != task or len(calibration.shifts) != max(2, len(header["classes"]))
-    ):
+    header, where = loaded[0].header, shown(files.folder)
+    own = (header["task"], max(2, len(header["classes"])))
+    if calibration and (calibration.task, len(calibration.shifts)) != own:
         raise InputError(
-            f"{shown(files.folder)}: calibration.json is for task {calibration.task}, the weights"
-            f" for {task}: run python scripts/calibrate.py --run {shown(files.folder)}"
+            f"{where}/calibration.json is for task {calibration.task}, the weights for {own[0]}:"
+            f" run python scripts/calibrate.py --run {where}"
         )
-    preprocess, doubt = _preprocess(header, calibration, shown(files.folder))
+    preprocess, doubt = _preprocess(header, calibration, where)
     problems = [text for text in (problem, doubt) if text]
     return Run(files, loaded, calibration, preprocess, problems)
 

@@ -4,7 +4,7 @@ Grad-CAM is of Selvaraju et al., 2017: https://arxiv.org/abs/1610.02391.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from lesions.inference.ensemble import Run, load_run
 from lesions.inference.predict import probabilities
 from lesions.models.classifier import LesionClassifier
 from lesions.oof import load_oof
+
+BATCH = 64  # images a forward pass
 
 # What a table's column holds where nothing is known, by data.metadata.
 CLINICAL: dict[str, Any] = {"sex": "", "age_approx": np.nan, "site": ""}
@@ -53,7 +55,8 @@ class Explained:
 def load_explained(spec: str | Path, folds: Sequence[int] | None = None) -> Explained:
     """The run that `spec` means, all trained folds or `folds`: predictions and photographs."""
     run = load_run(spec, folds)
-    config, oof = run.config, load_oof(run.files)
+    trained = tuple(fold.number for fold in run.folds)
+    config, oof = run.config, load_oof(replace(run.files, folds=trained))
     table, facts = load_table(config.dataset)
     run.require_same_data(facts)
     threshold = run.calibration.threshold.value if run.calibration else 0.5
@@ -70,7 +73,7 @@ def load_explained(spec: str | Path, folds: Sequence[int] | None = None) -> Expl
 
 
 def explained_batches(
-    explained: Explained, rows: pd.DataFrame, size: int = 64
+    explained: Explained, rows: pd.DataFrame
 ) -> Iterator[tuple[np.ndarray, Fold, Tensor, Tensor, int, bool]]:
     """Places in `rows`, then the fold that did not see them, and what `grad_cam` takes of them."""
     folds = {fold.number: fold for fold in explained.run.folds}
@@ -78,8 +81,8 @@ def explained_batches(
     for key in np.unique(keys, axis=0):
         fold, output, against = folds[key[0]], int(key[1]), bool(key[2])
         places = np.flatnonzero((keys == key).all(axis=1))
-        for start in range(0, len(places), size):
-            some = places[start : start + size]
+        for start in range(0, len(places), BATCH):
+            some = places[start : start + BATCH]
             pixels, metadata = arrays_of(explained, fold, rows.iloc[some])
             yield some, fold, torch.from_numpy(pixels), torch.from_numpy(metadata), output, against
 

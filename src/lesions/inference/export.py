@@ -118,11 +118,11 @@ def quantize_onnx(source: Path, path: Path, images: np.ndarray, metadata: np.nda
             )
 
 
-def open_onnx(path: Path, threads: int = 1) -> tuple[Predict, dict]:
-    """The exported model on onnxruntime's CPU provider, and the header it carries."""
+def open_onnx(path: Path) -> tuple[Predict, dict]:
+    """The exported model on one thread of onnxruntime's CPU provider, and the header it carries."""
     runtime = require("onnxruntime")[0]
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
     header = session.get_modelmeta().custom_metadata_map.get(KEY)

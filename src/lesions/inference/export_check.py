@@ -84,7 +84,6 @@ def export_run(
         for name, found in whole.items()
     }
     refused = refuse_lossy(compared, [paths[INT8] for paths in written if INT8 in paths])
-    runtime = {"onnxruntime": version("onnxruntime")} if "onnx" in kinds else {}
     return {
         "run": run.name,
         "to": list(kinds),
@@ -99,7 +98,8 @@ def export_run(
         "rivals": compared,
         "refused": refused,
         "machine": machine(),
-        "versions": versions() | runtime,
+        "versions": versions()
+        | ({"onnxruntime": version("onnxruntime")} if "onnx" in kinds else {}),
     }
 
 

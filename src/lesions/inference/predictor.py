@@ -18,7 +18,6 @@ from lesions.data.metadata import encode_metadata
 from lesions.data.photographs import SUFFIXES
 from lesions.errors import InputError
 from lesions.evaluation.metrics import Floats
-from lesions.inference.checkpoint import Fold
 from lesions.inference.ensemble import Mix, Run, load_ensemble
 from lesions.inference.explain import grad_cam, overlay
 from lesions.inference.predict import probabilities, views_of
@@ -27,6 +26,7 @@ from lesions.models.layers import MultiSampleDropout
 
 MASKS = 50  # of Monte Carlo dropout
 SEED = 0  # the same photograph gets the same masks
+SIDE = 448  # pixels of an overlay
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,8 @@ class Predictor:
         scores = [task.score(probs) for probs, _, _ in parts]  # (folds, views) of each run
         spreads = [spread for _, spread, _ in parts if spread is not None]
         score = float(task.score(probs))
+        first, look = self.runs[0], looks[0]
+        familiar = first.calibration and first.calibration.familiar
         return Prediction(
             probs=self._named(probs),
             calibrated=self._named(known.apply(probs)) if known else None,
@@ -167,9 +169,11 @@ class Predictor:
                 for run, found in zip(self.runs, scores, strict=True)
                 for fold, mean in zip(run.folds, found.mean(axis=1), strict=True)
             },
-            unusual=_unusual(self.runs[0], looks[0], parts[0][2]),
-            width=looks[0].size[0],
-            height=looks[0].size[1],
+            unusual=familiar.unlike(first.folds[0].number, look.pixels, look.size, parts[0][2])
+            if familiar
+            else [],
+            width=look.size[0],
+            height=look.size[1],
         )
 
     def explain(
@@ -214,23 +218,19 @@ def find_photos(places: Sequence[str | Path]) -> list[Path]:
     return list(found)
 
 
-def drawn_over(
-    photo: Path | bytes, run: Run, cam: np.ndarray, size: tuple[int, int], side: int = 448
-) -> np.ndarray:
-    """A map (S, S) over the photograph in its own shape, `side` pixels long where it can be."""
-    pixels, _ = decode(photo, side, run.preprocess)
-    shown = overlay(pixels, cv2.resize(cam.astype(np.float32), (side, side)).clip(0, 1))
+def drawn_over(photo: Path | bytes, run: Run, cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A map (S, S) over the photograph in its own shape, SIDE pixels long where it can be."""
+    pixels, _ = decode(photo, SIDE, run.preprocess)
+    shown = overlay(pixels, cv2.resize(cam.astype(np.float32), (SIDE, SIDE)).clip(0, 1))
     if run.preprocess.fit != "squash" or run.preprocess.circle:
         return shown
-    scale = side / max(size)
+    scale = SIDE / max(size)
     return cv2.resize(shown, [max(1, round(length * scale)) for length in size])
 
 
 @torch.no_grad()
-def mc_dropout(
-    model: LesionClassifier, features: Tensor, metadata: Tensor, samples: int = MASKS
-) -> Tensor | None:
-    """Probabilities (samples, C) of one image under random dropout masks; None without dropout.
+def mc_dropout(model: LesionClassifier, features: Tensor, metadata: Tensor) -> Tensor | None:
+    """Probabilities (MASKS, C) of one image under random dropout masks; None without dropout.
 
     `features` (1, F) are what entered the head, `metadata` (1, M). The backbone is not run again,
     so its own dropout stays off. Gal and Ghahramani, 2016: https://arxiv.org/abs/1506.02142.
@@ -248,9 +248,9 @@ def mc_dropout(
         for layer in layers:
             layer.train()
         try:
-            fused = features.repeat(samples, 1)
+            fused = features.repeat(MASKS, 1)
             if model.metadata is not None:
-                person = model.metadata(metadata.float().repeat(samples, 1))
+                person = model.metadata(metadata.float().repeat(MASKS, 1))
                 fused = torch.cat([fused[:, : -person.shape[1]], person], dim=1)
             head = model.head
             if isinstance(head, MultiSampleDropout):  # one mask a sample: the average is ours
@@ -279,20 +279,9 @@ def _run_probs(run: Run, look: Look) -> tuple[Floats, float | None, Floats]:
     for fold, metadata in zip(run.folds, look.metadata, strict=True):
         logit, fused = fold.forward(views, metadata.repeat(len(views), 1))
         probs.append(probabilities(logit).double().numpy())
-        features.append(_of_image(fold, fused))
+        # the first view's features, of its pixels alone
+        features.append(fused[0, : fold.model.backbone.head_hidden_size].double().numpy())
         masked = mc_dropout(fold.model, fused[:1], metadata)
         if masked is not None:
             spreads.append(float(run.task.score(masked.numpy()).std()))
     return np.stack(probs), float(np.mean(spreads)) if spreads else None, features[0]
-
-
-def _of_image(fold: Fold, fused: Tensor) -> Floats:
-    """The features of the first view's pixels, without those of metadata, (F,)."""
-    return fused[0, : fold.model.backbone.head_hidden_size].double().numpy()
-
-
-def _unusual(run: Run, look: Look, features: Floats) -> list[str]:
-    familiar = run.calibration and run.calibration.familiar
-    if not familiar:
-        return []
-    return familiar.unlike(run.folds[0].number, look.pixels, look.size, features)

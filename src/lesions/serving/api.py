@@ -1,7 +1,7 @@
 """The REST application: photographs in, JSON out."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -59,14 +59,6 @@ class Problem(BaseModel):
 
     detail: str | list[dict[str, Any]]
     request_id: str | None = None
-
-
-class Health(BaseModel):
-    """The server is up; `busy` photographs wait or are being predicted, `queue` at most."""
-
-    status: Literal["ok"]
-    busy: int
-    queue: int
 
 
 class InMemoryParser(MultiPartParser):
@@ -136,9 +128,9 @@ def build_api(service: Service) -> FastAPI:
         return card
 
     @app.get("/api/health")
-    async def health() -> Health:
-        """Whether it answers, and how busy it is."""
-        return Health(status="ok", busy=service.busy, queue=service.limits.queue)
+    async def health() -> dict[str, str | int]:
+        """Whether it answers; `busy` photographs wait or are being predicted, `queue` at most."""
+        return {"status": "ok", "busy": service.busy, "queue": service.limits.queue}
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -176,7 +168,6 @@ def model_card(service: Service) -> dict[str, Any]:
     """The runs behind the service, what was measured of them, and what the server accepts."""
     predictor, limits = service.predictor, service.limits
     known, first = predictor.mix.calibration, predictor.runs[0].calibration
-    alarms = first and first.false_alarms
     return {
         "name": predictor.name,
         "task": predictor.task,
@@ -185,9 +176,9 @@ def model_card(service: Service) -> dict[str, Any]:
             _member(run) | {"weight": weight}
             for run, weight in zip(predictor.runs, predictor.mix.weights, strict=True)
         ],
-        "threshold": known and known.threshold.model_dump(),
+        "threshold": known and known.threshold,
         "calibration_error": known and known.calibration_error,
-        "false_alarms": alarms and alarms.model_dump(),
+        "false_alarms": first and first.false_alarms,
         "missing": predictor.missing,
         "accepts": sorted(FORMATS.values()),
         "max_bytes": limits.max_bytes,

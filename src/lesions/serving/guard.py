@@ -50,7 +50,7 @@ class Guard:
         begun, name, status = time.monotonic(), uuid.uuid4().hex[:12], 0
         scope.setdefault("state", {})["request_id"] = name
 
-        async def reply(message: dict[str, Any]) -> None:
+        async def reply(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
+from lesions.provenance import Results
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,18 +25,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quantize", action="store_true", help="int8 as well, made from the ONNX")
     parser.add_argument("--folds", type=int, nargs="+", help="only these (default: all)")
     parser.add_argument("--rows", type=int, help="of each fold to compare on (default: all)")
-    parser.add_argument("--out", type=Path, help="write the comparison as .json")
+    results = Results(parser, "export.json")
     args = parser.parse_args(arguments)
     if args.quantize and "onnx" not in args.to:
         parser.error("--quantize makes int8 from the ONNX file: add --to onnx")
 
     from lesions.errors import InputError
-    from lesions.files import write_json
     from lesions.inference.explain import load_explained
     from lesions.inference.export import require
     from lesions.inference.export_check import as_text, export_run
     from lesions.paths import shown
 
+    results.check(args)
     if "onnx" in args.to:
         require("onnx", "onnxscript", "onnxruntime")
     explained = load_explained(args.run, args.folds)
@@ -45,9 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(as_text(result))
     for name in result["files"]:
         print(f"written: {shown(explained.run.files.folder / name)}")
-    if args.out:
-        write_json(args.out, result)
-        print(f"written: {shown(args.out)}")
+    results.write(result)
     if result["refused"]:
         raise InputError(result["refused"])
     return 0

@@ -116,7 +116,7 @@ def test_the_script_prints_the_comparison_writes_it_and_deletes_an_int8_that_los
     out = tmp_path / "export.json"
     arguments = ["--run", "tiny", "--to", "onnx", "--quantize", "--folds", "0"]
     monkeypatch.setattr(export_check, "LEAST_LOSS", 1.0)  # a model of seconds loses what it pleases
-    assert script.main([*arguments, "--out", str(out)]) == 0
+    assert script.main([*arguments, "--out", str(out), "--allow-dirty"]) == 0
     printed = capsys.readouterr().out
     told = json.loads(out.read_text())["rivals"]
     assert list(told) == ["eager", "bf16 channels_last", "onnx", "int8"]

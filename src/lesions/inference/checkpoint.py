@@ -23,6 +23,7 @@ from lesions.provenance import commit
 from lesions.runs import RunFiles
 
 FORMAT = "lesions/1"
+DECISIVE = ("run", "task", "classes", "preprocess", "fold_hash")
 
 
 class Fold(NamedTuple):
@@ -100,7 +101,8 @@ def load_folds(files: RunFiles) -> list[Fold]:
         if header["fold"] != number:
             raise InputError(f"{shown(path)}: holds fold {header['fold']}: give it its name back")
         folds.append(Fold(f"{header['run']} fold {number}", number, model.float(), header))
-        changed = differences(_decisive(folds[0].header), _decisive(header))
+        first = folds[0].header
+        changed = differences(_shared(first, header), _shared(header, first))
         if changed:
             raise InputError(
                 f"{shown(path)}: differs from the run's other folds: {listed(changed)}"
@@ -108,10 +110,10 @@ def load_folds(files: RunFiles) -> list[Fold]:
     return folds
 
 
-def _decisive(header: dict) -> dict:
-    """What all folds of a run have in common."""
+def _shared(header: dict, other: dict) -> dict:
+    """What all folds of a run have in common; headers of older versions lack some of it."""
     config = {name: header["config"][name] for name in ("dataset", "model", "data")}
-    return {name: header.get(name) for name in ("run", "task", "classes", "preprocess")} | config
+    return {name: header[name] for name in DECISIVE if name in header and name in other} | config
 
 
 def versions() -> dict[str, str]:

@@ -28,7 +28,6 @@ from lesions.inference.export import (
     quantize_onnx,
 )
 from lesions.paths import shown
-from lesions.provenance import machine
 
 LEAST_LOSS = 0.005  # of AUC, at which int8 is refused
 BATCH = 8
@@ -97,7 +96,6 @@ def export_run(
         "turns": TURNS,
         "rivals": compared,
         "refused": refused,
-        "machine": machine(),
         "versions": versions()
         | ({"onnxruntime": version("onnxruntime")} if "onnx" in kinds else {}),
     }

@@ -66,7 +66,6 @@ bench: .venv/installed
 	@$(if $(strip $(PHOTOS)),,echo "no originals below input/: drawn images; PHOTOS=... for real ones";)
 	$(if $(strip $(PHOTOS)),$(PY) benchmarks/cache.py --images $(PHOTOS) $(call out,cache))
 	$(PY) benchmarks/step.py $(call out,step)
-	$(PY) benchmarks/inference.py $(call out,inference)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/loader.py $(if $(strip $(PHOTOS)),--images $(PHOTOS)) $(call out,loader)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/growth.py $(if $(TABLES),--tables $(TABLES)) $(call out,growth)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/blending.py $(call out,blending)

@@ -19,8 +19,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from inference import measure_inference
-from step import build_stepper, drawn_batch, our_step
+from step import build_stepper, drawn_batch, measure_inference, our_step
 
 from lesions.cli import build_parser, run
 from lesions.config import Config, load_config

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from loader import consume, epoch_of, fused, single_thread
-from timing import in_children, wall_seconds
+from loader import consume, epoch_of, fused
+from timing import in_children, single_thread, wall_seconds
 
 from lesions.cli import build_parser, run
 from lesions.data.loading import LesionDataset

@@ -8,8 +8,7 @@ way is a forked process, so that neither finds the other's memory.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from cache import CLASSES, by_class
 from stock_augmentation import stock_transforms
-from timing import cpu_seconds, in_child, in_turns, times_as_fast, wall_seconds
+from timing import cost, in_child, in_turns, times_as_fast, wall_seconds
 
 from lesions.cli import build_parser, run
 from lesions.config import AugmentConfig
@@ -73,8 +72,8 @@ class UsualDataset(Dataset):
 
 def usual_transform(size: int) -> A.Compose:
     """The stock list after a resize (nothing where the size is right) and before Normalize."""
-    listed = stock_transforms(AUGMENT, size)
-    return A.Compose([A.Resize(size, size), *listed, A.Normalize(), ToTensorV2()])
+    stocked = stock(size).transforms
+    return A.Compose([A.Resize(size, size), *stocked, A.Normalize(), ToTensorV2()])
 
 
 def find_photos(folders: Sequence[Path], drawn: Path, most: int = 48) -> list[Path]:
@@ -138,37 +137,16 @@ def epoch_of(dataset: Dataset, samples: int, workers: int = 0) -> DataLoader:
     )
 
 
-def timed(dataset: Dataset, samples: int) -> Callable[[], float]:
-    """A way for `in_turns`: CPU seconds a sample on one thread, after three batches to warm up."""
-
-    @single_thread()
-    def work() -> float:
-        consume(epoch_of(dataset, 3 * BATCH))  # until batches lie where those before them lay
-        loader = epoch_of(dataset, samples)
-        return cpu_seconds(lambda: consume(loader)) / samples
-
-    return lambda: in_child(work)
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """One thread for what is timed, and as many as before after it."""
-    before = cv2.getNumThreads(), torch.get_num_threads()
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before[0])
-        torch.set_num_threads(before[1])
-
-
 def consume(loader: DataLoader) -> None:
     for _ in loader:
         pass
 
 
-@single_thread()
+def timed(dataset: Dataset, samples: int) -> Callable[[], float]:
+    """A way for `in_turns`: CPU seconds a sample of the loader on one thread."""
+    return cost(lambda: consume(epoch_of(dataset, samples)), samples, warm_up=3)
+
+
 def measure_loader(
     photos: Sequence[Path], folder: Path, size: int, repeats: int, samples: int
 ) -> dict[str, Any]:
@@ -207,16 +185,12 @@ def measure_originals(
     share = np.array([CLASSES[limit] for limit in classes])
     transform = usual_transform(size)
 
-    def one(paths: list[Path]) -> Callable[[], float]:
-        @single_thread()
-        def child() -> float:
-            dataset = UsualDataset(table_of([str(path) for path in paths]), transform)
-            return cpu_seconds(lambda: [dataset[row] for row in range(len(paths))]) / len(paths)
+    def way(paths: list[Path]) -> Callable[[], float]:
+        dataset = UsualDataset(table_of([str(path) for path in paths]), transform)
+        return cost(lambda: [dataset[row] for row in range(len(paths))], len(paths), warm_up=0)
 
-        return child
-
-    children = [one(paths) for paths in classes.values()]
-    turns = [[in_child(child) for child in children] for _ in range(repeats)]
+    ways = [way(paths) for paths in classes.values()]
+    turns = [[way() for way in ways] for _ in range(repeats)]
     return (np.array(turns) @ (share / share.sum())).tolist()
 
 
@@ -237,9 +211,8 @@ class FloatDataset(Dataset):
 def compared(
     usual: Callable[[], float], quick: Callable[[], float], repeats: int
 ) -> dict[str, Any]:
-    """Both ways in turns, each in a process of its own: median seconds and their ratio."""
-    ways = {"usual": lambda: in_child(usual), "ours": lambda: in_child(quick)}
-    found = in_turns(ways, repeats)
+    """Both ways in turns: median seconds and their ratio."""
+    found = in_turns({"usual": usual, "ours": quick}, repeats)
     seconds = {name: float(np.median(values)) for name, values in found.items()}
     return {"seconds": seconds, **times_as_fast(found["usual"], found["ours"])}
 
@@ -251,17 +224,7 @@ def measure_augmentation(image: np.ndarray, repeats: int, samples: int) -> dict[
     """
 
     def way(pipeline: A.Compose) -> Callable[[], float]:
-        def work() -> None:
-            for _ in range(samples):
-                pipeline(image=image)
-
-        @single_thread()
-        def child() -> float:
-            pipeline.set_random_seed(None)
-            work()
-            return cpu_seconds(work) / samples
-
-        return child
+        return cost(lambda: [pipeline(image=image) for _ in range(samples)], samples)
 
     return compared(way(stock(len(image))), way(fused(len(image))), repeats)
 
@@ -272,28 +235,16 @@ def measure_validation(dataset: LesionDataset, repeats: int, samples: int) -> di
     times = -(-LARGE // np.asarray(dataset.images).nbytes)
     images = np.concatenate([dataset.images] * times)
     metadata = np.zeros((len(images), 9), np.float32)
-    dataset = LesionDataset(images, metadata, metadata[:, 0])
     order = np.resize(np.random.default_rng(0).permutation(len(images)), samples)
+    # Two, in turns: whoever reads a batch holds it while the next is made.
+    batches = np.ones((2, BATCH, *images.shape[1:]), np.uint8)
 
-    def copied() -> float:
-        # Two, in turns: whoever reads a batch holds it while the next is made.
-        batches = np.ones((2, BATCH, *images.shape[1:]), np.uint8)
+    def copy() -> None:
+        for place, row in enumerate(order):
+            np.copyto(batches[place // BATCH % 2, place % BATCH], images[row])
 
-        def work() -> None:
-            for place, row in enumerate(order):
-                np.copyto(batches[place // BATCH % 2, place % BATCH], images[row])
-
-        work()
-        return cpu_seconds(work) / samples
-
-    @single_thread()
-    def loaded() -> float:
-        for _ in range(3):
-            consume(epoch_of(dataset, samples))
-        loader = epoch_of(dataset, samples)
-        return cpu_seconds(lambda: consume(loader)) / samples
-
-    return compared(copied, loaded, repeats)
+    loaded = timed(LesionDataset(images, metadata, metadata[:, 0]), samples)
+    return compared(cost(copy, samples), loaded, repeats)
 
 
 def measure_metadata(rows: int, repeats: int) -> dict[str, Any]:
@@ -302,24 +253,18 @@ def measure_metadata(rows: int, repeats: int) -> dict[str, Any]:
     columns = [name for name in table.columns if name.startswith("m")]
     metadata, target = table[columns].to_numpy(np.float32), table["target"].to_numpy(np.float32)
 
-    def usual() -> float:
-        def work() -> None:
-            for row in range(BATCH):
-                str(table.iloc[row]["path"])
-                torch.tensor(table.iloc[row][columns].to_numpy(np.float32))
-                torch.tensor(table.iloc[row]["target"]).float()
+    def by_pandas() -> None:
+        for row in range(BATCH):
+            str(table.iloc[row]["path"])
+            torch.tensor(table.iloc[row][columns].to_numpy(np.float32))
+            torch.tensor(table.iloc[row]["target"]).float()
 
-        return cpu_seconds(work) / BATCH
+    def by_array() -> None:
+        for batch in range(200):
+            chosen = list(range(batch, batch + BATCH))
+            torch.from_numpy(metadata[chosen]), torch.from_numpy(target[chosen])
 
-    def arrays() -> float:
-        def work() -> None:
-            for batch in range(200):
-                chosen = list(range(batch, batch + BATCH))
-                torch.from_numpy(metadata[chosen]), torch.from_numpy(target[chosen])
-
-        return cpu_seconds(work) / (200 * BATCH)
-
-    return compared(usual, arrays, repeats)
+    return compared(cost(by_pandas, BATCH), cost(by_array, 200 * BATCH), repeats)
 
 
 def measure_batches(dataset: LesionDataset, repeats: int, samples: int) -> dict[str, Any]:
@@ -331,7 +276,7 @@ def measure_batches(dataset: LesionDataset, repeats: int, samples: int) -> dict[
             consume(loader)
             return wall_seconds(lambda: consume(loader)) / samples
 
-        return child
+        return lambda: in_child(child)
 
     return compared(way(FloatDataset(dataset)), way(dataset), repeats)
 
@@ -383,11 +328,10 @@ def main(arguments: list[str] | None = None) -> int:
     for size in found["sizes"]:
         for ways, told in size["ratios"].items():
             print(f"{size['size']} px, {ways}: {told['ratio']:.2f} times as fast")
-    for name in ("augmentation", "validation"):
-        for told in found[name]:
-            print(f"{name} at {told['size']} px: {told['ratio']:.2f} times as fast")
-    for name in ("metadata", "batches"):
-        print(f"{name}: {found[name]['ratio']:.2f} times as fast")
+    for name in ("augmentation", "validation", "metadata", "batches"):
+        for told in found[name] if isinstance(found[name], list) else [found[name]]:
+            at = f" at {told['size']} px" if "size" in told else ""
+            print(f"{name}{at}: {told['ratio']:.2f} times as fast")
     results.write(found)
     return 0
 

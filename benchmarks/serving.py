@@ -1,15 +1,11 @@
-"""A served run on this machine: how fast it answers, what it says to bad files, how it looks.
+"""A served run on this machine: how fast it answers, and what it says to bad files.
 
-    python benchmarks/serving.py --run real/mobilenetv2 --bad-inputs FOLDER
-    python benchmarks/serving.py --run real/mobilenetv2 --picture docs/serving.png
-
---picture needs chromium and playwright: the page with a drawn lesion.
+python benchmarks/serving.py --run real/mobilenetv2 --bad-inputs FOLDER
 """
 
 import http.client
 import json
 import os
-import shutil
 import socket
 import sys
 import threading
@@ -27,7 +23,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.errors import InputError
 from lesions.inference.checkpoint import versions
 from lesions.inference.predictor import Predictor
 from lesions.provenance import Results
@@ -95,22 +90,6 @@ def bad_inputs(address: str, limits: Limits, files: Sequence[Path]) -> list[dict
     return told
 
 
-def screenshot(address: str, browser: str, path: Path) -> None:
-    """The page with the answer to a drawn melanoma, as a PNG."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        page = chromium.new_page(viewport={"width": 1000, "height": 860})
-        page.goto(address)
-        page.click(".example >> nth=0", timeout=120_000)
-        page.wait_for_selector("#overlay img", timeout=120_000)
-        page.wait_for_timeout(500)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(path), full_page=True)
-        chromium.close()
-
-
 def _post(address: str, content: bytes, explain: bool = False) -> Reply:
     begun = time.perf_counter()
     place = urlparse(address)
@@ -140,13 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", default="demo/resnet10t", help="a run (default demo/resnet10t)")
     parser.add_argument("--requests", type=int, default=100, help="of each kind (default 100)")
     parser.add_argument("--bad-inputs", type=Path, help="a folder of broken and odd files")
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="also take a picture")
     results = Results(parser, "serving.json")
     args = parser.parse_args(arguments)
     results.check(args)
-    browser = shutil.which("chromium")
-    if args.picture and not browser:
-        raise InputError("--picture: no chromium here: install it, and pip install playwright")
     predictor, limits = Predictor.load(args.run), Limits()
     first = predictor.runs[0]
     files = sorted(p for p in args.bad_inputs.iterdir() if p.is_file()) if args.bad_inputs else []
@@ -162,8 +137,6 @@ def main(arguments: list[str] | None = None) -> int:
             found["loads"].append(load)
             print(f"{clients:3} clients: {load['per_second']} answers/s, {load['ms']} ms")
         found["bad_inputs"] = bad_inputs(address, limits, files)
-        if browser and args.picture:
-            screenshot(address, browser, args.picture)
     results.write(found)
     return 0
 

@@ -1,13 +1,16 @@
-"""A training step of a config against the plain eager float32 loop, in turns.
+"""A training step and inference of a config against the plain eager float32 way, in turns.
 
     python benchmarks/step.py                        # effnet_b1, 16 images of 256 pixels
 
-The plain loop: float32 images in (B, 3, S, S), float32 arithmetic, no gradient clipping, no moving
-average. Ours is the step of scripts/train.py with all of that. Random weights.
+The plain step: float32 images in (B, 3, S, S), float32 arithmetic, no gradient clipping, no moving
+average. Ours is the step of scripts/train.py with all of that. Plain inference flips and normalises
+each view on the CPU and sends it to the device; ours sends uint8 once and makes the views there.
+Random weights.
 """
 
 import sys
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from timing import in_turns, times_as_fast, wall_seconds
+from timing import cpu_seconds, in_turns, times_as_fast, wall_seconds
 
 from lesions.cli import build_parser, run
 from lesions.config import Config, load_config
@@ -26,6 +29,8 @@ from lesions.data.loading import LesionDataset
 from lesions.data.metadata import COLUMNS
 from lesions.inference.accelerator import build_accelerator
 from lesions.inference.checkpoint import versions
+from lesions.inference.predict import probabilities, views_of
+from lesions.models.backbone import memory_format
 from lesions.models.classifier import LesionClassifier
 from lesions.provenance import Results
 from lesions.training.loss import build_loss
@@ -105,6 +110,61 @@ def measure_step(config: Config, accelerator: Accelerator, repeats: int) -> dict
     }
 
 
+def plain_way(model: LesionClassifier, images: Tensor, metadata: Tensor, views: int) -> Tensor:
+    device, mean, std = model.mean.device, model.mean.cpu(), model.std.cpu()
+    probs = []
+    for view in views_of(images, views):
+        image = ((view - mean) / std).permute(0, 3, 1, 2).contiguous().to(device)
+        probs.append(probabilities(plain_logits(model, image, metadata.to(device))))
+    return torch.stack(probs).mean(dim=0)
+
+
+def our_way(
+    model: LesionClassifier, images: Tensor, metadata: Tensor, views: int, accelerator: Accelerator
+) -> Tensor:
+    image, known = images.to(accelerator.device), metadata.to(accelerator.device)
+    probs = []
+    for view in views_of(image, views):
+        with accelerator.autocast():
+            probs.append(probabilities(model(view, known)))
+    return torch.stack(probs).mean(dim=0)
+
+
+def measure_inference(
+    config: Config, accelerator: Accelerator, repeats: int, batch: int
+) -> dict[str, Any]:
+    """Seconds a batch over the config's views, both ways in turns, and that they answer alike."""
+    drawn, views, device = drawn_batch(config, batch), config.predict.views, accelerator.device
+    images, metadata = drawn["image"], drawn["metadata"]
+    plain = LesionClassifier(config.model, metadata.shape[1], weights=False).eval().to(device)
+    model = deepcopy(plain).to(memory_format=memory_format(config.model.backbone))
+    clock = cpu_seconds if device.type == "cpu" else wall_seconds
+    answers: dict[str, Tensor] = {}
+
+    def way(name: str, answer: Callable[[], Tensor]) -> Callable[[], float]:
+        def work() -> None:
+            with torch.no_grad():
+                answers[name] = answer().float().cpu()  # which waits for the device
+
+        return lambda: clock(work)
+
+    ways = {
+        "plain": way("plain", lambda: plain_way(plain, images, metadata, views)),
+        "ours": way("ours", lambda: our_way(model, images, metadata, views, accelerator)),
+    }
+    seconds = {name: times[1:] for name, times in in_turns(ways, repeats + 1).items()}  # warm-up
+    return {
+        "backbone": config.model.backbone,
+        "image_size": config.data.image_size,
+        "batch": batch,
+        "views": views,
+        "precision": str(accelerator.mixed_precision),
+        "largest_difference": float((answers["plain"] - answers["ours"]).abs().max()),
+        "seconds": {name: float(np.median(times)) for name, times in seconds.items()},
+        **times_as_fast(seconds["plain"], seconds["ours"]),
+    }
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--config", default="effnet_b1", help="default effnet_b1")
@@ -116,14 +176,17 @@ def main(arguments: list[str] | None = None) -> int:
     results.check(args)
     sizes = [f"train.batch_size={args.batch}", f"train.micro_batch={args.batch}"]
     config = load_config(args.config, ["model.pretrained=false", *sizes, *args.set])
-    found = measure_step(config, build_accelerator(config.train.precision), args.repeats)
-    print(
-        f"{found['backbone']} at {found['image_size']} px, {found['precision']}: a step of"
-        f" {found['batch']} images takes {found['seconds']['ours']:.2f} s, the plain loop's"
-        f" {found['seconds']['plain']:.2f} s: {found['ratio']:.2f} times as fast"
-        f" ({found['low']:.2f} to {found['high']:.2f})"
-    )
-    results.write(found | {"versions": versions()})
+    accelerator = build_accelerator(config.train.precision)
+    found = measure_step(config, accelerator, args.repeats)
+    answered = measure_inference(config, accelerator, args.repeats, args.batch)
+    for name, told in (("a step", found), (f"inference of {answered['views']} views", answered)):
+        print(
+            f"{told['backbone']} at {told['image_size']} px, {told['precision']}: {name} of"
+            f" {told['batch']} images takes {told['seconds']['ours']:.2f} s, the plain way"
+            f" {told['seconds']['plain']:.2f} s: {told['ratio']:.2f} times as fast"
+            f" ({told['low']:.2f} to {told['high']:.2f})"
+        )
+    results.write(found | {"inference": answered, "versions": versions()})
     return 0
 
 

@@ -1,11 +1,14 @@
 """Two ways of doing the same work, timed in turns: what else the machine does hits both."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
+import cv2
 import numpy as np
+import torch
 
 Made = TypeVar("Made")
 
@@ -21,6 +24,31 @@ def wall_seconds(work: Callable[[], Any]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
+
+
+def cost(work: Callable[[], Any], samples: int, warm_up: int = 1) -> Callable[[], float]:
+    """A way for `in_turns`: CPU seconds a sample of `work`, in a process of its own, one thread."""
+
+    @single_thread()
+    def child() -> float:
+        for _ in range(warm_up):
+            work()
+        return cpu_seconds(work) / samples
+
+    return lambda: in_child(child)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """One thread for what is timed, and as many as before after it."""
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
 
 
 def in_child(work: Callable[[], Made]) -> Made:

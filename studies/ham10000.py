@@ -23,12 +23,14 @@ from lesions.data.table import load_table, task_targets
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, bootstrap
 from lesions.evaluation.metrics import Floats, accuracy, roc_auc, sensitivity
-from lesions.evaluation.scores import choose_power, priors, reweighted, score_rows
+from lesions.evaluation.scores import score_rows, score_values
 from lesions.evaluation.thresholds import by_recall
 from lesions.oof import Oof, load_oof, load_test, table_rows
 from lesions.paths import at, shown
 from lesions.provenance import Results
 from lesions.runs import find_run
+
+POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class System(Section):
@@ -121,9 +123,27 @@ def _scores(scored: Oof, known: Oof, names: list[str], recall: float) -> dict[st
 
 def _corrected(scored: Oof, known: Oof) -> Floats:
     """Prior-corrected probabilities: as much as raises macro-F1 on the `known` rows."""
-    prior = priors(known.codes, len(known.task.classes))
+    counts = np.bincount(known.codes, minlength=len(known.task.classes))
+    prior = np.maximum(counts, 1) / counts.sum()  # a class without rows counts as one row
     power = choose_power(known.codes, known.probs, "macro_f1", prior)
     return reweighted(scored.probs, prior, power)
+
+
+def reweighted(probs: Floats, prior: Floats, power: float) -> Floats:
+    """Probabilities (N, C) divided by the classes' `prior` (C,) to a power, summing to 1 again.
+
+    0 leaves the most probable class the prediction; 1 predicts for the highest mean recall, if the
+    probabilities are right: Menon et al., 2021, "Long-tail learning via logit adjustment",
+    https://arxiv.org/abs/2007.07314.
+    """
+    raised = probs / prior**power
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def choose_power(codes: np.ndarray, probs: Floats, score: str, prior: Floats) -> float:
+    """The one of POWERS with the highest overall `score`, the lowest of equals."""
+    values = [score_values(codes, reweighted(probs, prior, power))[score] for power in POWERS]
+    return POWERS[int(np.argmax(values))]
 
 
 def _grouped(truth: Oof) -> dict[str, Any]:

@@ -8,7 +8,7 @@ corners scores below it.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lesions.cli import build_parser, run
 from lesions.config import PreprocessConfig
 from lesions.data.decode import decode
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Interval, resamples, summarise
+from lesions.evaluation.intervals import Interval, format_interval, resamples, summarise
 from lesions.evaluation.metrics import Floats
 from lesions.inference.explain import Explained, explained_batches, grad_cam, load_explained
 from lesions.models.classifier import LesionClassifier
@@ -180,21 +180,6 @@ def summary(told: pd.DataFrame) -> dict[str, Any]:
     return {"photographs": len(told)} | {name: value.as_json() for name, value in values.items()}
 
 
-def verdict(told: Mapping[str, Any]) -> str:
-    """The result in a sentence, from `summary`; docs/templates/explanations.md.j2 has the same."""
-    more = told["more"]
-    text = (
-        f"{told['inside']['value']:.1%} of the energy lies on the lesion, which fills"
-        f" {told['area']['value']:.1%} of the picture; a centred disc of its area takes"
-        f" {told['disc']['value']:.1%}"
-    )
-    if more["low"] > 0:
-        return f"{text}: the model looks at the lesion, not just at the middle."
-    if more["high"] < 0:
-        return f"{text}: the middle holds more than the lesion does."
-    return f"{text}: lesion and middle cannot be told apart."
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--run", required=True, help="a run")
@@ -205,7 +190,10 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     results.check(args)
     found = measure_focus(load_explained(args.run), args.masks)
-    print(f"{found['photographs']:,} photographs: {verdict(found['all'])}")
+    print(f"{found['photographs']:,} photographs of {found['run']}, shares of the map's energy:")
+    for name, what in (("inside", "on the lesion"), ("disc", "on a centred disc of its area")):
+        share = found["all"][name]
+        print(f"{what}: {format_interval(share['value'], share['low'], share['high'])}")
     results.write(found)
     return 0
 

@@ -127,7 +127,7 @@ def _test(path: Path, oof: Oof) -> Scores:
 def _scores(codes: np.ndarray, probs: np.ndarray, oof: Oof, table: pd.DataFrame) -> Scores:
     """By "overall" and source: auc (of several classes the macro AUC), low, high and rows."""
     groups, main = table["group"].to_numpy(), names_of(len(oof.task.classes))[0]
-    parts = score_parts(codes, probs, oof.task.classes, groups, table["source"].to_numpy())
+    parts, _ = score_parts(codes, probs, oof.task.classes, groups, table["source"].to_numpy())
     found: Scores = {}
     for part, row in parts.iterrows():
         score = row[main].as_json()

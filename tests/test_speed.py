@@ -8,7 +8,6 @@ import blending
 import cache
 import gpu
 import growth
-import inference
 import loader
 import numpy as np
 import pytest
@@ -46,13 +45,11 @@ def found(benchmark, tmp_path: Path, *arguments: str) -> dict:
     return read_json(out)
 
 
-def test_both_ways_of_inference_answer_alike(tmp_path) -> None:
-    told = found(inference, tmp_path, *SMALL)
-    assert told["views"] == 4 and told["largest_difference"] < 1e-5
-
-
-def test_a_step_is_timed_both_ways(tmp_path) -> None:
-    assert set(found(step, tmp_path, *SMALL)["seconds"]) == {"plain", "ours"}
+def test_step_and_inference_are_timed_both_ways_and_both_answer_alike(tmp_path) -> None:
+    told = found(step, tmp_path, *SMALL)
+    answered = told["inference"]
+    assert set(told["seconds"]) == set(answered["seconds"]) == {"plain", "ours"}
+    assert answered["views"] == 4 and answered["largest_difference"] < 1e-5
 
 
 def test_both_searches_of_a_blend_pick_alike(tmp_path) -> None:

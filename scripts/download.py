@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     steps = plan(args.names, args.tables_only)
     print(summary(args.names, steps))
-    print(require_disk(steps))
+    print(require_disk(steps) if steps else "nothing to download")
     if args.dry_run:
         return 0
     for number, step in enumerate(steps, 1):

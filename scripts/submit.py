@@ -42,10 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if not args.message:
         raise InputError('give -m "what it is", or --dry-run')
-    found = submit(
-        args.file, args.message, estimate, competition=args.competition or COMPETITION,
-        minutes=args.minutes, again=args.again,
-    )  # fmt: skip
+    competition = args.competition or COMPETITION
+    found = submit(args.file, args.message, estimate, competition, args.minutes, args.again)
     scores = [(name, found[name]) for name in ("public", "private") if found[name] is not None]
     print(", ".join(f"{name} {score:.4f}" for name, score in scores))
     print(f"wrote scores.csv and scores.png in {shown(at('submissions'))}")

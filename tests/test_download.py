@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import io
+import os
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,13 +33,12 @@ def place(monkeypatch, tmp_path) -> Path:
 def use(monkeypatch, *items: dict[str, Any]) -> None:
     """Make `here` the only data set, of these files, which come from the fake."""
     source = {"folder": "here", "licence": "CC-0", "page": "https://owner.example/data",
-              "files": [{"megabytes": 1, "from": ["http://owner.invalid"]} | item
-                        for item in items]}  # fmt: skip
+              "files": [{"megabytes": 1} | item for item in items]}  # fmt: skip
     monkeypatch.setattr(download, "catalogue", lambda: {"here": source})
 
 
 def plain(name: str, **more: Any) -> dict[str, Any]:
-    return {"name": name, "file": name} | more
+    return {"name": name, "from": [f"http://owner.invalid/{name}"]} | more
 
 
 def zipped(files: dict[str, bytes]) -> bytes:
@@ -136,7 +136,9 @@ def test_a_refusing_server_ends_in_one_line(
 def test_a_cut_connection_resumes_at_the_byte(kaggle: FakeKaggle, place, monkeypatch, item):
     use(monkeypatch, item)
     kaggle.files["big.csv"] = kaggle.stored["/big.csv"] = BODY
-    kaggle.fail("/file/big.csv" if "kaggle" in item else "/big.csv", "cut", times=2, after=1_500_000)
+    kaggle.fail(
+        "/file/big.csv" if "kaggle" in item else "/big.csv", "cut", times=2, after=1_500_000
+    )
     assert script.main(["here"]) == 0
     assert (place / "big.csv").read_bytes() == BODY
     starts = [headers["Range"] for _, _, headers in kaggle.requests if "Range" in headers]
@@ -167,10 +169,12 @@ def test_a_connection_cut_for_good_keeps_the_part_for_the_next_command(
 
 def test_two_downloads_to_one_folder_do_not_mix(kaggle: FakeKaggle, place, monkeypatch, capsys):
     use(monkeypatch, plain("a.csv"))
-    place.mkdir(parents=True)
-    with (place / ".part.lock").open("w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        assert "another download" in failure(capsys)
+    (place / ".part").mkdir(parents=True)
+    (place / ".part/b.csv").touch()
+    other = os.open(place / ".part", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    assert "another download" in failure(capsys)
+    os.close(other)
 
 
 def test_a_truncated_zip_is_removed(kaggle: FakeKaggle, place, monkeypatch, capsys):
@@ -196,13 +200,13 @@ def test_a_file_that_was_moved_is_looked_for_at_the_older_address(
     kaggle: FakeKaggle, place, monkeypatch, capsys
 ):
     kaggle.stored["/older/a.csv"] = CSV
-    addresses = ["http://new.invalid/newer", "http://old.invalid/older"]
+    addresses = ["http://new.invalid/newer/a.csv", "http://old.invalid/older/a.csv"]
     use(monkeypatch, plain("a.csv", **{"from": addresses}))
     assert script.main(["here"]) == 0
     assert (place / "a.csv").read_bytes() == CSV
-    use(monkeypatch, plain("b.csv", **{"from": addresses}))
+    use(monkeypatch, plain("b.csv", **{"from": [f"{address}?" for address in addresses[:1]] * 2}))
     text = failure(capsys)
-    assert "https://owner.example/data" in text and "old.invalid" in text
+    assert "https://owner.example/data" in text and "new.invalid" in text
 
 
 def test_a_csv_that_kaggle_sends_as_a_zip_is_a_csv_here(kaggle: FakeKaggle, place, monkeypatch):

@@ -16,9 +16,9 @@ from kernel_driver import ISOLATED, Outcome, kernel_session
 
 from lesions.data.sample import write_sample
 from lesions.files import read_csv, read_json
-from lesions.kaggle.inputs import SEAL, find_inputs
+from lesions.kaggle.inputs import SEAL, Inputs
 from lesions.kaggle.kernels import build_notebook
-from lesions.kaggle.push import write_code
+from lesions.kaggle.push import write_set
 
 TAG = "mobilenetv3_small_050.lamb_in1k"
 CONFIG = f"""\
@@ -49,7 +49,7 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.root, self.sessions = root, 0
-        write_code(root / "lesions-code")
+        write_set(root / "lesions-code", None)
         (root / "lesions-code/configs/tiny.yaml").write_text(CONFIG)
         (root / "lesions-code/configs/datasets/tiny.yaml").write_text(DATASET)
         self.expected = {"lesions-code": read_json(root / "lesions-code" / SEAL)["hash"]}
@@ -182,7 +182,7 @@ def test_check_prints_hashes_inputs_versions_and_gpus(world: World) -> None:
 
 def commands(text: str) -> list[list[str]]:
     """The arguments of each scripts/kaggle_push.py command that the session's error names."""
-    message = text.rpartition("InputError: ")[2]
+    message = text.rpartition("InputError")[2]
     found = re.findall(r"scripts/kaggle_push\.py ((?:[\w/-]+ ?)+)", message)
     return [shlex.split(arguments) for arguments in found]
 
@@ -251,11 +251,13 @@ def test_inputs_are_known_by_their_content(tmp_path: Path) -> None:
     (deotte / "train").mkdir(parents=True)
     (deotte / "train.csv").write_text("image_name,tfrecord\n")
     cv2.imwrite(str(deotte / "train/a.jpg"), np.zeros((256, 256, 3), np.uint8))
-    found = find_inputs(tmp_path)
-    assert {*found.sources} == {"isic2019", "isic2020"}
-    assert found.sources["isic2020"].name == "isic2020"
-    assert found.extras["ISIC_2020_Training_Duplicates.csv"].parent == tables, "the nearest"
-    assert found.deotte == {"jpeg-isic2019-256x256": deotte}
+    found = Inputs(tmp_path)
+    sources = found.sources()
+    assert {*sources} == {"isic2019", "isic2020", "jpeg-isic2019-256x256"}
+    assert sources["isic2020"].name == "isic2020"
+    assert sources["jpeg-isic2019-256x256"] == deotte
+    nearest = found.find("ISIC_2020_Training_Duplicates.csv")[0]
+    assert nearest.parent == tables
 
 
 def test_two_t4_are_both_used(monkeypatch: pytest.MonkeyPatch) -> None:

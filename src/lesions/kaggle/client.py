@@ -36,14 +36,15 @@ NO_CREDENTIALS = (
 def connect() -> "KaggleApi":
     """The authenticated client; InputError without valid credentials. Used inside `call`."""
     # VERBOSE=1, which other programs use as well, would print the Authorization header.
-    loud = {name: os.environ.pop(name, None) for name in ("VERBOSE", "VERBOSE_OUTPUT")}
+    loud = {name: os.environ.pop(name) for name in ("VERBOSE", "VERBOSE_OUTPUT")
+            if name in os.environ}  # fmt: skip
     try:
         # Importing it authenticates, prints and asks the server: not before it is needed.
         from kaggle.api.kaggle_api_extended import KaggleApi
     except ModuleNotFoundError as error:
         raise InputError(f"no module {error.name}: pip install 'kaggle>=2.2.5' six") from error
     finally:
-        os.environ.update({name: value for name, value in loud.items() if value is not None})
+        os.environ.update(loud)
 
     class Api(KaggleApi):
         MAX_UPLOAD_RESUME_ATTEMPTS = 3
@@ -65,9 +66,9 @@ def connect() -> "KaggleApi":
 
 
 def patient(session: "Session", repeat: bool = True) -> "Session":
-    """The session with time limits and retries.
+    """The session with time limits, and retries after 429, 5xx and lost connections.
 
-    Retried are 429, 5xx and lost connections; without `repeat` only what surely had no effect.
+    Without `repeat` only what surely had no effect is sent again.
     """
     from requests.adapters import HTTPAdapter
     from urllib3.util import Retry
@@ -85,15 +86,12 @@ def patient(session: "Session", repeat: bool = True) -> "Session":
             print(f"HTTP {response.status} from the server: trying again", file=sys.stderr)
             return super().sleep_for_retry(response)
 
+    lost = TRIES - 1 if repeat else 0  # behind a proxy a lost answer counts as `other`
     retries = Retries(
-        TRIES - 1,
-        read=TRIES - 1 if repeat else 0,
-        other=TRIES - 1 if repeat else 0,  # behind a proxy a lost answer is one of these
+        TRIES - 1, read=lost, other=lost, backoff_factor=1, raise_on_status=False,
         allowed_methods=None,  # every call of Kaggle's is a POST
         status_forcelist=(429, 500, 502, 503, 504) if repeat else (429,),
-        backoff_factor=1,
-        raise_on_status=False,
-    )
+    )  # fmt: skip
     for scheme in ("https://", "http://"):
         session.mount(scheme, Adapter(max_retries=retries))
     return session
@@ -124,7 +122,7 @@ def call(
     except InputError as error:
         raise InputError(cleaned(f"{what}: {error}")) from None
     except (RequestException, ValueError, OSError) as error:
-        status, message = _status(error)
+        status, message = _answer(error)
         if missing is not InputError and status in (403, 404):
             return missing
         raise InputError(cleaned(f"{what}: {_explained(error, status, message, page)}")) from None
@@ -137,20 +135,20 @@ def username() -> str:
 
 def cleaned(text: str) -> str:
     """The text on one line, without tokens, keys and the signed part of addresses."""
-    for secret in _secrets():
-        text = text.replace(secret, "***")
-    text = re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", text)
+    text = re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", _blanked(text))
     text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\")]+", r"\1", text)
     text = re.sub(r"(with url: [^\s?]+)\?\S+", r"\1", text)
     return " ".join(text.split())
 
 
-def _secrets() -> list[str]:
+def _blanked(text: str) -> str:
     values = [os.environ.get(name) for name in ("KAGGLE_API_TOKEN", "KAGGLE_KEY")]
     # The client authenticates an object of its own when it is imported, from the same sources.
     held = getattr(getattr(sys.modules.get("kaggle"), "api", None), "config_values", {})
     values += [held.get(name) for name in ("key", "token", "api_token")]
-    return [value for value in values if value and len(value) > 5]
+    for secret in (value for value in values if value and len(value) > 5):
+        text = text.replace(secret, "***")
+    return text
 
 
 class _Clean(io.TextIOBase):
@@ -160,21 +158,14 @@ class _Clean(io.TextIOBase):
         self.stream = stream
 
     def write(self, text: str) -> int:
-        for secret in _secrets():
-            text = text.replace(secret, "***")
-        return int(self.stream.write(text))
-
-    def flush(self) -> None:
+        self.stream.write(_blanked(text))
         self.stream.flush()
-
-    def isatty(self) -> bool:
-        return bool(self.stream.isatty())
+        return len(text)
 
 
-def _status(error: Exception) -> tuple[int, str]:
+def _answer(error: Exception) -> tuple[int, str]:
     """HTTP status and message of the server's answer behind an error; 0 without an answer."""
-    # The client wraps some errors in a ValueError.
-    causes = (error, error.__cause__, error.__context__)
+    causes = (error, error.__cause__, error.__context__)  # the client wraps some in a ValueError
     answers = (getattr(cause, "response", None) for cause in causes)
     response: Any = next((answer for answer in answers if answer is not None), None)
     if response is None:
@@ -184,9 +175,8 @@ def _status(error: Exception) -> tuple[int, str]:
     except ValueError:
         body = {}
     # Kaggle also sends errors with status 200 and the real one in the body.
-    return response.status_code if response.status_code >= 400 else body["code"], str(
-        body.get("message", "")
-    )[:200]
+    status = response.status_code if response.status_code >= 400 else body["code"]
+    return status, str(body.get("message", ""))[:200]
 
 
 def _explained(error: Exception, status: int, message: str, page: str) -> str:

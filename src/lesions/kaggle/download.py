@@ -2,19 +2,19 @@
 
 import fcntl
 import hashlib
+import os
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import yaml
+import requests
 
+from lesions.config import read_yaml
 from lesions.data.photographs import extract
 from lesions.errors import InputError, listed
 from lesions.files import sha256, write_text
@@ -25,9 +25,13 @@ if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
 
 SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
-SPARE = 2**30  # bytes of disk that are to stay free
+SPARE = 1000  # megabytes of disk that are to stay free
 RESUMES = 50  # of one download within one command; another command resumes as well
 PART = ".part"  # folder of files that are not whole yet
+WEB_PAGE = (
+    "the server sent a web page instead of the file: maintenance, or a network that wants a login:"
+    " open the address in a browser, then try again"
+)
 
 
 @dataclass(frozen=True)
@@ -38,20 +42,17 @@ class Step:
     item: dict[str, Any]
     path: Path
 
-    @property
-    def bytes(self) -> int:
-        """Still to be written, by the rounded size; unpacking writes them a second time."""
-        whole = int(self.item["megabytes"] * 1e6)
-        part = self.path.parent / PART / self.path.name
-        there = part.stat().st_size if part.exists() else 0
-        return max(0, whole - there) + (whole if self.item.get("unpack") == "all" else 0)
-
 
 @cache
 def catalogue() -> dict[str, dict[str, Any]]:
     """The data sets of downloads.yaml by name."""
-    text = (resources.files("lesions.kaggle") / "downloads.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)["sources"]
+    content = read_yaml(Path(__file__).with_name("downloads.yaml"))
+    for item in (item for source in content["sources"].values() for item in source["files"]):
+        if "from" in item:
+            item["from"] = [
+                f"{base}/{item['place']}" for base in content["addresses"][item["from"]]
+            ]
+    return content["sources"]
 
 
 def plan(names: Sequence[str], tables_only: bool = False) -> list[Step]:
@@ -75,36 +76,29 @@ def summary(names: Sequence[str], steps: Sequence[Step]) -> str:
     """Each data set's size, licence and owner, and which of its files are still to come."""
     lines = []
     for name in dict.fromkeys(names):
-        source = catalogue()[name]
+        source, folder = catalogue()[name], at("input", catalogue()[name]["folder"])
         coming = [step.item["name"] for step in steps if step.source is source]
         size = size_text(sum(item["megabytes"] for item in source["files"]))
-        lines += [
-            f"{name}: {size}, {source['licence']}, {source['page']}",
-            f"  to {shown(at('input', source['folder']))}:"
-            f" {listed(coming, 9) or 'everything is here'}",
-        ]
+        lines.append(f"{name}: {size}, {source['licence']}, {source['page']}")
+        lines.append(f"  to {shown(folder)}: {listed(coming, 9) or 'everything is here'}")
     return "\n".join(lines)
 
 
 def require_disk(steps: Sequence[Step]) -> str:
     """The bytes to come and those that are free, in words; InputError where they do not fit."""
-    if not steps:
-        return "nothing to download"
     folder = at("input")
+    place = shown(folder)
     while not folder.exists():
         folder = folder.parent
-    needed, free = sum(step.bytes for step in steps), shutil.disk_usage(folder).free
-    words = (
-        f"{size_text(needed / 1e6)} to come, {size_text(free / 1e6)} free for {shown(at('input'))}"
-    )
-    zips = [step.item["megabytes"] for step in steps if step.item.get("unpack") != "all"]
-    unpacked = sum(megabytes for megabytes in zips if megabytes > 10)
-    if unpacked:
-        words += f" (scripts/prepare.py will unpack another {size_text(unpacked)})"
+    free, items = shutil.disk_usage(folder).free / 1e6, [step.item for step in steps]
+    # A zip that is unpacked here takes its size twice; prepare.py unpacks the others.
+    needed = sum(item["megabytes"] * (1 + (item.get("unpack") == "all")) for item in items)
+    later = sum(item["megabytes"] for item in items if item.get("unpack") != "all")
+    words = f"{size_text(needed)} to come, {size_text(free)} free for {place}"
+    if later > 10:
+        words += f" (scripts/prepare.py will unpack another {size_text(later)})"
     if needed + SPARE > free:
-        raise InputError(
-            f"{words}: make room, or make {shown(at('input'))} a link to a folder on a larger disk"
-        )
+        raise InputError(f"{words}: make room, or make {place} a link to a folder on a larger disk")
     return words
 
 
@@ -116,10 +110,7 @@ def download(step: Step) -> str:
     """Fetch one file, check and unpack it; returns its sha256, which is in SHA256SUMS as well."""
     path = step.path
     if not path.exists():
-        with _locked(path.parent / PART):
-            part = _fetched(step, path.parent / PART)
-            _require_content(part, step.item.get("md5", ""))
-            part.replace(path)
+        _fetch(step)
     digest = sha256(path)
     sums = path.with_name(SUMS)
     lines = sums.read_text().splitlines() if sums.exists() else []
@@ -130,76 +121,57 @@ def download(step: Step) -> str:
     return digest
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder of parts, made and removed if empty: two downloads would mix their bytes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = folder.with_name(f"{folder.name}.lock")
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{shown(folder.parent)}: another download to it is running: wait for it"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.unlink()
-            if not any(folder.iterdir()):
-                folder.rmdir()
-
-
-def _fetched(step: Step, folder: Path) -> Path:
-    """Download the file into `folder`, resuming what an earlier attempt left there; its path.
+def _fetch(step: Step) -> None:
+    """Download the file beside its place, resuming what an earlier attempt left; move it there.
 
     The client asks for the rest of a file only where ETag and size are those of its beginning.
     """
-    item = step.item
-    what, path = f"downloading {item['name']}", folder / item["name"]
-
-    def of_kaggle(api: "KaggleApi") -> None:
-        if item.get("kaggle"):
-            # Kaggle sends a larger CSV as a zip that contains only it.
-            options: Any = {"path": str(folder), "quiet": False, "unzip": path.suffix != ".zip"}
-            api.competition_download_file(COMPETITION, item["name"], **options)
-        else:
-            api.dataset_download_files(item["dataset"], path=str(folder), quiet=False)
-
-    if item.get("kaggle") or "dataset" in item:
+    item, part = step.item, step.path.parent / PART / step.path.name
+    part.parent.mkdir(parents=True, exist_ok=True)
+    lock = os.open(part.parent, os.O_RDONLY)
+    try:
+        # A second download to the same folder would write between the bytes of this one.
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         rules = f"https://www.kaggle.com/competitions/{COMPETITION}/rules"
-        call(what, of_kaggle, page=rules if item.get("kaggle") else "")
-        return path
-    place = f"{item['path']}/{item['name']}" if "path" in item else item["file"]
-    addresses = [f"{base}/{place}" for base in item["from"]]
-    for address in addresses:
-        try:
-            where = f"{what} from {urlsplit(address).hostname}"
-            call(where, lambda api, a=address: _get(api, a, path), page=step.source["page"])
-            break
-        except InputError as error:
-            if address == addresses[-1]:
-                raise
-            print(f"{error}; trying the next address")
-    return path
+        errors = []
+        for address in item.get("from", [""]):
+            where = f" from {urlsplit(address).hostname}" if address else ""
+            page = rules if "kaggle" in item else step.source["page"] if address else ""
+            try:
+                fetch = partial(_fetch_part, item, address, part)
+                call(f"downloading {item['name']}{where}", fetch, page=page)
+                break
+            except InputError as error:
+                errors.append(str(error))
+        else:
+            raise InputError("; then ".join(errors))
+        _require_content(part, item.get("md5", ""))
+        part.replace(step.path)
+    except BlockingIOError:
+        raise InputError(f"{shown(part)}: another download is running: wait for it") from None
+    finally:
+        os.close(lock)
+        if not any(part.parent.iterdir()):
+            part.parent.rmdir()
 
 
-def _get(api: "KaggleApi", address: str, path: Path) -> None:
-    import requests
-
+def _fetch_part(item: dict[str, Any], address: str, part: Path, api: "KaggleApi") -> None:
+    if not address:
+        options: dict[str, Any] = {"path": str(part.parent), "quiet": False}
+        if "dataset" in item:
+            api.dataset_download_files(item["dataset"], **options)
+        else:
+            # Kaggle sends a larger CSV as a zip that contains only it.
+            api.competition_download_file(COMPETITION, item["name"], unzip=True, **options)
+        return
+    headers = {"User-Agent": "lesions/0.1", "Accept-Encoding": "identity"}
     with patient(requests.Session()) as session:
-        headers = {"User-Agent": "lesions/0.1", "Accept-Encoding": "identity"}
         response = session.get(address, headers=headers, stream=True)
         response.raise_for_status()
         if "text/html" in response.headers.get("Content-Type", ""):
             raise InputError(WEB_PAGE)
-        api.download_file(response, str(path), None, quiet=False, resume=True, max_retries=RESUMES)
-
-
-WEB_PAGE = (
-    "the server sent a web page instead of the file: maintenance, or a network that wants a login:"
-    " open the address in a browser, then try again"
-)
+        options = {"quiet": False, "resume": True, "max_retries": RESUMES}
+        api.download_file(response, str(part), None, **options)
 
 
 def _require_content(part: Path, md5: str) -> None:

@@ -81,7 +81,7 @@ def _train(kernel: Kernel, max_hours: float, every: float, sharing: int) -> int:
 def _folds(dataset: str) -> list[int]:
     """The folds of the table that Kaggle made, which is fetched if it is not here."""
     if not (prepared(dataset) / "table.json").exists():
-        _fetch_table(f"{username()}/{slug('prepare', dataset)}", dataset)
+        _take_prepared(f"{username()}/{slug('prepare', dataset)}", dataset)
     return list(range(int(load_table(dataset)[0]["fold"].max()) + 1))
 
 
@@ -103,49 +103,40 @@ def _prepare(kernel: Kernel, max_hours: float, every: float) -> None:
 
     What an earlier session prepared of the same config is not done again; its sizes are kept.
     """
-    name, dataset = f"{username()}/{kernel.name}", kernel.values["dataset"]
-    there = _prepared_sizes(name, dataset, every)
-    if not {*kernel.values["sizes"]} <= there:
-        kernel.values["sizes"] = sorted(there.union(kernel.values["sizes"]))
-        name = _finished(push_kernel(kernel, max_hours), every)
-    _fetch_table(name, dataset)
+    name, dataset, sizes = f"{username()}/{kernel.name}", *kernel.values.values()
+    there = set()
+    if _status(name)[0] != "missing" and _wait(name, every)[0] == "complete":
+        there = _take_prepared(name, dataset)
+    if not {*sizes} <= there:
+        kernel.values["sizes"] = sorted(there.union(sizes))
+        _take_prepared(_finished(push_kernel(kernel, max_hours), every), dataset)
 
 
-def _prepared_sizes(kernel: str, dataset: str, every: float) -> set[int]:
-    """The sizes in the kernel's last output; none if the config has changed since."""
-    if _status(kernel)[0] == "missing" or _wait(kernel, every)[0] != "complete":
-        return set()
-    with _fetched(kernel, rf"prepared/{dataset}/(table\.json|\d+/cache\.json)") as place:
-        folder = place / "prepared" / dataset
-        config = load_dataset_config(dataset, [f"cache={CACHE}"]).model_dump(mode="json")
-        facts = folder / "table.json"
-        if not facts.exists() or read_json(facts)["config"] != config:
+def _take_prepared(kernel: str, dataset: str) -> set[int]:
+    """Fetch the table that a kernel prepared; the sizes of its images.
+
+    Nothing is fetched, and there are no sizes, if the config has changed since. InputError if
+    another table is here: folds of both would not blend.
+    """
+    folder, inside = prepared(dataset), f"prepared/{dataset}"
+    config = load_dataset_config(dataset, [f"cache={CACHE}"]).model_dump(mode="json")
+    with _fetched(kernel, rf"{inside}/(table\.(csv|json)|\d+/cache\.json)") as place:
+        there = place / inside
+        facts = read_json(there / "table.json") if (there / "table.json").exists() else {}
+        if facts.get("config") != config:
             return set()
-        return {int(path.parent.name) for path in folder.glob("*/cache.json")}
-
-
-def _fetch_table(kernel: str, dataset: str) -> None:
-    """Fetch the table of Kaggle's folds; blending and reports at home need the same one."""
-    folder = prepared(dataset)
-    with _fetched(kernel, rf"prepared/{dataset}/table\.(csv|json)") as place:
-        there = place / "prepared" / dataset
-        if not (there / "table.json").exists():
-            raise InputError(
-                f"{kernel}: its output has no table of {dataset}: python scripts/kaggle_push.py"
-                f" kernel prepare {dataset} --wait"
-            )
-        new = read_json(there / "table.json")["table_hash"]
         if (folder / "table.json").exists():
-            old = read_json(folder / "table.json")["table_hash"]
-            if old != new:
+            here, made = read_json(folder / "table.json")["table_hash"], facts["table_hash"]
+            if here != made:
                 raise InputError(
-                    f"{shown(folder)} holds another table ({old}) than Kaggle made ({new}):"
-                    " move it away and fetch again, or folds from both will not blend"
+                    f"{shown(folder)} holds another table ({here}) than Kaggle made ({made}):"
+                    " move it away and run the command again"
                 )
-            return
-        for name in ("table.csv", "table.json"):
-            _keep(there / name, folder / name)
-    print(f"{shown(folder)}/table.csv is there, without images")
+        else:
+            for name in ("table.csv", "table.json"):
+                _keep(there / name, folder / name)
+            print(f"{shown(folder)}/table.csv is there, without images")
+        return {int(path.parent.name) for path in there.glob("*/cache.json")}
 
 
 def _fetch_run(kernel: str, run: str, config: Config) -> None:

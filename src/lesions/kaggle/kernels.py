@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -14,14 +13,11 @@ from lesions.kaggle.client import COMPETITION
 from lesions.paths import at
 
 LONGEST_NAME = 50  # characters that Kaggle takes in a kernel's or data set's name
-CODE_SET = "lesions-code"
+NEEDS = {"prepare": "one data set", "train": "one run", "predict": "one run",
+         "blend": "two runs or more", "check": "nothing more"}  # fmt: skip
 # Where Kaggle has a source; the inputs are found by their content, so any copy will do.
-HOMES = {
-    "isic2019": "andrewmvd/isic-2019",
-    "ham10000": "kmader/skin-cancer-mnist-ham10000",
-    "deotte-melanoma": "cdeotte/jpeg-melanoma-512x512",
-    "deotte-isic2019": "cdeotte/jpeg-isic2019-512x512",
-}
+HOMES = {"isic2019": "andrewmvd/isic-2019", "ham10000": "kmader/skin-cancer-mnist-ham10000"}
+DEOTTE = ("cdeotte/jpeg-melanoma-512x512", "cdeotte/jpeg-isic2019-512x512")
 
 
 @dataclass
@@ -46,7 +42,7 @@ class Kernel:
 
         `expected` are hashes by own data set: the session refuses one that is attached otherwise.
         """
-        own = [CODE_SET, *map(weights_set, self.weights)]
+        own = [f"{owner}/{set_name(run)}" for run in (None, *self.weights)]
         metadata: dict[str, Any] = {
             "id": f"{owner}/{self.name}",
             "title": self.name,
@@ -58,7 +54,7 @@ class Kernel:
             "enable_tpu": False,
             # Always set: the client's default is true, its documentation says false.
             "enable_internet": False,
-            "dataset_sources": [*(f"{owner}/{name}" for name in own), *self.datasets],
+            "dataset_sources": [*own, *self.datasets],
             "kernel_sources": [f"{owner}/{name}" for name in self.kernels],
             "competition_sources": self.competitions,
             "model_sources": [],
@@ -77,7 +73,7 @@ def build_notebook(kind: str, **values: Any) -> str:
     """
     import jupytext
 
-    templates = resources.files("lesions.kaggle") / "templates"
+    templates = Path(__file__).with_name("templates")
     first_cell = (templates / "first_cell.py").read_text(encoding="utf-8")
     filled = Template((templates / f"{kind}.md").read_text(encoding="utf-8")).substitute(
         values,
@@ -103,43 +99,9 @@ def slug(*parts: object) -> str:
     return words.strip("-")
 
 
-def weights_set(run: str) -> str:
-    return slug("weights", run)
-
-
-def build_kernel(
-    kind: str, names: list[str], sizes: list[int], folds: list[int] | None, max_hours: float
-) -> Kernel:
-    """The kernel of `kind` for a data set (prepare) or for runs; InputError for wrong names."""
-    counts = {"prepare": "one data set", "train": "one run", "predict": "one run",
-              "blend": "two runs or more", "check": "nothing more"}  # fmt: skip
-    if kind not in counts:
-        raise InputError(f"kernel: say which: {', '.join(counts)}")
-    if (len(names) < 2) if kind == "blend" else len(names) != (kind != "check"):
-        raise InputError(f"kernel {kind}: name {counts[kind]}")
-    if kind == "check":
-        return Kernel(kind, slug(kind), {}, competitions=[COMPETITION])
-    if kind == "prepare":
-        return _prepare_kernel(names[0], sizes)
-    runs = [run_name(find_config(name)) for name in names]
-    run, config = runs[0], config_of(runs[0])
-    kernels = [slug("prepare", config.dataset)]
-    if kind == "train":
-        values = {"run": run, "folds": folds, "max_hours": max_hours}
-        return Kernel(kind, slug(kind, run), values, True, weights_to_train(run, config), kernels)
-    # The competition, for the sample that a submission is checked against, if the test is its own.
-    sources = load_dataset_config(config.dataset).sources
-    competitions = [COMPETITION] if "isic2020" in sources else []
-    if kind == "predict":
-        return Kernel(kind, slug(kind, run), {"run": run}, True, runs, kernels, [], competitions)
-    kernels += [slug("predict", run) for run in runs]
-    values = {"runs": runs, "title": ", ".join(runs)}
-    return Kernel(kind, slug(kind), values, False, runs, kernels, [], competitions)
-
-
-def weights_to_train(run: str, config: Config) -> list[str]:
-    """The run, if it has first weights, folds or training state to start from."""
-    return [run] if config.model.pretrained or any(at("oof", run).rglob("fold*.*")) else []
+def set_name(run: str | None) -> str:
+    """The name of the data set of a run's weights, or of the code."""
+    return slug("weights", run) if run else slug("code")
 
 
 def config_of(run: str) -> Config:
@@ -148,21 +110,50 @@ def config_of(run: str) -> Config:
     return load_config(saved if saved.exists() else find_config(run))
 
 
-def _prepare_kernel(dataset: str, sizes: list[int]) -> Kernel:
-    """Prepares the data set from the originals, on a CPU, which costs no quota."""
-    competitions, datasets = [], []
+def weights_to_train(run: str, config: Config) -> list[str]:
+    """The run, if it has first weights, folds or training state to start from."""
+    return [run] if config.model.pretrained or any(at("oof", run).rglob("fold*.*")) else []
+
+
+def build_kernel(
+    kind: str, names: list[str], sizes: list[int], folds: list[int] | None, max_hours: float
+) -> Kernel:
+    """The kernel of `kind` for a data set (prepare) or for runs; InputError for wrong names."""
+    if kind not in NEEDS:
+        raise InputError(f"kernel: say which: {', '.join(NEEDS)}")
+    if (len(names) < 2) if kind == "blend" else len(names) != (kind != "check"):
+        raise InputError(f"kernel {kind}: name {NEEDS[kind]}")
+    if kind not in ("prepare", "check"):
+        names = [run_name(find_config(name)) for name in names]
+    kernel = Kernel(kind, slug(kind, *(names if kind != "blend" else [])), {})
+    if kind == "check":
+        kernel.competitions = [COMPETITION]
+    elif kind == "prepare":
+        _attach_originals(kernel, names[0])
+        kernel.values = {"dataset": names[0], "sizes": sizes}
+    else:
+        config = config_of(names[0])
+        kernel.gpu, kernel.weights = kind != "blend", names
+        kernel.kernels = [slug("prepare", config.dataset)]
+        kernel.values = {"run": names[0]}
+        if kind == "train":
+            kernel.weights = weights_to_train(names[0], config)
+            kernel.values |= {"folds": folds, "max_hours": max_hours}
+        elif "isic2020" in load_dataset_config(config.dataset).sources:
+            # For the sample that a submission is checked against.
+            kernel.competitions = [COMPETITION]
+        if kind == "blend":
+            kernel.kernels += [slug("predict", run) for run in names]
+            kernel.values = {"runs": names, "title": ", ".join(names)}
+    return kernel
+
+
+def _attach_originals(kernel: Kernel, dataset: str) -> None:
     for name, source in load_dataset_config(dataset).sources.items():
         reader = source.reader or name
         if reader == "isic2020":
-            competitions.append(COMPETITION)
+            kernel.competitions.append(COMPETITION)
         elif reader in HOMES:
-            datasets.append(HOMES[reader])
+            kernel.datasets.append(HOMES[reader])
         if reader == "deotte" or any("deotte" in place for place in source.images):
-            datasets += [home for key, home in HOMES.items() if key.startswith("deotte")]
-    return Kernel(
-        "prepare",
-        slug("prepare", dataset),
-        {"dataset": dataset, "sizes": sizes},
-        datasets=list(dict.fromkeys(datasets)),
-        competitions=competitions,
-    )
+            kernel.datasets = list(dict.fromkeys([*kernel.datasets, *DEOTTE]))

@@ -6,7 +6,6 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from lesions.errors import InputError, listed
 from lesions.files import read_json, sha256, write_json, write_text
 from lesions.kaggle.client import call, cleaned, username
 from lesions.kaggle.inputs import EXTRAS, SEAL
-from lesions.kaggle.kernels import CODE_SET, Kernel, config_of, weights_set
+from lesions.kaggle.kernels import Kernel, config_of, set_name
 from lesions.paths import CODE, at, shown
 from lesions.provenance import commit
 
@@ -35,15 +34,12 @@ def send_sets(what: str, runs: list[str], write: Path | None) -> None:
     if (what == "code") == bool(runs):
         wanted = "takes no names" if runs else "name the runs, such as effnet_b1"
         raise InputError(f"{what}: {wanted}")
-    sets: list[tuple[str, Callable[[Path], str]]] = [(CODE_SET, write_code)]
-    if runs:
-        sets = [(weights_set(run), lambda folder, run=run: write_weights(folder, run))
-                for run in runs]  # fmt: skip
-    for name, make in sets:
+    for run in runs or [None]:
         if write:
-            print(f"written to {shown(write / name)}: {make(write / name)}")
+            folder = write / set_name(run)
+            print(f"written to {shown(folder)}: {write_set(folder, run)}")
         else:
-            push_set(name, make)
+            push_set(run)
 
 
 def push_kernel(kernel: Kernel, max_hours: float) -> str:
@@ -52,72 +48,107 @@ def push_kernel(kernel: Kernel, max_hours: float) -> str:
     The notebook names the hashes of its data sets: a session that gets an older version attached
     refuses to run. SessionsFullError where all the account's sessions are in use.
     """
-    expected = {CODE_SET: push_set(CODE_SET, write_code)}
-    for run in kernel.weights:
-        name = weights_set(run)
-        expected[name] = push_set(name, lambda folder, run=run: write_weights(folder, run))
+    expected = {set_name(run): push_set(run) for run in (None, *kernel.weights)}
     owner, what = username(), f"pushing {kernel.name}"
     with tempfile.TemporaryDirectory() as place:
         kernel.write(Path(place), owner, expected)
         # A source that Kaggle does not know is left out, and the session runs, and uses up quota,
         # without it: saved without a run first, the kernel's sources are known to be there.
         for check in (True, False):
-            options = {"timeout": 3600 * (max_hours + SLACK_HOURS), "no_run": check}
-            answer = call(what, partial(_push, place, options), repeat=False)
-            _require_accepted(what, answer)
+            answer = call(what, partial(_push, place, max_hours, check), repeat=False)
+            if answer.error:
+                full = "session count" in answer.error.lower()
+                raise (SessionsFullError if full else InputError)(
+                    cleaned(f"{what}: {answer.error}")
+                )
+            kinds = ("dataset", "competition", "kernel", "model")
+            unknown = [getattr(answer, f"invalid_{kind}_sources") or [] for kind in kinds]
+            if names := [name for names in unknown for name in names]:
+                raise InputError(
+                    f"{what}: not started: Kaggle does not know {listed(names)}: check that the"
+                    " account may see them, and that a kernel among them has run"
+                )
     print(f"pushed version {answer.version_number}: {answer.url}", flush=True)
     return f"{owner}/{kernel.name}/{answer.version_number}"
 
 
-def _push(folder: str, options: dict[str, Any], api: Any) -> Any:
-    return api.kernels_push(folder, **options)
+def _push(folder: str, max_hours: float, check: bool, api: Any) -> Any:
+    return api.kernels_push(folder, timeout=3600 * (max_hours + SLACK_HOURS), no_run=check)
 
 
-def _require_accepted(what: str, answer: Any) -> None:
-    if answer.error:
-        full = "session count" in answer.error.lower()
-        raise (SessionsFullError if full else InputError)(cleaned(f"{what}: {answer.error}"))
-    kinds = ("dataset", "competition", "kernel", "model")
-    unknown = [name for kind in kinds for name in getattr(answer, f"invalid_{kind}_sources") or []]
-    if unknown:
-        raise InputError(
-            f"{what}: not started: Kaggle does not know {listed(unknown)}: check the names, that"
-            " the account may see them, and that a kernel among them has run"
-        )
+def push_set(run: str | None) -> str:
+    """Send a run's weights, or the code, unless Kaggle has the very files; their hash.
 
-
-def push_set(name: str, make: Callable[[Path], str]) -> str:
-    """Send the data set that `make` writes, unless Kaggle has it; its hash.
-
-    Waits until kernels get to see it.
+    Waits until kernels get to see them.
     """
-    full_name = f"{username()}/{name}"
-    status, before = _state(full_name)
+    name = f"{username()}/{set_name(run)}"
+    status, before = _state(name)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / name
-        notes = make(folder)
+        folder = Path(place) / set_name(run)
+        notes = write_set(folder, run)
         digest = read_json(folder / SEAL)["hash"]
-        sent = status == "missing" or _sent_hash(full_name, Path(place)) != digest
-        if sent:
-            metadata = {"id": full_name, "title": name, "licenses": [{"name": "other"}]}
+        new = status == "missing" or _hash_on_kaggle(name, Path(place)) != digest
+        if new:
+            metadata = {"id": name, "title": folder.name, "licenses": [{"name": "other"}]}
             write_json(folder / "dataset-metadata.json", metadata)
-            _send(folder, notes, new=status == "missing")
+            send = partial(_send, folder, None if status == "missing" else notes)
+            answer = call(f"sending {name}", send, repeat=False)
+            if answer.error or (answer.status or "ok").lower() == "error":
+                raise InputError(cleaned(f"sending {name}: {answer.error or answer.status}"))
+            print(f"sent {answer.url or answer.ref}: {notes}", flush=True)
     until = time.monotonic() + READY_WITHIN
     while True:
         # "ready" alone may be the status of the version before.
-        status, version = _state(full_name)
-        if status == "ready" and (version > before or not sent):
+        status, version = _state(name)
+        if status == "ready" and (version > before or not new):
             return str(digest)
         if time.monotonic() > until:
             raise InputError(
-                f"{full_name}: not unpacked within {READY_WITHIN // 60} minutes: look at"
-                f" https://www.kaggle.com/datasets/{full_name}"
+                f"{name}: not unpacked within {READY_WITHIN // 60} minutes: look at"
+                f" https://www.kaggle.com/datasets/{name}"
             )
         time.sleep(10)
 
 
-def write_code(folder: Path) -> str:
-    """Write the code as a kernel finds it, with small tables that Kaggle lacks; a description."""
+def _state(dataset: str) -> tuple[str, int]:
+    """(status, number) of the data set's current version: "ready" or not; ("missing", 0)."""
+    form = "json(status,current_version_number)"
+    what = f"status of {dataset}"
+    answer = call(what, lambda api: api.dataset_status(dataset, format=form), missing="{}")
+    state = json.loads(answer)
+    return state.get("status", "missing"), state.get("current_version_number") or 0
+
+
+def _hash_on_kaggle(dataset: str, folder: Path) -> str | None:
+    """The hash in the data set's current version; None if it has none."""
+
+    def fetch(api: Any) -> str:
+        api.dataset_download_file(dataset, SEAL, path=str(folder), force=True)
+        return str(read_json(folder / SEAL)["hash"])
+
+    return call(f"downloading {SEAL} of {dataset}", fetch, missing=None)
+
+
+def _send(folder: Path, notes: str | None, api: Any) -> Any:
+    """Create the data set, or with `notes` add a version; Kaggle unpacks folders sent as zips."""
+    options: dict[str, Any] = {"quiet": not sys.stderr.isatty(), "dir_mode": "zip"}
+    if notes is None:
+        return api.dataset_create_new(str(folder), **options)
+    return api.dataset_create_version(str(folder), notes, **options)
+
+
+def write_set(folder: Path, run: str | None) -> str:
+    """Write a run's weights, or the code, and the hash of every file; a description."""
+    notes = _write_weights(folder, run) if run else _write_code(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+    files = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    write_json(folder / SEAL, {"set": set_name(run), "hash": digest, "files": files})
+    return notes
+
+
+def _write_code(folder: Path) -> str:
+    """The code as a kernel finds it, with small tables that Kaggle lacks."""
     skip = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
     for name in ("src", "scripts", "configs"):
         shutil.copytree(CODE / name, folder / name, ignore=skip, dirs_exist_ok=True)
@@ -126,12 +157,11 @@ def write_code(folder: Path) -> str:
             (folder / "tables").mkdir(exist_ok=True)
             shutil.copyfile(at("input", source, name), folder / "tables" / name)
     write_text(folder / "COMMIT", commit() + "\n")
-    _seal(folder)
     return f"commit {commit()}"
 
 
-def write_weights(folder: Path, run: str) -> str:
-    """Write a run's folds and its backbone's first weights, under their timm tag; a description.
+def _write_weights(folder: Path, run: str) -> str:
+    """A run's folds and its backbone's first weights, under their timm tag.
 
     A fold that is not done goes with its training state. InputError if there is nothing at all.
     """
@@ -156,7 +186,6 @@ def write_weights(folder: Path, run: str) -> str:
             f"{run}: nothing to send: its backbone starts from random weights, and"
             f" {shown(oof)} holds no trained fold"
         )
-    _seal(folder)
     return ", ".join(parts)
 
 
@@ -177,49 +206,3 @@ def _first_weights(model: ModelConfig) -> Path:
         f"{model.backbone}: its weights are not timm's own: name a file of them"
         " in the config, as model.pretrained"
     )
-
-
-def _seal(folder: Path) -> None:
-    """Write the hash of every file of a data set, and one of them all, to a file in it."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    files = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
-    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
-    write_json(folder / SEAL, {"set": folder.name, "hash": digest, "files": files})
-
-
-def _state(dataset: str) -> tuple[str, int]:
-    """(status, number) of the data set's current version: "ready" or not; ("missing", 0)."""
-    form = "json(status,current_version_number)"
-    answer = call(
-        f"status of {dataset}", lambda api: api.dataset_status(dataset, format=form), missing=None
-    )
-    if answer is None:
-        return "missing", 0
-    state = json.loads(answer)
-    return state["status"], state["current_version_number"] or 0
-
-
-def _sent_hash(dataset: str, folder: Path) -> str | None:
-    """The hash in the data set's current version; None if it has none."""
-
-    def fetch(api: Any) -> str:
-        api.dataset_download_file(dataset, SEAL, path=str(folder), force=True)
-        return str(read_json(folder / SEAL)["hash"])
-
-    return call(f"downloading {SEAL} of {dataset}", fetch, missing=None)
-
-
-def _send(folder: Path, notes: str, new: bool) -> None:
-    """Create the data set, or add a version; folders in it go as zips, which Kaggle unpacks."""
-    options: dict[str, Any] = {"quiet": not sys.stderr.isatty(), "dir_mode": "zip"}
-
-    def send(api: Any) -> Any:
-        if new:
-            return api.dataset_create_new(str(folder), **options)
-        return api.dataset_create_version(str(folder), notes, **options)
-
-    what = f"sending {folder.name}"
-    answer = call(what, send, repeat=False)
-    if answer.error or (answer.status or "ok").lower() == "error":
-        raise InputError(cleaned(f"{what}: {answer.error or answer.status}"))
-    print(f"sent {answer.url or answer.ref}: {notes}", flush=True)

@@ -6,26 +6,24 @@ folder, which Kaggle keeps, up to 20 GB.
 
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 
+from lesions.blending.submission import check_submission
 from lesions.config import load_config, load_dataset_config
+from lesions.data.table import load_table
 from lesions.errors import InputError, listed
 from lesions.files import write_text
-from lesions.kaggle.inputs import EXTRAS, find_inputs, sizes
+from lesions.kaggle.inputs import EXTRAS, Inputs
+from lesions.kaggle.kernels import set_name
 from lesions.paths import CODE, at
 from lesions.provenance import commit
 
-# Output is read over a network and 20 GB at most: JPEGs take a tenth of an array.
-CACHE = "jpeg"
-PACKAGES = ("torch", "torchvision", "timm", "albumentations", "opencv-python", "accelerate",
-            "numpy", "pandas", "scikit-learn", "pydantic")  # fmt: skip
+CACHE = "jpeg"  # output is read over a network and 20 GB at most: a tenth of an array
 
 
 class Session:
@@ -33,34 +31,18 @@ class Session:
 
     def __init__(self, inputs: Path, working: Path, expected: dict[str, str]):
         """`expected` are the hashes of own data sets that the notebook was made for."""
-        self.started = time.monotonic()
-        self.working = working
+        self.started, self.working, self.inputs = time.monotonic(), working, Inputs(inputs)
         os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # seconds: a log is not a terminal
-        self.found = find_inputs(inputs)
-        print(f"code {CODE}, commit {commit()}\nfound below {inputs}:\n{self.found.summary()}")
+        print(f"code {CODE}, commit {commit()}\nfound below {inputs}:\n{self.inputs.summary()}")
+        found = self.inputs.hashes()
         for name, digest in expected.items():
-            seal = self.found.seals.get(name, "none")
-            if seal != digest:
+            if found.get(name) != digest:
                 raise InputError(
-                    f"{name}: Kaggle attached another version ({seal[:12]}) than this notebook was"
-                    f" pushed for ({digest[:12]}): push the notebook again"
+                    f"{name}: Kaggle attached another version ({found.get(name, 'none')[:12]}) than"
+                    f" this notebook was pushed for ({digest[:12]}): push the notebook again"
                 )
         self._link_backbones()
-
-    def check(self) -> None:
-        """Leave check.txt in the working folder: hashes, inputs, versions and GPUs."""
-        lines = [f"commit {commit()}", f"inputs:\n{self.found.summary()}",
-                 f"python {platform.python_version()}"]  # fmt: skip
-        for name in PACKAGES:
-            try:
-                lines.append(f"{name} {version(name)}")
-            except ModuleNotFoundError:
-                lines.append(f"{name} is not installed")
-        lines.append(f"{_gpus()} GPUs, {os.cpu_count()} cores")
-        text = "\n".join(lines) + "\n"
-        write_text(self.working / "check.txt", text)
-        print(text)
 
     def prepare(self, dataset: str, sizes: list[int]) -> None:
         """Leave prepared/<dataset> in the working folder, from the attached originals."""
@@ -73,95 +55,87 @@ class Session:
 
     def train(self, run: str, folds: list[int] | None, max_hours: float) -> None:
         """Train the folds, all by default, or resume them, for `max_hours` since the start."""
-        from lesions.data.table import load_table
-
         path = at("configs", f"{run}.yaml")
-        config = load_config(path)
-        self._require_prepared(config.dataset, config.data.image_size)
-        kept = self.working / "oof" / run
+        config, kept = load_config(path), self.working / "oof" / run
+        self._link_prepared(config.dataset, config.data.image_size)
         kept.mkdir(parents=True, exist_ok=True)
         _link(at("oof", run), kept)
-        weights = config.model.pretrained
-        if isinstance(weights, str) and config.model.backbone in self.found.backbones:
-            _link(at(weights), self.found.backbones[config.model.backbone])
-        for folder in reversed(self.found.runs.get(run, [])):  # the nearest one last
-            shutil.copytree(folder, kept, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        numbers = range(int(load_table(config.dataset)[0]["fold"].max()) + 1)
-        for fold in folds or numbers:
+        weights, tag = config.model.pretrained, config.model.backbone
+        if isinstance(weights, str) and tag in self.inputs.backbones():
+            _link(at(weights), self.inputs.backbones()[tag])
+        for file in reversed(self.inputs.find(f"oof/{run}/config.yaml")):  # the nearest one last
+            shutil.copytree(file.parent, kept, dirs_exist_ok=True, copy_function=shutil.copyfile)
+        for fold in folds or range(int(load_table(config.dataset)[0]["fold"].max()) + 1):
             if (kept / f"fold{fold}.json").exists():
                 continue
-            left = max_hours - (time.monotonic() - self.started) / 3600
+            left = max(max_hours - (time.monotonic() - self.started) / 3600, 1e-5)
             arguments = ["--config", str(path), "--fold", str(fold), "--max-hours", f"{left:.5f}"]
             code = launch("train", arguments)
-            if (kept / f"fold{fold}.json").exists():
-                continue
-            # The launcher does not pass the exit code on: the log tells a stop from a failure.
-            if code == 0 or _last_event(kept, fold).get("event") != "stopped":
-                _require(code or 1, "train")
-            print(
-                f"\nnot done yet: python scripts/kaggle_push.py kernel train {run} --wait resumes"
-            )
-            return
+            if not (kept / f"fold{fold}.json").exists():
+                # The launcher does not pass the exit code on: the log tells a stop from a failure.
+                lines = (kept / f"metrics{fold}.jsonl").read_text(encoding="utf-8").splitlines()
+                if code == 0 or json.loads(lines[-1])["event"] != "stopped":
+                    _require(code or 1, "train")
+                resume = f"python scripts/kaggle_push.py kernel train {run} --wait"
+                print(f"\nnot done yet: {resume} resumes it")
+                return
         print(f"\n{run}: done; its files are in {kept}")
 
     def predict(self, run: str) -> None:
         """Leave submission.csv, the test predictions of a run, in the working folder."""
-        config = load_config(self._take_runs([run])[0] / "config.yaml")
-        self._require_prepared(config.dataset, config.data.image_size)
+        config = load_config(self._link_run(run) / "config.yaml")
+        self._link_prepared(config.dataset, config.data.image_size)
         _require(launch("predict", ["--run", run]), "predict")
         self._keep_submission(at("submissions", f"{run}.csv"))
 
     def blend(self, runs: list[str]) -> None:
         """Leave submission.csv, the blend of the runs' test predictions, in the working folder."""
-        for folder in self._take_runs(runs):
-            self._require_prepared(load_config(folder / "config.yaml").dataset)
         for run in runs:
-            found = self.found.submissions.get(run)
-            if found is None:
+            self._link_prepared(load_config(self._link_run(run) / "config.yaml").dataset)
+            found = self.inputs.find(f"submissions/{run}.csv")
+            if not found:
                 print(f"no test predictions of {run} are attached: they are made here")
                 self.predict(run)
-                continue
-            for file in (found, found.with_suffix(".json")):
-                if file.exists():
-                    _link(at("submissions", run).with_suffix(file.suffix), file)
+            for file in (file for path in found[:1] for file in path.parent.glob(f"{path.stem}.*")):
+                _link(at("submissions", run).with_name(file.name), file)
         _require(run_script("blend", runs), "blend")
         self._keep_submission(at("submissions/blend.csv"))
 
     def _link_backbones(self) -> None:
         """Show weights files as the hub's cache, so that a run's config is the same everywhere."""
         hub = at("input/hub")
-        for tag, file in self.found.backbones.items():
+        for tag, file in self.inputs.backbones().items():
             model = hub / f"models--timm--{tag}"
             name = "model.safetensors" if file.suffix == ".safetensors" else "pytorch_model.bin"
             _link(model / "snapshots" / "attached" / name, file)
             write_text(model / "refs" / "main", "attached")
-        if self.found.backbones:
             os.environ["HF_HUB_CACHE"] = str(hub)
 
     def _link_sources(self, dataset: str) -> None:
+        found = self.inputs.sources()
         config = load_dataset_config(dataset)
         for name, source in config.sources.items():
-            folder = self.found.sources.get(source.reader or name)
+            folder = found.get(source.reader or name)
             if folder is None and source.reader != "deotte":
                 raise InputError(
                     f"{name}: none of the attached inputs holds its official files, which"
                     f" input/README.md names: attach its data set; there is"
-                    f" {listed(self.found.sources) or 'none of any source'}"
+                    f" {listed(found) or 'none of any source'}"
                 )
-            for file in sorted(folder.iterdir()) if folder else []:
+            extras = [file for extra, of in EXTRAS.items() if of == name
+                      for file in self.inputs.find(extra)[:1]]  # fmt: skip
+            for file in [*(sorted(folder.iterdir()) if folder else []), *extras]:
                 _link(at(source.folder, file.name), file)
-        for file_name, source_name in EXTRAS.items():
-            if file_name in self.found.extras and source_name in config.sources:
-                target = at(config.sources[source_name].folder, file_name)
-                _link(target, self.found.extras[file_name])
-        for name, folder in self.found.deotte.items():
-            _link(at("input/deotte", name), folder)
+        for name, folder in found.items():
+            if name.startswith("jpeg-"):
+                _link(at("input/deotte", name), folder)
 
-    def _require_prepared(self, dataset: str, size: int | None = None) -> None:
-        """Link the prepared data set; InputError unless it is attached with images of `size`."""
-        folder = self.found.prepared.get(dataset)
-        if folder is None or (size and str(size) not in sizes(folder)):
-            has = f"attached with {listed(sizes(folder)) or 'no images'}" if folder else "missing"
+    def _link_prepared(self, dataset: str, size: int | None = None) -> None:
+        """InputError unless the prepared data set is attached with images of `size`."""
+        folder = self.inputs.prepared(dataset)
+        sizes = sorted(file.parent.name for file in folder.glob("*/cache.json")) if folder else []
+        if folder is None or (size and str(size) not in sizes):
+            has = f"attached with {listed(sizes) or 'no images'}" if folder else "missing"
             raise InputError(
                 f"prepared data set {dataset} at {size or 'any'} pixels: {has}: attach the output"
                 f" of its notebook: python scripts/kaggle_push.py kernel prepare {dataset}"
@@ -169,21 +143,21 @@ class Session:
             )
         _link(at("input/prepared", dataset), folder)
 
-    def _take_runs(self, runs: list[str]) -> list[Path]:
-        """The runs' folders below oof/, with every attached file of each linked into it."""
-        from lesions.kaggle.kernels import weights_set
-
-        for run in runs:
-            if run not in self.found.runs:
-                raise InputError(
-                    f"run {run}: none of the attached inputs holds it (there is"
-                    f" {listed(self.found.runs) or 'no run'}): attach the data set"
-                    f" {weights_set(run)}: python scripts/kaggle_push.py weights {run}"
-                )
-            for folder in self.found.runs[run]:
-                for file in sorted(folder.glob("*.*")):
-                    _link_same(at("oof", run, file.name), file)
-        return [at("oof", run) for run in runs]
+    def _link_run(self, run: str) -> Path:
+        """The run's folder below oof/, with every attached file of it linked into it."""
+        folders = [file.parent for file in self.inputs.find(f"oof/{run}/config.yaml")]
+        if not folders:
+            raise InputError(
+                f"run {run}: none of the attached inputs holds it: attach the data set"
+                f" {set_name(run)}: python scripts/kaggle_push.py weights {run}"
+            )
+        for file in (file for folder in folders for file in sorted(folder.glob("*.*"))):
+            path = at("oof", run, file.name)
+            same = not path.exists() or file.suffix not in (".json", ".csv", ".yaml")
+            if not same and path.read_bytes() != file.read_bytes():
+                raise InputError(f"{path.resolve()} and {file} differ: detach one of the inputs")
+            _link(path, file)
+        return at("oof", run)
 
     def _keep_submission(self, path: Path) -> None:
         """Copy what was written to the working folder, checked against the competition's sample."""
@@ -193,17 +167,17 @@ class Session:
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, kept)
         shutil.copyfile(path, self.working / "submission.csv")
-        sample = self.found.sources.get("isic2020")
+        sample = self.inputs.sources().get("isic2020")
         if sample:
-            from lesions.blending.submission import check_submission
-
             print(check_submission(path, sample / "sample_submission.csv"))
         print(f"{self.working}/submission.csv is written")
 
 
 def launch(name: str, arguments: list[str]) -> int:
     """Run a script by name on every GPU there is, or on the CPU; its exit code."""
-    count = _gpus()
+    import torch
+
+    count = torch.cuda.device_count()
     launcher = ["-m", "accelerate.commands.launch", "--quiet", "--num_processes", str(count),
                 "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
                 *(["--multi_gpu"] if count > 1 else [])] if count else []  # fmt: skip
@@ -222,18 +196,6 @@ def run_script(name: str, arguments: list[str], launcher: Sequence[str] = ()) ->
     return process.returncode
 
 
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def _last_event(folder: Path, fold: int) -> dict:
-    path = folder / f"metrics{fold}.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return json.loads(lines[-1]) if lines else {}
-
-
 def _require(code: int, name: str) -> None:
     if code:
         raise InputError(f"scripts/{name}.py ended with {code}: its last lines above say why")
@@ -243,12 +205,3 @@ def _link(path: Path, target: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     path.symlink_to(target)
-
-
-def _link_same(path: Path, file: Path) -> None:
-    """Link a run's file; InputError if two attached inputs have it, and not the same."""
-    if path.is_symlink() and file.suffix in (".json", ".csv", ".yaml"):
-        if path.read_bytes() != file.read_bytes():
-            raise InputError(f"{path.resolve()} and {file} differ: detach one of the two inputs")
-        return
-    _link(path, file)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from lesions.blending.submission import check_submission
 from lesions.errors import InputError
 from lesions.files import sha256
 from lesions.kaggle.client import call, cleaned
-from lesions.kaggle.scores import Estimate, add_sent, load_scores, set_scored
+from lesions.kaggle.scores import Estimate, load_scores, write_scores
 from lesions.paths import at, shown
 
 UPLOAD_FAILED = "Could not submit to competition"  # all that the client says of it
@@ -32,57 +33,46 @@ def check(path: Path, sample: Path | None, earlier: Sequence[Path]) -> str:
 
 
 def submit(
-    path: Path,
-    message: str,
-    estimate: Estimate,
-    *,
-    competition: str,
-    minutes: float,
-    again: bool = False,
+    path: Path, message: str, estimate: Estimate, competition: str, minutes: float, again: bool
 ) -> dict[str, Any]:
-    """Send the file and wait for its score, which is written to scores.csv; public and private.
+    """Send the file and wait for its score; its row of scores.csv.
 
     A file whose bytes were sent before is not sent again, unless `again`: its score is waited for
     if it was not there yet. InputError without submissions left, for a file that Kaggle cannot
     score, and after `minutes` without a score.
     """
-    digest = sha256(path)
-    known = load_scores()
-    same = [
-        number
-        for number, row in enumerate(known)
-        if row["sha256"] == digest and row["status"] != "error"
-    ]
+    digest, rows = sha256(path), load_scores()
+    same = [row for row in rows if row["sha256"] == digest and row["status"] != "error"]
     if same and not again:
-        number = same[-1]
-        _require_unscored(known[number], path)
-        print(f"{shown(path)}: sent on {known[number]['sent']} UTC: waiting for its score")
+        row = same[-1]
+        if row["status"] == "complete":
+            raise InputError(
+                f"{shown(path)}: these very bytes were sent on {row['sent']} UTC: public"
+                f" {row['public']:.4f}, private {row['private']:.4f}; --again sends them once more"
+            )
+        print(f"{shown(path)}: sent on {row['sent']} UTC: waiting for its score")
     else:
-        number = len(known)
         ref = _send(path, message, f"[{digest[:8]}]", competition, again)
-        add_sent(path, digest, message, ref, estimate)
-    answer = _scored(int(load_scores()[number]["ref"]), minutes)
-    found = {
-        "status": answer.status.name.lower(),
-        "public": float(answer.public_score) if answer.public_score else None,
-        "private": float(answer.private_score) if answer.private_score else None,
-    }
-    set_scored(number, found)
-    if found["status"] == "error":
+        row = {
+            "sent": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"), "file": shown(path.resolve()),
+            "sha256": digest, "message": message, "ref": ref, "status": "pending",
+            "public": None, "private": None, "cv": estimate.value, "cv_low": estimate.low,
+            "cv_high": estimate.high, "cv_of": estimate.origin,
+        }  # fmt: skip
+        rows.append(row)
+        write_scores(rows)  # a command that is stopped now can wait for the score later
+    answer = _scored(int(row["ref"]), minutes)
+    row["status"] = answer.status.name.lower()
+    row["public"] = float(answer.public_score) if answer.public_score else None
+    row["private"] = float(answer.private_score) if answer.private_score else None
+    write_scores(rows)
+    if row["status"] == "error":
         raise InputError(
             f"{shown(path)}: Kaggle could not score it:"
             f" {cleaned(answer.error_description or '') or 'no reason given'}; see"
             f" https://www.kaggle.com/competitions/{competition}/submissions"
         )
-    return found
-
-
-def _require_unscored(row: dict[str, Any], path: Path) -> None:
-    if row["status"] == "complete":
-        raise InputError(
-            f"{shown(path)}: these very bytes were sent on {row['sent']} UTC: public"
-            f" {row['public']:.4f}, private {row['private']:.4f}; --again sends them once more"
-        )
+    return row
 
 
 def _send(path: Path, message: str, mark: str, competition: str, again: bool) -> int:
@@ -91,63 +81,54 @@ def _send(path: Path, message: str, mark: str, competition: str, again: bool) ->
     `mark`, the beginning of the file's hash, is put into the description: by it a submission is
     found whose answer was lost with the connection.
     """
-    before = _submissions(competition)
-    same = [item for item in before if mark in item.description and item.status.name != "ERROR"]
+    rules = f"https://www.kaggle.com/competitions/{competition}/rules"
+
+    def ours() -> list[Any]:
+        """Kaggle's submissions of these bytes, newest first."""
+        answer = call(
+            "listing the submissions",
+            lambda api: api.competition_submissions(competition, page_size=100),
+            page=rules,
+        )
+        return [item for item in answer or [] if item and mark in item.description]
+
+    before = ours()
+    same = [item for item in before if item.status.name != "ERROR"]
     if same and not again:
         print(f"{shown(path)}: Kaggle has it already, sent on {same[0].date}")
         return int(same[0].ref)
-    what, rules = "looking up how many submissions are left", _rules(competition)
+    what = "looking up how many submissions are left"
     limits = call(what, lambda api: api.competition_get_submission_limits(competition), page=rules)
     if limits.num_allowed_now < 1:
         raise InputError("no submission is left today: the count is renewed at 00:00 UTC")
     print(f"{limits.num_allowed_now} left today; sending {shown(path)}")
-    refs = {item.ref for item in before}
+    text, lost = f"{message} {mark}", None
     try:
         answer = call(
             f"submitting {path.name}",
-            lambda api: api.competition_submit(
-                str(path), f"{message} {mark}", competition, quiet=True
-            ),
+            lambda api: api.competition_submit(str(path), text, competition, quiet=True),
             page=rules,
             repeat=False,  # it may have arrived
         )
+        if answer.ref:
+            return int(answer.ref)
+        if answer.message == UPLOAD_FAILED:
+            raise InputError(
+                f"submitting {path.name}: the upload failed, nothing was submitted: send it again"
+            )
     except InputError as error:
-        arrived = _arrived(refs, mark, competition, error)
-        print(f"{error}; but it did arrive")
-        return arrived
-    if answer.message == UPLOAD_FAILED:
-        raise InputError(
-            f"submitting {path.name}: the upload failed, nothing was submitted: send it again"
-        )
-    return int(answer.ref or 0) or _arrived(refs, mark, competition, None)
-
-
-def _arrived(before: set[int], mark: str, competition: str, error: InputError | None) -> int:
-    """The reference of a submission that is new in the server's list; `error` if there is none."""
+        lost = error
     try:
-        found = _submissions(competition)
-    except InputError:
+        new = [item.ref for item in ours() if item.ref not in {known.ref for known in before}]
+    except InputError as error:
         raise InputError(
-            f"{error}. It may have arrived: run the same command again, which looks first"
+            f"{lost or error}. It may have arrived: run the same command again, which looks first"
         ) from error
-    refs = [item.ref for item in found if mark in item.description and item.ref not in before]
-    if not refs:
-        raise error or InputError("sent, but Kaggle does not list it: look at its page")
-    return int(refs[0])
-
-
-def _submissions(competition: str) -> list[Any]:
-    """The account's submissions, newest first."""
-    answer = call(
-        "listing the submissions",
-        lambda api: api.competition_submissions(competition, page_size=100),
-        page=_rules(competition),
-    )
-    return [item for item in answer or [] if item]
-
-
-def _rules(competition: str) -> str:
-    return f"https://www.kaggle.com/competitions/{competition}/rules"
+    if not new:
+        raise lost or InputError("sent, but Kaggle does not list it: look at its page")
+    if lost:
+        print(f"{lost}; but it did arrive")
+    return int(new[0])
 
 
 def _scored(ref: int, minutes: float) -> Any:

@@ -87,7 +87,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 TABLES = {
     "missing column": (META, lambda t: t.drop(columns="sex"), "no column 'sex'"),
     "misnamed column": (META, lambda t: t.rename(columns={"age_approx": "age_aprox"}),
-                        "no column 'age_approx' (is it 'age_aprox'?)"),
+                        "no column 'age_approx' (did you mean age_aprox?)"),
     "twice the same row": (TRUTH, again(3), "row 5, 26: the same row for image"),
     "rows that differ": (TRAIN, again(0, target="1", diagnosis="melanoma"), "rows that differ"),
     "empty id": (TRAIN, cell(2, "image_name", " "), "row 4: image_name is ''"),

@@ -306,7 +306,7 @@ def test_every_reader_names_its_missing_files(tmp_path):
         report = Report()
         rows = read_source(name, SourceConfig(folder=""), tmp_path, report)
         assert report.problems, name
-        assert list(rows.columns) == COMMON
+        assert list(rows.columns)[: len(COMMON)] == COMMON
         assert rows.empty
     report = Report()
     read_source("nothing", SourceConfig(folder=""), tmp_path, report)

@@ -1,4 +1,7 @@
-"""The one exception for what a user can put right."""
+"""The one exception for what a user can put right, and how its messages name things."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class InputError(ValueError):
@@ -6,6 +9,12 @@ class InputError(ValueError):
 
     The message says where (file, row, key), what is wrong and what to do or type next.
     """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The hint " (did you mean X?)" with the most similar of the known words, "" without one."""
+    close = get_close_matches(word, list(known), 1)
+    return f" (did you mean {close[0]}?)" if close else ""
 
 
 def listed(items, most: int = 5) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,16 +68,18 @@ def write_csv(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(part, index=False)
 
 
-def read_csv(path: Path, columns: list[str], text: tuple[str, ...] = ()) -> pd.DataFrame:
+def read_csv(
+    path: Path, columns: Sequence[str] = (), text: Sequence[str] | None = ()
+) -> pd.DataFrame:
     """The CSV with at least `columns`; cells of `text` columns are strings, NaN where empty.
 
-    An image, patient or group called NA or null keeps its name. InputError for a missing file, one
-    that is no comma-separated table, rows longer than the header, or missing columns; it names the
-    file, what is missing and what was found. A byte order mark is skipped.
+    `text` None: all of them. An image, patient or group called NA or null keeps its name. A byte
+    order mark is skipped. InputError for a missing file, one that is no comma-separated table in
+    UTF-8, rows longer than the header, or missing columns; it says what was found.
     """
-    path = Path(path)
     try:
         header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
+        text = list(header) if text is None else text
         table = pd.read_csv(
             path,
             dtype={name: str for name in text},
@@ -88,15 +90,21 @@ def read_csv(path: Path, columns: list[str], text: tuple[str, ...] = ()) -> pd.D
         )
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}: not UTF-8 text ({error.reason}): save it as CSV in UTF-8"
+        ) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise InputError(f"{path}: not a comma-separated table: {error}") from error
+    if len(header) == 1 and {";", "\t"} & {*header[0]}:
+        raise InputError(f"{path}: separated by semicolons or tabs: save it with commas")
     if not isinstance(table.index, pd.RangeIndex):  # pandas has taken the first cells for names
-        raise InputError(f"{path}: its rows have more cells than its header")
+        raise InputError(
+            f"{path}: its rows have more cells than its header: quote text with commas"
+        )
     missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise InputError(
-            f"{path}: no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
-        )
+        raise InputError(f"{path}: no column {', '.join(missing)}; it has {', '.join(header)}")
     return table
 
 

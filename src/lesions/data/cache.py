@@ -30,14 +30,16 @@ FILES: dict[Mode, str] = {"array": "images.npy", "jpeg": "images.bin"}
 INDEX = ["row", "fingerprint", "bytes", "width", "height", "problem"]
 SAVE_EVERY = 1000  # images: what an interrupted build repeats at most
 Fact = tuple[int, int, str]  # width, height, problem
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # fmt: skip
 
 
 class ArrayStore:
     """uint8 (N, S, S, 3) in a .npy file, filled row by row; its disk space is reserved first."""
 
-    def __init__(self, folder: Path, rows: int, size: int, new: bool):
+    def __init__(self, folder: Path, rows: int, size: int):
         path = folder / FILES["array"]
-        if not new:
+        if path.exists():
             self.images = np.lib.format.open_memmap(path, "r+")
             return
         self.images = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size, size, 3))
@@ -60,22 +62,16 @@ class ArrayStore:
 class JpegStore:
     """JPEGs of quality 95 without colour subsampling in one file, and where each lies in it."""
 
-    def __init__(self, folder: Path, rows: int, size: int, new: bool):
-        self.folder = folder
-        path = folder / FILES["jpeg"]
-        self.places = np.full((rows, 2), -1, np.int64)
-        if not new:
-            self.places = np.load(folder / "places.npy")
+    def __init__(self, folder: Path, rows: int, size: int):
+        self.index, path = folder / "places.npy", folder / FILES["jpeg"]
+        self.places = np.load(self.index) if self.index.exists() else np.zeros((rows, 2), np.int64)
         path.touch()
-        # What was written after the last save is written again.
-        os.truncate(path, max(0, int(self.places.sum(axis=1).max(initial=0))))
+        os.truncate(path, self.places.sum(axis=1).max(initial=0))  # after it: not saved, repeated
         self.file = path.open("ab")
 
     @staticmethod
     def packed(image: np.ndarray) -> bytes:
-        how = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
-               cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # fmt: skip
-        return cv2.imencode(".jpg", image[..., ::-1], how)[1].tobytes()
+        return cv2.imencode(".jpg", image[..., ::-1], JPEG)[1].tobytes()
 
     def put(self, row: int, packed: Any) -> None:
         self.places[row] = self.file.tell(), len(packed)
@@ -84,7 +80,7 @@ class JpegStore:
     def flush(self) -> None:
         self.file.flush()
         os.fsync(self.file.fileno())
-        np.save(self.folder / "places.npy", self.places)
+        np.save(self.index, self.places)
 
 
 class JpegImages:
@@ -179,17 +175,16 @@ def fill_cache(
     the same name, bytes and time of change in a finished cache or an interrupted build is not
     decoded again.
     """
-    key = _key(size, mode, preprocess)
+    key, part = _key(size, mode, preprocess), _part(folder)
     fingerprints, sizes = _fingerprints(table)
     finished = cache_facts(folder).get("key") == key
     if finished and _read_index(folder)["fingerprint"].tolist() == fingerprints:
-        shutil.rmtree(_part(folder), ignore_errors=True)
+        shutil.rmtree(part, ignore_errors=True)
         verify_cache(folder)
         return _read_index(folder), open_images(folder, mode, size)
-    part = _part(folder)
     store, done = _open_store(part, fingerprints, key)
     if finished:
-        done |= _copy_rows(folder, store, fingerprints, done)
+        _copy_rows(folder, store, fingerprints, done)
     todo = [row for row in range(len(table)) if row not in done]
     paths = table["path"].tolist()
 
@@ -200,23 +195,17 @@ def fill_cache(
             return (0, 0, str(error)), store.packed(np.zeros((size, size, 3), np.uint8))
         return (width, height, ""), store.packed(image)
 
-    def save() -> None:
-        store.flush()
-        rows = [(row, fingerprints[row], sizes[row], *done[row]) for row in sorted(done)]
-        write_csv(part / "index.csv", pd.DataFrame(rows, columns=INDEX))
-
-    with (
-        ThreadPoolExecutor(cpu_count()) as pool,
-        tqdm(total=len(todo), desc=f"images at {size} px", unit="image", disable=None) as bar,
-    ):
-        for start in range(0, len(todo), SAVE_EVERY):
+    bar = tqdm(total=len(todo), desc=f"images at {size} px", unit="image", disable=None)
+    with ThreadPoolExecutor(cpu_count()) as pool, bar:
+        for start in range(0, len(todo) or 1, SAVE_EVERY):  # saves once if all were copied
             block = todo[start : start + SAVE_EVERY]
             for row, (fact, packed) in zip(block, pool.map(one, block), strict=True):
                 store.put(row, packed)
                 done[row] = fact
                 bar.update()
-            save()
-    save()
+            store.flush()
+            rows = [(row, fingerprints[row], sizes[row], *done[row]) for row in sorted(done)]
+            write_csv(part / "index.csv", pd.DataFrame(rows, columns=INDEX))
     return _read_index(part), open_images(part, mode, size)
 
 
@@ -228,8 +217,7 @@ def publish_cache(folder: Path, table: pd.DataFrame) -> None:
     key = read_json(part / "key.json")
     checksum = sha256(part / FILES[key["mode"]])
     write_json(part / "cache.json", key | {"names_hash": names_hash(table), "sha256": checksum})
-    if folder.exists():
-        shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
     part.replace(folder)
 
 
@@ -239,13 +227,11 @@ def choose_mode(rows: int, size: int, folder: Path) -> Mode:
     An array larger than memory is read from the disk again in every epoch.
     """
     need = rows * size * size * 3
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists()))
     memory = 4 * need  # where the system does not tell
     if hasattr(os, "sysconf"):
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return "array" if need < free / 2 and need < memory / 2 else "jpeg"
+    return "array" if 2 * need < min(free.free, memory) else "jpeg"
 
 
 def verify_cache(folder: Path) -> None:
@@ -281,11 +267,9 @@ def _read_index(folder: Path) -> pd.DataFrame:
 
 def _known(folder: Path) -> dict[str, tuple[int, Fact]]:
     """fingerprint -> row and facts of every photograph in a cache's index."""
-    columns = _read_index(folder)[["row", "fingerprint", "width", "height", "problem"]]
-    return {
-        fingerprint: (row, (width, height, problem))
-        for row, fingerprint, width, height, problem in columns.astype(object).to_numpy()
-    }
+    index = _read_index(folder)
+    facts = zip(index["width"], index["height"], index["problem"], strict=True)
+    return dict(zip(index["fingerprint"], zip(index["row"], facts, strict=True), strict=True))
 
 
 def _open_store(
@@ -296,13 +280,13 @@ def _open_store(
     rows, mark = len(fingerprints), part / "key.json"
     if mark.exists() and read_json(mark) == key | {"rows": rows} and (part / "index.csv").exists():
         known = _known(part)
-        done = {row: known[name][1] for row, name in enumerate(fingerprints)
-                if name in known and known[name][0] == row}  # fmt: skip
-        return kind(part, rows, key["size"], new=False), done
+        kept = (known.get(name, (-1, (0, 0, ""))) for name in fingerprints)
+        done = {row: fact for row, (old, fact) in enumerate(kept) if row == old}
+        return kind(part, rows, key["size"]), done
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        store = kind(part, rows, key["size"], new=True)
+        store = kind(part, rows, key["size"])
     except OSError as error:
         shutil.rmtree(part)
         need = rows * key["size"] ** 2 * 3 / 2**30
@@ -316,14 +300,12 @@ def _open_store(
 
 def _copy_rows(
     folder: Path, store: ArrayStore | JpegStore, fingerprints: list[str], done: dict[int, Fact]
-) -> dict[int, Fact]:
-    """Facts of the missing rows that the finished cache has, now copied into the store."""
+) -> None:
+    """Copy the missing rows that the finished cache has into the store; adds them to `done`."""
     key, known = cache_facts(folder)["key"], _known(folder)
     images = open_images(folder, key["mode"], key["size"])
-    copied = {}
     for row, fingerprint in enumerate(fingerprints):
         if row not in done and fingerprint in known:
-            old, copied[row] = known[fingerprint]
+            old, done[row] = known[fingerprint]
             packed = images.packed(old).tobytes() if isinstance(images, JpegImages) else images[old]
             store.put(row, packed)
-    return copied

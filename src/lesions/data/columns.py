@@ -1,14 +1,15 @@
 """Read and check the columns of a CSV; report all problems at once, each with file and row."""
 
-import difflib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from lesions.data.tasks import WORDS, targets
-from lesions.errors import InputError, listed
+from lesions.errors import InputError, listed, nearest
+from lesions.files import read_csv
 from lesions.paths import shown
 
 # The columns of every source, one row an image. split: train or test; official: the publisher's own
@@ -18,7 +19,7 @@ COMMON = [
     "image_name", "source", "split", "official", "patient_id", "lesion_id", "diagnosis", "target",
     "sex", "age_approx", "site", "width", "height", "tfrecord",
 ]  # fmt: skip
-_NUMBERS = ("target", "age_approx", "width", "height", "tfrecord")
+_NUMBERS = ["target", "age_approx", "width", "height", "tfrecord"]
 
 SITES = [
     "head/neck", "lower extremity", "oral/genital", "palms/soles", "torso", "upper extremity",
@@ -59,60 +60,54 @@ class Report:
             raise InputError(line)
         self.problems.append(line)
 
-    def note(self, where: Path | str, what: str) -> None:
-        self.notes.append(f"{shown(where)}: {what}")
-
-    def rows(self, path: Path, values: pd.Series, wrong: np.ndarray, expected: str) -> None:
+    def rows(self, path: Path, values: pd.Series, wrong: ArrayLike, expected: str) -> None:
         """Add the rows of the file where `wrong` is true as one problem; the header is row 1."""
         rows = np.flatnonzero(wrong)
         if len(rows):
             found = listed([repr(value) for value in pd.unique(values.iloc[rows])])
             self.problem(path, f"row {listed(rows + 2)}: {values.name} is {found}: {expected}")
 
-    def check(self) -> None:
-        """InputError with the problems, one a line, if there are any."""
-        if len(self.problems) == 1:
-            raise InputError(self.problems[0])
-        if self.problems:
-            lines = "\n  ".join(self.problems)
-            raise InputError(f"{len(self.problems):,} problems:\n  {lines}")
 
-
-def read_columns(report: Report, path: Path, columns: Mapping[str, str]) -> pd.DataFrame | None:
+def read_columns(report: Report, path: Path, columns: Mapping[str, str]) -> pd.DataFrame:
     """The file's columns, parsed and renamed; `columns` maps the table's name to the file's.
 
-    PARSERS checks a column by the table's name; others are text. None if the file or a column is
-    missing; wrong values become missing ones, so that the rest is still checked.
+    PARSERS checks a column by the table's name; others are text. Wrong values become missing ones,
+    so that the rest is still checked. No rows if the file or a column is missing.
     """
-    raw = _read_text(report, path)
-    if raw is None:
-        return None
-    missing = [own for own in dict.fromkeys(columns.values()) if own not in raw.columns]
-    for own in missing:
-        near = difflib.get_close_matches(own, [str(name) for name in raw.columns], 1, 0.7)
-        hint = f" (is it '{near[0]}'?)" if near else ""
-        has = ", ".join(map(str, raw.columns))
-        report.problem(path, f"no column '{own}'{hint}: it has {has}")
-    table = pd.DataFrame(index=raw.index)
-    for name, own in columns.items():
-        if own in raw.columns:
-            values = raw[own].str.strip()
-            table[name] = PARSERS.get(name, _text)(report, path, values)
-    if "image_name" in table:
+    table = pd.DataFrame(columns=list(columns), dtype=object)
+    if not path.exists():
+        report.problem(path, "no such file: input/README.md says where it comes from")
+        return table
+    try:
+        raw = read_csv(path, text=None).fillna("")
+    except InputError as error:
+        report.add(str(error))
+        return table
+    if raw.empty:
+        report.problem(path, "has no rows")
+    missing = {*columns.values()} - {*raw.columns}
+    for own in sorted(missing):
+        hint = nearest(own, raw.columns)
+        report.problem(path, f"no column '{own}'{hint}: it has {', '.join(raw.columns)}")
+    found = {
+        name: PARSERS.get(name, _text)(report, path, raw[own].str.strip())
+        for name, own in columns.items()
+        if own not in missing
+    }
+    if "image_name" in found:
         _require_unique(report, path, raw, columns["image_name"])
-    return None if missing else table
+    return table if missing else pd.DataFrame(found)
 
 
 def common_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
     """The table with the columns COMMON: missing numbers are NaN, missing text is "".
 
-    A missing target follows from the diagnosis.
+    A missing target follows from the diagnosis, a missing source is `source`.
     """
-    rows = table.assign(source=source) if "source" not in table else table
-    rows = rows.reindex(columns=COMMON)
+    rows = table.assign(source=table.get("source", source)).reindex(columns=COMMON)
     text = [name for name in COMMON if name not in _NUMBERS]
     rows[text] = rows[text].astype(object).fillna("")
-    rows[list(_NUMBERS)] = rows[list(_NUMBERS)].astype(float)
+    rows[_NUMBERS] = rows[_NUMBERS].astype(float)
     rows["target"] = rows["target"].fillna(targets(rows["diagnosis"], "melanoma"))
     rows["split"] = rows["split"].mask(rows["split"] == "", "train")
     return rows
@@ -123,50 +118,9 @@ def no_rows(source: str) -> pd.DataFrame:
     return common_rows(pd.DataFrame({"image_name": pd.Series(dtype=str)}), source)
 
 
-def joined(report: Report, rows: pd.DataFrame, more: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """`rows` with the columns of `more`, read from `path`; every image must have a row there."""
-    absent = rows.loc[~rows["image_name"].isin(more["image_name"]), "image_name"]
-    if len(absent):
-        report.problem(path, f"no row for {listed(absent)}")
-    more = more.drop_duplicates("image_name")
-    return rows.merge(more, on="image_name", how="left", validate="many_to_one")
-
-
-def one_hot(report: Report, path: Path, table: pd.DataFrame, columns: list[str]) -> pd.Series:
-    """The name of the column that is 1 in each row; the others must be 0."""
-    values = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    wrong = ~np.isin(values, [0, 1]).all(axis=1) | (values.sum(axis=1) != 1)
-    cells = table[columns].agg(" ".join, axis=1).rename("the diagnosis")
-    report.rows(path, cells, wrong, "exactly one must be 1 and the others 0")
-    return pd.Series(np.array(columns)[np.nan_to_num(values).argmax(axis=1)], table.index)
-
-
-def _read_text(report: Report, path: Path) -> pd.DataFrame | None:
-    """The file's cells as text, unparsed; a byte order mark is skipped."""
-    try:
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        report.problem(path, "no such file: input/README.md says where it comes from")
-    except UnicodeDecodeError as error:
-        report.problem(path, f"not UTF-8 text ({error.reason}): save it as CSV in UTF-8")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        report.problem(path, f"not a comma-separated table: {error}")
-    else:
-        header = str(raw.columns[0])
-        if len(raw.columns) == 1 and (";" in header or "\t" in header):
-            report.problem(path, "separated by semicolons or tabs: save it with commas")
-        elif not isinstance(raw.index, pd.RangeIndex):  # pandas took the first cells for names
-            report.problem(path, "its rows have more cells than its header: quote text with commas")
-        elif raw.empty:
-            report.problem(path, "has no rows")
-        else:
-            return raw
-    return None
-
-
 def _require_unique(report: Report, path: Path, raw: pd.DataFrame, column: str) -> None:
     ids = raw[column].str.strip()
-    report.rows(path, ids, (ids == "").to_numpy(), "every row is one image")
+    report.rows(path, ids, ids == "", "every row is one image")
     again, alike = ids.duplicated(keep=False) & (ids != ""), raw.duplicated(keep=False)
     for how, wrong in {"the same row": again & alike, "rows that differ": again & ~alike}.items():
         if wrong.any():
@@ -179,35 +133,34 @@ def _text(report: Report, path: Path, values: pd.Series) -> pd.Series:
 
 
 def _name(report: Report, path: Path, values: pd.Series) -> pd.Series:
-    """Image names without the suffix of a file name."""
     return values.str.replace(r"\.(jpe?g|png|webp|tiff?|bmp)$", "", case=False, regex=True)
 
 
 def _number(report: Report, path: Path, values: pd.Series) -> pd.Series:
     values = _text(report, path, values)
     numbers = pd.to_numeric(values.mask(values == ""), errors="coerce").astype(float)
-    wrong = ((values != "") & ~np.isfinite(numbers)).to_numpy()
+    wrong = (values != "") & ~np.isfinite(numbers)
     report.rows(path, values, wrong, "expected a number, or nothing")
     return numbers
 
 
 def _age(report: Report, path: Path, values: pd.Series) -> pd.Series:
     years = _number(report, path, values)
-    wrong = ((years < 0) | (years > OLDEST)).to_numpy()
+    wrong = (years < 0) | (years > OLDEST)
     report.rows(path, values, wrong, f"expected years, 0 to {OLDEST}")
     return years
 
 
 def _zero_or_one(report: Report, path: Path, values: pd.Series) -> pd.Series:
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
-    report.rows(path, values, (~numbers.isin([0, 1])).to_numpy(), "expected 0 or 1")
+    report.rows(path, values, ~numbers.isin([0, 1]), "expected 0 or 1")
     return numbers
 
 
 def _diagnosis(report: Report, path: Path, values: pd.Series) -> pd.Series:
     found = values.str.lower().map(WORDS)
     unknown = "not a diagnosis of data/tasks.py: map it under `diagnoses` of a generic source"
-    report.rows(path, values, found.isna().to_numpy(), unknown)
+    report.rows(path, values, found.isna(), unknown)
     return found.fillna("")
 
 
@@ -219,8 +172,9 @@ def _words(words: Mapping[str, str]) -> Callable[[Report, Path, pd.Series], pd.S
         found = known.map(words).fillna("")
         strange = values[(found == "") & (known != "")].value_counts()
         if len(strange):
-            counts = listed([f"{word!r} ({rows:,} rows)" for word, rows in strange.items()])
-            report.note(path, f"{values.name} {counts} not known: read as missing")
+            counts = listed(f"{word!r} ({rows:,} rows)" for word, rows in strange.items())
+            where = f"{shown(path)}: {values.name}"
+            report.notes.append(f"{where} {counts} not known: read as missing")
         return found
 
     return parse
@@ -234,7 +188,4 @@ PARSERS: dict[str, Callable[[Report, Path, pd.Series], pd.Series]] = {
     "sex": _words(SEX_WORDS),
     "site": _words(SITE_WORDS),
     "age_approx": _age,
-    "width": _number,
-    "height": _number,
-    "tfrecord": _number,
-}
+} | dict.fromkeys(("width", "height", "tfrecord"), _number)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -21,18 +22,14 @@ def add_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     alphabetically first image, so names do not depend on row order.
     """
     names = table["image_name"]
-    photograph = names.str.removesuffix("_downsampled")
-    links = [_links(photograph), _links(table["patient_id"]), _links(table["lesion_id"])]
-    component = _components(len(table), [*links, _pair_links(names, pairs)])
-    return table.assign(group=names.groupby(component).transform("min"))
+    ids = [names.str.removesuffix("_downsampled"), table["patient_id"], table["lesion_id"]]
+    return table.assign(group=names.groupby(_components(names, ids, pairs)).transform("min"))
 
 
 def merge_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """The table with the groups of each of the `pairs` merged under the first name."""
-    links = [_links(table["group"]), _pair_links(table["image_name"], pairs)]
-    group = table["group"].reset_index(drop=True)
-    merged = group.groupby(_components(len(table), links)).transform("min")
-    return table.assign(group=merged.to_numpy())
+    component = _components(table["image_name"], [table["group"]], pairs)
+    return table.assign(group=table["group"].groupby(component).transform("min"))
 
 
 def split_groups(
@@ -94,14 +91,31 @@ def require_whole_groups(table: pd.DataFrame, where: str) -> None:
         )
 
 
+def fold_warnings(table: pd.DataFrame) -> list[str]:
+    """What spoils a fold's model or score: no positive rows, or a group with most training rows."""
+    rows = table[(table["split"] == "train") & table["target"].notna()]
+    warnings = []
+    for fold in range(int(rows["fold"].max()) + 1):
+        train, valid = rows[rows["fold"] != fold], rows[rows["fold"] == fold]
+        for name, part in (("training", train), ("validation", valid)):
+            if not (part["target"] == 1).any():
+                warnings.append(f"fold {fold} has no positive in its {len(part):,} {name} rows")
+        sizes = train["group"].value_counts()
+        if 2 * sizes.max() > len(train):
+            warnings.append(
+                f"group {sizes.index[0]} has {sizes.max():,} of the {len(train):,} training rows of"
+                f" fold {fold}: the model learns one patient"
+            )
+    return warnings
+
+
 def fold_hash(table: pd.DataFrame) -> str:
     """Sixteen hex digits of image name, fold and target of each row, whatever the row order.
 
     Rows that a published split trains on and never scores (fold -1) count too.
     """
     used = (table["fold"] >= 0) | (table["split"] == "train")
-    rows = table.loc[used, ["image_name", "fold", "target"]]
-    rows = rows.sort_values("image_name")
+    rows = table.loc[used, ["image_name", "fold", "target"]].sort_values("image_name")
     lines = "\n".join(f"{n} {f} {t:g}" for n, f, t in rows.itertuples(index=False))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
@@ -118,7 +132,6 @@ def published_split(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
     return table.assign(split=split, fold=np.where(split == "train", fold, -1))
 
 
-Rows = np.ndarray | list[int]
 Split = tuple[np.ndarray, np.ndarray]  # `split` and `fold` of each row
 
 
@@ -146,7 +159,7 @@ def official(table: pd.DataFrame, config: DatasetConfig) -> Split:
 def system001(table: pd.DataFrame, config: DatasetConfig) -> Split:
     """HAM10000, 8,012 images to train and 2,003 to validate, split by image: lesions straddle."""
     _, val = _ham10000_cut(table, np.arange(len(table)), 0.2, config.seed)
-    return _marked(table, val, [], [])
+    return _marked(table, val)
 
 
 def system002(table: pd.DataFrame, config: DatasetConfig) -> Split:
@@ -180,7 +193,7 @@ def system004(table: pd.DataFrame, config: DatasetConfig) -> Split:
     """HAM10000, 7,009 / 1,503 / 1,503 images, split by image: lesions straddle."""
     rest, test = _ham10000_cut(table, np.arange(len(table)), 0.15, config.seed)
     _, val = _ham10000_cut(table, rest, 0.15 / 0.85, config.seed)
-    return _marked(table, val, test, [])
+    return _marked(table, val, test)
 
 
 SCHEMES: dict[str, Callable[[pd.DataFrame, DatasetConfig], Split]] = {
@@ -203,12 +216,14 @@ def _ham10000_cut(table: pd.DataFrame, rows: np.ndarray, share: float, seed: int
     return train_test_split(rows, test_size=share, random_state=seed, stratify=diagnosis)
 
 
-def _marked(table: pd.DataFrame, val: np.ndarray, test: Rows, out: Rows) -> Split:
+def _marked(
+    table: pd.DataFrame, val: np.ndarray, test: ArrayLike = (), out: ArrayLike = ()
+) -> Split:
     """`val` rows in fold 0, `test` rows the test rows, `out` left out, the others trained on."""
     split, fold = np.full(len(table), "train", object), np.full(len(table), -1)
     fold[val] = 0
-    split[test] = "test"
-    split[out] = "quarantined"
+    split[np.asarray(test, int)] = "test"
+    split[np.asarray(out, int)] = "quarantined"
     return split, fold
 
 
@@ -219,28 +234,19 @@ def _strata(table: pd.DataFrame, diagnoses: bool) -> pd.Series:
     return stratum + " " + table["diagnosis"] if diagnoses else stratum
 
 
-def _components(rows: int, links: list[np.ndarray]) -> np.ndarray:
-    """The connected component of each row, of edges (2, E)."""
-    a, b = np.concatenate(links, axis=1)
-    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(rows, rows))
-    return connected_components(graph, directed=False)[1]
+def _components(names: pd.Series, ids: list[pd.Series], pairs: pd.DataFrame) -> np.ndarray:
+    """The connected component of each row, linked by equal ids ("" links nothing) and `pairs`.
 
-
-def _pair_links(names: pd.Series, pairs: pd.DataFrame) -> np.ndarray:
-    """Edges (2, E) of the pairs of which both names are in the table."""
-    row_of = pd.Series(np.arange(len(names)), index=names)
-    row_of = row_of[~row_of.index.duplicated()]  # the photograph link holds the others
-    known = pairs[
-        pairs["image_name_1"].isin(row_of.index) & pairs["image_name_2"].isin(row_of.index)
-    ]
-    ends = [row_of[known[name]].to_numpy(int) for name in ("image_name_1", "image_name_2")]
-    return np.stack(ends)
-
-
-def _links(ids: pd.Series) -> np.ndarray:
-    """Edges (2, E) that chain the rows of each id; rows with an empty id have none."""
-    rows = np.flatnonzero((ids != "").to_numpy())
-    codes = pd.factorize(ids.iloc[rows])[0]
-    order = np.argsort(codes, kind="stable")
-    same = codes[order][1:] == codes[order][:-1]
-    return np.stack([rows[order][:-1][same], rows[order][1:][same]])
+    Ids are nodes of the graph beside the rows.
+    """
+    row_of = pd.Series(np.arange(len(names)), names)
+    row_of = row_of[~row_of.index.duplicated()]  # rows of one name are linked as one photograph
+    known = pairs[["image_name_1", "image_name_2"]].apply(lambda column: column.map(row_of))
+    edges, nodes = [known.dropna().to_numpy(int)], len(names)
+    for column in ids:
+        codes, found = pd.factorize(column.mask(column == ""))
+        edges.append(np.column_stack([np.arange(len(names)), nodes + codes])[codes >= 0])
+        nodes += len(found)
+    a, b = np.concatenate(edges).T
+    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(nodes, nodes))
+    return connected_components(graph, directed=False)[1][: len(names)]

@@ -27,49 +27,40 @@ def read_generic(name: str, source: SourceConfig, folder: Path, report: Report) 
                            f" {', '.join(DIAGNOSES)}")  # fmt: skip
     path = folder / (source.table or "")
     rows = _read_table(name, source, path, report) if source.table else _from_folders(path, report)
-    if rows is None:
-        return no_rows(name)
     if "label" in rows:
         found = rows["label"].str.lower().map(WORDS | words)
         hint = f"not a diagnosis: say which it is under `diagnoses` ({', '.join(DIAGNOSES)})"
-        report.rows(path, rows["label"].rename("diagnosis"), found.isna().to_numpy(), hint)
+        report.rows(path, rows["label"].rename("diagnosis"), found.isna(), hint)
         rows["diagnosis"] = found.fillna("")
     rows = common_rows(rows, name)
     official = rows["official"].str.lower()
-    wrong = ~official.isin([*_SPLITS])
-    report.rows(path, official, wrong.to_numpy(), "expected train, val or test")
+    report.rows(path, official, ~official.isin([*_SPLITS]), "expected train, val or test")
     split = pd.Series("train", rows.index).mask(rows["target"].isna(), "test")
     return rows.assign(official=official.map(_SPLITS).fillna(""), split=split)
 
 
-def _from_folders(folder: Path, report: Report) -> pd.DataFrame | None:
+def _from_folders(folder: Path, report: Report) -> pd.DataFrame:
     """One row an image below `folder`, labelled by the name of its own folder."""
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
-    files = [path for path in files if path.parent != folder]
+    files = [path for path in sorted(folder.rglob("*/*")) if path.suffix.lower() in SUFFIXES]
     if not files:
         report.problem(folder, "no image in a folder of it: give `table`, or folders by class")
-        return None
-    return pd.DataFrame(
-        {"image_name": [path.stem for path in files], "label": [p.parent.name for p in files]},
-        dtype=object,
-    )
+    rows = [(path.stem, path.parent.name) for path in files]
+    return pd.DataFrame(rows, columns=["image_name", "label"], dtype=object)
 
 
-def _read_table(name: str, source: SourceConfig, path: Path, report: Report) -> pd.DataFrame | None:
+def _read_table(name: str, source: SourceConfig, path: Path, report: Report) -> pd.DataFrame:
     unknown = sorted(set(source.columns) - {*COMMON} - {"label"})
     if unknown or "image_name" not in source.columns:
         what = f"{listed(unknown)} unknown" if unknown else "image_name is missing"
         report.problem(f"source {name}", f"columns: {what}: known are {', '.join(COMMON)}")
-        return None
+        return no_rows(name)
     # Diagnosis and target are read as text: the source's own words come before ours, and an
     # unlabelled row has no target.
     renamed = {"diagnosis": "label", "target": "own_target"}
     rows = read_columns(report, path, {renamed.get(c, c): own for c, own in source.columns.items()})
-    if rows is not None and "own_target" in rows:
-        text = rows["own_target"]
-        number = pd.to_numeric(text.mask(text == ""), errors="coerce").astype(float)
-        wrong = ~number.isin([0, 1]) & (text != "")
-        column = source.columns["target"]
-        report.rows(path, text.rename(column), wrong.to_numpy(), "expected 0, 1 or nothing")
-        rows["target"] = number
+    if "own_target" in rows:
+        text = rows["own_target"].rename(source.columns["target"])
+        rows["target"] = pd.to_numeric(text.mask(text == ""), errors="coerce").astype(float)
+        wrong = ~rows["target"].isin([0, 1]) & (text != "")
+        report.rows(path, text, wrong, "expected 0, 1 or nothing")
     return rows

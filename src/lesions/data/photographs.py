@@ -8,7 +8,7 @@ import shutil
 import stat
 import zipfile
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,7 +23,6 @@ from lesions.paths import at, shown
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 LARGEST = 200 * 2**30  # bytes unpacked: the competition's own archive has 108 GiB
 MOST = 1_000_000  # entries of an archive
-_BLOCK = 2**20
 
 # Below a source's folder, as its archive unpacks, or the archive itself: split -> places.
 PLACES: dict[str, dict[str, list[str]]] = {
@@ -58,33 +57,28 @@ def image_paths(
             report.problem(place, "no such image folder or archive")
     places = PLACES.get(reader, PLACES["generic"])
     for split, own in places.items():
-        searched = given or [path for name in own for path in _matching(folder, name)]
         found: dict[str, str] = {}
-        for place in searched:
-            if place.suffix in (".zip", ".npz"):
-                if not unpack or not place.is_file():
-                    continue
+        for place in given or [path for name in own for path in _matching(folder, name)]:
+            if place.suffix not in (".zip", ".npz"):
+                found = _images_below(place) | found
+            elif unpack and place.is_file():
                 try:
-                    place = unpacked(place)
+                    found = _images_below(unpacked(place)) | found
                 except InputError as error:
                     report.add(str(error))
-                    continue
-            for stem, path in _images_below(place).items():
-                found.setdefault(stem, path)
         rows = (table["split"] == split) | (len(places) == 1)
-        here = table.loc[rows, "image_name"]
-        paths.update(pd.Series([found.get(name, "") for name in here], here.index, dtype=object))
+        paths[rows] = table.loc[rows, "image_name"].map(found).fillna("")
     return paths
 
 
 def largest_dermamnist(folder: Path) -> Path | None:
     """The npz of the largest images: dermamnist.npz has 28 pixels, dermamnist_224.npz has 224."""
 
-    def size(path: Path) -> int:
-        digits = path.stem.removeprefix("dermamnist").strip("_")
-        return int(digits) if digits.isdigit() else 28
-
-    return max(folder.glob("dermamnist*.npz"), key=size, default=None)
+    return max(
+        folder.glob("dermamnist*.npz"),
+        key=lambda path: int(path.stem.removeprefix("dermamnist").strip("_") or 28),
+        default=None,
+    )
 
 
 def unpacked(archive: Path) -> Path:
@@ -128,7 +122,7 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool]) -> int:
             _require_safe(archive, entries)
             entries = [entry for entry in entries if wanted(entry.filename)]
             for entry in tqdm(entries, f"unpacking {archive.name}", unit="file", disable=None):
-                _write(file, entry, target / entry.filename)
+                file.extract(entry, target)  # stops at the size that its header says
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
         raise InputError(
             f"{shown(archive)}: {error}: damaged or not a zip: download it again"
@@ -138,59 +132,41 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool]) -> int:
 
 def _matching(folder: Path, pattern: str) -> list[Path]:
     if pattern.endswith(".npz"):
-        largest = largest_dermamnist(folder)
-        return [largest] if largest else []
+        return [path for path in [largest_dermamnist(folder)] if path]
     return sorted(folder.glob(pattern)) if pattern else [folder]
 
 
 def _images_below(place: Path) -> dict[str, str]:
+    """The path of each image by its name without suffix; the first in the walk's order wins."""
     found: dict[str, str] = {}
     for folder, inner, files in os.walk(place.resolve()):
         inner.sort()
         for name in sorted(files):
-            stem, dot, suffix = name.rpartition(".")
-            if f"{dot}{suffix}".lower() in SUFFIXES:
-                found.setdefault(stem, f"{folder}/{name}")
+            if name.lower().endswith(SUFFIXES):
+                found.setdefault(name.rpartition(".")[0], f"{folder}/{name}")
     return found
 
 
 def _require_safe(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
+    total, names, problem = sum(entry.file_size for entry in entries), set(), ""
     if len(entries) > MOST:
-        raise InputError(f"{shown(archive)}: {len(entries):,} entries, more than {MOST:,}")
-    seen = set()
+        problem = f"{len(entries):,} entries, more than {MOST:,}"
+    elif total > LARGEST:
+        problem = f"{total:,} bytes unpacked, more than {LARGEST:,}"
     for entry in entries:
-        name = entry.filename
-        path = PurePosixPath(name)
-        mode = entry.external_attr >> 16
-        what = ""
-        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
-            what = "would leave the folder it is unpacked to"
-        elif mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode):
-            what = "is a link or a special file"
-        elif entry.flag_bits & 1:
-            what = "needs a password"
-        elif name.casefold() in seen:
-            what = "is there twice"
-        if what:
-            raise InputError(f"{shown(archive)}: entry {name!r} {what}: nothing was unpacked")
-        seen.add(name.casefold())
-    total = sum(entry.file_size for entry in entries)
-    if total > LARGEST:
-        raise InputError(
-            f"{shown(archive)}: {total:,} bytes unpacked, more than {LARGEST:,}: nothing was"
-            " unpacked"
-        )
-
-
-def _write(file: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    left = entry.file_size
-    with file.open(entry) as source, path.open("xb") as out:
-        while block := source.read(_BLOCK):
-            left -= len(block)
-            if left < 0:
-                raise zipfile.BadZipFile(f"{entry.filename} is longer than its header says")
-            out.write(block)
+        name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
+        found = {
+            "would leave the folder it is unpacked to": name.startswith("/")
+            or ".." in name.split("/")
+            or bool({"\\", ":", "\0"} & {*name}),
+            "is a link or a special file": kind not in (0, stat.S_IFREG),
+            "needs a password": entry.flag_bits & 1,
+            "is there twice": name.casefold() in names,
+        }
+        problem = problem or next((f"entry {name!r} {what}" for what in found if found[what]), "")
+        names.add(name.casefold())
+    if problem:
+        raise InputError(f"{shown(archive)}: {problem}: nothing was unpacked")
 
 
 def _write_arrays(archive: Path, folder: Path) -> None:

@@ -38,10 +38,9 @@ def prepare(
     sizes the table is made from the CSVs alone.
     """
     config = _with_places(load_dataset_config(dataset, changes), folders, images)
-    report = Report()
+    report, folder = Report(), prepared(dataset)
     table = read_sources(config, report, unpack=bool(sizes))
-    for note in report.notes:
-        print(f"note: {note}")
+    print("".join(f"note: {note}\n" for note in report.notes), end="")
     if sizes and available_only:
         there = table["path"] != ""
         print(f"{(~there).sum():,} rows have no photograph here; {there.sum():,} are used")
@@ -51,20 +50,18 @@ def prepare(
     if sizes and table.empty and not report.problems:
         report.add(f"{dataset}: no photograph found: say where with --images SOURCE=FOLDER")
     table = one_row_a_name(table, report)
-    if report.problems:
-        _check_photographs(table, report, sizes)
-    _refuse(report, dataset)
+    _refuse(report, folder, table["path"].tolist() if sizes else [])
     problem = pd.Series("", table.index)
     caches = [str(size) for size in sizes]
     if sizes:
-        table, problem = _fill_caches(table, dataset, sizes, config, report, quarantine)
+        table, problem = _fill_caches(table, folder, sizes, config, report, quarantine)
     if sizes and config.near_duplicates:
-        table = _link_near_duplicates(table, dataset)
+        table = _link_near_duplicates(table, folder)
         caches.append(SMALL)
     table = finish_table(table, config)
     for name in caches:
-        publish_cache(prepared(dataset) / name, table)
-    listing = prepared(dataset) / "quarantine.csv"
+        publish_cache(folder / name, table)
+    listing = folder / "quarantine.csv"
     listing.unlink(missing_ok=True)
     if (problem != "").any():
         columns = ["image_name", "source", "split", "path", "problem"]
@@ -73,7 +70,7 @@ def prepare(
 
 
 def _fill_caches(
-    table: pd.DataFrame, dataset: str, sizes: Sequence[int], config: DatasetConfig,
+    table: pd.DataFrame, folder: Path, sizes: Sequence[int], config: DatasetConfig,
     report: Report, quarantine: bool,
 ) -> tuple[pd.DataFrame, pd.Series]:  # fmt: skip
     """The table with bytes, width and height, and the problem of each unreadable photograph.
@@ -82,34 +79,33 @@ def _fill_caches(
     without `quarantine`. Test rows always stay.
     """
     for size in sizes:
-        folder = prepared(dataset) / str(size)
-        mode = choose_mode(len(table), size, folder) if config.cache == "auto" else config.cache
-        index, _ = fill_cache(folder, table, size, mode, config.preprocess)
-    bad = (index["problem"] != "").to_numpy()
+        part = folder / str(size)
+        mode = choose_mode(len(table), size, part) if config.cache == "auto" else config.cache
+        index, _ = fill_cache(part, table, size, mode, config.preprocess)
+    problem, bad = index["problem"], (index["problem"] != "").to_numpy()
     # A source may give the size of originals that are here as smaller copies.
     known = {name: table[name].fillna(index[name]).astype(int) for name in ("width", "height")}
     known = {name: values.mask(bad, 0) for name, values in known.items()}
     table = table.assign(bytes=index["bytes"], **known)
     if not bad.any():
-        return table, index["problem"]
-    for path, problem in zip(table["path"][bad], index["problem"][bad], strict=True):
-        report.problem(Path(path), problem)
+        return table, problem
+    for path, what in zip(table["path"][bad], problem[bad], strict=True):
+        report.problem(Path(path), what)
     train = bad & (table["split"] == "train").to_numpy()
     if train.any() and not quarantine:
         report.add("replace the files, or add --quarantine to train without them")
-        _refuse(report, dataset)
+        _refuse(report, folder)
     print("\n".join(report.problems))
     print(f"{train.sum():,} are left out of training; test rows get a neutral prediction")
-    return table.assign(split=table["split"].mask(train, "quarantined")), index["problem"]
+    return table.assign(split=table["split"].mask(train, "quarantined")), problem
 
 
-def _link_near_duplicates(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
+def _link_near_duplicates(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """The table with near-duplicates in one group, found in a cache of its own."""
-    folder = prepared(dataset) / SMALL
-    index, images = fill_cache(folder, table, near_duplicates.SIZE, "array", PLAIN)
-    readable = (index["problem"] == "").to_numpy()
-    pairs = prepared(dataset) / "near_duplicates.json"
-    table, facts = near_duplicates.link_near_duplicates(table, np.asarray(images), readable, pairs)
+    index, images = fill_cache(folder / SMALL, table, near_duplicates.SIZE, "array", PLAIN)
+    table, facts = near_duplicates.link_near_duplicates(
+        table, np.asarray(images), (index["problem"] == "").to_numpy(), folder / f"{SMALL}.json"
+    )
     counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in facts.items())
     print(f"near-duplicates: {counts}")
     return table
@@ -118,39 +114,34 @@ def _link_near_duplicates(table: pd.DataFrame, dataset: str) -> pd.DataFrame:
 def _with_places(
     config: DatasetConfig, folders: dict[str, list[str]], images: dict[str, list[str]]
 ) -> DatasetConfig:
-    unknown = {*folders, *images} - set(config.sources)
-    if unknown:
-        raise InputError(
-            f"no source {', '.join(sorted(unknown))} in this data set:"
-            f" it has {', '.join(config.sources)}"
-        )
+    """The config with the folders and image places of the command line in their sources."""
     sources = dict(config.sources)
-    for name, given in folders.items():
-        sources[name] = sources[name].model_copy(update={"folder": given[-1]})
-    for name, given in images.items():
-        places = [str(Path(place).resolve()) for place in given]
-        sources[name] = sources[name].model_copy(update={"images": places})
+    for name in folders | images:
+        if name not in sources:
+            raise InputError(f"no source {name} in this data set: it has {', '.join(sources)}")
+        old, places = sources[name], [str(Path(place).resolve()) for place in images.get(name, [])]
+        given = {"folder": folders.get(name, [old.folder])[-1], "images": places or old.images}
+        sources[name] = old.model_copy(update=given)
     return config.model_copy(update={"sources": sources})
 
 
-def _check_photographs(table: pd.DataFrame, report: Report, sizes: Sequence[int]) -> None:
-    """Add unreadable photographs to a report of wrong tables, where that takes seconds."""
-    table = table[table["path"] != ""]
-    if not sizes or len(table) > CHECKED:
+def _refuse(report: Report, folder: Path, photographs: Sequence[str] = ()) -> None:
+    """InputError with all problems; a list too long to print is written to problems.csv.
+
+    Where a table is wrong, unreadable photographs are told at the same time, if that takes seconds.
+    """
+    listing = folder / "problems.csv"
+    listing.unlink(missing_ok=True)
+    if not report.problems:
         return
-    for path in table["path"]:
+    photographs = [path for path in photographs if path]
+    for path in photographs if len(photographs) <= CHECKED else []:
         try:
             decode(Path(path), 32)
         except UnreadableImage as error:
             report.problem(Path(path), str(error))
-
-
-def _refuse(report: Report, dataset: str) -> None:
-    """InputError with all problems; a list too long to print is written to problems.csv."""
-    listing = prepared(dataset) / "problems.csv"
-    if len(report.problems) > SHOWN:
-        write_csv(listing, pd.DataFrame({"problem": report.problems}))
-        rest = f"all {len(report.problems):,} are listed in {shown(listing)}"
-        report.problems[SHOWN - 1 :] = [rest]
-    report.check()
-    listing.unlink(missing_ok=True)
+    lines, count = report.problems, len(report.problems)
+    if count > SHOWN:
+        write_csv(listing, pd.DataFrame({"problem": lines}))
+        lines = [*lines[: SHOWN - 1], f"all {count:,} are listed in {shown(listing)}"]
+    raise InputError(f"{count:,} problems:\n  " + "\n  ".join(lines) if count > 1 else lines[0])

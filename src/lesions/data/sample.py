@@ -52,16 +52,14 @@ def write_sample(out: Path, images: int = 900, seed: int = 0) -> pd.DataFrame:
     The folder appears complete or not at all; a complete sample of the same arguments is left as it
     is, another sample is replaced. InputError if `out` holds anything else.
     """
-    out = Path(out)
     plan = plan_sample(images, seed)
     label = {"generator": VERSION, "images": images, "seed": seed, "files": len(plan)}
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file: name a folder for the sample")
-    if out.is_dir() and any(out.iterdir()):
-        if not (out / "sample.json").is_file():
-            raise InputError(f"{out}: holds something else than a sample: name another folder")
-        if read_json(out / "sample.json") == label and _complete(out, plan):
+    if (out / "sample.json").is_file():
+        found = {path.relative_to(out).as_posix() for path in out.rglob("*.*")}
+        if found >= {*plan["path"], *tables(plan)} and read_json(out / "sample.json") == label:
             return plan
+    elif out.exists() and (out.is_file() or any(out.iterdir())):
+        raise InputError(f"{out}: holds something else than a sample: name another folder")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as work:
         part = Path(work) / "sample"
@@ -81,11 +79,6 @@ def write_sample(out: Path, images: int = 900, seed: int = 0) -> pd.DataFrame:
     return plan
 
 
-def _complete(out: Path, plan: pd.DataFrame) -> bool:
-    found = {path.relative_to(out).as_posix() for path in out.rglob("*.jpg")}
-    return found == set(plan["path"]) and all((out / name).is_file() for name in tables(plan))
-
-
 def plan_sample(images: int, seed: int) -> pd.DataFrame:
     """One row an image: two fifths of `images` from 2019, the rest from 2020, then test rows.
 
@@ -96,23 +89,23 @@ def plan_sample(images: int, seed: int) -> pd.DataFrame:
         raise InputError(f"seed: {seed}: at least 0")
     if images < 40:
         raise InputError(f"images: {images}: at least 40, or the folds are without melanomas")
-    rng = np.random.default_rng([seed, 0])
-    early = images * 2 // 5
-    parts, start = [], 0
-    for source, split, count in [
-        ("isic2019", "train", early),
-        ("isic2020", "train", images - early),
-        ("isic2020", "test", images * 2 // 15),
-    ]:
-        parts.append(_plan_part(source, split, count, start, rng))
-        start += count
+    rng, early = np.random.default_rng([seed, 0]), images * 2 // 5
+    parts = [
+        _plan_part("isic2019", "train", early, 0, rng),
+        _plan_part("isic2020", "train", images - early, early, rng),
+        _plan_part("isic2020", "test", images * 2 // 15, images, rng),
+    ]
     return _name_images(pd.concat(parts, ignore_index=True), rng)
 
 
 def _plan_part(
     source: str, split: str, count: int, start: int, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """The rows of one official table; `start` is its first number of lesion, photo and person."""
+    """The rows of one official table; `start` is its first number of lesion, photo and person.
+
+    Lesions first, with their diagnosis and person; then a row for each photo of each lesion, and a
+    copy, the twin, for some of the lesions with one photo.
+    """
     twins = max(2, count // 60) if split == "train" else 0
     photos = rng.choice([1, 2, 3], count, p=[0.82, 0.15, 0.03])
     photos[: twins + 2] = rng.permutation([1] * twins + [2, 2])  # both kinds of pair, at any size
@@ -123,7 +116,9 @@ def _plan_part(
         person = np.repeat(lesion, rng.integers(2, 9, len(lesion)))[: len(lesion)]
     lesions = pd.DataFrame({"source": source, "split": split, "lesion": lesion, "person": person})
     lesions["photos"] = photos
-    lesions["diagnosis"] = _quota(SHARES[source], len(lesion), rng)
+    ends = np.round(np.cumsum([*SHARES[source].values()]) * len(lesion)).astype(int)
+    diagnoses = np.repeat([*SHARES[source]], np.diff(ends, prepend=0))  # shares up to rounding
+    lesions["diagnosis"] = rng.permutation(diagnoses)
     lesions["target"] = (lesions["diagnosis"] == "MEL").astype(int)
     mean = [LOOKS[name][0] for name in lesions["diagnosis"]]
     lesions["score"] = mean + rng.normal(size=len(lesion))
@@ -135,32 +130,16 @@ def _plan_part(
     lesions["age"] = (5 * np.round(rng.normal(45 + 10 * at_risk, 14) / 5)).clip(15, 90)
     lesions["sex"] = rng.choice(["male", "female"], len(lesion))
     lesions[["age", "sex"]] = lesions.groupby("person")[["age", "sex"]].transform("first")
-    return _photograph(lesions, twins, start, rng)
-
-
-def _quota(shares: dict[str, float], count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` class names in random order, in the given shares up to rounding."""
-    names = list(shares)
-    ends = np.round(np.cumsum(list(shares.values())) * count).astype(int)
-    return rng.permutation(np.repeat(names, np.diff(ends, prepend=0)))
-
-
-def _photograph(
-    lesions: pd.DataFrame, twins: int, start: int, rng: np.random.Generator
-) -> pd.DataFrame:
-    """A row for each photo of each lesion, then a copy for `twins` of the lesions with one."""
     rows = lesions.loc[lesions.index.repeat(lesions["photos"])].reset_index(drop=True)
     rows["photo"] = start + np.arange(len(rows))
-    size = rng.integers(len(SIZES), size=len(rows))
-    rows["width"], rows["height"] = np.asarray(SIZES)[size].T
+    rows["width"], rows["height"] = np.array(SIZES)[rng.integers(len(SIZES), size=len(rows))].T
     rows["quality"] = rng.integers(75, 93, len(rows))
     rows["twin"] = False
     single = rows.index[rows["photos"] == 1]
     again = rows.loc[single[:: max(1, len(single) // max(1, twins))][:twins]].copy()
     again[["width", "height"]] = again[["width", "height"]] * 2 // 3
     again["quality"], again["twin"] = 70, True
-    train = bool(twins)  # the official test table misses sites only
-    for column in ("age", "sex", "site") if train else ("site",):
+    for column in ("age", "sex", "site") if twins else ("site",):  # test misses sites only
         blank = rng.choice(len(rows), max(1, len(rows) // 30), replace=False)
         rows.loc[blank, column] = None
     return pd.concat([rows, again], ignore_index=True)
@@ -200,8 +179,7 @@ def tables(plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
         benign_malignant=late["target"].map({0: "benign", 1: "malignant"}),
     ).rename(columns={"age": "age_approx", "site": "anatom_site_general_challenge"})
     train, test = late[late["split"] == "train"], late[late["split"] == "test"]
-    second = train[train["twin"]]
-    first = train[~train["twin"]].set_index("photo")["image_name"]
+    pairs = train[train["twin"]].merge(train[~train["twin"]], on="photo", suffixes=("_2", "_1"))
     who = ["image_name", "patient_id", "sex", "age_approx", "anatom_site_general_challenge"]
     what = ["diagnosis", "benign_malignant", "target"]
     return {
@@ -214,9 +192,7 @@ def tables(plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
         "isic2020/train.csv": train[who + what],
         "isic2020/test.csv": test[who],
         "isic2020/sample_submission.csv": test[["image_name"]].assign(target=0),
-        "isic2020/ISIC_2020_Training_Duplicates.csv": pd.DataFrame(
-            {"image_name_1": second["photo"].map(first), "image_name_2": second["image_name"]}
-        ),
+        "isic2020/ISIC_2020_Training_Duplicates.csv": pairs[["image_name_1", "image_name_2"]],
         "isic2020/ISIC_2020_Training_GroundTruth_v2.csv": train[
             [*who[:2], "lesion_id", *who[2:], *what]
         ].astype({"age_approx": "Int64"}),
@@ -264,8 +240,7 @@ def draw_photo(seed: int, row: dict[Hashable, Any]) -> np.ndarray:
     tone = np.array([222, 176, 152], np.float32) + skin.normal(0, 11) + skin.normal(0, 6, 3)
     scene = tone + (4 * _grain(rng, 4, shape) + 3 * _grain(rng, 60, shape))[..., None]
     zoom = rng.uniform(0.85, 1.15)
-    turn = cv2.getRotationMatrix2D((95.5, 95.5), rng.uniform(0, 360), zoom)
-    place = np.asarray(turn, np.float64)
+    place = np.array(cv2.getRotationMatrix2D((95.5, 95.5), rng.uniform(0, 360), zoom), float)
     place[:, 2] += np.array([32.5, 0.5]) + rng.normal(0, 7, 2)
     lesion = draw_lesion(seed, row["lesion"], row["diagnosis"], row["score"])
     layer = cv2.warpAffine(lesion, place, shape[::-1])
@@ -279,15 +254,10 @@ def draw_photo(seed: int, row: dict[Hashable, Any]) -> np.ndarray:
     picture = np.clip(scene, 0, 255).astype(np.uint8)
     if rng.random() < 0.3:
         _draw_hairs(picture, rng)
-    return _frame(picture, row["width"], row["height"])
-
-
-def _frame(picture: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The central crop of the picture in the wanted shape, resized to it."""
-    high, wide = picture.shape[:2]
-    keep = min(wide, high * width // height), min(high, wide * height // width)
-    left, top = (wide - keep[0]) // 2, (high - keep[1]) // 2
-    middle = picture[top : top + keep[1], left : left + keep[0]]
+    width, height = row["width"], row["height"]
+    keep = min(256, 192 * width // height), min(192, 256 * height // width)
+    left, top = (256 - keep[0]) // 2, (192 - keep[1]) // 2
+    middle = picture[top : top + keep[1], left : left + keep[0]]  # in the wanted shape
     return cv2.resize(middle, (width, height), interpolation=cv2.INTER_CUBIC)
 
 

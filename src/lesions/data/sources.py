@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from lesions.config import SourceConfig
-from lesions.data.columns import Report, common_rows, joined, no_rows, one_hot, read_columns
+from lesions.data.columns import Report, common_rows, no_rows, read_columns
 from lesions.data.generic import read_generic
 from lesions.data.photographs import largest_dermamnist
 from lesions.data.tasks import WORDS
 from lesions.errors import listed
+from lesions.files import read_csv
 
 _CLASSES_2018 = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 _CLASSES_2019 = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
@@ -55,13 +56,11 @@ def read_isic2017(folder: Path, report: Report) -> pd.DataFrame:
     more = read_columns(
         report, meta, {"image_name": "image_id", "age_approx": "age_approximate", "sex": "sex"}
     )
-    if rows is None or more is None:
-        return no_rows("isic2017")
     melanoma, keratosis = rows["target"] == 1, rows["keratosis"] == 1
-    both = (melanoma & keratosis).to_numpy()
+    both = melanoma & keratosis
     report.rows(truth, rows["image_name"], both, "melanoma and keratosis at once")
     diagnosis = pd.Series("nv", rows.index).mask(keratosis, "bkl").mask(melanoma, "mel")
-    return common_rows(joined(report, rows, more, meta).assign(diagnosis=diagnosis), "isic2017")
+    return common_rows(_joined(report, rows, more, meta).assign(diagnosis=diagnosis), "isic2017")
 
 
 def read_isic2018(folder: Path, report: Report) -> pd.DataFrame:
@@ -72,12 +71,8 @@ def read_isic2018(folder: Path, report: Report) -> pd.DataFrame:
     parts = []
     for official, part in [("train", "Training"), ("val", "Validation")]:
         path = _either(folder, f"ISIC2018_Task3_{part}_GroundTruth")
-        if official == "val" and not path.exists():
-            continue
-        rows = _read_one_hot(report, path, _CLASSES_2018)
-        if rows is None:
-            return no_rows("isic2018")
-        parts.append(rows.assign(official=official))
+        if official == "train" or path.exists():
+            parts.append(_read_one_hot(report, path, _CLASSES_2018).assign(official=official))
     rows = pd.concat(parts, ignore_index=True)
     lesions = _either(folder, "ISIC2018_Task3_Training_LesionGroupings")
     return common_rows(_with_lesions(report, rows, lesions, "image"), "isic2018")
@@ -92,9 +87,7 @@ def read_isic2019(folder: Path, report: Report) -> pd.DataFrame:
         {"image_name": "image", "age_approx": "age_approx", "site": "anatom_site_general",
          "lesion_id": "lesion_id", "sex": "sex"},
     )  # fmt: skip
-    if rows is None or more is None:
-        return no_rows("isic2019")
-    return common_rows(joined(report, rows, more, meta), "isic2019")
+    return common_rows(_joined(report, rows, more, meta), "isic2019")
 
 
 def read_isic2020(folder: Path, report: Report) -> pd.DataFrame:
@@ -107,8 +100,6 @@ def read_isic2020(folder: Path, report: Report) -> pd.DataFrame:
     labels = {"diagnosis": "diagnosis", "target": "target"}
     train = read_columns(report, path, _PEOPLE_2020 | labels)
     test = read_columns(report, folder / "test.csv", _PEOPLE_2020)
-    if train is None or test is None:
-        return no_rows("isic2020")
     train["diagnosis"] = _diagnosis_by_target(report, path, train)
     lesions = folder / "ISIC_2020_Training_GroundTruth_v2.csv"
     train = _with_lesions(report, train, lesions, "image_name")
@@ -130,8 +121,6 @@ def read_ham10000(folder: Path, report: Report) -> pd.DataFrame:
          "age_approx": "age", "sex": "sex", "site": "localization",
          "localization": "localization"},
     )  # fmt: skip
-    if rows is None:
-        return no_rows("ham10000")
     return common_rows(rows, "ham10000").assign(localization=rows["localization"].str.lower())
 
 
@@ -156,7 +145,7 @@ def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:
     rows = pd.concat(parts, ignore_index=True)
     lesions = folder / "dermamnist_to_ham10000.csv"
     if lesions.exists():
-        table = pd.read_csv(lesions, dtype={"index": int})
+        table = read_csv(lesions, ["split", "index", "lesion_id"])
         known = "dermamnist_" + table["split"] + "_" + table["index"].map("{:05d}".format)
         rows["lesion_id"] = rows["image_name"].map(table.set_index(known)["lesion_id"])
     return common_rows(rows, "dermamnist")
@@ -178,15 +167,12 @@ def read_deotte(folder: Path, report: Report) -> pd.DataFrame:
         if split == "train":
             columns |= {name: name for name in ("diagnosis", "target", "tfrecord")}
         rows = read_columns(report, path, columns)
-        if rows is None:
-            continue
         rows["patient_id"] = rows["patient_id"].mask(rows["patient_id"] == "-1", "")
         if split == "train":
             rows["diagnosis"] = _diagnosis_by_target(report, path, rows)
         parts.append(rows.assign(split=split, source=source.removesuffix(" test")))
     if not parts:
-        if not report.problems:
-            report.problem(folder, "none of Deotte's CSVs in it: see input/README.md")
+        report.problem(folder, "none of Deotte's CSVs in it: see input/README.md")
         return no_rows("deotte")
     return common_rows(pd.concat(parts, ignore_index=True), "deotte")
 
@@ -205,8 +191,9 @@ def read_duplicates(folder: Path, report: Report) -> pd.DataFrame:
     """ISIC 2020's official duplicate pairs: columns image_name_1 and image_name_2."""
     path = folder / "ISIC_2020_Training_Duplicates.csv"
     columns = {name: name for name in ("image_name_1", "image_name_2")}
-    pairs = read_columns(report, path, columns) if path.exists() else None
-    return pd.DataFrame(columns=list(columns), dtype=str) if pairs is None else pairs
+    if path.exists():
+        return read_columns(report, path, columns)
+    return pd.DataFrame(columns=list(columns), dtype=str)
 
 
 READERS: dict[str, Callable[[Path, Report], pd.DataFrame]] = {
@@ -220,29 +207,39 @@ READERS: dict[str, Callable[[Path, Report], pd.DataFrame]] = {
 }
 
 
-def _read_one_hot(report: Report, path: Path, classes: list[str]) -> pd.DataFrame | None:
-    """The rows of a ground truth with one column a class: image_name and diagnosis."""
+def _read_one_hot(report: Report, path: Path, classes: list[str]) -> pd.DataFrame:
+    """image_name and diagnosis of a ground truth with one column a class, of which one is 1."""
     rows = read_columns(report, path, {"image_name": "image"} | {name: name for name in classes})
-    if rows is None:
-        return None
-    diagnosis = one_hot(report, path, rows, classes).str.lower().map(WORDS)
-    return rows[["image_name"]].assign(diagnosis=diagnosis)
+    values = rows[classes].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    wrong = ~np.isin(values, [0, 1]).all(axis=1) | (values.sum(axis=1) != 1)
+    cells = rows[classes[0]].str.cat(rows[classes[1:]], " ").rename("the diagnosis")
+    report.rows(path, cells, wrong, "exactly one must be 1 and the others 0")
+    names = pd.Index(classes)[np.nan_to_num(values).argmax(axis=1)].str.lower()
+    return rows[["image_name"]].assign(diagnosis=names.map(WORDS))
+
+
+def _joined(report: Report, rows: pd.DataFrame, more: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """`rows` with the columns of `more`, read from `path`; every image must have a row there."""
+    absent = rows.loc[~rows["image_name"].isin(more["image_name"]), "image_name"]
+    if len(absent) and len(more):
+        report.problem(path, f"no row for {listed(absent)}")
+    return rows.merge(more.drop_duplicates("image_name"), "left", "image_name")
 
 
 def _with_lesions(report: Report, rows: pd.DataFrame, path: Path, name_column: str) -> pd.DataFrame:
     """The rows with the `lesion_id` of an optional file."""
     columns = {"image_name": name_column, "lesion_id": "lesion_id"}
-    more = read_columns(report, path, columns) if path.exists() else None
-    if more is None:
+    if not path.exists():
         return rows
-    return rows.merge(more.drop_duplicates("image_name"), on="image_name", how="left")
+    more = read_columns(report, path, columns).drop_duplicates("image_name")
+    return rows.merge(more, "left", "image_name")
 
 
 def _diagnosis_by_target(report: Report, path: Path, rows: pd.DataFrame) -> pd.Series:
     """The diagnosis, "benign" where none is named and the target is 0, as for most of 2020."""
     melanoma = rows["diagnosis"] == "mel"
     named = melanoma | (rows["target"] == 1)
-    wrong = (named & (melanoma != (rows["target"] == 1)) & rows["target"].notna()).to_numpy()
+    wrong = named & (melanoma != (rows["target"] == 1)) & rows["target"].notna()
     report.rows(path, rows["image_name"], wrong, "target and diagnosis contradict each other")
     return rows["diagnosis"].mask((rows["diagnosis"] == "") & (rows["target"] == 0), "benign")
 

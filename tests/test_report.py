@@ -397,7 +397,7 @@ def test_one_class_gives_a_report_without_curves(tmp_path, monkeypatch, quick):
     assert "No threshold and no curves: cannot calibrate" in text_of(shown)
     assert strip(shown)["AUC, out-of-fold"] == ["n/a", "one class only"]
     by_class = cells(report_on(tmp_path, "seven"), "Scores of each class")
-    assert by_class["df"] == ["0", *["n/a (no such rows)"] * 2, by_class["df"][3]]
+    assert by_class["df"][0] == "0" and all(x.startswith("n/a (") for x in by_class["df"][1:3])
 
 
 def test_one_fold_alone_is_judged_by_fifths_of_its_groups(root, quick):

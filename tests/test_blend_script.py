@@ -231,7 +231,7 @@ def test_members_that_do_not_match_are_refused_by_name(root, change, told):
 
 
 def test_runs_of_other_tasks_classes_or_folds_are_refused(root):
-    with pytest.raises(InputError, match="differ in task .a: melanoma, ham/a: diagnosis7"):
+    with pytest.raises(InputError, match="differ in task .a: melanoma; ham/a: diagnosis7"):
         blend.main(["a", "ham/a", "--no-test"])
     with pytest.raises(InputError, match="differ in classes .oof_x: one score; .* ham/a: akiec"):
         blend.main([write_csvs(root), "ham/a", "--no-test"])

@@ -149,8 +149,8 @@ def test_the_objective_of_a_search_is_the_score_itself(objective):
     probs = METHODS["mean"](pool).apply(pool)
     expected = score_values(pool.target, probs)[objective]
     assert pool.score(probs) == pytest.approx(expected)
-    columns, score = pool.search()
-    assert score(columns.sum(axis=0)) == pytest.approx(expected)
+    columns, score = pool.search(probs)
+    assert score(columns) == pytest.approx(expected)
 
 
 def test_the_subset_search_tries_every_subset_of_two_to_six():

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from siim2020 import auc_within
 from sklearn import metrics as reference
 
-from lesions.evaluation import calibration, metrics
+from lesions.evaluation import metrics
 from lesions.evaluation.metrics import (
     average_precision,
     partial_auc,
     roc_auc,
     specificity_at,
-    stratified_auc,
     undefined_reason,
 )
 from lesions.evaluation.thresholds import net_benefit
@@ -22,9 +22,8 @@ RANKING = {
     "average_precision": average_precision,
     "partial_auc": partial_auc(),
     "specificity_at": specificity_at(0.9),
-    "calibration_slope": calibration.calibration_slope,
 }
-PLAIN = {"brier": calibration.brier, "net_benefit": net_benefit(0.1)}
+PLAIN = {"brier": metrics.brier, "net_benefit": net_benefit(0.1)}
 DECISIONS = {
     name: getattr(metrics, name)
     for name in ("f1", "f2", "balanced_accuracy", "kappa", "sensitivity", "specificity",
@@ -115,7 +114,7 @@ def test_decisions_score_as_in_scikit_learn():
         metrics.specificity: reference.recall_score(target, called, pos_label=0),
         metrics.precision: reference.precision_score(target, called),
         metrics.accuracy: reference.accuracy_score(target, called),
-        calibration.brier: reference.brier_score_loss(target, called),
+        metrics.brier: reference.brier_score_loss(target, called),
     }
     for metric, expected in pairs.items():
         assert metric(target, called) == pytest.approx(expected, abs=1e-12), metric.__name__
@@ -126,27 +125,17 @@ def test_decisions_score_as_in_scikit_learn():
     )
 
 
-def test_auc_within_strata_counts_pairs_of_the_same_stratum_alone():
-    target, prob = draw(4, rows=120)
-    strata = np.random.default_rng(5).integers(0, 6, 120)
-    ordered = pairs = 0.0
-    for i in np.flatnonzero(target == 1):
-        for j in np.flatnonzero((target == 0) & (strata == strata[i])):
-            ordered += float(prob[i] > prob[j]) + 0.5 * float(prob[i] == prob[j])
-            pairs += 1
-    for nested in (False, True):
-        assert stratified_auc(strata, nested)(target, prob) == pytest.approx(ordered / pairs)
-
-
-def test_a_patient_drawn_twice_is_two_patients_for_the_auc_within_patient():
+def test_a_patient_drawn_twice_is_two_patients_for_the_auc_within_patients():
     target, prob = draw(6, rows=90)
     patients = np.arange(90) // 9
     times = np.random.default_rng(7).integers(0, 3, 10)
-    copies = [np.flatnonzero(patients == p) for p in range(10) for _ in range(times[p])]
-    rows = np.concatenate(copies)
-    apart = np.concatenate([np.full(len(copy), i) for i, copy in enumerate(copies)])
-    found = stratified_auc(patients, nested=True).many(target, prob, times[patients][None] * 1.0)
-    assert found[0] == pytest.approx(stratified_auc(apart)(target[rows], prob[rows]))
+    ordered = pairs = 0.0
+    for i in np.flatnonzero(target == 1):
+        for j in np.flatnonzero((target == 0) & (patients == patients[i])):
+            ordered += times[patients[i]] * (float(prob[i] > prob[j]) + 0.5 * (prob[i] == prob[j]))
+            pairs += times[patients[i]]
+    found = auc_within(patients).many(target, prob, times[patients][None] * 1.0)
+    assert found[0] == pytest.approx(ordered / pairs)
 
 
 @pytest.mark.parametrize(

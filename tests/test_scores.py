@@ -4,17 +4,13 @@ import time
 
 import numpy as np
 import pytest
+from ham10000 import POWERS, choose_power, reweighted
 from sklearn import metrics as reference
 
 from lesions.evaluation.intervals import bootstrap
 from lesions.evaluation.metrics import average_precision, log_loss, roc_auc
 from lesions.evaluation.scores import (
-    POWERS,
-    choose_power,
-    compare_scores,
     names_of,
-    priors,
-    reweighted,
     score_parts,
     score_rows,
     score_values,
@@ -82,31 +78,15 @@ def test_groups_are_drawn_and_not_rows():
         assert rows[name].se < 0.75 * alone[name].se, name
 
 
-def test_differences_are_paired():
-    codes, probs, groups = simulate()
-    worse = 0.6 * probs + 0.4 * simulate(seed=1, skill=0)[1]
-    same = compare_scores(codes, probs, probs, CLASSES, groups)
-    found = compare_scores(codes, probs, worse, CLASSES, groups)
-    scores, others = (score_rows(codes, p, CLASSES, groups).overall for p in (probs, worse))
-    for name in names_of(5):
-        assert same[name].difference.value == 0 and same[name].p == 1
-        difference = scores[name].value - others[name].value
-        assert found[name].difference.value == pytest.approx(difference)
-        assert found[name].difference.se < np.hypot(scores[name].se, others[name].se)
-    assert found["macro_auc"].p < 0.01
-
-
 def test_a_class_without_rows_is_left_out_and_one_class_alone_has_no_score():
     codes, probs, _ = simulate(classes=4)
     wide = np.hstack([probs, np.zeros((len(probs), 1))])
     scores, classes = score_rows(codes, wide, CLASSES, None)
     for name, score in score_rows(codes, probs, CLASSES[:4], None).overall.items():
         assert scores[name].value == pytest.approx(score.value), name
-    assert str(classes["nv"]["auc"]) == "n/a (no such rows)"
+    assert str(classes["nv"]["auc"]) == "n/a (not defined for these rows)"
     alone = score_rows(codes[codes == 3], probs[codes == 3], CLASSES[:4], None).overall
     assert str(alone["accuracy"]) == "n/a (one class only)"
-    with pytest.raises(ValueError, match="400, 4. probabilities for 5 classes"):
-        score_rows(codes, probs, CLASSES, None)
 
 
 @pytest.mark.parametrize("classes", [["melanoma"], CLASSES])
@@ -115,7 +95,7 @@ def test_each_source_is_scored_and_one_without_a_score_says_why(classes):
     probs = probs[:, -len(classes) :]
     source = np.where(groups < 100, "isic2019", "isic2020").astype(object)
     source[(codes == 0) & (groups >= 180)] = "healthy"
-    found = score_parts(codes, probs, classes, groups, source)
+    found, _ = score_parts(codes, probs, classes, groups, source)
     assert list(found.index) == ["all", "healthy", "isic2019", "isic2020"]
     name, part = names_of(len(classes))[0], source == "isic2020"
     expected = score_values(codes[part], probs[part])[name]
@@ -135,25 +115,16 @@ def test_two_thousand_replicates_of_a_data_set_take_seconds():
     assert time.process_time() - start < 20  # below 2 on a quiet machine
 
 
-SHARES = np.array([0.05, 0.15, 0.8])
-
-
-def true_probabilities(rows: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
-    """Class numbers and the true probabilities of each row, given what is seen of it."""
-    generator = np.random.default_rng(0)
-    codes = generator.choice(3, rows, p=SHARES)
-    seen = codes + generator.normal(0, 0.8, rows)
-    likely = np.exp(-((seen[:, None] - np.arange(3)) ** 2) / (2 * 0.8**2)) * SHARES
-    return codes, likely / likely.sum(axis=1, keepdims=True)
-
-
 def test_power_0_changes_nothing_and_power_1_has_the_highest_mean_recall():
-    codes, probs = true_probabilities()
-    np.testing.assert_allclose(reweighted(probs, SHARES, 0), probs)
-    np.testing.assert_allclose(reweighted(probs, SHARES, 1).sum(axis=1), 1)
-    called = [reweighted(probs, SHARES, power).argmax(axis=1) for power in POWERS]
+    shares, generator = np.array([0.05, 0.15, 0.8]), np.random.default_rng(0)
+    codes = generator.choice(3, 20_000, p=shares)
+    seen = codes + generator.normal(0, 0.8, len(codes))
+    likely = np.exp(-((seen[:, None] - np.arange(3)) ** 2) / (2 * 0.8**2)) * shares
+    probs = likely / likely.sum(axis=1, keepdims=True)  # true, given what is seen
+    np.testing.assert_allclose(reweighted(probs, shares, 0), probs)
+    np.testing.assert_allclose(reweighted(probs, shares, 1).sum(axis=1), 1)
+    called = [reweighted(probs, shares, power).argmax(axis=1) for power in POWERS]
     found = [reference.balanced_accuracy_score(codes, each) for each in called]
     assert found == sorted(found) and found[-1] > found[0] + 0.1
-    assert choose_power(codes, probs, "accuracy", SHARES) == 0
-    assert choose_power(codes, probs, "balanced_accuracy", SHARES) == 1
-    np.testing.assert_allclose(priors(np.array([2, 2, 2, 1]), 3), [1 / 4, 1 / 4, 3 / 4])
+    assert choose_power(codes, probs, "accuracy", shares) == 0
+    assert choose_power(codes, probs, "balanced_accuracy", shares) == 1

@@ -12,17 +12,13 @@ from lesions.evaluation import thresholds
 from lesions.evaluation.calibration import (
     Scaling,
     across_parts,
-    brier,
     calibration_error,
-    calibration_slope,
     clipped_logit,
     fit_scaling,
-    reliability,
     scaled,
     shift_prior,
 )
-from lesions.evaluation.intervals import bootstrap
-from lesions.evaluation.metrics import log_loss, roc_auc, sensitivity
+from lesions.evaluation.metrics import brier, log_loss, roc_auc, sensitivity
 from lesions.evaluation.thresholds import RULES, decision_curve
 
 
@@ -63,9 +59,9 @@ def test_no_other_cut_is_worth_more(rule):
 
 
 def test_nobody_is_called_positive_where_that_is_cheapest():
-    target, prob = forecast(2, rows=200)
-    target[prob.argmax()] = 0
-    found = thresholds.by_cost(target, prob, missed=0.001, alarm=1)
+    # The two positives are the last of 100: to find them costs more than 20 false alarms each.
+    target, prob = np.repeat([0, 1], [98, 2]), np.linspace(1, 0, 100)
+    found = thresholds.by_cost(target, prob)
     assert found.apply(prob).sum() == 0 and np.isfinite(found.value)
 
 
@@ -88,7 +84,6 @@ def test_too_little_to_fit_on_is_refused_in_words(name, target, prob, reason):
 
 def test_a_stretched_forecast_is_seen_and_put_right():
     target, prob = forecast(3, slope=2.0, shift=0.5)
-    assert bootstrap(calibration_slope, target, prob).high < 0.7
     found = fit_scaling(target, prob[:, None])
     assert found.temperature == pytest.approx(2, rel=0.15)
     fresh_target, fresh = forecast(4, slope=2.0, shift=0.5)
@@ -163,7 +158,7 @@ def test_calibration_across_parts_keeps_the_fit_out_of_the_rows():
     target, prob = forecast(9, slope=3)
     parts = np.arange(len(target)) % 5
     fixed = across_parts(fit_scaling, target, prob[:, None], parts)[:, 0]
-    assert calibration_slope(target, fixed) == pytest.approx(1, abs=0.1)
+    assert fit_scaling(target, fixed[:, None]).temperature == pytest.approx(1, abs=0.1)
     assert roc_auc(target[parts == 0], fixed[parts == 0]) == pytest.approx(
         roc_auc(target[parts == 0], prob[parts == 0])
     )
@@ -171,17 +166,9 @@ def test_calibration_across_parts_keeps_the_fit_out_of_the_rows():
         across_parts(fit_scaling, target, prob[:, None], np.zeros(len(target)))
 
 
-def test_the_reliability_table_counts_every_row_once():
-    target, prob = forecast(10)
-    table = reliability(target, prob)
-    assert table["rows"].sum() == len(target) and len(table) == 10
-    assert (table["low"] < table["rate"]).all() and (table["rate"] < table["high"]).all()
-    assert (table["forecast"].between(table["low"], table["high"])).mean() > 0.7
-
-
 def test_a_decision_curve_is_net_benefit_by_hand():
     target, prob = forecast(11, rows=500)
-    curve = decision_curve(target, prob, [0.1, 0.25])
+    curve = decision_curve(target, prob, np.array([0.1, 0.25]))
     for row in curve.itertuples():
         called = prob >= row.risk
         odds = row.risk / (1 - row.risk)

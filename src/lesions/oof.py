@@ -99,7 +99,7 @@ def load_oof(spec: str | Path | RunFiles, groups: Path | None = None) -> Oof:
     """
     if not isinstance(spec, RunFiles):
         if Path(spec).suffix == ".csv" and Path(spec).is_file():
-            return _load_files(Path(spec).stem, [Path(spec)], groups)
+            return _read(Path(spec).stem, [Path(spec)], None, groups)
         spec = find_run(spec)
     if spec.blend is not None:
         return _load_blend(spec, spec.blend)
@@ -111,7 +111,7 @@ def load_oof(spec: str | Path | RunFiles, groups: Path | None = None) -> Oof:
         )
     if (spec.folder / "config.yaml").is_file() or spec.folder.is_relative_to(at("oof")):
         return _load_run(spec, files, groups)
-    return _load_files(spec.name, files, groups)
+    return _read(spec.name, files, None, groups)
 
 
 def load_test(path: Path, task: Task) -> tuple[pd.Series, np.ndarray]:
@@ -130,7 +130,7 @@ def load_test(path: Path, task: Task) -> tuple[pd.Series, np.ndarray]:
     if list(probs) != task.columns:
         needed = listed(task.columns if task.several else ["target", "prob", "pred"], 12)
         raise InputError(f"{shown(path)}: no column {needed}, as out of fold")
-    _require_once(table["image_name"], pd.Series(shown(path), table.index))
+    _require_once(table.assign(file=shown(path)))
     return table["image_name"], probs.to_numpy()
 
 
@@ -153,32 +153,29 @@ def _load_run(run: RunFiles, files: list[Path], groups: Path | None) -> Oof:
         if not path.is_file():
             raise InputError(f"{shown(path)}: missing beside its .csv: train the fold again")
         facts[fold] = read_json(path)
-    first = facts[min(facts)]
-    for fold, found in facts.items():
+        first = facts[min(facts)]
         for key in ("task", "classes", "table_hash", "fold_hash"):
-            if found.get(key) != first.get(key):
+            if facts[fold].get(key) != first.get(key):
                 raise InputError(
-                    f"{shown(run.file(fold, '.json'))}: {key} {found.get(key)}, but"
-                    f" {first.get(key)} in fold{min(facts)}.json: train the older folds again"
+                    f"{shown(path)}: {key} {facts[fold].get(key)}, but {first.get(key)} in"
+                    f" fold{min(facts)}.json: train the older folds again"
                 )
     path = run.folder / "config.yaml"
-    config, task = saved_config(read_yaml(path), path), _task(first["task"], run.folder)
-    rows, probs, codes = _read(files, task)
+    config = saved_config(read_yaml(path), path)
+    oof = _read(run.name, files, _task(first["task"], run.folder), groups)
+    oof = replace(oof, run=run, dataset=config.dataset, facts=facts)
     if groups:
-        table, origin = _grouped(rows, codes, groups)
-    else:
-        table, whole, origin = _joined(rows, codes, config.dataset, config.data.task, first, run)
-        for fold in facts:
-            names = whole.loc[(whole["fold"] == fold) & whole["code"].notna(), "image_name"]
-            lacking = names[~names.isin(table["image_name"])]
-            if len(lacking):
-                raise InputError(
-                    f"{shown(run.file(fold, '.csv'))}: lacks {len(lacking):,} of the"
-                    f" {len(names):,} images of its fold ({listed(lacking, 3)}):"
-                    " train the fold again"
-                )
-    return Oof(run.name, task, table, probs, codes, files, run=run, dataset=config.dataset,
-               facts=facts, **origin)  # fmt: skip
+        return oof
+    oof, table = _joined(oof, config.data.task, first)
+    for fold in facts:
+        names = table.loc[(table["fold"] == fold) & table["code"].notna(), "image_name"]
+        lacking = names[~names.isin(oof.names)]
+        if len(lacking):
+            raise InputError(
+                f"{shown(run.file(fold, '.csv'))}: lacks {len(lacking):,} of the {len(names):,}"
+                f" images of its fold ({listed(lacking, 3)}): train the fold again"
+            )
+    return oof
 
 
 def _load_blend(run: RunFiles, path: Path) -> Oof:
@@ -195,23 +192,10 @@ def _load_blend(run: RunFiles, path: Path) -> Oof:
             saved = saved_config(read_yaml(config), config)
             dataset, asked = saved.dataset, saved.data.task
     if dataset is None:
-        found = _load_files(path.stem, [file], file)
-        return replace(found, run=run, blend=blend)
-    if asked is None:
-        asked = load_table(dataset)[1]["config"]["task"]
-    task = _task(asked, path)
-    rows, probs, codes = _read([file], task)
-    table, _, origin = _joined(rows, codes, dataset, asked, blend, run)
-    return Oof(path.stem, task, table, probs, codes, [file], run=run, dataset=dataset, blend=blend,
-               **origin)  # fmt: skip
-
-
-def _load_files(name: str, files: list[Path], groups: Path | None) -> Oof:
-    rows, probs, codes = _read(files, None)
-    table, origin = _grouped(rows, codes, groups)
-    found = task_in(rows.columns)
-    assert found is not None
-    return Oof(name, found, table, probs, codes, files, **origin)
+        return replace(_read(path.stem, [file], None, file), run=run, blend=blend)
+    asked = asked or load_table(dataset)[1]["config"]["task"]
+    oof = replace(_read(path.stem, [file], _task(asked, path), None), run=run, blend=blend)
+    return _joined(replace(oof, dataset=dataset), asked, blend)[0]
 
 
 def _task(name: str, where: Path) -> Task:
@@ -220,8 +204,8 @@ def _task(name: str, where: Path) -> Task:
     return build_task(name)
 
 
-def _read(files: Sequence[Path], task: Task | None) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Rows (image_name, fold, and the columns of probabilities), probabilities and codes."""
+def _read(name: str, files: Sequence[Path], task: Task | None, groups: Path | None) -> Oof:
+    """The rows of the files as they are, with the groups of `groups` or each its own."""
     parts: list[pd.DataFrame] = []
     for path in files:
         table = read_csv(path, ["image_name", "target"], text=("image_name",))
@@ -236,15 +220,25 @@ def _read(files: Sequence[Path], task: Task | None) -> tuple[pd.DataFrame, np.nd
         own = table[["image_name", "target"]].assign(fold=fold, file=shown(path))
         parts.append(own.join(probs))
     rows = pd.concat(parts, ignore_index=True)
-    _require_once(rows["image_name"], rows["file"])
+    _require_once(rows)
     task = task or task_in(rows.columns)
     assert task is not None
     try:
-        codes = task.codes(rows.pop("target"))
+        codes = task.codes(rows["target"])
     except ValueError as error:
         raise InputError(f"{shown(files[0])}: {error}: is it of another task?") from error
-    rows["fold"] = rows["fold"].fillna(-1).astype(int)
-    return rows, rows[task.columns].to_numpy(np.float64), codes
+    table = rows[["image_name"]].assign(fold=rows["fold"].fillna(-1).astype(int), target=codes)
+    table = table.assign(group=rows["image_name"], source="", row=-1)
+    oof = Oof(
+        name,
+        task,
+        table,
+        rows[task.columns].to_numpy(np.float64),
+        codes,
+        list(files),
+        groups_from="none: each image its own group",
+    )
+    return _grouped(oof, groups) if groups else oof
 
 
 def _probabilities(table: pd.DataFrame, path: Path, names: Sequence[str]) -> pd.DataFrame:
@@ -255,17 +249,15 @@ def _probabilities(table: pd.DataFrame, path: Path, names: Sequence[str]) -> pd.
         raise InputError(f"{shown(path)}: no column {', '.join(names)} or prob_<class>")
     numbers = table[columns].apply(pd.to_numeric, errors="coerce").astype(np.float64)
     bad = ~np.isfinite(numbers).all(axis=1)
-    told = listed(columns, 12)
-    if bad.any():
-        raise InputError(f"{shown(path)}: {told} is not a number in {int(bad.sum()):,} rows")
     low, high = numbers.min(axis=None), numbers.max(axis=None)
+    odd = (numbers.sum(axis=1) - 1).abs() > 1e-3
+    where = f"{shown(path)}: {listed(columns, 12)}"
+    if bad.any():
+        raise InputError(f"{where} is not a number in {int(bad.sum()):,} rows")
     if low < 0 or high > 1:
-        raise InputError(
-            f"{shown(path)}: {told} runs from {low:g} to {high:g}: give probabilities, 0 to 1"
-        )
+        raise InputError(f"{where} runs from {low:g} to {high:g}: give probabilities, 0 to 1")
     if columns[0] in names:
         return numbers.set_axis(["prob"], axis=1)
-    odd = (numbers.sum(axis=1) - 1).abs() > 1e-3
     if odd.any():
         raise InputError(
             f"{shown(path)}: the probabilities of {int(odd.sum()):,} rows do not sum to 1, "
@@ -274,69 +266,65 @@ def _probabilities(table: pd.DataFrame, path: Path, names: Sequence[str]) -> pd.
     return numbers
 
 
-def _require_once(names: pd.Series, files: pd.Series) -> None:
-    """InputError for a doubled name that says in which of `files` (N,) it stands."""
-    doubled = names[names.duplicated()]
+def _require_once(rows: pd.DataFrame) -> None:
+    """InputError for a doubled image_name that says in which `file` it stands."""
+    doubled = rows.loc[rows["image_name"].duplicated(), "image_name"]
     if len(doubled):
-        there = listed(files[names == doubled.iloc[0]].unique())
+        there = listed(rows.loc[rows["image_name"] == doubled.iloc[0], "file"].unique())
         raise InputError(f"{there}: {len(doubled):,} doubled rows ({listed(doubled, 3)})")
 
 
-def _joined(
-    rows: pd.DataFrame, codes: np.ndarray, dataset: str, task: str | None,
-    facts: dict[str, Any], run: RunFiles,
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:  # fmt: skip
-    """The table of the rows; the whole table with each row's `code`; where groups are from."""
-    table, known = load_table(dataset)
-    where = shown(run.blend or run.folder)
-    if not any(facts.get(key) for key in ("table_hash", "fold_hash")):
+def _joined(oof: Oof, task: str | None, facts: dict[str, Any]) -> tuple[Oof, pd.DataFrame]:
+    """The rows with all that their data set's table knows; that table with each row's `code`."""
+    assert oof.dataset is not None and oof.run is not None
+    table, known = load_table(oof.dataset)
+    where = shown(oof.run.blend or oof.run.folder)
+    stated = {key: facts[key] for key in ("table_hash", "fold_hash") if facts.get(key)}
+    if not stated:
         print(f"warning: {where} names no table.csv: the one that is there now is taken",
               file=sys.stderr)  # fmt: skip
-    for key in ("table_hash", "fold_hash"):
-        if facts.get(key) and facts[key] != known[key]:
+    for key, value in stated.items():
+        if value != known[key]:
             raise InputError(
-                f"{where} is of {key} {facts[key]}, but data set {dataset} has {known[key]}: train"
+                f"{where} is of {key} {value}, but data set {oof.dataset} has {known[key]}: train"
                 " again, or prepare it as it was"
             )
-    places = table_rows(table, rows["image_name"], where)
+    rows = table_rows(table, oof.names, where)
     table["code"] = task_targets(table, known, task)[1]
-    joined = table.iloc[places].reset_index(drop=True)
-    for column, told, found in (("code", "target", codes), ("fold", "fold", rows["fold"])):
+    joined = table.iloc[rows].reset_index(drop=True)
+    for column, told in (("code", "target"), ("fold", "fold")):
+        found = oof.table[told]
         unequal = (joined[column] != found) & (found != -1)
         if unequal.any():
             raise InputError(
                 f"{where}: another {told} than table.csv has, of {int(unequal.sum()):,} images"
                 f" ({listed(joined['image_name'][unequal], 3)}): train again"
             )
-    sources = tuple(sorted(table.loc[table["split"] == "test", "source"].unique()))
-    origin = f"group of {shown(at('input/prepared', dataset, 'table.csv'))}"
-    joined = joined.drop(columns="code").assign(target=codes, row=places)
-    return joined, table, {"groups_from": origin, "test_sources": sources}
+    origin = f"group of {shown(at('input/prepared', oof.dataset, 'table.csv'))}"
+    joined = joined.drop(columns="code").assign(target=oof.codes, row=rows)
+    return replace(oof, table=joined, groups_from=origin, test_sources=_tested(table)), table
 
 
-def _grouped(
-    rows: pd.DataFrame, codes: np.ndarray, path: Path | None
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Image name, fold, target, group, source and row; and where the groups are from."""
-    names = rows["image_name"]
-    found = rows[["image_name", "fold"]].assign(target=codes, group=names, source="", row=-1)
-    if path is None:
-        return found, {"groups_from": "none: each image its own group"}
+def _grouped(oof: Oof, path: Path) -> Oof:
+    """The rows with the groups, and where the file has them the sources, of a CSV."""
     table = read_csv(path, ["image_name"], text=("image_name", "group", "patient_id"))
     column = next((name for name in ("group", "patient_id") if name in table.columns), None)
     if column is None:
         raise InputError(f"{shown(path)}: no column group or patient_id")
     known = table.drop_duplicates("image_name").set_index("image_name")
-    strange = names[~names.isin(known.index)]
+    strange = oof.names[~oof.names.isin(known.index)]
     if len(strange):
         raise InputError(f"{shown(path)}: lacks {len(strange):,} images ({listed(strange, 3)})")
-    matched = known.loc[names].reset_index()
+    matched = known.loc[oof.names].reset_index()
     # An image without a patient is its own group; the prefix keeps it apart from any id.
-    found["group"] = matched[column].where(matched[column].notna(), "image " + names)
-    origin: dict[str, Any] = {"groups_from": f"{column} of {shown(path)}"}
-    if "source" in table:
-        found["source"] = matched["source"].fillna("").astype(str)
-        if "split" in table:
-            tested = table.loc[table["split"] == "test", "source"].dropna()
-            origin["test_sources"] = tuple(sorted(tested.unique()))
-    return found, origin
+    group = matched[column].where(matched[column].notna(), "image " + oof.names)
+    source = matched["source"].fillna("").astype(str) if "source" in table else ""
+    tested = _tested(table) if {"source", "split"} <= set(table) else ()
+    found = oof.table.assign(group=group, source=source)
+    origin = f"{column} of {shown(path)}"
+    return replace(oof, table=found, groups_from=origin, test_sources=tested)
+
+
+def _tested(table: pd.DataFrame) -> tuple[str, ...]:
+    """The sources that the test rows are of."""
+    return tuple(sorted(table.loc[table["split"] == "test", "source"].dropna().unique()))

@@ -12,7 +12,7 @@ from lesions.blending.methods import methods_of
 from lesions.blending.nested import Outcome, compare_methods, gain_curve, limits
 from lesions.blending.pool import Pool, build_pool
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Interval, as_null
+from lesions.evaluation.intervals import Interval, delong
 from lesions.evaluation.scores import LABELS, names_of, score_rows
 from lesions.files import atomic, sha256, write_csv, write_json
 from lesions.oof import Oof
@@ -29,27 +29,32 @@ class Study:
     members: list[Oof]
     rows: Oof
     pool: Pool
-    scores: dict[str, Interval]
+    scores: dict[str, Interval]  # the objective of each member; AUC by DeLong
     outcomes: dict[str, Outcome]
     chosen: str
     reason: str
 
     @property
+    def outcome(self) -> Outcome:
+        """That of the chosen method."""
+        return self.outcomes[self.chosen]
+
+    @property
     def weights(self) -> dict[str, float]:
         """The chosen weight of each member."""
-        return dict(zip(self.pool.names, self.outcomes[self.chosen].blend.weights, strict=True))
+        return dict(zip(self.pool.names, self.outcome.blend.weights, strict=True))
 
     def apply(self, tests: Tests) -> pd.DataFrame:
         """The chosen blend of the test rows: image_name and target, or prob_<class>."""
         pool = build_pool(tests.probs, self.pool.names, self.pool.classes)
-        blended = self.rows.task.as_frame(self.outcomes[self.chosen].blend.apply(pool))
+        blended = self.rows.task.as_frame(self.outcome.blend.apply(pool))
         blended.insert(0, "image_name", tests.names.to_numpy())
         return blended.rename(columns={"prob": "target"})
 
     def oof(self) -> pd.DataFrame:
         """image_name, target and prob, or prob_<class>: each row by weights that did not see it."""
         known = ["group"] + ["source"] * bool((self.rows.table["source"] != "").any())
-        scores = self.rows.task.as_frame(self.outcomes[self.chosen].scores, self.rows.codes)
+        scores = self.rows.task.as_frame(self.outcome.scores, self.rows.codes)
         columns = ["image_name", "target", *known, *self.rows.task.columns]
         return pd.concat([self.rows.table[["image_name", *known]], scores], axis=1)[columns]
 
@@ -60,8 +65,8 @@ class Study:
         """
         if not self.pool.several:
             return {}
-        scores = self.outcomes[self.chosen].scores
-        return score_rows(self.pool.target, scores, self.pool.classes, self.rows.groups).overall
+        scores, classes = self.outcome.scores, self.pool.classes
+        return score_rows(self.pool.target, scores, classes, self.rows.groups).overall
 
     def as_json(self) -> dict[str, Any]:
         """What blend.json holds of the out-of-fold rows, hashes of the files included."""
@@ -79,12 +84,12 @@ class Study:
             "chosen": self.chosen,
             "reason": self.reason,
             "weights": self.weights,
-            "scale": self.outcomes[self.chosen].blend.scale,
+            "scale": self.outcome.blend.scale,
             "objective": self.pool.objective,
             "methods": {name: outcome.as_json() for name, outcome in self.outcomes.items()},
             "member_scores": {
                 name: {
-                    self.pool.objective: as_null(score.value),
+                    self.pool.objective: score.as_json()["value"],
                     "interval": limits(score),
                 }
                 for name, score in self.scores.items()
@@ -155,9 +160,14 @@ def study_blend(
     probs = np.stack([m.probs[place] for m, place in zip(members, places, strict=True)])
     names = [member.name for member in members]
     pool = build_pool(probs, names, rows.task.classes, rows.codes, objective)
-    scores = pool.intervals(rows.groups)
-    for name, score in scores.items():
-        if not task.several and score.high < 0.5:
+    scores: dict[str, Interval] = {}
+    for name, each in zip(names, probs, strict=True):
+        if task.several:
+            found = score_rows(rows.codes, each, pool.classes, rows.groups).overall
+            scores[name] = found[pool.objective]
+            continue
+        scores[name] = score = delong(rows.codes, each[:, 0], rows.groups)
+        if score.high < 0.5:
             raise InputError(
                 f"{name} is upside down: AUC {score}: give 1 - prob of it, or leave it out"
             )
@@ -196,7 +206,7 @@ def draw_blend(study: Study, path: Path) -> None:
     figure = Figure(figsize=(2 * side + 1, side), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    correlation = pool.correlation()
+    correlation = np.asarray(np.corrcoef(pool.added.reshape(len(names), -1)))
     low = correlation.min()
     image = left.imshow(correlation, cmap="Blues", vmin=low - 0.1 * (1 - low), vmax=1)
     left.set_xticks(range(len(names)), names, rotation=90, fontsize=8)

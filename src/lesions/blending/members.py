@@ -44,13 +44,12 @@ def load_members(specs: Sequence[str], groups: Path | None = None) -> list[Oof]:
             members += [load_oof(file, groups) for file in files]
         else:
             members.append(load_oof(find_run(spec, takes=("run",)), groups))
-    names = [member.name for member in members]
-    if len(set(names)) < len(names):
+    if pd.Index(member.name for member in members).has_duplicates:
         members = [replace(member, name=str(member.files[0])) for member in members]
-        names = [member.name for member in members]
-    doubled = sorted({name for name in names if names.count(name) > 1})
-    if doubled:
-        raise InputError(f"given twice: {listed(doubled)}: name each member once")
+    names = pd.Index(member.name for member in members)
+    if names.has_duplicates:
+        doubled = listed(sorted(set(names[names.duplicated()])))
+        raise InputError(f"given twice: {doubled}: name each member once")
     return members
 
 
@@ -59,17 +58,13 @@ def check_members(members: Sequence[Oof]) -> None:
     if len(members) < 2:
         raise InputError("a blend takes two or more members")
     facts = {m.name: next(iter(m.facts.values())) for m in members if m.facts}
-    for key in ("task", "fold_hash"):
-        found = {name: fact.get(key) for name, fact in facts.items()}
-        if len(set(found.values())) > 1:
-            told = ", ".join(f"{name}: {value}" for name, value in found.items())
+    found = {key: {n: fact.get(key) for n, fact in facts.items()} for key in ("task", "fold_hash")}
+    found["classes"] = {m.name: ", ".join(m.task.listed) or "one score" for m in members}
+    for key, values in found.items():
+        if len(set(values.values())) > 1:
+            told = "; ".join(f"{name}: {value}" for name, value in values.items())
             raise InputError(f"members differ in {key} ({told}): blend those that agree")
-    if len({tuple(member.task.listed) for member in members}) > 1:
-        told = "; ".join(f"{m.name}: {', '.join(m.task.listed) or 'one score'}" for m in members)
-        raise InputError(f"members differ in classes ({told}): blend those that agree")
-    for member in members:
-        _check_scores(member.name, member.probs)
-    _check_rows({member.name: member.names for member in members})
+    _check_rows({member.name: (member.names, member.probs) for member in members})
     first = pd.Series(members[0].codes, members[0].names)
     for member in members[1:]:
         unequal = member.names[first.reindex(member.names).to_numpy() != member.codes]
@@ -88,12 +83,10 @@ def load_tests(members: Sequence[Oof], given: Sequence[str]) -> Tests:
     that a run has now, and for rows that are out-of-fold rows.
     """
     paths = _pair(members, given)
-    tables, weights = {}, {}
+    found, weights = {}, {}
     for member in members:
         path = paths[member.name]
-        names, probs = load_test(path, member.task)
-        _check_scores(shown(path), probs)
-        tables[member.name] = pd.DataFrame(probs, index=pd.Index(names))
+        names, _ = found[shown(path)] = load_test(path, member.task)
         inside = names[names.isin(member.names)]
         if len(inside):
             raise InputError(
@@ -106,10 +99,10 @@ def load_tests(members: Sequence[Oof], given: Sequence[str]) -> Tests:
     if old:
         print(f"warning: no record of the weights behind the test predictions of {listed(old)},"
               " which an older version made", file=sys.stderr)  # fmt: skip
-    _check_rows({name: table.index.to_series() for name, table in tables.items()})
-    order = tables[members[0].name].index
-    probs = np.stack([table.loc[order].to_numpy() for table in tables.values()])
-    return Tests(order.to_series(), probs, list(paths.values()), weights)
+    _check_rows(found)
+    order, _ = found[shown(paths[members[0].name])]
+    stacked = [probs[pd.Index(names).get_indexer(order)] for names, probs in found.values()]
+    return Tests(order, np.stack(stacked), list(paths.values()), weights)
 
 
 def _pair(members: Sequence[Oof], given: Sequence[str]) -> dict[str, Path]:
@@ -117,12 +110,12 @@ def _pair(members: Sequence[Oof], given: Sequence[str]) -> dict[str, Path]:
     files: list[Path] = []
     for spec in map(Path, given):
         files += sorted(spec.glob("*.csv")) if spec.is_dir() else [spec]
-    plain = [member for member in members if member.run is None]
-    owners = {_key(member.name): member.name for member in plain}
+    plain = [member.name for member in members if member.run is None]
+    owners = {_key(name): name for name in plain}
     found = {owners.get(_key(file.stem)): file for file in files}
-    if len(files) != len(plain) or set(found) != {member.name for member in plain}:
+    if len(files) != len(plain) or set(found) != set(plain):
         raise InputError(
-            f"members that are CSV files: {listed([m.name for m in plain], 30) or 'none'}; --test"
+            f"members that are CSV files: {listed(plain, 30) or 'none'}; --test"
             f" files: {listed([file.name for file in files], 30) or 'none'}: give one of the same"
             " name for each (oof_b3.csv: submission_b3.csv), or --no-test"
         )
@@ -161,22 +154,16 @@ def _weights_behind(path: Path, member: Oof) -> dict[str, str]:
     return known
 
 
-def _check_scores(name: str, probs: Floats) -> None:
-    if (probs == probs[:1]).all():
-        raise InputError(f"{name}: its column is constant, so it ranks nothing: leave it out")
-
-
-def _check_rows(names: dict[str, pd.Series]) -> None:
-    """InputError unless all have the same images."""
-    everything = pd.Index(pd.unique(pd.concat(names.values())))
-    short = {
-        name: everything.difference(pd.Index(own))
-        for name, own in names.items()
-        if len(own) < len(everything)
-    }
+def _check_rows(found: dict[str, tuple[pd.Series, Floats]]) -> None:
+    """InputError unless all have the same images and scores that differ."""
+    everything = pd.Index(pd.unique(pd.concat([names for names, _ in found.values()])))
+    short = []
+    for name, (names, probs) in found.items():
+        if (probs == probs[:1]).all():
+            raise InputError(f"{name}: its column is constant, so it ranks nothing: leave it out")
+        if len(lacking := everything.difference(pd.Index(names))):
+            share = f"{len(lacking):,} of {len(everything):,} images"
+            short.append(f"{name} lacks {share} ({listed(lacking, 3)})")
     if short:
-        told = "; ".join(
-            f"{name} lacks {len(ids):,} of {len(everything):,} images ({listed(ids, 3)})"
-            for name, ids in short.items()
-        )
+        told = "; ".join(short)
         raise InputError(f"{told}: train the missing folds, or leave the member out")

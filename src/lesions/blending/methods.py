@@ -25,8 +25,14 @@ class Blend:
     scale: str
 
     def apply(self, pool: Pool) -> Floats:
-        """Blended scores of the pool's rows, (N, C) between 0 and 1."""
-        return pool.blend(np.asarray(self.weights), self.scale)
+        """Blended scores of the pool's rows, (N, C) between 0 and 1; classes sum to 1."""
+        values = {"rank": pool.added, "prob": pool.probs}.get(self.scale)
+        if values is None:
+            values = clipped_logit(pool.probs)
+        total = (values.reshape(len(values), -1).T @ self.weights).reshape(values.shape[1:])
+        if self.scale == "logit":
+            return expit(total)
+        return total / pool.added.max() if self.scale == "rank" else total
 
 
 def equal(count: int) -> tuple[float, ...]:
@@ -53,31 +59,25 @@ def subset(pool: Pool) -> Blend:
 
     Of yes or no 1 to 4 members, of several classes 2 to 6, as long as that is 5,000 subsets.
     """
-    tried, sizes = 0, list[int]()
-    for size in range(2, 7) if pool.several else range(1, 5):
-        tried += comb(len(pool.names), size)
-        if size > len(pool.names) or (sizes and tried > MOST_SUBSETS):
-            break
-        sizes.append(size)
-    return of_picks(_best(pool, sizes), pool)
+    members = len(pool.names)
+    sizes = [size for size in (range(2, 7) if pool.several else range(1, 5)) if size <= members]
+    tried = np.cumsum([comb(members, size) for size in sizes])
+    affordable = max(1, int((tried <= MOST_SUBSETS).sum()))
+    return of_picks(_best(pool, sizes[:affordable]), pool)
 
 
-def _best(pool: Pool, sizes: Sequence[int]) -> list[int]:
+def _best(pool: Pool, sizes: Sequence[int]) -> tuple[int, ...]:
     """The members whose sum scores highest, so many of them; of equals the fewer."""
-    columns, score = pool.search()
-    best: tuple[float, list[int]] = (-1.0, [])
-    for size in sizes:
-        for chosen in combinations(range(len(columns)), size):
-            found = score(sum((columns[i] for i in chosen[1:]), start=columns[chosen[0]]))
-            if found > best[0]:
-                best = (found, list(chosen))
-    return best[1]
+    columns, score = pool.search(pool.added)
+    subsets = [chosen for size in sizes for chosen in combinations(range(len(columns)), size)]
+    return max(subsets, key=lambda chosen: score(sum(columns[i] for i in chosen)))
 
 
 def of_picks(picks: Sequence[int], pool: Pool) -> Blend:
     """Weights by how often each member is among the `picks`."""
     times = np.bincount(picks, minlength=len(pool.names))
-    return Blend(tuple(float(w) for w in times / times.sum()), pool.scale)
+    shares = tuple((times / times.sum()).tolist())
+    return Blend(shares, "prob" if pool.several else "rank")
 
 
 def climb(pool: Pool, most: int = MOST_PICKS) -> tuple[list[int], list[float]]:
@@ -86,7 +86,7 @@ def climb(pool: Pool, most: int = MOST_PICKS) -> tuple[list[int], list[float]]:
     Forward selection with replacement (Caruana et al. 2004, "Ensemble selection from libraries of
     models"): the member that helps most is added until none does.
     """
-    columns, score = pool.search()
+    columns, score = pool.search(pool.added)
     total = np.zeros_like(columns[0])
     picks: list[int] = []
     scores: list[float] = []
@@ -126,7 +126,7 @@ def stacking(pool: Pool) -> Blend:
     bounds = [(None, None)] + [(0, None)] * count
     found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x[1:]
     shares = found / found.sum() if found.sum() > 0 else np.asarray(equal(count))
-    return Blend(tuple(float(w) for w in shares), "logit")
+    return Blend(tuple(shares.tolist()), "logit")
 
 
 # From the simplest to the most elaborate: the order in which a blend is chosen.

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from lesions.blending.methods import Blend, climb, methods_of, of_picks
 from lesions.blending.pool import Pool
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Comparison, Interval, as_null, compare, summarise
+from lesions.evaluation.intervals import Comparison, Interval, bootstrap_values, compare, summarise
 from lesions.evaluation.metrics import Floats
+from lesions.evaluation.scores import all_scores, names_of
 
 PARTS = 5
 LEVEL = 0.05
@@ -40,13 +42,14 @@ class Outcome:
             "interval": limits(self.nested),
             "gain": gain and gain.difference.value,
             "gain_interval": gain and limits(gain.difference),
-            "p_against_equal": gain and as_null(gain.p),
+            "p_against_equal": gain and gain.p,
         }
 
 
 def limits(interval: Interval) -> list[float | None]:
     """Low and high, as JSON holds them."""
-    return [as_null(interval.low), as_null(interval.high)]
+    known = interval.as_json()
+    return [known["low"], known["high"]]
 
 
 def split_groups(target: ArrayLike, groups: ArrayLike) -> NDArray[np.int64]:
@@ -84,7 +87,10 @@ def _put_together(blends: Mapping[Any, Blend], pool: Pool, parts: NDArray[np.int
     """The scores of each part's rows by its own blend, on one scale."""
     scores = np.empty_like(blends[parts[0]].apply(pool))
     for part, blend in blends.items():
-        scores[parts == part] = pool.comparable(blend.apply(pool))[parts == part]
+        found = blend.apply(pool)
+        if not pool.several:  # as ranks: blends of different weights then share one scale
+            found = rankdata(found, axis=0) / len(found)
+        scores[parts == part] = found[parts == part]
     return scores
 
 
@@ -95,16 +101,15 @@ def compare_methods(pool: Pool, groups: ArrayLike) -> tuple[dict[str, Outcome], 
     are paired. Chosen is the first, from the simplest on, that no other beats at 5 %, Bonferroni-
     corrected for the number of others.
     """
-    if reason := pool.undefined():
-        raise InputError(f"cannot blend: {reason}")
     parts = split_groups(pool.target, groups)
     methods = methods_of(pool.several)
     names = list(methods)
     blends = {name: fit(pool) for name, fit in methods.items()}
     scores = {name: nested_scores(fit, pool, parts) for name, fit in methods.items()}
     nested = {name: pool.score(scores[name]) for name in names}
-    drawn = pool.bootstrap(list(scores.values()), groups)
-    values = dict(zip(names, drawn.T, strict=True))
+    drawn = bootstrap_values(all_scores, pool.target, list(scores.values()), groups)
+    place = names_of(len(pool.classes)).index(pool.objective)
+    values = dict(zip(names, drawn[:, :, place].T, strict=True))
 
     def against(name: str, other: str) -> Comparison:
         return compare(nested[name] - nested[other], values[name] - values[other])
@@ -126,25 +131,20 @@ def choose(names: Sequence[str], against: Callable[[str, str], Comparison]) -> t
     """The first of `names` that no other beats significantly, and why."""
     level = LEVEL / max(1, len(names) - 1)
     beaten: list[str] = []
-    first = ""
+    first, told = "", ""
     for name in names:
-        rivals = {other: against(other, name) for other in names if other != name}
-        better = {
-            other: gain
-            for other, gain in rivals.items()
-            if gain.difference.value > 0 and gain.p < level
-        }
+        gains = {other: against(other, name) for other in names if other != name}
+        ranked = sorted(gains, key=lambda other: -gains[other].difference.value)
+        better = [n for n in ranked if gains[n].difference.value > 0 and gains[n].p < level]
         if not better:
+            told = f"; the nearest, {ranked[0]}: {gains[ranked[0]]}"
             break
-        best = max(better, key=lambda other: better[other].difference.value)
-        first = first or f"{best} beats {name} ({better[best]})"
+        first = first or f"{better[0]} beats {name} ({gains[better[0]]})"
         beaten.append(name)
-    if beaten:
-        also = f", and so are {', '.join(beaten[1:])} beaten" if beaten[1:] else ""
-        return name, f"{first}{also}; nothing beats {name} at p < {level:.3f}"
-    best = max(rivals, key=lambda other: rivals[other].difference.value, default="")
-    told = f"; the nearest, {best}: {rivals[best]}" if best else ""
-    return name, f"the simplest, and nothing beats it at p < {level:.3f}{told}"
+    if not beaten:
+        return name, f"the simplest, and nothing beats it at p < {level:.3f}{told}"
+    also = f", and so are {', '.join(beaten[1:])} beaten" if beaten[1:] else ""
+    return name, f"{first}{also}; nothing beats {name} at p < {level:.3f}"
 
 
 def gain_curve(pool: Pool, groups: ArrayLike) -> pd.DataFrame:

@@ -2,26 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 from scipy.stats import rankdata
 
-from lesions.evaluation.calibration import clipped_logit
-from lesions.evaluation.intervals import Interval, bootstrap_values, delong
-from lesions.evaluation.metrics import Floats, undefined_reason
-from lesions.evaluation.scores import LABELS, all_scores, matrix_scores, names_of, score_rows
+from lesions.evaluation.metrics import Floats
+from lesions.evaluation.scores import LABELS, matrix_scores, names_of
 
 MOST_BUCKETS = 2**16  # their counts fit the second-level cache
-
-
-class Search(NamedTuple):
-    """What is added up of each member, (K, C, N), and the objective of a sum of them (C, N)."""
-
-    columns: Floats
-    score: Callable[[Floats], float]
 
 
 @dataclass(frozen=True)
@@ -46,102 +35,44 @@ class Pool:
         return len(self.classes) > 1
 
     @property
-    def scale(self) -> str:
-        """What `added` is: rank, or prob."""
-        return "prob" if self.several else "rank"
-
-    @property
     def label(self) -> str:
         """The objective as a heading."""
         return LABELS[self.objective]
 
-    def take(self, rows: ArrayLike) -> "Pool":
-        """The pool of those rows."""
-        chosen = np.asarray(rows)
-        probs, added = self.probs[:, chosen], self.added[:, chosen]
-        return replace(self, target=self.target[chosen], probs=probs, added=added)
+    def take(self, rows: np.ndarray) -> "Pool":
+        """The pool of the rows of a mask."""
+        probs, added = self.probs[:, rows], self.added[:, rows]
+        return replace(self, target=self.target[rows], probs=probs, added=added)
 
-    def search(self) -> Search:
-        """What methods add up, arranged so that each of their steps is fast."""
-        return Search(self._arranged(self.added), self._objective)
+    def search(self, values: Floats) -> tuple[Floats, Callable[[Floats], float]]:
+        """Scores (..., N, C) arranged as (..., C, N), and the objective of a sum of them (C, N).
+
+        It takes milliseconds: for AUC the class's own rows come first.
+        """
+        columns, size = np.moveaxis(values, -1, -2).copy(), len(self.classes)
+        if self.objective not in ("auc", "macro_auc"):
+
+            def score(total: Floats) -> float:
+                cells = np.bincount(self.target * size + total.argmax(axis=0), minlength=size**2)
+                matrix = cells.reshape(1, size, size).astype(np.float64)
+                return float(matrix_scores(matrix)[self.objective][0])
+
+            return columns, score
+
+        known: list[tuple[int, int]] = []  # the classes with own and other rows, and how many own
+        for place in range(size):
+            other = self.target != (place if self.several else 1)
+            columns[..., place, :] = columns[..., place, np.argsort(other, kind="stable")]
+            if 0 < other.sum() < len(other):
+                known.append((place, int((~other).sum())))
+        return columns, lambda total: float(
+            np.mean([fast_auc(total[k, :count], total[k, count:]) for k, count in known])
+        )
 
     def score(self, blended: Floats) -> float:
         """The objective of blended scores (N, C)."""
-        return self._objective(self._arranged(blended))
-
-    def blend(self, weights: Floats, scale: str) -> Floats:
-        """Blended scores (N, C) between 0 and 1; of several classes they sum to 1."""
-        if scale == "logit":
-            return expit(self._weighted(clipped_logit(self.probs), weights))
-        if scale == "prob":
-            return self._weighted(self.probs, weights)
-        return self._weighted(self.added, weights) / self.added.max()
-
-    def comparable(self, blended: Floats) -> Floats:
-        """The scores, of yes or no as ranks: blends of different weights then share one scale."""
-        return blended if self.several else rankdata(blended, axis=0) / len(blended)
-
-    def bootstrap(self, scores: Sequence[Floats], groups: ArrayLike) -> Floats:
-        """The objective of each of `scores` (N, C) on the same resamples of groups, (2,000, K)."""
-        place = names_of(len(self.classes)).index(self.objective)
-        return bootstrap_values(all_scores, self.target, scores, groups)[:, :, place]
-
-    def intervals(self, groups: ArrayLike) -> dict[str, Interval]:
-        """The objective of each member; AUC by DeLong."""
-        return {
-            name: score_rows(self.target, probs, self.classes, groups).overall[self.objective]
-            if self.several
-            else delong(self.target, probs[:, 0], groups)
-            for name, probs in zip(self.names, self.probs, strict=True)
-        }
-
-    def undefined(self) -> str | None:
-        """Why nothing can be scored on these rows, or None."""
-        if self.several:
-            return "one class only" if len(np.unique(self.target)) < 2 else None
-        return undefined_reason(self.target, self.added[0, :, 0])
-
-    def correlation(self) -> Floats:
-        """Correlation of what is added up of each two members, (K, K)."""
-        return np.asarray(np.corrcoef(self.added.reshape(len(self.names), -1)))
-
-    def _weighted(self, values: Floats, weights: Floats) -> Floats:
-        return (values.reshape(len(values), -1).T @ weights).reshape(values.shape[1:])
-
-    @property
-    def _own(self) -> list[NDArray[np.bool_]]:
-        """Of each class, which rows are of it; of yes or no, which are yes."""
-        codes = range(len(self.classes)) if self.several else [1]
-        return [self.target == code for code in codes]
-
-    def _arranged(self, values: Floats) -> Floats:
-        """Scores (..., N, C) as (..., C, N); for AUC the class's own rows come first."""
-        columns = np.moveaxis(values, -1, -2).copy()
-        if self.objective not in ("auc", "macro_auc"):
-            return columns
-        for place, own in enumerate(self._own):
-            order = np.concatenate([np.flatnonzero(own), np.flatnonzero(~own)])
-            columns[..., place, :] = columns[..., place, order]
-        return columns
-
-    @property
-    def _objective(self) -> Callable[[Floats], float]:
-        """The objective of sums (C, N) that are `_arranged`, in milliseconds."""
-        if self.objective in ("auc", "macro_auc"):
-            rows = len(self.target)
-            counts = [(place, int(own.sum())) for place, own in enumerate(self._own)]
-            known = [(place, count) for place, count in counts if 0 < count < rows]
-            return lambda total: float(
-                np.mean([fast_auc(total[k, :count], total[k, count:]) for k, count in known])
-            )
-        size = len(self.classes)
-
-        def score(total: Floats) -> float:
-            cells = np.bincount(self.target * size + total.argmax(axis=0), minlength=size**2)
-            matrix = cells.reshape(1, size, size).astype(np.float64)
-            return float(matrix_scores(matrix)[self.objective][0])
-
-        return score
+        columns, score = self.search(blended)
+        return score(columns)
 
 
 def build_pool(

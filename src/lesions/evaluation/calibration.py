@@ -7,17 +7,15 @@ never changes the order of the scores.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.optimize import minimize
-from scipy.special import expit, log_softmax, logit, softmax
+from scipy.special import log_softmax, logit, softmax
 
 from lesions.errors import InputError
-from lesions.evaluation.metrics import Floats, Metric, ratio, undefined_reason
+from lesions.evaluation.metrics import Floats, ratio, undefined_reason, unranked
 
 FEWEST_ROWS = 10
 LEAST = 1e-7  # probabilities of exactly 0 and 1 are taken as this far from them
@@ -34,19 +32,13 @@ def clipped_logit(prob: ArrayLike) -> Floats:
     return logit(np.clip(np.asarray(prob, dtype=np.float64), LEAST, 1 - LEAST))
 
 
-@partial(Metric, ranks=False)
-def brier(target: Any, prob: Any, weight: Floats) -> Floats:
-    """Mean squared distance of the probability from the outcome."""
-    return ratio(weight @ (np.asarray(prob) - np.asarray(target)) ** 2, weight.sum(axis=1))
-
-
 def equal_bins(prob: ArrayLike, bins: int) -> np.ndarray:
     """The bin 0.. of each probability, (N,): bins of about equally many rows, ties together."""
     edges = np.unique(np.quantile(np.asarray(prob), np.linspace(0, 1, bins + 1)[1:-1]))
     return np.searchsorted(edges, np.asarray(prob), side="right")
 
 
-@partial(Metric, ranks=False)
+@unranked
 def calibration_error(target: Any, prob: Any, weight: Floats) -> Floats:
     """Expected calibration error: mean distance of forecast and rate over 15 equal-count bins.
 
@@ -57,56 +49,6 @@ def calibration_error(target: Any, prob: Any, weight: Floats) -> Floats:
     distance = np.asarray(prob, dtype=np.float64) - np.asarray(target)
     in_bin = np.eye(bins.max() + 1)[bins] * distance[:, None]
     return ratio(np.abs(weight @ in_bin).sum(axis=1), weight.sum(axis=1))
-
-
-def logistic_fit(target: Any, feature: Floats, weight: Floats, steps: int = 40) -> Floats:
-    """Intercept and slope (B, 2) of the logistic regression of `target` on `feature` (N,).
-
-    Newton's method for all rows of `weight` (B, N) at once; NaN where it does not settle, as with
-    classes that one cut separates.
-    """
-    target, design = (
-        np.asarray(target, dtype=np.float64),
-        np.stack([np.ones_like(feature), feature]),
-    )
-    products = np.stack([design[0], feature, feature**2], axis=1)  # (N, 3), of the Hessian
-    beta = np.zeros((len(weight), 2))
-    moved = np.full(len(weight), np.inf)
-    for _ in range(steps):
-        fitted = expit(beta @ design)
-        gradient = (weight * (target - fitted)) @ design.T
-        aa, ab, bb = ((weight * fitted * (1 - fitted)) @ products).T
-        determinant = aa * bb - ab**2
-        with np.errstate(divide="ignore", invalid="ignore"):
-            first = (bb * gradient[:, 0] - ab * gradient[:, 1]) / determinant
-            second = (aa * gradient[:, 1] - ab * gradient[:, 0]) / determinant
-        step = np.stack([first, second], axis=1)
-        beta, moved = beta + np.clip(step, -5, 5), np.abs(step).max(axis=1)
-        if not (moved > 1e-9).any():
-            break
-    return np.where(moved[:, None] < 1e-6, beta, np.nan)
-
-
-@Metric
-def calibration_slope(target: Any, prob: Any, weight: Floats) -> Floats:
-    """Slope of the outcome on the log odds: 1 is calibrated, below 1 is overconfident."""
-    return logistic_fit(target, clipped_logit(prob), weight)[:, 1]
-
-
-def reliability(target: ArrayLike, prob: ArrayLike, bins: int = 10) -> pd.DataFrame:
-    """Forecast and observed rate of equal-count bins: forecast, rate, rows, low, high.
-
-    low and high are Wilson's 95 % limits of the rate.
-    """
-    table = pd.DataFrame({"bin": equal_bins(prob, bins), "prob": prob, "target": target})
-    found = table.groupby("bin").agg(
-        forecast=("prob", "mean"), rate=("target", "mean"), rows=("target", "size")
-    )
-    z = 1.959964
-    centre = (found["rate"] + z**2 / (2 * found["rows"])) / (1 + z**2 / found["rows"])
-    spread = found["rate"] * (1 - found["rate"]) / found["rows"] + z**2 / (4 * found["rows"] ** 2)
-    half = z * np.sqrt(spread) / (1 + z**2 / found["rows"])
-    return found.assign(low=centre - half, high=centre + half).reset_index(drop=True)
 
 
 def check_fit(target: ArrayLike, prob: ArrayLike, purpose: str = "calibrate") -> None:
@@ -190,10 +132,8 @@ def across_parts(
     if len(pieces) < 2:
         raise ValueError("one part only: nothing can be fitted without it")
     applied = [fit(target[~rows], prob[~rows]).apply(prob[rows]) for rows in pieces]
-    result = np.empty(prob.shape if applied[0].ndim > 1 else len(prob), np.result_type(*applied))
-    for rows, values in zip(pieces, applied, strict=True):
-        result[rows] = values
-    return result
+    order = np.concatenate([np.flatnonzero(rows) for rows in pieces])
+    return np.concatenate(applied)[np.argsort(order)]
 
 
 def _logs(probs: Floats) -> Floats:

@@ -56,8 +56,9 @@ class Interval:
 
     def as_json(self) -> dict[str, Any]:
         """value, low, high, se, null where not defined, and then the reason."""
-        numbers = {name: as_null(getattr(self, name)) for name in ("value", "low", "high", "se")}
-        return numbers | ({"reason": self.reason} if self.reason else {})
+        numbers = {name: getattr(self, name) for name in ("value", "low", "high", "se")}
+        known = {name: None if np.isnan(number) else number for name, number in numbers.items()}
+        return known | ({"reason": self.reason} if self.reason else {})
 
 
 @dataclass(frozen=True)
@@ -70,19 +71,7 @@ class Comparison:
     def __str__(self) -> str:
         found = self.difference
         text = format_interval(found.value, found.low, found.high, sign=True, reason=found.reason)
-        return text if np.isnan(found.value) else f"{text}, {p_text(self.p)}"
-
-
-def as_null(value: float) -> float | None:
-    """The number, or None where it is NaN, which JSON does not have."""
-    return None if np.isnan(value) else value
-
-
-def p_text(p: float) -> str:
-    """The p value as text: "p = 0.031", "p < 0.001"."""
-    if np.isnan(p):
-        return "p n/a"
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+        return f"{text}, p < 0.001" if self.p < 0.001 else f"{text}, p = {self.p:.3f}"
 
 
 def undefined(reason: str | None, value: float = float("nan")) -> Interval:
@@ -149,12 +138,21 @@ def bootstrap(
     """The metric with its 95 % interval over groups; `groups` None: over rows."""
     if reason := metric.undefined(target, prob):
         return undefined(reason)
-    value = metric(target, prob)
-    if np.isnan(value):
-        return undefined("not defined for these rows")
-    if groups is not None and len(set(np.asarray(groups).tolist())) < 2:
-        return undefined("one group only", value)
-    return summarise(value, bootstrap_values(metric, target, [prob], groups)[:, 0])
+    return bootstrap_columns(metric, target, prob, groups)[0]
+
+
+def bootstrap_columns(
+    metric: Metric, target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None
+) -> list[Interval]:
+    """`bootstrap` of a metric with several numbers a resample, (B, S), where it is defined."""
+    values = metric.many(target, prob, np.ones((1, len(np.asarray(target))))).ravel()
+    if groups is not None and len(pd.unique(np.asarray(groups))) < 2:
+        return [undefined("one group only", float(value)) for value in values]
+    drawn = bootstrap_values(metric, target, [prob], groups)[:, 0]
+    return [
+        undefined("not defined for these rows") if np.isnan(value) else summarise(value, column)
+        for value, column in zip(values, drawn.reshape(len(drawn), -1).T, strict=True)
+    ]
 
 
 def compare(difference: float, values: Floats) -> Comparison:
@@ -193,24 +191,22 @@ def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) 
     codes = np.arange(len(positive)) if groups is None else pd.factorize(np.asarray(groups))[0]
     count = int(codes.max()) + 1
 
-    def sums(rows: np.ndarray) -> Floats:
-        """Sum of the centred placements of `rows` in each group, divided by the rows."""
-        return np.bincount(codes[rows], shares[rows] - auc, minlength=count) / rows.sum()
-
-    hits, misses = sums(positive), sums(~positive)
-    variance = float(
-        _unbiased(len(np.unique(codes[positive]))) * hits @ hits
-        + _unbiased(len(np.unique(codes[~positive]))) * misses @ misses
-        + (0 if groups is None else 2 * _unbiased(count) * hits @ misses)
-    )
-    if np.isnan(variance):
+    # Of the positives and the negatives: how many groups have some, and the sum of the centred
+    # placements in each group, divided by the rows.
+    held = [len(np.unique(codes[rows])) for rows in (positive, ~positive)]
+    if min(held) < 2:
         return undefined("one group only", auc)
+    hits, misses = (
+        np.bincount(codes[rows], shares[rows] - auc, minlength=count) / rows.sum()
+        for rows in (positive, ~positive)
+    )
+    variance = float(
+        held[0] / (held[0] - 1) * hits @ hits
+        + held[1] / (held[1] - 1) * misses @ misses
+        + (0 if groups is None else 2 * count / (count - 1) * hits @ misses)
+    )
     se = float(np.sqrt(max(variance, 0.0)))
     if auc in (0.0, 1.0):
         return Interval(auc, auc, auc, se)
     half = Z * se / (auc * (1 - auc))
     return Interval(auc, float(expit(logit(auc) - half)), float(expit(logit(auc) + half)), se)
-
-
-def _unbiased(groups: int) -> float:
-    return groups / (groups - 1) if groups > 1 else float("nan")

@@ -4,7 +4,6 @@ Every metric is computed from weighted counts, so that a bootstrap is the same f
 with the rows' multiplicities: exact with ties, thousands of replicates in seconds.
 """
 
-import functools
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +12,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-Many = Callable[[Any, Any, Floats], Floats]
 
 
 class Metric:
@@ -23,50 +21,41 @@ class Metric:
     `ranks` says that it needs both classes and scores that differ.
     """
 
-    def __init__(self, many: Many, ranks: bool = True):
+    def __init__(self, many: Callable[[Any, Any, Floats], Floats], ranks: bool = True):
         self.many = many
         self.ranks = ranks
-        functools.update_wrapper(self, many)
 
     def __call__(self, target: ArrayLike, prob: ArrayLike) -> float:
-        target, prob = np.asarray(target), np.asarray(prob)
         if self.undefined(target, prob):
             return float("nan")
-        return float(self.many(target, prob, np.ones((1, len(target))))[0])
+        return float(self.many(target, prob, np.ones((1, len(np.asarray(target)))))[0])
 
     def undefined(self, target: ArrayLike, prob: ArrayLike) -> str | None:
         """Why there is no number for these rows, in a few words; None where there is one."""
-        if self.ranks:
-            return undefined_reason(target, prob)
-        return unusable_reason(target, prob)
+        return undefined_reason(target, prob, self.ranks)
 
 
-def unusable_reason(target: ArrayLike, prob: ArrayLike) -> str | None:
-    """Why no metric at all can be computed, in a few words, or None."""
+def undefined_reason(target: ArrayLike, prob: ArrayLike, ranks: bool = True) -> str | None:
+    """Why a metric is not defined here, in a few words, or None.
+
+    `ranks`: it is a ranking metric such as AUC, which needs both classes and scores that differ.
+    """
     target, prob = np.asarray(target), np.asarray(prob)
     if len(target) != len(prob):
         raise ValueError(f"{len(target):,} targets but {len(prob):,} scores")
     if not len(target):
         return "no rows"
-    if not np.isfinite(target.astype(float)).all():
-        return f"{int((~np.isfinite(target.astype(float))).sum()):,} rows without a target"
-    if not np.isfinite(prob.astype(float)).all():
-        return f"{int((~np.isfinite(prob.astype(float))).sum()):,} scores are not finite numbers"
-    return None
-
-
-def undefined_reason(target: ArrayLike, prob: ArrayLike) -> str | None:
-    """Why a ranking metric such as AUC is not defined here, in a few words, or None."""
-    if reason := unusable_reason(target, prob):
-        return reason
-    target, prob = np.asarray(target), np.asarray(prob)
-    if ((target != 0) & (target != 1)).any():
+    if unknown := np.count_nonzero(~np.isfinite(target.astype(float))):
+        return f"{unknown:,} rows without a target"
+    if bad := np.count_nonzero(~np.isfinite(prob.astype(float))):
+        return f"{bad:,} scores are not finite numbers"
+    if not ranks:
+        return None
+    if not np.isin(target, (0, 1)).all():
         raise ValueError("targets must be 0 or 1")
     if (target == target[0]).all():
         return "one class only"
-    if (prob == prob[0]).all():
-        return "all scores equal"
-    return None
+    return "all scores equal" if (prob == prob[0]).all() else None
 
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
@@ -115,28 +104,25 @@ def build_curve(target: Any, prob: Any, weight: Floats) -> Curve:
     )
 
 
-@Metric
-def roc_auc(target: Any, prob: Any, weight: Floats) -> Floats:
-    """Area under the ROC curve: the share of (positive, negative) pairs in order, ties half."""
-    return curve_area(build_curve(target, prob, weight))
+def of_curve(score: Callable[[Curve], Floats]) -> Metric:
+    """The metric that `score` computes from ROC counts."""
+    return Metric(lambda target, prob, weight: score(build_curve(target, prob, weight)))
 
 
 def curve_area(curve: Curve) -> Floats:
-    """Area under each ROC curve, (B,)."""
+    """Area under the ROC curve: the share of (positive, negative) pairs in order, ties half."""
     beaten = curve.negatives[:, None] - (curve.fp + curve.fp_above) / 2
     return ratio((curve.hits * beaten).sum(axis=1), curve.positives * curve.negatives)
 
 
-@Metric
-def average_precision(target: Any, prob: Any, weight: Floats) -> Floats:
-    """Precision averaged over the recall steps, without interpolation, as scikit-learn does."""
-    return curve_precision(build_curve(target, prob, weight))
-
-
 def curve_precision(curve: Curve) -> Floats:
-    """Average precision along each curve, (B,)."""
+    """Precision averaged over the recall steps, without interpolation, as scikit-learn does."""
     precision = curve.tp / np.maximum(curve.tp + curve.fp, 1e-300)  # 0/0 only where hits is 0
     return ratio((curve.hits * precision).sum(axis=1), curve.positives)
+
+
+roc_auc = of_curve(curve_area)
+average_precision = of_curve(curve_precision)
 
 
 def partial_auc(min_tpr: float = 0.8) -> Metric:
@@ -145,66 +131,44 @@ def partial_auc(min_tpr: float = 0.8) -> Metric:
     At 0.8 it is the official score of ISIC 2024.
     """
 
-    def many(target: Any, prob: Any, weight: Floats) -> Floats:
-        curve = build_curve(target, prob, weight)
+    def area(curve: Curve) -> Floats:
+        positives = np.broadcast_to(curve.positives[:, None], curve.tp.shape)
+        negatives = np.broadcast_to(curve.negatives[:, None], curve.tp.shape)
         # Step by step along the TPR axis: from (before, left) to (after, right), a straight line.
-        after = ratio(curve.tp, curve.positives[:, None] + 0 * curve.tp)
-        step = ratio(curve.hits, curve.positives[:, None] + 0 * curve.hits)
-        counted = np.clip(after - min_tpr, 0, step)
-        left = 1 - ratio(curve.fp_above, curve.negatives[:, None] + 0 * curve.tp)
-        right = 1 - ratio(curve.fp, curve.negatives[:, None] + 0 * curve.tp)
+        step = ratio(curve.hits, positives)
+        counted = np.clip(ratio(curve.tp, positives) - min_tpr, 0, step)
+        left, right = (1 - ratio(fp, negatives) for fp in (curve.fp_above, curve.fp))
         share = np.divide(counted, step, out=np.zeros_like(step), where=step > 0)
         entry = right + (left - right) * share
         return (counted * (entry + right) / 2).sum(axis=1)
 
-    many.__name__ = f"partial AUC above {min_tpr:.0%} TPR"
-    return Metric(many)
+    return of_curve(area)
 
 
 def specificity_at(sensitivity: float) -> Metric:
     """The metric "highest specificity of any threshold with at least this sensitivity"."""
 
-    def many(target: Any, prob: Any, weight: Floats) -> Floats:
-        curve = build_curve(target, prob, weight)
+    def highest(curve: Curve) -> Floats:
         enough = curve.tp >= sensitivity * curve.positives[:, None] - 1e-9
         fewest = np.where(enough, curve.fp, np.inf).min(axis=1)
         kept = np.where(curve.positives > 0, curve.negatives - fewest, np.nan)
         return ratio(kept, curve.negatives)
 
-    many.__name__ = f"specificity at {sensitivity:.0%} sensitivity"
-    return Metric(many)
+    return of_curve(highest)
 
 
-def stratified_auc(strata: ArrayLike, nested: bool = False) -> Metric:
-    """The metric "share of ordered pairs among pairs of the same stratum", ties half.
-
-    Image size as stratum takes away what the camera gives away. `nested`: the strata are the
-    bootstrap's own groups (AUC within patient), and a patient drawn twice is two patients.
-    """
-    _, codes = np.unique(np.asarray(strata).astype(str), return_inverse=True)
-
-    def many(target: Any, prob: Any, weight: Floats) -> Floats:
-        positive = np.asarray(target) == 1
-        distinct, rank = np.unique(np.asarray(prob, dtype=np.float64), return_inverse=True)
-        key = codes.astype(np.int64) * len(distinct) + rank
-        rising = np.flatnonzero(~positive)[np.argsort(key[~positive], kind="stable")]
-        below = np.zeros((len(weight), len(rising) + 1))
-        np.cumsum((weight[:, rising] > 0) if nested else weight[:, rising], 1, out=below[:, 1:])
-        edges = [codes[positive], codes[positive] + 1]
-        start, end = (np.searchsorted(key[rising], edge * len(distinct)) for edge in edges)
-        first = np.searchsorted(key[rising], key[positive], side="left")
-        last = np.searchsorted(key[rising], key[positive], side="right")
-        beaten = (below[:, first] + below[:, last]) / 2 - below[:, start]
-        pairs = below[:, end] - below[:, start]
-        return ratio(
-            (weight[:, positive] * beaten).sum(axis=1), (weight[:, positive] * pairs).sum(axis=1)
-        )
-
-    many.__name__ = "AUC within strata"
-    return Metric(many)
+def unranked(many: Callable[[Any, Any, Floats], Floats]) -> Metric:
+    """The metric `many`, which is defined with one class and equal scores too."""
+    return Metric(many, ranks=False)
 
 
-@functools.partial(Metric, ranks=False)
+@unranked
+def brier(target: Any, prob: Any, weight: Floats) -> Floats:
+    """Mean squared distance of the probability from the outcome."""
+    return ratio(weight @ (np.asarray(prob) - np.asarray(target)) ** 2, weight.sum(axis=1))
+
+
+@unranked
 def log_loss(codes: Any, probs: Any, weight: Floats) -> Floats:
     """Mean negative log of the probability of what is true, which is taken as at least 1e-7.
 
@@ -229,19 +193,21 @@ def build_confusion(target: Any, predicted: Any, weight: Floats, classes: int = 
     return (weight @ cells).reshape(-1, classes, classes)
 
 
-def of_confusion(name: str, score: Callable[[Floats], Floats]) -> Metric:
+def of_confusion(score: Callable[[Floats], Floats]) -> Metric:
     """The metric that `score` computes from confusion matrices (B, C, C)."""
-
-    def many(target: Any, predicted: Any, weight: Floats) -> Floats:
-        return score(build_confusion(target, predicted, weight))
-
-    many.__name__ = name
-    return Metric(many, ranks=False)
+    return unranked(
+        lambda target, predicted, weight: score(build_confusion(target, predicted, weight))
+    )
 
 
 def class_recall(matrix: Floats) -> Floats:
     """Recall of each class, (B, C); NaN for a class without rows."""
     return ratio(np.diagonal(matrix, axis1=1, axis2=2).copy(), matrix.sum(axis=2))
+
+
+def class_precision(matrix: Floats) -> Floats:
+    """Precision of each class, (B, C); NaN for a class that is never predicted."""
+    return ratio(np.diagonal(matrix, axis1=1, axis2=2).copy(), matrix.sum(axis=1))
 
 
 def class_f(matrix: Floats, beta: float = 1.0) -> Floats:
@@ -257,37 +223,35 @@ def mean_of_classes(scores: Floats) -> Floats:
         return np.nanmean(scores, axis=1)
 
 
+def share_right(matrix: Floats) -> Floats:
+    """The share of rows whose class is the predicted one, (B,)."""
+    return ratio(np.trace(matrix, axis1=1, axis2=2), matrix.sum(axis=(1, 2)))
+
+
 def f_beta(beta: float) -> Metric:
     """The metric F-beta of class 1: recall counts `beta` times as much as precision."""
-    return of_confusion(f"F{beta:g}", lambda matrix: class_f(matrix, beta)[:, 1])
+    return of_confusion(lambda matrix: class_f(matrix, beta)[:, 1])
 
 
-def cohen_kappa(matrix: Floats) -> Floats:
+@of_confusion
+def kappa(matrix: Floats) -> Floats:
     """Agreement beyond chance (Cohen, 1960)."""
-    total = matrix.sum(axis=(1, 2))
-    agreed = ratio(np.trace(matrix, axis1=1, axis2=2), total)
-    chance = ratio((matrix.sum(axis=1) * matrix.sum(axis=2)).sum(axis=1), total**2)
+    agreed = share_right(matrix)
+    chance = (matrix.sum(axis=1) * matrix.sum(axis=2)).sum(axis=1)
+    chance = ratio(chance, matrix.sum(axis=(1, 2)) ** 2)
     return ratio(agreed - chance, 1 - chance)
 
 
-def biopsies_per_hit(matrix: Floats) -> Floats:
+@of_confusion
+def number_needed_to_biopsy(matrix: Floats) -> Floats:
     """Lesions called positive for each true positive: 1 / precision."""
     return ratio(matrix[:, :, 1].sum(axis=1), matrix[:, 1, 1])
 
 
 f1 = f_beta(1)
 f2 = f_beta(2)
-sensitivity = of_confusion("sensitivity", lambda matrix: class_recall(matrix)[:, 1])
-specificity = of_confusion("specificity", lambda matrix: class_recall(matrix)[:, 0])
-precision = of_confusion(
-    "precision", lambda matrix: ratio(matrix[:, 1, 1], matrix[:, :, 1].sum(axis=1))
-)
-accuracy = of_confusion(
-    "accuracy",
-    lambda matrix: ratio(np.trace(matrix, axis1=1, axis2=2), matrix.sum(axis=(1, 2))),
-)
-balanced_accuracy = of_confusion(
-    "balanced accuracy", lambda matrix: mean_of_classes(class_recall(matrix))
-)
-kappa = of_confusion("Cohen's kappa", cohen_kappa)
-number_needed_to_biopsy = of_confusion("number needed to biopsy", biopsies_per_hit)
+sensitivity = of_confusion(lambda matrix: class_recall(matrix)[:, 1])
+specificity = of_confusion(lambda matrix: class_recall(matrix)[:, 0])
+precision = of_confusion(lambda matrix: class_precision(matrix)[:, 1])
+accuracy = of_confusion(share_right)
+balanced_accuracy = of_confusion(lambda matrix: mean_of_classes(class_recall(matrix)))

@@ -14,10 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lesions.errors import InputError
 from lesions.evaluation.calibration import check_fit
-from lesions.evaluation.metrics import Floats, Metric, ratio
-
-# A dermatologist biopsies at a risk of a few percent; beyond 30 % nobody waits.
-RISKS = np.linspace(0.005, 0.3, 60)
+from lesions.evaluation.metrics import Floats, Metric, ratio, unranked
 
 
 @dataclass(frozen=True)
@@ -47,53 +44,41 @@ def choose(rule: str, worth: Worth, target: ArrayLike, prob: ArrayLike) -> Thres
     tp = np.append(0.0, np.cumsum(target[order] == 1)[last])
     fp = np.append(0.0, np.cumsum(target[order] != 1)[last])
     cuts = np.append(np.nextafter(prob.max(), np.inf), prob[order][last])
-    positives, negatives = tp[-1], fp[-1]
-    best = int(np.argmax(worth(tp, fp, positives, negatives)))
-    return Threshold(
-        rule, float(cuts[best]), float(tp[best] / positives), float(1 - fp[best] / negatives)
-    )
+    best = int(np.argmax(worth(tp, fp, tp[-1], fp[-1])))
+    found, flagged = tp[best] / tp[-1], fp[best] / fp[-1]
+    return Threshold(rule, float(cuts[best]), float(found), float(1 - flagged))
 
 
 def by_f_beta(target: ArrayLike, prob: ArrayLike, beta: float = 1.0) -> Threshold:
     """The threshold of highest F-beta."""
-
-    def worth(tp: Floats, fp: Floats, positives: float, negatives: float) -> Floats:
-        return (1 + beta**2) * tp / (beta**2 * positives + tp + fp)
-
-    return choose(f"highest F{beta:g}", worth, target, prob)
+    return choose(
+        f"highest F{beta:g}",
+        lambda tp, fp, p, n: (1 + beta**2) * tp / (beta**2 * p + tp + fp),
+        target,
+        prob,
+    )
 
 
 def by_recall(target: ArrayLike, prob: ArrayLike, recall: float = 0.9) -> Threshold:
     """The highest threshold that still finds at least `recall` of the positives."""
     if not 0 < recall <= 1:
         raise InputError(f"cannot choose a threshold: recall {recall} is not between 0 and 1")
+    return choose(
+        f"recall at least {recall:g}",
+        lambda tp, fp, p, n: np.where(tp >= recall * p - 1e-9, -fp, -np.inf),
+        target,
+        prob,
+    )
 
-    def worth(tp: Floats, fp: Floats, positives: float, negatives: float) -> Floats:
-        return np.where(tp >= recall * positives - 1e-9, -fp, -np.inf)
 
-    return choose(f"recall at least {recall:g}", worth, target, prob)
-
-
-def by_cost(
-    target: ArrayLike, prob: ArrayLike, missed: float = 20.0, alarm: float = 1.0
-) -> Threshold:
-    """The threshold of lowest cost, a missed melanoma at `missed` and a false alarm at `alarm`."""
-    if missed <= 0 or alarm <= 0:
-        raise InputError(f"cannot choose a threshold: costs {missed}, {alarm} must be above 0")
-
-    def worth(tp: Floats, fp: Floats, positives: float, negatives: float) -> Floats:
-        return -(missed * (positives - tp) + alarm * fp)
-
-    return choose(f"lowest cost at {missed:g} : {alarm:g}", worth, target, prob)
+def by_cost(target: ArrayLike, prob: ArrayLike) -> Threshold:
+    """The threshold of lowest cost, where a missed melanoma costs as much as 20 false alarms."""
+    return choose("lowest cost at 20 : 1", lambda tp, fp, p, n: -(20 * (p - tp) + fp), target, prob)
 
 
 def by_youden(target: ArrayLike, prob: ArrayLike) -> Threshold:
     """The threshold of highest sensitivity + specificity - 1 (Youden, 1950)."""
-
-    def worth(tp: Floats, fp: Floats, positives: float, negatives: float) -> Floats:
-        return tp / positives - fp / negatives
-
-    return choose("highest Youden index", worth, target, prob)
+    return choose("highest Youden index", lambda tp, fp, p, n: tp / p - fp / n, target, prob)
 
 
 RULES: dict[str, Callable[[ArrayLike, ArrayLike], Threshold]] = {
@@ -115,17 +100,11 @@ def net_benefit(risk: float) -> Metric:
         worth = np.where(positive, 1.0, -risk / (1 - risk)) * called
         return ratio(weight @ worth, weight.sum(axis=1))
 
-    many.__name__ = f"net benefit at {risk:.1%} risk"
-    return Metric(many, ranks=False)
+    return unranked(many)
 
 
-def decision_curve(target: ArrayLike, prob: ArrayLike, risks: ArrayLike = RISKS) -> pd.DataFrame:
+def decision_curve(target: ArrayLike, prob: ArrayLike, risks: Floats) -> pd.DataFrame:
     """Net benefit at each risk: columns risk, model, everybody (nobody is 0)."""
-    everybody = np.ones(len(np.asarray(target)))
-    return pd.DataFrame(
-        {
-            "risk": risks,
-            "model": [net_benefit(risk)(target, prob) for risk in np.asarray(risks)],
-            "everybody": [net_benefit(risk)(target, everybody) for risk in np.asarray(risks)],
-        }
-    )
+    called = {"model": prob, "everybody": np.ones(len(np.asarray(target)))}
+    worth = {name: [net_benefit(at)(target, p) for at in risks] for name, p in called.items()}
+    return pd.DataFrame({"risk": risks, **worth})

@@ -9,13 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lesions.evaluation import metrics
-from lesions.evaluation.calibration import (
-    brier,
-    calibration_error,
-    calibration_slope,
-    clipped_logit,
-    equal_bins,
-)
+from lesions.evaluation.calibration import calibration_error, clipped_logit, equal_bins
 from lesions.evaluation.intervals import (
     Interval,
     bootstrap,
@@ -135,9 +129,8 @@ def scores_section(
         ("F2", metrics.f2, decided.flagged),
         ("balanced accuracy", metrics.balanced_accuracy, decided.flagged),
         ("Cohen's kappa", metrics.kappa, decided.flagged),
-        ("Brier score", brier, risk),
+        ("Brier score", metrics.brier, risk),
         ("expected calibration error", calibration_error, risk),
-        ("calibration slope", calibration_slope, risk),
     ]
     return [(name, _measured(metric, positive, prob, groups)) for name, metric, prob in measures]
 

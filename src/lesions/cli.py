@@ -17,23 +17,21 @@ def build_parser(doc: str | None) -> argparse.ArgumentParser:
 def run(main: Callable[[], int | None]) -> None:
     """Run a script's `main` and exit: 0 or what it returns, 2 with one message on wrong input."""
     try:
-        code = main()
+        sys.exit(main() or 0)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+        code, message = 2, f"error: {error}"
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "lesions":
             raise
-        print(
-            f"error: {error.name} is not installed in {sys.executable}: activate the environment"
-            " (source .venv/bin/activate), or make it: make demo",
-            file=sys.stderr,
-        )
         code = 2
+        message = (
+            f"error: {error.name} is not installed in {sys.executable}: activate the environment"
+            " (source .venv/bin/activate), or make it: make demo"
+        )
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = 130
-    sys.exit(code or 0)
+        code, message = 130, "interrupted"
+    print(message, file=sys.stderr)
+    sys.exit(code)
 
 
 def pairs(option: str, values: list[str]) -> dict[str, list[str]]:

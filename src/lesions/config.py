@@ -7,14 +7,13 @@ changed on the command line by --set.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lesions.errors import InputError, listed
+from lesions.errors import InputError, listed, nearest
 from lesions.paths import at, shown
 
 
@@ -156,39 +155,25 @@ class Config(Section):
     predict: PredictConfig = PredictConfig()
 
     @model_validator(mode="after")
-    def _micro_batch_fits(self) -> "Config":
-        if self.train.batch_size % min(self.train.micro_batch, self.train.batch_size):
-            raise ValueError("train.batch_size must be a multiple of train.micro_batch")
-        return self
-
-    @model_validator(mode="after")
-    def _loss_fits_the_task(self) -> "Config":
-        if (self.data.task or "").startswith("diagnosis") and self.loss.kind == "bce":
-            raise ValueError(
-                f"loss.kind bce is for two classes, data.task {self.data.task} has more:"
-                " take cross_entropy or focal"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _monitor_fits_the_task(self) -> "Config":
-        several = (self.data.task or "").startswith("diagnosis")
-        wrong = ("f2",) if several else ("balanced_accuracy", "macro_f1")
-        if self.train.monitor in wrong:
-            known = "auc, average_precision, log_loss, loss"
-            fitting = "balanced_accuracy, macro_f1" if several else "f2"
-            kind = "several classes" if several else "a yes-or-no task"
-            raise ValueError(
-                f"train.monitor {self.train.monitor} is not defined for {kind}: take {known}"
-                f" or {fitting}"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _stages_fill_the_epochs(self) -> "Config":
-        total = sum(stage.epochs for stage in self.train.stages)
-        if self.train.stages and total != self.train.epochs:
-            raise ValueError(f"train.epochs is {self.train.epochs}, but train.stages have {total}")
+    def _parts_fit_together(self) -> "Config":
+        train, task = self.train, self.data.task or ""
+        several = task.startswith("diagnosis")
+        yes_or_no, of_classes = ["f2"], ["balanced_accuracy", "macro_f1"]
+        fitting, wrong = (of_classes, yes_or_no) if several else (yes_or_no, of_classes)
+        total = sum(stage.epochs for stage in train.stages)
+        problems = {
+            "train.batch_size must be a multiple of train.micro_batch": train.batch_size
+            % min(train.micro_batch, train.batch_size),
+            f"loss.kind bce is for two classes, data.task {task} has more: take cross_entropy or"
+            " focal": several and self.loss.kind == "bce",
+            f"train.monitor {train.monitor} is not defined for"
+            f" {'several classes' if several else 'a yes-or-no task'}: take auc,"
+            f" average_precision, log_loss, loss or {', '.join(fitting)}": train.monitor in wrong,
+            f"train.epochs is {train.epochs}, but train.stages have {total}": train.stages
+            and total != train.epochs,
+        }
+        if any(problems.values()):
+            raise ValueError("; ".join(text for text, wrong in problems.items() if wrong))
         return self
 
 
@@ -257,7 +242,7 @@ def load_dataset_config(name: str, changes: Sequence[str] = ()) -> DatasetConfig
     path = at("configs/datasets") / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise InputError(f"no data set '{name}'{_near(name, known)}: configs/datasets has"
+        raise InputError(f"no data set '{name}'{nearest(name, known)}: configs/datasets has"
                          f" {listed(known, 30)}")  # fmt: skip
     return _load(DatasetConfig, path, changes)
 
@@ -273,7 +258,7 @@ def find_config(spec: str | Path) -> Path:
         if path.is_file():
             return path
     known = [run_name(path) for path in sorted(at("configs").rglob("*.yaml"))]
-    raise InputError(f"{shown(given)}: no such config{_near(name, known)}; there is"
+    raise InputError(f"{shown(given)}: no such config{nearest(name, known)}; there is"
                      f" {listed(known, 12)}")  # fmt: skip
 
 
@@ -372,12 +357,7 @@ def _nearest_key(kind: type[Section], place: Sequence[int | str]) -> str:
         if not isinstance(inner, type) or not issubclass(inner, Section):
             return ""
         fields = inner.model_fields
-    return _near(str(place[-1]), fields)
-
-
-def _near(word: str, known: Any) -> str:
-    close = get_close_matches(word, list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return nearest(str(place[-1]), fields)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -65,12 +65,8 @@ class Results:
     """The options --out and --allow-dirty of benchmarks and studies, and the file they name."""
 
     def __init__(self, parser: ArgumentParser, example: str):
-        parser.add_argument(
-            "--out",
-            type=Path,
-            metavar="JSON",
-            help=f"also write the results: docs/results/{example}",
-        )
+        parser.add_argument("--out", type=Path, metavar="JSON",
+                            help=f"also write them here: docs/results/{example}")  # fmt: skip
         parser.add_argument(
             "--allow-dirty", action="store_true", help="write them from code that is not committed"
         )

@@ -2,10 +2,9 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
-from lesions.errors import InputError, listed
+from lesions.errors import InputError, listed, nearest
 from lesions.paths import at, shown
 
 
@@ -53,8 +52,7 @@ def find_run(spec: str | Path, takes: Collection[str] = ("run", "weights", "blen
         if path.is_file() and path.suffix == ".json":
             return _taken(RunFiles(path.stem, path.parent, None, path), "blend", takes, text)
     known = sorted({_name(path.parent) for path in at("oof").rglob("fold*.*")})
-    close = get_close_matches(text.removeprefix("oof/"), known, 1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
+    hint = nearest(text.removeprefix("oof/"), known)
     raise InputError(
         f"{text}: no such run{hint}; runs here: {listed(known, 12) or 'none'}; train one:"
         f" accelerate launch --quiet scripts/train.py --config configs/{text}.yaml --fold 0"

@@ -34,7 +34,18 @@ def build_augmentation(config: AugmentConfig, size: int) -> A.Compose:
     """uint8 (S, S, 3) in, uint8 (S, S, 3) out; to be seeded by `augment` before each image."""
     sides = max(1, size // 16), max(2, size // 6)
     fused = [FusedGeometry(config), FusedColour(config), Holes(config.coarse_dropout, sides)]
-    return A.Compose([*fused, _mild_warp(config.mild_warp)] if config.mild_warp else fused)
+    # Keras' ImageDataGenerator with rotation 20 degrees and shift, shear and zoom 0.1: its shear is
+    # in degrees; x and y are zoomed apart; the border is continued.
+    mild_warp = A.Affine(
+        translate_percent=(-0.1, 0.1),
+        scale={"x": (0.9, 1.1), "y": (0.9, 1.1)},
+        rotate=(-20, 20),
+        shear=(-0.1, 0.1),
+        border_mode=cv2.BORDER_REPLICATE,
+        p=config.mild_warp,
+        strict=True,  # albumentations otherwise only warns of a misspelt argument
+    )
+    return A.Compose([*fused, mild_warp] if config.mild_warp else fused)
 
 
 def augment(pipeline: A.Compose, image: np.ndarray, seed: int) -> np.ndarray:
@@ -176,19 +187,3 @@ def shift_hsv(image: np.ndarray, hue: float, saturation: float, value: float) ->
         sz_lut(plane, table)
     cv2.merge(planes, dst=hsv)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB, dst=hsv)
-
-
-def _mild_warp(p: float) -> A.BasicTransform:
-    """Keras' ImageDataGenerator with rotation 20 degrees and shift, shear and zoom 0.1.
-
-    Its shear is in degrees; x and y are zoomed apart; the border is continued.
-    """
-    return A.Affine(
-        translate_percent=(-0.1, 0.1),
-        scale={"x": (0.9, 1.1), "y": (0.9, 1.1)},
-        rotate=(-20, 20),
-        shear=(-0.1, 0.1),
-        border_mode=cv2.BORDER_REPLICATE,
-        p=p,
-        strict=True,  # albumentations otherwise only warns of a misspelt argument
-    )

@@ -17,12 +17,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 PLAIN = PreprocessConfig()
 
 ORIENTATION = 0x0112  # the EXIF tag
-REDUCED = {
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    1: cv2.IMREAD_COLOR,
-}
+REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4,
+           2: cv2.IMREAD_REDUCED_COLOR_2, 1: cv2.IMREAD_COLOR}  # fmt: skip
 
 Image.MAX_IMAGE_PIXELS = None  # the limit above is checked before anything is decoded
 cv2.setNumThreads(1)  # the callers decode several photographs at once
@@ -61,12 +57,12 @@ def decode(
                 image.draft("RGB", (least, least))
                 ImageOps.exif_transpose(image, in_place=True)  # avoids a copy of upright images
                 pixels = _rgb(image)
+    except UnreadableImage:
+        raise
     except FileNotFoundError:
         raise UnreadableImage("no such file") from None
     except UnidentifiedImageError:
         raise UnreadableImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
-    except UnreadableImage:
-        raise
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken content
         raise UnreadableImage(str(error)) from error
     return fitted(pixels, size, preprocess), (width, height)
@@ -83,7 +79,7 @@ def plain_jpeg(image: Image.Image, content: bytes, least: int) -> np.ndarray | N
         return None
     if image.getexif().get(ORIENTATION, 1) != 1:
         return None
-    fits = min(image.width // least, image.height // least)
+    fits = min(image.size) // least
     scale = next(scale for scale in REDUCED if scale <= max(fits, 1))
     pixels = cv2.imdecode(np.frombuffer(content, np.uint8), REDUCED[scale])
     return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)

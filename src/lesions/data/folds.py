@@ -95,7 +95,7 @@ def fold_warnings(table: pd.DataFrame) -> list[str]:
     """What spoils a fold's model or score: no positive rows, or a group with most training rows."""
     rows = table[(table["split"] == "train") & table["target"].notna()]
     warnings = []
-    for fold in range(int(rows["fold"].max()) + 1):
+    for fold in range(int(table["fold"].max()) + 1):
         train, valid = rows[rows["fold"] != fold], rows[rows["fold"] == fold]
         for name, part in (("training", train), ("validation", valid)):
             if not (part["target"] == 1).any():

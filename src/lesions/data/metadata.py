@@ -27,12 +27,11 @@ def fit_metadata(train: pd.DataFrame) -> dict[str, float]:
     log_images_per_patient and log_bytes are means over the rows that have them (0 if none does);
     rows_of_<place> counts the rows of each place, if the table has `localization`.
     """
-    neutral = {
-        "log_images_per_patient": _mean(_log_images(train)),
-        "log_bytes": _mean(_log_bytes(train)),
-    }
+    neutral = {name: float(values.mean()) if values.notna().any() else 0.0
+               for name, values in _logarithms(train).items()}  # fmt: skip
     if "localization" in train:
-        neutral |= {_rows_of(place): float(sum(train["localization"] == place)) for place in PLACES}
+        rows = train["localization"].value_counts()
+        neutral |= {f"rows_of_{place}": float(rows.get(place, 0)) for place in PLACES}
     return neutral
 
 
@@ -42,13 +41,13 @@ def encode_metadata(table: pd.DataFrame, kind: str, neutral: dict[str, float]) -
     For ham10000: age in units of 100 years, 14 places; a place without a training row is unknown.
     InputError for a table without `localization`.
     """
-    values = {
+    values: dict[str, Any] = {
         "sex": table["sex"].map({"female": 0.0, "male": 1.0}).fillna(UNKNOWN),
         "age": (table["age_approx"].astype(float) / 90).fillna(UNKNOWN),
-        "log images per patient": _log_images(table).fillna(neutral["log_images_per_patient"]),
-        "log bytes": _log_bytes(table).fillna(neutral["log_bytes"]),
         "site unknown": ~table["site"].isin(SITES),
     } | {site: table["site"] == site for site in SITES}
+    for name, logarithms in _logarithms(table).items():
+        values[name.replace("_", " ")] = logarithms.fillna(neutral[name])
     if kind == "ham10000":
         values |= _ham10000(table, neutral)
     encoded = np.empty((len(table), len(COLUMNS[kind])), np.float32)
@@ -64,7 +63,7 @@ def _ham10000(table: pd.DataFrame, neutral: dict[str, float]) -> dict[str, Any]:
             " column localization: take data.metadata=clinical, or prepare the data set again from"
             " HAM10000_metadata.csv"
         )
-    shown = [place for place in PLACES if neutral.get(_rows_of(place))]
+    shown = [place for place in PLACES if neutral.get(f"rows_of_{place}")]
     return {
         "age/100": (table["age_approx"].astype(float) / 100).fillna(UNKNOWN),
         "male": table["sex"] == "male",
@@ -73,18 +72,9 @@ def _ham10000(table: pd.DataFrame, neutral: dict[str, float]) -> dict[str, Any]:
     } | {place: (table["localization"] == place) & (place in shown) for place in PLACES}
 
 
-def _rows_of(place: str) -> str:
-    return f"rows_of_{place}"
-
-
-def _log_bytes(table: pd.DataFrame) -> pd.Series:
+def _logarithms(table: pd.DataFrame) -> dict[str, pd.Series]:
     size = table["bytes"].astype(float)
-    return size.where(size > 0).map(np.log)
-
-
-def _log_images(table: pd.DataFrame) -> pd.Series:
-    return table["images_per_patient"].astype(float).map(np.log1p)
-
-
-def _mean(values: pd.Series) -> float:
-    return float(values.mean()) if values.notna().any() else 0.0
+    return {
+        "log_images_per_patient": table["images_per_patient"].astype(float).map(np.log1p),
+        "log_bytes": size.where(size > 0).map(np.log),
+    }

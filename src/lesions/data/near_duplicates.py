@@ -46,9 +46,7 @@ def find_near_duplicates(images: np.ndarray, group: np.ndarray | None = None) ->
     if len(rows) < len(images):
         images, group = images[rows], group[rows]
     first, second, turn = _candidates(images, group)
-    details = np.empty((len(images), SIZE, SIZE), np.float16)
-    for row, image in enumerate(images):
-        details[row] = _detail(image)
+    details = np.stack([_detail(image).astype(np.float16) for image in images])
     score = _verify(details, first, second, turn)
     pairs = pd.DataFrame({"first": rows[first], "second": rows[second], "score": score})
     pairs[["first", "second"]] = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
@@ -67,19 +65,16 @@ def link_near_duplicates(
     key = _key(table, images)
     kept = read_json(path) if path.exists() else {}
     if kept.get("key") != key:
-        rows = np.flatnonzero(readable)
-        seen = images if readable.all() else images[rows]
-        found = find_near_duplicates(seen, table["group"].to_numpy()[rows])
-        names = table["image_name"].to_numpy()[rows]
-        one, two = names[found["first"]].tolist(), names[found["second"]].tolist()
-        score = found["score"].round(4).tolist()
-        kept = {"key": key, "pairs": list(zip(one, two, score, strict=True))}
+        seen = images if readable.all() else images[readable]
+        found = find_near_duplicates(seen, table["group"].to_numpy()[readable])
+        names = table["image_name"].to_numpy()[readable]
+        ends = [names[found[end]].tolist() for end in ("first", "second")]
+        scores = found["score"].round(4).tolist()
+        kept = {"key": key, "pairs": list(zip(*ends, scores, strict=True))}
         write_json(path, kept)
     pairs = pd.DataFrame(kept["pairs"], columns=["image_name_1", "image_name_2", "score"])
     rows_of = table.set_index("image_name")
-    first, second = (
-        rows_of.loc[pairs[name]].reset_index() for name in ("image_name_1", "image_name_2")
-    )
+    first, second = (rows_of.loc[pairs[f"image_name_{end}"]].reset_index() for end in (1, 2))
     within = (first["split"] == second["split"]).to_numpy()
     differ = (first["target"] - second["target"]).abs() > 0  # not so where one is unlabelled
     facts = {

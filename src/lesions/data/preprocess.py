@@ -12,10 +12,15 @@ def fitted(pixels: np.ndarray, size: int, config: PreprocessConfig) -> np.ndarra
     """uint8 RGB (H, W, 3) as (size, size, 3), cropped, padded and cleaned as the config says."""
     if config.circle:
         pixels = crop_circle(pixels)
-    if config.fit == "crop":
-        pixels = crop_square(pixels)
-    elif config.fit == "pad":
-        pixels = pad_square(pixels)
+    height, width = pixels.shape[:2]
+    if config.fit == "crop":  # the largest central square
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        pixels = pixels[top : top + side, left : left + side]
+    elif config.fit == "pad":  # black, so that shapes are not distorted
+        high, wide = max(width - height, 0), max(height - width, 0)
+        edges = [(high // 2, high - high // 2), (wide // 2, wide - wide // 2), (0, 0)]
+        pixels = np.pad(pixels, edges)
     image = resized(pixels, size)
     if config.hair:
         image = remove_hair(image)
@@ -30,23 +35,6 @@ def resized(pixels: np.ndarray, size: int) -> np.ndarray:
     """(size, size, 3): averaged down, or enlarged smoothly where no side is larger."""
     how = cv2.INTER_AREA if max(pixels.shape[:2]) >= size else cv2.INTER_CUBIC
     return cv2.resize(pixels, (size, size), interpolation=how)
-
-
-def crop_square(pixels: np.ndarray) -> np.ndarray:
-    """The largest central square."""
-    side = min(pixels.shape[:2])
-    top, left = ((length - side) // 2 for length in pixels.shape[:2])
-    return pixels[top : top + side, left : left + side]
-
-
-def pad_square(pixels: np.ndarray) -> np.ndarray:
-    """Padded with black to a square, so that shapes are not distorted."""
-    height, width = pixels.shape[:2]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    padded = np.zeros((side, side, 3), np.uint8)
-    padded[top : top + height, left : left + width] = pixels
-    return padded
 
 
 def crop_circle(pixels: np.ndarray) -> np.ndarray:

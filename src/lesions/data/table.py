@@ -58,8 +58,15 @@ def read_sources(config: DatasetConfig, report: Report, unpack: bool = False) ->
     if config.deotte:
         table = add_deotte(table, at(config.deotte), report)
     table["target"] = targets(table["diagnosis"], config.task).fillna(table["target"])
-    _check_labels(table, report)
-    _check_agreement(table, pairs, report)
+    bare = table.loc[(table["split"] == "train") & table["target"].isna(), "image_name"]
+    if len(bare) and not report.problems:  # a wrong target has been reported where it stands
+        report.add(f"training rows without a diagnosis or target: {listed(bare)}")
+    target = table.drop_duplicates("image_name").set_index("image_name")["target"]
+    for one, two in pairs[["image_name_1", "image_name_2"]].itertuples(index=False):
+        if abs(target.get(one, np.nan) - target.get(two, np.nan)) > 0:
+            report.add(
+                f"{one} and {two} are listed as duplicates but have different targets: correct one"
+            )
     table = table.assign(bytes=np.nan, fold=-1, images_per_patient=images_per_patient(table))
     return add_groups(table, pairs)
 
@@ -90,19 +97,16 @@ def one_row_a_name(table: pd.DataFrame, report: Report) -> pd.DataFrame:
 
 def check_images(table: pd.DataFrame, report: Report) -> None:
     """Report which photographs are missing, if any are."""
-    missing = table[table["path"] == ""]
-    if missing.empty:
-        return
-    lines = [
-        f"  {source}: {len(rows):,} of {(table['source'] == source).sum():,}:"
+    lines = "".join(
+        f"\n    {source}: {len(rows):,} of {(table['source'] == source).sum():,}:"
         f" {listed(rows['image_name'], 3)}"
-        for source, rows in missing.groupby("source")
-    ]
-    report.add(
-        "photographs are missing:\n  " + "\n  ".join(lines) + "\n    download them"
-        " (input/README.md), name their folder with --images SOURCE=FOLDER, or go on with"
-        " --available-only"
+        for source, rows in table[table["path"] == ""].groupby("source")
     )
+    if lines:
+        report.add(
+            f"photographs are missing:{lines}\n    download them (input/README.md), name their"
+            " folder with --images SOURCE=FOLDER, or go on with --available-only"
+        )
 
 
 def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
@@ -164,8 +168,7 @@ def load_table(dataset: str) -> tuple[pd.DataFrame, dict]:
         raise InputError(f"{shown(folder)}: no table: run {command}")
     facts = read_json(folder / "table.json")
     table = read_csv(folder / "table.csv", COLUMNS, TEXT)
-    text = [name for name in TEXT if name in table]
-    table[text] = table[text].fillna("")
+    table = table.fillna({name: "" for name in TEXT})
     if table_hash(table) != facts["table_hash"]:
         raise InputError(f"{shown(folder / 'table.csv')} does not match its hash: run {command}")
     return table, facts
@@ -190,21 +193,3 @@ def table_hash(table: pd.DataFrame) -> str:
 def names_hash(table: pd.DataFrame) -> str:
     """Sixteen hex digits of the image names in their order."""
     return hashlib.sha256("\n".join(table["image_name"]).encode()).hexdigest()[:16]
-
-
-def _check_labels(table: pd.DataFrame, report: Report) -> None:
-    bare = table.loc[(table["split"] == "train") & table["target"].isna(), "image_name"]
-    if len(bare) and not report.problems:  # a wrong target has been reported where it stands
-        report.add(f"training rows without a diagnosis or target: {listed(bare)}")
-
-
-def _check_agreement(table: pd.DataFrame, pairs: pd.DataFrame, report: Report) -> None:
-    """Report listed duplicates with different targets."""
-    target = table.drop_duplicates("image_name").set_index("image_name")["target"]
-    first, second = (pairs[name].map(target) for name in ("image_name_1", "image_name_2"))
-    against = pairs[(first != second) & first.notna() & second.notna()]
-    for row in against.itertuples():
-        report.add(
-            f"{row.image_name_1} and {row.image_name_2} are listed as duplicates but have"
-            " different targets: correct one"
-        )

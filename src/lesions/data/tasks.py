@@ -86,15 +86,14 @@ class Task:
 
     def codes(self, target: ArrayLike) -> np.ndarray:
         """Codes int64 (N,) of a file's column `target`; ValueError for a value of another task."""
-        values = pd.Series(np.asarray(target))
-        if self.several:
-            found = pd.Index(self.classes).get_indexer(pd.Index(values))
-        else:
-            numbers = pd.to_numeric(values, errors="coerce")
-            found = numbers.where(numbers.isin([0, 1]), -1).to_numpy()
+        values = pd.Index(np.asarray(target))
+        known = pd.Index(self.classes if self.several else [0.0, 1.0])
+        found = known.get_indexer(
+            values if self.several else pd.to_numeric(values, errors="coerce").astype(float)
+        )
         if (found < 0).any():
             wanted = ", ".join(self.classes) if self.several else "0 or 1"
-            raise ValueError(f"target {values[found < 0].iloc[0]} is not {wanted}")
+            raise ValueError(f"target {values[found < 0][0]} is not {wanted}")
         return found.astype(np.int64)
 
     def as_frame(self, probs: ArrayLike, codes: ArrayLike | None = None) -> pd.DataFrame:

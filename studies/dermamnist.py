@@ -148,9 +148,8 @@ def score_tests(study: Study, finals: Sequence[Final]) -> dict[str, Any]:
         if not new.all():
             parts_of[f"{final.dataset}, lesions that are not in training"] = new
         for name, chosen in parts_of.items():
-            names = [one for one, kept in zip(rows.names, chosen, strict=True) if kept]
-            part = Rows(names, *(values[chosen] for values in rows[1:]))
-            counts = {"rows": len(names), "positives": int(part.target.sum())}
+            part = Rows(*(values[chosen] for values in rows))
+            counts = {"rows": len(part.target), "positives": int(part.target.sum())}
             tests.append({"name": name, **counts, **final.scores(part)})
     verdicts = judge(study, tests[0], test_rows(study, finals[0], mark))
     return {"tests": tests, "openings": openings, "opening": mark, "verdicts": verdicts}
@@ -171,7 +170,7 @@ def test_rows(study: Study, final: Final, mark: str) -> Rows:
     table, facts = load_table(final.dataset)
     places = table_rows(table, names, shown(path))
     target = task_targets(table, facts, TASK)[1].to_numpy()[places].astype(int)
-    return Rows(list(names), target, probs[:, 0], table["group"].to_numpy()[places])
+    return Rows(target, probs[:, 0], table["group"].to_numpy()[places])
 
 
 def judge(study: Study, test: dict[str, Any], rows: Rows) -> list[dict[str, Any]]:

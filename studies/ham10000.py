@@ -60,6 +60,10 @@ def compare(config: Comparison) -> dict[str, Any]:
     scored.
     """
     truth = load_oof(find_run(config.grouped))
+    if len(truth.facts) < 2:
+        raise InputError(
+            f"{config.grouped}: one fold: train the others: scripts/train.py --fold all"
+        )
     runs = dict.fromkeys([config.grouped, *(system.run for system in config.systems)])
     return {
         "recall": config.recall,

@@ -29,7 +29,7 @@ from lesions.evaluation.metrics import (
 from lesions.inference.accelerator import build_accelerator
 from lesions.inference.checkpoint import load_model
 from lesions.models.backbone import build_backbone
-from lesions.oof import load_oof
+from lesions.oof import load_oof, table_rows
 from lesions.paths import at, shown
 from lesions.runs import find_run
 from lesions.training.run import train_folds
@@ -282,9 +282,8 @@ def _seeds(study: Study, arm: str) -> tuple[list[Planned], str]:
 
 
 class Rows(NamedTuple):
-    """Rows that are scored: names, target (N,), P(malignant) (N,) and the lesion's group (N,)."""
+    """Rows that are scored: target (N,), P(malignant) (N,) and the lesion's group (N,)."""
 
-    names: list[str]
     target: np.ndarray
     prob: np.ndarray
     group: np.ndarray
@@ -309,9 +308,8 @@ def validation_rows(runs: Sequence[str]) -> Rows:
     first, *others = (load_oof(find_run(run)) for run in runs)
     probs = [first.score]
     for oof in others:
-        place = {name: row for row, name in enumerate(oof.names)}
-        probs.append(oof.score[[place[name] for name in first.names]])
-    return Rows(list(first.names), first.codes, np.mean(probs, axis=0), first.groups)
+        probs.append(oof.score[table_rows(oof.table, first.names, oof.name)])
+    return Rows(first.codes, np.mean(probs, axis=0), first.groups)
 
 
 def measure(planned: Planned) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
+import ham10000
 import masks
 import numpy as np
 import pandas as pd
@@ -15,7 +16,6 @@ import pytest
 import screening
 import yaml
 from dermamnist import main, open_test
-from ham10000 import main as compare
 from screening import MissingWeights, Study, entry, ranked
 from sklearn.metrics import fbeta_score, precision_recall_curve, recall_score
 
@@ -240,13 +240,9 @@ def test_the_shipped_study_has_the_published_runs(monkeypatch):
         assert planned.config.train.monitor == "f2" and planned.config.train.optimizer == "adam"
 
 
-def published_comparison(folder: Path, system: dict) -> dict:
+def published_comparison(system: dict) -> dict:
     """What studies/ham10000.py finds of one published system."""
-    config = {"grouped": "w/whole", "recall": 0.9, "note": "n", "systems": [system]}
-    (folder / "published.yaml").write_text(dumped(config))
-    out = folder / "found.json"
-    assert compare([str(folder / "published.yaml"), "--out", str(out), "--allow-dirty"]) == 0
-    return read_json(out)
+    return ham10000.compare_system(ham10000.System(**system), load_oof("w/whole"), 0.9)
 
 
 def write_run(name: str, dataset: str, changed: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -276,7 +272,7 @@ def write_run(name: str, dataset: str, changed: Callable[[np.ndarray], np.ndarra
 
 
 @pytest.mark.parametrize(("part", "rows"), [("val", 48), ("test", 64)])
-def test_threshold_and_prior_correction_are_of_rows_that_are_not_scored(data, tmp_path, part, rows):
+def test_threshold_and_prior_correction_are_of_rows_that_are_not_scored(data, part, rows):
     table = load_table("dermamnist")[0]
     wanted = table["split"] == "test" if part == "test" else table["fold"] == 0
     scored = table.loc[wanted, "image_name"]
@@ -292,12 +288,12 @@ def test_threshold_and_prior_correction_are_of_rows_that_are_not_scored(data, tm
         "on training rows": lambda names: ~np.isin(names, scored),
     }.items():
         write_run("w/whole", "dermamnist_grouped", changed)
-        one = published_comparison(tmp_path, system)["rivals"][0]
+        one = published_comparison(system)
         ours = {key: score["ours"] for key, score in one["scores"].items()}
         found[name] = (ours, one["weighed"])
     assert found["on scored rows"] == found["as it is"] != found["on training rows"]
     with pytest.raises(InputError, match=f"{rows} rows, but system 1 scored 7"):
-        published_comparison(tmp_path, system | {"rows": 7})
+        published_comparison(system | {"rows": 7})
 
 
 def test_a_mask_that_is_the_centred_disc_is_no_more_looked_at_than_the_disc(trained, tmp_path):

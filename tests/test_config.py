@@ -35,8 +35,10 @@ def test_every_shipped_config_loads_and_opens_with_its_question(path: Path) -> N
 @pytest.mark.parametrize(
     "name", [path.stem for path in (at("configs") / "datasets").glob("*.yaml")]
 )
-def test_every_shipped_data_set_loads(name: str) -> None:
+def test_every_shipped_data_set_loads_and_says_its_command(name: str) -> None:
     load_dataset_config(name)
+    text = at("configs/datasets", f"{name}.yaml").read_text()
+    assert f"scripts/prepare.py --dataset {name}" in text
 
 
 def test_competition_configs_differ_in_backbone_and_memory_alone() -> None:
@@ -50,6 +52,7 @@ def test_competition_configs_differ_in_backbone_and_memory_alone() -> None:
 
 def test_the_published_recipe_is_the_default() -> None:
     config = load_config(at("configs") / "effnet_b1.yaml")
+    assert load_config("effnet_b1", ["train.lr=1e-4"]).train.lr == 1e-4  # text to YAML 1.1
     assert config.data.image_size == 256 and config.data.metadata == "clinical"
     assert config.train.lr == 2e-4 and config.train.weight_decay == 0.01
     assert config.train.epochs == 15 and config.train.warmup_epochs == 1
@@ -80,10 +83,6 @@ def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(InputError) as error:
         load_config(at("configs") / "effnet_b1.yaml", ["train.lr=-1", "data.image_size=1"])
     assert "train.lr" in str(error.value) and "data.image_size" in str(error.value)
-
-
-def test_yaml_reads_1e_4_as_a_number() -> None:
-    assert load_config(at("configs") / "effnet_b1.yaml", ["train.lr=1e-4"]).train.lr == 1e-4
 
 
 def test_extends_lays_the_differences_over_its_base(tmp_path: Path) -> None:

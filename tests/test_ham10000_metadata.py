@@ -31,22 +31,17 @@ def rows_of(*rows: str, folder: Path) -> pd.DataFrame:
 
 
 def test_there_are_17_columns_one_hot_without_the_first_level(tmp_path: Path) -> None:
-    table = rows_of("50,male,back", "80,female,abdomen", ",unknown,unknown", folder=tmp_path)
+    table = rows_of("50,male,back", "80,female,abdomen", ",unknown,unknown", "0,male,back",
+                    folder=tmp_path)  # fmt: skip
     encoded = encode_metadata(table, "ham10000", fit_metadata(table))
     names = COLUMNS["ham10000"]
-    assert encoded.shape == (3, 17) and encoded.dtype == np.float32
+    assert encoded.shape == (4, 17) and encoded.dtype == np.float32
     told = [dict(zip(names, row.tolist(), strict=True)) for row in encoded]
     seen = [{name: value for name, value in row.items() if value} for row in told]
     assert seen[0] == {"age/100": 0.5, "male": 1, "back": 1}
     assert seen[1] == {"age/100": pytest.approx(0.8)}
     assert seen[2] == {"age/100": -1, "sex unknown": 1, "place unknown": 1}
-
-
-def test_a_missing_age_is_not_the_age_of_a_newborn(tmp_path: Path) -> None:
-    table = rows_of("0,male,back", ",male,back", folder=tmp_path)
-    newborn, missing = encode_metadata(table, "ham10000", fit_metadata(table))
-    assert newborn[0] == 0 and missing[0] == -1
-    np.testing.assert_array_equal(newborn[1:], missing[1:])
+    assert seen[3] == {"male": 1, "back": 1}  # a newborn's age is 0, an unknown one -1
 
 
 def test_a_place_that_no_training_row_showed_is_unknown(tmp_path: Path) -> None:

@@ -25,11 +25,6 @@ def epoch(number: int, workers: int, first: int = 0) -> list[dict]:
     return list(build_loader(dataset(), batches, workers))
 
 
-def test_workers_change_nothing() -> None:
-    for a, b in zip(epoch(0, 0), epoch(0, 2), strict=True):
-        assert np.array_equal(a["image"], b["image"]) and np.array_equal(a["row"], b["row"])
-
-
 def test_epochs_differ_in_order_and_in_augmentation() -> None:
     pipeline = dataset()
     rows = [np.concatenate([b["row"] for b in epoch(number, 0)]) for number in (0, 1)]
@@ -46,7 +41,7 @@ def test_rows_are_augmented_differently() -> None:
     assert len({alike[(0, row)]["image"].tobytes() for row in range(8)}) == 8
 
 
-def test_a_resumed_epoch_goes_on_with_the_batches_that_were_left() -> None:
+def test_an_epoch_resumed_with_workers_goes_on_with_the_batches_that_were_left() -> None:
     for a, b in zip(epoch(1, 0)[3:], epoch(1, 2, first=3), strict=True):
         assert np.array_equal(a["image"], b["image"]) and np.array_equal(a["row"], b["row"])
 

@@ -107,14 +107,6 @@ def test_a_saved_table_comes_back_and_an_edited_one_is_refused(tmp_path, monkeyp
         load_table("other")
 
 
-def test_every_data_set_config_is_valid_and_says_its_command():
-    files = sorted((at("configs/datasets")).glob("*.yaml"))
-    assert len(files) >= 8
-    for path in files:
-        load_dataset_config(path.stem)
-        assert f"scripts/prepare.py --dataset {path.stem}" in path.read_text()
-
-
 @functools.cache
 def published(name: str) -> pd.DataFrame:
     """The finished table of a data set config, its sources read from the real files."""

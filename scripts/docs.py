@@ -1,7 +1,7 @@
-"""Write the documentation pages that show measured results: docs/templates with docs/results/*.json.
+"""Write the documentation pages of measured results, from docs/templates and docs/results.
 
-    python scripts/docs.py              write every such page of docs/ and the table in README.md
-    python scripts/docs.py --check      write nothing; exit 1 if a page differs from its results
+python scripts/docs.py              write every such page of docs/ and the table in README.md
+python scripts/docs.py --check      write nothing; exit 1 if a page differs from its results
 """
 
 import sys

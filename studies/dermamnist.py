@@ -39,7 +39,6 @@ from screening import (
 )
 
 from lesions.cli import build_parser, run
-from lesions.config import load_config
 from lesions.data.table import load_table, task_targets
 from lesions.data.tasks import DIAGNOSES, TASKS, build_task
 from lesions.evaluation.intervals import Interval
@@ -161,9 +160,9 @@ def test_rows(study: Study, final: Final, mark: str) -> Rows:
     if not path.exists():
         members = []
         for name in final.runs:
-            config = load_config(at("oof", name, "config.yaml"))
-            accelerator = build_accelerator(config.train.precision)
-            members.append(predict_run(load_run(name, [0]), config, accelerator))
+            loaded = load_run(name, [0])
+            accelerator = build_accelerator(loaded.config.train.precision)
+            members.append(predict_run(loaded, loaded.config, accelerator))
         mean = pd.concat(members).groupby("image_name")["target"].mean()
         write_csv(path, mean.rename("prob").reset_index())
     names, probs = load_test(path, build_task(TASK))

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.config import Section, load_config, read_yaml
+from lesions.config import Section, read_yaml, saved_config
 from lesions.data.table import load_table, task_targets
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, bootstrap
@@ -183,7 +183,8 @@ def _test(oof: Oof, table: pd.DataFrame, facts: dict[str, Any]) -> Oof:
 
 def _facts(oof: Oof) -> dict[str, Any]:
     assert oof.run is not None
-    config = load_config(oof.run.folder / "config.yaml")
+    path = oof.run.folder / "config.yaml"
+    config = saved_config(read_yaml(path), path)
     return {
         "backbone": config.model.backbone,
         "pretrained": bool(config.model.pretrained),

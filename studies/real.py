@@ -14,7 +14,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.config import load_config
+from lesions.config import Config
 from lesions.data.table import load_table, prepared, task_targets
 from lesions.errors import InputError
 from lesions.evaluation.scores import names_of, score_parts
@@ -78,8 +78,8 @@ def _run(name: str) -> Scores:
     if len(oof.facts) != wanted:
         raise InputError(f"{shown(oof.run.folder)}: {len(oof.facts)} of {wanted} folds are trained")
     folds = list(oof.facts.values())
-    config = load_config(oof.run.folder / "config.yaml")
-    model, _ = load_model(oof.run.file(min(oof.facts), ".safetensors"))
+    model, header = load_model(oof.run.file(min(oof.facts), ".safetensors"))
+    config = Config.model_validate(header["config"])
     return {
         "run": oof.name,
         "task": oof.task.name,

@@ -58,7 +58,8 @@ def _render(name: str, results: dict[str, Any], path: Path) -> str:
     text = re.sub(r"[ \t]+\n", "\n", text)
     text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     if path.name != "README.md":
-        return f"<!-- Written by scripts/docs.py from docs/templates/{name}: do not edit. -->\n\n{text}"
+        note = f"<!-- Written by scripts/docs.py from docs/templates/{name}: do not edit. -->"
+        return f"{note}\n\n{text}"
     written = path.read_text(encoding="utf-8") if path.exists() else ""
     if written.count(BEGIN) != 1 or written.count(END) != 1:
         raise InputError(f"{path}: needs one line {BEGIN} and, below it, one line {END}")

@@ -229,15 +229,8 @@ def _read(name: str, files: Sequence[Path], task: Task | None, groups: Path | No
         raise InputError(f"{shown(files[0])}: {error}: is it of another task?") from error
     table = rows[["image_name"]].assign(fold=rows["fold"].fillna(-1).astype(int), target=codes)
     table = table.assign(group=rows["image_name"], source="", row=-1)
-    oof = Oof(
-        name,
-        task,
-        table,
-        rows[task.columns].to_numpy(np.float64),
-        codes,
-        list(files),
-        groups_from="none: each image its own group",
-    )
+    values, origin = rows[task.columns].to_numpy(np.float64), "none: each image its own group"
+    oof = Oof(name, task, table, values, codes, list(files), origin)
     return _grouped(oof, groups) if groups else oof
 
 

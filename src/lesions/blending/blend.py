@@ -88,10 +88,7 @@ class Study:
             "objective": self.pool.objective,
             "methods": {name: outcome.as_json() for name, outcome in self.outcomes.items()},
             "member_scores": {
-                name: {
-                    self.pool.objective: score.as_json()["value"],
-                    "interval": limits(score),
-                }
+                name: {self.pool.objective: score.as_json()["value"], "interval": limits(score)}
                 for name, score in self.scores.items()
             },
             "rows": len(codes),
@@ -160,14 +157,14 @@ def study_blend(
     probs = np.stack([m.probs[place] for m, place in zip(members, places, strict=True)])
     names = [member.name for member in members]
     pool = build_pool(probs, names, rows.task.classes, rows.codes, objective)
-    scores: dict[str, Interval] = {}
-    for name, each in zip(names, probs, strict=True):
-        if task.several:
-            found = score_rows(rows.codes, each, pool.classes, rows.groups).overall
-            scores[name] = found[pool.objective]
-            continue
-        scores[name] = score = delong(rows.codes, each[:, 0], rows.groups)
-        if score.high < 0.5:
+    scores = {
+        name: score_rows(rows.codes, each, pool.classes, rows.groups).overall[pool.objective]
+        if task.several
+        else delong(rows.codes, each[:, 0], rows.groups)
+        for name, each in zip(names, probs, strict=True)
+    }
+    for name, score in scores.items():
+        if not task.several and score.high < 0.5:
             raise InputError(
                 f"{name} is upside down: AUC {score}: give 1 - prob of it, or leave it out"
             )
@@ -218,15 +215,12 @@ def draw_blend(study: Study, path: Path) -> None:
     left.set_title(f"Correlation of the members' {what}", loc="left", fontsize=11)
     figure.colorbar(image, ax=left, shrink=0.75)
 
-    gains = gain_curve(pool, study.rows.groups)
-    right.plot(
-        gains["picks"], gains["in_sample"], color="#9aa5b1", label="hill climbing, in sample"
-    )
-    right.plot(
-        gains["picks"], gains["nested"], color="#1f5fa8", marker="o", markersize=3.5,
-        label="hill climbing, on held-out groups",
-    )  # fmt: skip
-    equal = next(iter(study.outcomes))
+    gains, equal = gain_curve(pool, study.rows.groups), next(iter(study.outcomes))
+    for column, style, colour, label in (
+        ("in_sample", "-", "#9aa5b1", "hill climbing, in sample"),
+        ("nested", ".-", "#1f5fa8", "hill climbing, on held-out groups"),
+    ):
+        right.plot(gains["picks"], gains[column], style, color=colour, label=label)
     for name, label, style in ((equal, "equal weights", "-"), ("single", "best member", ":")):
         height = study.outcomes[name].nested.value
         right.axhline(height, color="#c0392b", linestyle=style, linewidth=1, label=label)

@@ -77,18 +77,16 @@ def _value_problems(column: pd.Series) -> list[str]:
 
 def _compare(table: pd.DataFrame, earlier: Sequence[Path]) -> tuple[str, list[str]]:
     """Rank correlation with each earlier submission, and the problem that a negative one is."""
-    correlations: dict[Path, float] = {}
+    found: list[tuple[float, str]] = []
     for path in earlier:
         other = read_csv(path, HEADER, text=("image_name",)).set_index("image_name")["target"]
         if other.index.is_unique and set(other.index) == set(table["image_name"]):
             known = other.reindex(table["image_name"]).to_numpy(np.float64)
-            correlations[path] = float(spearmanr(table["target"], known).statistic)
+            found.append((float(spearmanr(table["target"], known).statistic), shown(path)))
     problems = [
-        f"inverted? its rank correlation with {shown(path)} is {value:.2f}"
-        for path, value in correlations.items()
+        f"inverted? its rank correlation with {path} is {value:.2f}"
+        for value, path in found
         if value < 0
     ]
-    if not correlations:
-        return "", problems
-    nearest = max(correlations, key=lambda path: correlations[path])
-    return f", rank correlation {correlations[nearest]:.3f} with {shown(nearest)}", problems
+    value, nearest = max(found, key=lambda each: each[0], default=(0.0, ""))
+    return f", rank correlation {value:.3f} with {nearest}" if found else "", problems

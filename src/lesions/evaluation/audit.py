@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lesions.errors import InputError
-from lesions.evaluation.intervals import bootstrap
+from lesions.evaluation.intervals import bootstrap, undefined
 from lesions.evaluation.metrics import roc_auc
 
 KINDS = ["patient", "lesion", "photograph", "duplicate pair", "group"]
@@ -100,36 +100,29 @@ def build_links(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 def reach(links: pd.DataFrame, part: pd.Series) -> pd.DataFrame:
-    """Each link with more than one used image: kind, id, images, folds, test (images there)."""
+    """Each link with more than one used image: kind, id, images, folds, test (images there).
+
+    `straddling` are those in two folds, or in a fold and the test rows.
+    """
     used = links.assign(part=part.to_numpy()[links["row"]])
     used = used[used["part"] != ""]
     used = used.assign(test=used["part"] == "test", fold=used["part"].where(used["part"] != "test"))
     found = used.groupby(["kind", "id"], sort=True).agg(
         images=("row", "nunique"), folds=("fold", "nunique"), test=("test", "sum")
     )
-    return found[found["images"] > 1].reset_index()
-
-
-def straddling(reached: pd.DataFrame) -> pd.DataFrame:
-    """The links of `reach` that lie in two folds, or in a fold and the test rows."""
-    return reached[(reached["folds"] > 1) | ((reached["folds"] > 0) & (reached["test"] > 0))]
+    found = found[found["images"] > 1].reset_index()
+    return found.assign(straddling=found["folds"] + (found["test"] > 0) > 1)
 
 
 def check_scheme(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> dict[str, Any]:
     """What a fold scheme does to the links: counts by kind, and images beside their own lesion."""
-    reached = reach(links, part)
-    broken = straddling(reached)
+    by_kind = reach(links, part).groupby("kind")
+    counts = by_kind.agg(
+        links=("id", "size"), images=("images", "sum"), straddling=("straddling", "sum")
+    )
     return {
         "images": int(scored(part).sum()),
-        "links": [
-            {
-                "kind": kind,
-                "links": int((reached["kind"] == kind).sum()),
-                "images": int(reached.loc[reached["kind"] == kind, "images"].sum()),
-                "straddling": int((broken["kind"] == kind).sum()),
-            }
-            for kind in KINDS
-        ],
+        "links": counts.reindex(KINDS, fill_value=0).reset_index().to_dict("records"),
         "siblings": siblings(table, links, part).to_dict("records"),
     }
 
@@ -141,15 +134,15 @@ def siblings(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd.Da
     a sibling, lesions with several images, and those of them in two folds.
     """
     used = ~part.isin(["", "test"]).to_numpy()
-    lesions = links[(links["kind"] == "lesion") & used[links["row"]]]
-    fold = pd.Series(part.to_numpy()[lesions["row"]], index=lesions.index)
-    by_lesion = fold.groupby(lesions["id"])
-    rows = table[["source", "target"]].reset_index(drop=True)
-    rows["lesion"] = pd.Series(lesions["id"].to_numpy(), index=lesions["row"])
-    rows["several"], rows["exposed"] = False, False
-    rows.loc[lesions["row"], "several"] = (by_lesion.transform("size") > 1).to_numpy()
-    rows.loc[lesions["row"], "exposed"] = (by_lesion.transform("nunique") > 1).to_numpy()
-    rows = rows[scored(part)]
+    lesion = links[links["kind"] == "lesion"].set_index("row")["id"]
+    rows = table[["source", "target"]].reset_index(drop=True).assign(lesion=lesion)
+    fold = part.reset_index(drop=True)[used & rows["lesion"].notna()]
+    by_lesion = fold.groupby(rows["lesion"])
+    several, exposed = by_lesion.transform("size") > 1, by_lesion.transform("nunique") > 1
+    rows = rows.assign(
+        several=several.reindex(rows.index, fill_value=False),
+        exposed=exposed.reindex(rows.index, fill_value=False),
+    )[scored(part)]
     named = [("all", rows), *rows.groupby("source", sort=True)]
     return pd.DataFrame(
         {
@@ -167,13 +160,12 @@ def siblings(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd.Da
 
 def find_problems(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> list[str]:
     """Why these folds must not be trained on, a sentence each; empty if they may."""
-    broken = (
-        straddling(reach(links, part)).groupby("kind")["id"].agg(["size", "first"]).to_dict("index")
-    )
+    reached = reach(links, part)
+    broken = reached[reached["straddling"]].groupby("kind")["id"]
     torn = [
-        f"{kind} {broken[kind]['size']:,} (such as {broken[kind]['first']})"
+        f"{kind} {broken.size()[kind]:,} (such as {broken.first()[kind]})"
         for kind in KINDS
-        if kind in broken
+        if kind in broken.groups
     ]
     problems = [f"in two folds, or in a fold and the test rows: {', '.join(torn)}"] if torn else []
     group = table["group"].to_numpy()[links["row"]]
@@ -213,18 +205,11 @@ def balance(table: pd.DataFrame, part: pd.Series) -> dict[str, Any]:
         feature: 100 * float(rows.max(axis=1).max())
         for feature, rows in distance.groupby(shares["feature"], sort=False)
     }
-    rate = positives / rows
+    rate, groups = positives / rows, by_fold["group"].nunique()
+    counts = {"fold": [int(fold) for fold in folds], "rows": rows, "positives": positives}
+    known = pd.DataFrame(counts | {"positive_share": rate, "groups": groups[folds]})
     return {
-        "folds": [
-            {
-                "fold": int(fold),
-                "rows": int(rows[fold]),
-                "positives": int(positives[fold]),
-                "positive_share": float(rate[fold]),
-                "groups": int(by_fold.get_group(fold)["group"].nunique()),
-            }
-            for fold in folds
-        ],
+        "folds": known.astype({"positives": int}).to_dict("records"),
         "largest": {
             "rows": float((rows / rows.mean() - 1).abs().max()),
             "positive_share": float((rate / rate.mean() - 1).abs().max()) if rate.any() else 0.0,
@@ -318,18 +303,18 @@ def predict_without_pixels(rows: pd.DataFrame, columns: list[str]) -> np.ndarray
     return prob
 
 
-def unusable(rows: pd.DataFrame, columns: list[str]) -> str | None:
+def _unusable(rows: pd.DataFrame, columns: list[str]) -> str | None:
     """Why no model can be fitted, in a few words; None if one can."""
     if not rows["target"].isin([0, 1]).all():
         return "target is not 0 or 1"
-    if all(_encoded(rows[name]).nunique() < 2 for name in columns):
-        known = any(_encoded(rows[name]).notna().any() for name in columns)
-        return "the same in every row" if known else "not known for any row"
+    inputs = pd.DataFrame({name: _encoded(rows[name]) for name in columns})
+    if (inputs.nunique() < 2).all():
+        return "the same in every row" if inputs.notna().any(axis=None) else "not known for any row"
     for fold in sorted(set(rows["fold"]) - {-1}):
-        train = rows[rows["fold"] != fold]
-        if train["target"].nunique() < 2:
+        train = rows["fold"] != fold
+        if rows["target"][train].nunique() < 2:
             return f"one class only without fold {fold}"
-        if not any(_encoded(train[name]).notna().any() for name in columns):
+        if inputs[train].isna().all(axis=None):
             return f"not known for any row without fold {fold}"
     return None
 
@@ -338,15 +323,19 @@ def _score(rows: pd.DataFrame, columns: list[str]) -> dict[str, Any]:
     """auc, low, high, rows, positives, reason of a feature set."""
     scored = (rows["fold"] >= 0).to_numpy()
     target = rows["target"][scored]
-    counts = {"rows": len(target), "positives": int((target == 1).sum())}
-    reason = unusable(rows, columns)
-    if reason:
-        return {"auc": None, "low": None, "high": None, **counts, "reason": reason}
-    prob = predict_without_pixels(rows, columns)[scored]
-    found = bootstrap(roc_auc, target, prob, rows["group"][scored]).as_json()
-    reason = found.get("reason") if found["value"] is None else None
-    bounds = {"auc": found["value"], "low": found["low"], "high": found["high"]}
-    return {**bounds, **counts, "reason": reason}
+    if reason := _unusable(rows, columns):
+        found = undefined(reason).as_json()
+    else:
+        prob = predict_without_pixels(rows, columns)[scored]
+        found = bootstrap(roc_auc, target, prob, rows["group"][scored]).as_json()
+    return {
+        "auc": found["value"],
+        "low": found["low"],
+        "high": found["high"],
+        "rows": len(target),
+        "positives": int((target == 1).sum()),
+        "reason": found.get("reason") if found["value"] is None else None,
+    }
 
 
 def _encoded(values: pd.Series) -> pd.Series:

@@ -7,7 +7,7 @@ never changes the order of the scores.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,12 +19,6 @@ from lesions.evaluation.metrics import Floats, ratio, undefined_reason, unranked
 
 FEWEST_ROWS = 10
 LEAST = 1e-7  # probabilities of exactly 0 and 1 are taken as this far from them
-
-
-class Fitted(Protocol):
-    """What was fitted on some rows and can be applied to others."""
-
-    def apply(self, prob: Any) -> Any: ...
 
 
 def clipped_logit(prob: ArrayLike) -> Floats:
@@ -120,9 +114,9 @@ def shift_prior(scaling: Scaling, malignant: ArrayLike, trained: float, actual: 
 
 
 def across_parts(
-    fit: Callable[[Any, Any], Fitted], target: ArrayLike, prob: ArrayLike, parts: ArrayLike
+    fit: Callable[[Any, Any], Any], target: ArrayLike, prob: ArrayLike, parts: ArrayLike
 ) -> np.ndarray:
-    """Apply to each part's rows what `fit` finds on the other parts: none saw its own target.
+    """`fit(target, prob).apply(prob)` of each part's rows, fitted on the other parts alone.
 
     `prob` is (N,) or (N, C); `parts` (N,), two or more, are folds, or any split that keeps groups
     together.

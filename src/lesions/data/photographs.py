@@ -6,6 +6,7 @@ Archives are unpacked without trusting what they say about themselves.
 import os
 import shutil
 import stat
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +68,7 @@ def image_paths(
                 except InputError as error:
                     report.add(str(error))
         rows = (table["split"] == split) | (len(places) == 1)
-        paths[rows] = table.loc[rows, "image_name"].map(found).fillna("")
+        paths[rows] = [found.get(name, "") for name in table.loc[rows, "image_name"]]
     return paths
 
 
@@ -93,10 +94,10 @@ def unpacked(archive: Path) -> Path:
     folder = at("input/prepared/unpacked", archive.stem)
     if (folder / ".from").exists() and (folder / ".from").read_text() == mark:
         return folder
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as work:
+        part = Path(work) / "images"
+        part.mkdir()
         if archive.suffix == ".npz":
             _write_arrays(archive, part)
         else:
@@ -104,8 +105,6 @@ def unpacked(archive: Path) -> Path:
         write_text(part / ".from", mark)
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return folder
 
 

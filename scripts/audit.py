@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from lesions import files
     from lesions.data.columns import Report
+    from lesions.data.folds import fold_warnings
     from lesions.data.sources import add_deotte, read_duplicates
     from lesions.data.table import load_table, prepared
     from lesions.evaluation.audit import audit
@@ -51,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         files.write_json(path, found)
     for path in filter(None, [prepared(args.dataset) / "audit.html", args.html]):
         files.write_text(path, audit_page(found))
+    for warning in fold_warnings(table):
+        print(f"WARNING: {warning}")
     print(audit_text(found))
     return 0 if found["gate"]["passed"] else 1
 

@@ -36,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
                         help="change the data set's config, such as folds=3")  # fmt: skip
     args = parser.parse_args(arguments)
 
+    from lesions.data.folds import fold_warnings
     from lesions.data.prepare import prepare
+    from lesions.data.table import load_table
 
     facts = prepare(
         args.dataset,
@@ -47,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
         available_only=args.available_only,
         quarantine=args.quarantine,
     )
+    for warning in fold_warnings(load_table(args.dataset)[0]):
+        print(f"WARNING: {warning}")
     print(
         f"{args.dataset}: {facts['rows']:,} images in {facts['groups']:,} groups;"
         f" {facts['splits']['train']:,} to train on, {facts['positives']:,} of them"

@@ -90,7 +90,7 @@ def interrupted_run(arguments: list[str], step: int, monkeypatch: pytest.MonkeyP
 
     make_step = Stepper.step
 
-    def step_or_die(self: Stepper, *given: Any) -> int:
+    def step_or_die(self: Stepper, *given: Any) -> bool:
         if self.progress.step == step:
             raise Killed
         return make_step(self, *given)

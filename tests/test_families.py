@@ -105,14 +105,6 @@ def test_the_studys_networks_are_timms_and_have_no_weights_to_load() -> None:
         LesionClassifier(ModelConfig(backbone="lesions_hybrid"), columns=0)
 
 
-def test_the_studys_networks_see_the_pixels_over_255() -> None:
-    model, seen = ours("lesions_cnn_shallow").eval(), []
-    model.backbone.blocks.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    image = torch.randint(0, 256, (2, 28, 28, 3), dtype=torch.uint8)
-    model(image, torch.empty(2, 0))
-    torch.testing.assert_close(seen[0], image.permute(0, 3, 1, 2) / 255)
-
-
 def config_of(family: str, **parts: Any) -> ModelConfig:
     backbone, arguments, _ = FAMILIES[family]
     return ModelConfig(backbone=backbone, pretrained=False, backbone_args=arguments, **parts)

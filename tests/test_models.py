@@ -8,12 +8,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from lesions.config import CbamConfig, ModelConfig
 from lesions.errors import InputError
 from lesions.models.backbone import build_backbone
 from lesions.models.classifier import LesionClassifier
-from lesions.models.layers import Cbam, Funnel, MetadataGate, attend, weigh_channels
+from lesions.models.layers import Cbam, MetadataGate, attend, build_head, weigh_channels
 
 TINY = ModelConfig(backbone="mobilenetv3_small_050", pretrained=False)
 
@@ -44,21 +45,21 @@ def test_the_head_runs_in_float32_under_autocast() -> None:
     assert len(set(logit.flatten().tolist())) == 4  # bfloat16 would make ties likely
 
 
-def test_images_are_normalised_as_the_weights_expect() -> None:
-    config = TINY.model_copy(update={"pretrained_cfg": {"mean": (0.5,) * 3, "std": (0.25,) * 3}})
-    model = LesionClassifier(config, columns=0).eval()
-    seen = []
-    model.backbone.conv_stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+@pytest.mark.parametrize(
+    "name, given, mean, std",
+    [(TINY.backbone, {"mean": (0.5,) * 3, "std": (0.25,) * 3}, 0.5, 0.25),
+     ("lesions_cnn_shallow", {}, 0, 1)],
+)  # fmt: skip
+def test_images_are_normalised_as_the_weights_expect(
+    name: str, given: dict, mean: float, std: float
+) -> None:
+    config = ModelConfig(backbone=name, pretrained=False, pretrained_cfg=given)
+    model, seen = LesionClassifier(config, columns=0).eval(), []
+    first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     batch = images()
     model(batch, torch.empty(4, 0))
-    expected = (batch.permute(0, 3, 1, 2) / 255 - 0.5) / 0.25
-    torch.testing.assert_close(seen[0], expected)
-
-
-def test_the_metadata_changes_the_prediction() -> None:
-    model = LesionClassifier(TINY, columns=9).eval()
-    a, b = model(images(), torch.zeros(4, 9)), model(images(), torch.ones(4, 9))
-    assert not torch.allclose(a, b)
+    torch.testing.assert_close(seen[0], (batch.permute(0, 3, 1, 2) / 255 - mean) / std)
 
 
 def test_dropout_samples_differ_in_training_and_are_gone_in_evaluation() -> None:
@@ -170,17 +171,12 @@ def test_missing_weights_are_told_within_five_seconds_with_three_ways_out() -> N
 
 
 @pytest.mark.parametrize("tag", ["no_such_net", "tf_efficientnet_b1.ns"])
-def test_an_unknown_backbone_is_named(tag: str) -> None:
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_an_unknown_backbone_or_keyword_is_named(tag: str, pretrained: bool) -> None:
     with pytest.raises(InputError, match=f"model.backbone {tag}"):
-        LesionClassifier(ModelConfig(backbone=tag), columns=0)
-    with pytest.raises(InputError, match=f"model.backbone {tag}"):
-        LesionClassifier(ModelConfig(backbone=tag, pretrained=False), columns=0)
-
-
-def test_a_wrong_backbone_keyword_is_named() -> None:
-    config = TINY.model_copy(update={"backbone_args": {"no_such_word": 1}})
+        build_backbone(ModelConfig(backbone=tag, pretrained=pretrained))
     with pytest.raises(InputError, match="mobilenetv3_small_050.*no_such_word"):
-        LesionClassifier(config, columns=0)
+        build_backbone(TINY.model_copy(update={"backbone_args": {"no_such_word": 1}}))
 
 
 def test_a_checkpoint_of_the_default_network_has_the_names_it_always_had() -> None:
@@ -216,14 +212,23 @@ def test_the_gate_is_noisy_in_training_alone() -> None:
     assert (noise[1] - noise[0].repeat(1000, 1)).std().item() == pytest.approx(0.05, rel=0.02)
 
 
-def test_the_gate_weighs_the_same_channels_in_every_shape_of_a_map() -> None:
-    convolutional, factor = torch.randn(2, 6, 3, 3), torch.randn(2, 6)
-    expected = convolutional * factor[:, :, None, None]
-    torch.testing.assert_close(weigh_channels(convolutional, factor), expected)
-    last = weigh_channels(convolutional.permute(0, 2, 3, 1), factor)
-    torch.testing.assert_close(last.permute(0, 3, 1, 2), expected)
-    tokens = weigh_channels(convolutional.flatten(2).transpose(1, 2), factor)
-    torch.testing.assert_close(tokens.transpose(1, 2), expected.flatten(2))
+@pytest.mark.parametrize("part", ["gate", "cbam"])
+def test_gate_and_cbam_do_the_same_in_every_shape_of_a_map(part: str) -> None:
+    x, factor, cbam = torch.randn(2, 6, 4, 4), torch.randn(2, 6), Cbam(6, reduction=2, kernel=3)
+
+    def weighed(feature_map: torch.Tensor, prefix: int = 0) -> torch.Tensor:
+        if part == "gate":
+            return weigh_channels(feature_map, factor)
+        return attend(cbam, feature_map, 6, prefix)
+
+    expected = x * factor[:, :, None, None] if part == "gate" else cbam(x)
+    torch.testing.assert_close(weighed(x), expected)
+    torch.testing.assert_close(weighed(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), expected)
+    tokens = torch.cat([torch.randn(2, 1, 6), x.flatten(2).transpose(1, 2)], dim=1)
+    found = weighed(tokens, 1)
+    torch.testing.assert_close(found[:, 1:].transpose(1, 2), expected.flatten(2))
+    kept = tokens[:, :1] * (factor[:, None] if part == "gate" else 1)
+    torch.testing.assert_close(found[:, :1], kept)
 
 
 def test_cbam_by_hand() -> None:
@@ -248,33 +253,14 @@ def test_cbam_of_kernel_0_weighs_channels_alone() -> None:
         CbamConfig(kernel=4)
 
 
-def test_cbam_is_the_same_in_every_shape_of_a_map_and_leaves_prefix_tokens() -> None:
-    cbam, x = Cbam(6, reduction=2, kernel=3), torch.randn(2, 6, 4, 4)
-    expected = cbam(x)
-    torch.testing.assert_close(attend(cbam, x, 6, 0), expected)
-    last = attend(cbam, x.permute(0, 2, 3, 1), 6, 0)
-    torch.testing.assert_close(last.permute(0, 3, 1, 2), expected)
-    prefix, patches = torch.randn(2, 1, 6), x.flatten(2).transpose(1, 2)
-    tokens = attend(cbam, torch.cat([prefix, patches], dim=1), 6, 1)
-    torch.testing.assert_close(tokens[:, :1], prefix)
-    torch.testing.assert_close(tokens[:, 1:], expected.flatten(2).transpose(1, 2))
-
-
 def test_the_funnel_halves_its_dropout_from_layer_to_layer() -> None:
-    funnel = Funnel(20, 7, dropout=0.5, widths=[512, 256, 128])
-    assert [layer.p for layer in funnel if isinstance(layer, torch.nn.Dropout)] == [
-        0.5,
-        0.25,
-        0.125,
-    ]
-    widths = [layer.out_features for layer in funnel if isinstance(layer, torch.nn.Linear)]
-    assert widths == [512, 256, 128, 7]
-    norms = [layer.num_features for layer in funnel if isinstance(layer, torch.nn.BatchNorm1d)]
-    assert norms == [20, 512, 256, 128]
-    assert [type(layer).__name__ for layer in list(funnel)[1:5]] == [
-        "Linear", "SiLU", "BatchNorm1d", "Dropout"
-    ]  # fmt: skip
-    assert funnel(torch.randn(4, 20)).shape == (4, 7)
+    funnel = build_head(TINY.model_copy(update={"head": "funnel"}), 20, 7)
+    first, *blocks, last = funnel
+    kinds = [nn.Linear, nn.SiLU, nn.BatchNorm1d, nn.Dropout] * 3
+    assert [type(layer) for layer in blocks] == kinds and first.num_features == 20
+    assert [layer.p for layer in blocks[3::4]] == [0.5, 0.25, 0.125]
+    assert [layer.out_features for layer in [*blocks[::4], last]] == [512, 256, 128, 7]
+    assert [layer.num_features for layer in blocks[2::4]] == [512, 256, 128]
 
 
 def test_cbam_on_a_class_token_and_images_of_a_wrong_size_are_told_with_what_to_set() -> None:

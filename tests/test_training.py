@@ -9,17 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import interrupted_run, tiny_run
+from audit import main as audit
+from conftest import Killed, interrupted_run, tiny_run
 from safetensors.torch import load_file
 from train import main as train
 
-from lesions.data.table import load_table
+from lesions.config import load_dataset_config
+from lesions.data.folds import fold_warnings
+from lesions.data.table import load_table, save_table
 from lesions.errors import InputError
 from lesions.files import sha256
 from lesions.inference.checkpoint import load_model
 from lesions.oof import load_oof
 from lesions.paths import at
-from lesions.training import loss, steps
+from lesions.training import steps
 from lesions.training.loop import FoldTrainer
 from lesions.training.steps import Stepper
 
@@ -114,9 +117,6 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
 def test_a_run_killed_while_it_validates_still_has_that_epoch_in_its_history(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     def killed(*_):
         raise Killed
 
@@ -128,7 +128,9 @@ def test_a_run_killed_while_it_validates_still_has_that_epoch_in_its_history(
     assert same_bytes("unvalidated", trained)
 
 
-def test_a_finished_fold_is_skipped_and_what_its_killed_runs_left_is_removed(trained: Path) -> None:
+def test_a_finished_fold_is_skipped_and_what_its_killed_runs_left_is_removed(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = copied(trained, "skipped")
     before = (folder / "fold0.safetensors").stat().st_mtime_ns
     names = ("state/fold0.previous.pt", "state/.fold0.pt.77.part", ".fold0.safetensors.77.part")
@@ -140,6 +142,8 @@ def test_a_finished_fold_is_skipped_and_what_its_killed_runs_left_is_removed(tra
     train([*tiny_run("skipped"), "--fold", "0"])
     assert (folder / "fold0.safetensors").stat().st_mtime_ns == before
     assert not any(path.exists() for path in left) and other.exists()
+    said = capsys.readouterr().out  # of the config, what is not the default
+    assert "image_size: 32" in said and "weight_decay" not in said
 
 
 @pytest.mark.parametrize("name", ["fold0.csv", "fold0.safetensors"])
@@ -199,36 +203,48 @@ def test_pixels_that_changed_are_refused_within_a_fold_and_between_folds(
         cache.with_name("kept").rename(cache)
 
 
-@pytest.mark.parametrize("name", ["../out", "/tmp/out", "."])
-def test_a_name_that_leads_out_of_oof_is_refused(demo: Path, name: str) -> None:
-    with pytest.raises(InputError, match="--name.*give a name below oof/"):
-        train([*tiny_run(name), "--fold", "0"])
-
-
-@pytest.mark.parametrize("fold", ["7", "first", "²"])
-def test_a_fold_that_does_not_exist_is_refused(demo: Path, fold: str) -> None:
-    with pytest.raises(InputError, match=f"--fold {fold}"):
-        train([*tiny_run("nofold"), "--fold", fold])
-
-
-def test_another_config_under_the_same_name_is_refused(trained: Path) -> None:
-    with pytest.raises(InputError, match="other settings(.|\n)*--name"):
-        train([*tiny_run("tiny", "train.lr=0.5"), "--fold", "0"])
-
-
-def test_a_missing_cache_size_names_the_command(demo: Path) -> None:
-    with pytest.raises(InputError, match=r"prepare\.py --dataset demo --size 48"):
-        train([*tiny_run("nocache", "data.image_size=48"), "--fold", "0"])
-
-
-def test_steps_without_a_finite_loss_end_the_run_and_keep_the_saved_state(
-    demo: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "run, change, fold, message",
+    [
+        ("../out", "seed=1", "0", "--name.*give a name below oof/"),
+        ("/tmp/out", "seed=1", "0", "--name.*give a name below oof/"),
+        (".", "seed=1", "0", "--name.*give a name below oof/"),
+        ("nofold", "seed=1", "7", "--fold 7"),
+        ("nofold", "seed=1", "first", "--fold first"),
+        ("nofold", "seed=1", "²", "--fold ²"),
+        ("tiny", "train.lr=0.5", "0", "other settings(.|\n)*--name"),
+        ("nocache", "data.image_size=48", "0", r"prepare\.py --dataset demo --size 48"),
+        ("lone", "train.micro_batch=1", "0", "one image.*raise train.micro_batch"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_with_the_cure(
+    trained: Path, run: str, change: str, fold: str, message: str
 ) -> None:
-    monkeypatch.setattr(steps, "MOST_BAD_STEPS", 2)
-    monkeypatch.setattr(loss, "smoothed_bce", lambda logit, *_: logit.sum() * float("nan"))
-    with pytest.raises(InputError, match="without a finite loss, the last one on ISIC_"):
-        train([*tiny_run("nan"), "--fold", "0"])
-    assert not at("oof/nan/fold0.json").exists()
+    with pytest.raises(InputError, match=message):
+        train([*tiny_run(run, change), "--fold", fold])
+
+
+def test_audit_and_train_warn_of_folds_that_teach_or_score_nothing(
+    demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fold 1 is a single group and holds all positives; fold 2 is a quarter of it."""
+    table = load_table("demo")[0]
+    assert fold_warnings(table) == []
+    few = table.index[table["fold"] == 2][7:]
+    table = table.drop(few).reset_index(drop=True)
+    one = table["fold"] == 1
+    table.loc[one, "group"] = table.loc[one, "image_name"].iloc[0]
+    table.loc[~one & (table["fold"] >= 0), "target"] = 0
+    save_table("lopsided", table, load_dataset_config("demo"))
+    audit(["--dataset", "lopsided"])
+    told = capsys.readouterr().out
+    with pytest.raises(InputError, match=r"prepare\.py"):
+        train([*tiny_run("lopsided", "dataset=lopsided"), "--fold", "0"])
+    for said in (told, capsys.readouterr().out):
+        assert "fold 1 has no positive in its" in said
+        assert "fold 2 has no positive in its 7 validation rows" in said
+        assert "training rows of fold 0: the model learns one patient" in said
+    shutil.rmtree(at("input/prepared/lopsided"))
 
 
 def test_patience_stops_a_run_that_no_longer_improves_and_best_keeps_its_best_epoch(
@@ -238,7 +254,8 @@ def test_patience_stops_a_run_that_no_longer_improves_and_best_keeps_its_best_ep
     scores, predict, seen = steps.epoch_scores, FoldTrainer.predict, []
 
     def watched(self, *arguments):
-        seen.append({name: t.clone() for name, t in self.averaged.state_dict().items()})
+        kept = self.stepper.averaged.state_dict()
+        seen.append({name: tensor.clone() for name, tensor in kept.items()})
         return predict(self, *arguments)
 
     monkeypatch.setattr(FoldTrainer, "predict", watched)
@@ -253,7 +270,7 @@ def test_patience_stops_a_run_that_no_longer_improves_and_best_keeps_its_best_ep
     assert all(torch.equal(kept[name], tensor) for name, tensor in seen[0].items())
 
 
-def test_deterministic_kernels_are_on_while_training_only(
+def test_deterministic_kernels_are_on_in_the_runs_that_ask_for_them(
     trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -265,13 +282,6 @@ def test_deterministic_kernels_are_on_while_training_only(
 
     monkeypatch.setattr(Stepper, "step", watched)
     train([*tiny_run("same", "train.deterministic=true"), "--fold", "0"])
+    train([*tiny_run("tiny"), "--fold", "0"])
     assert seen and all(seen) and not torch.are_deterministic_algorithms_enabled()
     assert same_bytes("same", trained)
-
-
-def test_the_start_prints_what_of_the_config_is_not_the_default(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train([*tiny_run("tiny"), "--fold", "0"])
-    said = capsys.readouterr().out
-    assert "image_size: 32" in said and "weight_decay" not in said

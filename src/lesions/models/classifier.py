@@ -1,20 +1,12 @@
 """The network: backbone, gate or attention on its feature map, metadata branch, head."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from lesions.config import ModelConfig
-from lesions.models.backbone import build_backbone, memory_format, require_map, require_size
-from lesions.models.layers import (
-    Cbam,
-    MetadataBranch,
-    MetadataGate,
-    attend,
-    build_head,
-    weigh_channels,
-)
+from lesions.errors import InputError
+from lesions.models import layers
+from lesions.models.backbone import build_backbone, memory_format
 
 
 class LesionClassifier(nn.Module):
@@ -30,22 +22,26 @@ class LesionClassifier(nn.Module):
         self.channels: int = self.backbone.num_features
         self.prefix: int = getattr(self.backbone, "num_prefix_tokens", 0)
         features: int = self.backbone.head_hidden_size
-        gated = bool(columns) and config.fusion == "gate"
-        self.gate = MetadataGate(columns, self.channels) if gated else None
-        self.attention = None
+        self.gate = self.attention = self.metadata = None
+        if columns and config.fusion == "gate":
+            self.gate = layers.MetadataGate(columns, self.channels)
         if config.cbam:
-            require_map(self.backbone, config)
-            self.attention = Cbam(self.channels, config.cbam.reduction, config.cbam.kernel)
-        self.metadata = MetadataBranch(columns) if columns and not gated else None
-        if self.metadata is not None:
-            features += self.metadata.width
-        self.head = build_head(config, features, outputs)
-        expected: dict[str, Any] = self.backbone.pretrained_cfg
-        self.register_buffer("mean", torch.tensor(expected["mean"]) * 255, persistent=False)
-        self.register_buffer("std", torch.tensor(expected["std"]) * 255, persistent=False)
+            if getattr(self.backbone, "global_pool", None) == "token":
+                raise InputError(
+                    f"model.cbam: {config.backbone} pools its class token, not the patches that"
+                    " cbam weighs: set model.backbone_args={global_pool: avg, fc_norm: false}"
+                )
+            self.attention = layers.Cbam(self.channels, config.cbam.reduction, config.cbam.kernel)
+        if columns and config.fusion == "concat":
+            self.metadata = layers.build_metadata_branch(columns)
+            features += 128
+        self.head = layers.build_head(config, features, outputs)
+        for name in ("mean", "std"):
+            values = torch.tensor(self.backbone.pretrained_cfg[name]) * 255
+            self.register_buffer(name, values, persistent=False)
 
     def forward(self, image: Tensor, metadata: Tensor) -> Tensor:
-        require_size(self.backbone, image.shape[1])
+        self._require_size(image.shape[1])
         normalised = ((image - self.mean) / self.std).permute(0, 3, 1, 2)
         # As permuted it is channels_last already: only the other layout costs a copy.
         normalised = normalised.contiguous(memory_format=self.memory_format)
@@ -53,9 +49,9 @@ class LesionClassifier(nn.Module):
         if self.gate is not None:
             with torch.autocast(image.device.type, enabled=False):
                 factor = self.gate(metadata.float())
-            feature_map = weigh_channels(feature_map, factor)
+            feature_map = layers.weigh_channels(feature_map, factor)
         if self.attention is not None:
-            feature_map = attend(self.attention, feature_map, self.channels, self.prefix)
+            feature_map = layers.attend(self.attention, feature_map, self.channels, self.prefix)
         features = self.backbone.forward_head(feature_map, pre_logits=True)
         # Half precision would tie close probabilities, and ties cost AUC.
         with torch.autocast(image.device.type, enabled=False):
@@ -63,3 +59,13 @@ class LesionClassifier(nn.Module):
             if self.metadata is not None:
                 features = torch.cat([features, self.metadata(metadata.float())], dim=1)
             return self.head(features)
+
+    def _require_size(self, size: int) -> None:
+        """InputError for images of another size than the backbone's position embeddings are for."""
+        patches = getattr(self.backbone, "patch_embed", None)
+        expected = getattr(patches, "img_size", None)
+        if expected and getattr(patches, "strict_img_size", False) and expected != (size, size):
+            raise InputError(
+                f"the backbone takes images of {expected[0]} pixels, data.image_size is {size}: set"
+                f" data.image_size={expected[0]} or model.backbone_args={{img_size: {size}}}"
+            )

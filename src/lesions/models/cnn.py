@@ -1,17 +1,11 @@
-"""The small networks of the DermaMNIST study, as timm backbones: lesions_cnn_*, lesions_hybrid*.
+"""The DermaMNIST study's small networks as timm backbones; sizes can be set by backbone_args.
 
-`filters`, `depth`, `dense` and `drop_rate` can be set in model.backbone_args. They end in a dense
-layer and its dropout, so model.head is `linear` with them. Images come as 0 to 1.
+They end in a dense layer and its dropout, so model.head is `linear` with them.
 """
 
 from typing import Any
 
-from timm.models import (
-    build_model_with_cfg,
-    checkpoint_seq,
-    generate_default_cfgs,
-    register_model,
-)
+import timm.models
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -23,7 +17,7 @@ def _convolution(channels: int, filters: int) -> list[nn.Module]:
 
 
 class LesionsCnn(nn.Module):
-    """(B, 3, S, S) -> (B, num_classes), or (B, dense) features if num_classes is 0.
+    """(B, 3, S, S) -> features (B, dense).
 
     It has `depth` blocks of two convolutions, the first `filters` wide, the second twice and the
     others four times that. Each halves the side: S is at least 2 ** depth. A hybrid has a stem.
@@ -31,10 +25,10 @@ class LesionsCnn(nn.Module):
 
     def __init__(
         self, filters: int, depth: int, dense: int, drop_rate: float, stem: bool = False,
-        cbam: bool = False, num_classes: int = 2, in_chans: int = 3,
+        cbam: bool = False, num_classes: int = 0, in_chans: int = 3,
     ):  # fmt: skip
         super().__init__()
-        self.num_classes, self.drop_rate, self.grad_checkpointing = num_classes, drop_rate, False
+        self.drop_rate, self.grad_checkpointing = drop_rate, False
         channels = filters if stem else in_chans
         self.stem = nn.Sequential(*(_convolution(in_chans, filters) if stem else []))
         self.blocks = nn.Sequential()
@@ -48,28 +42,30 @@ class LesionsCnn(nn.Module):
         self.num_features, self.head_hidden_size = channels, dense
         self.dense = nn.Linear(channels, dense)
         self.norm = nn.BatchNorm1d(dense)
-        self.classifier = nn.Linear(dense, num_classes) if num_classes else nn.Identity()
 
     def forward_features(self, x: Tensor) -> Tensor:
         """The feature map (B, num_features, S / 2 ** depth, S / 2 ** depth)."""
         x = self.stem(x)
-        return checkpoint_seq(self.blocks, x) if self.grad_checkpointing else self.blocks(x)
+        return (
+            timm.models.checkpoint_seq(self.blocks, x)
+            if self.grad_checkpointing
+            else self.blocks(x)
+        )
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features (B, dense) of the map, or the classifier's logits of them."""
+    def forward_head(self, x: Tensor, pre_logits: bool = True) -> Tensor:
+        """Features (B, dense) of the map."""
         x = self.norm(self.dense(x.mean((2, 3))).relu())
-        x = F.dropout(x, self.drop_rate, self.training)
-        return x if pre_logits else self.classifier(x)
+        return F.dropout(x, self.drop_rate, self.training)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """Return timm's description of the layers' order."""
+        """The layers' order, as timm asks for it."""
         return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Keep less of a forward pass in memory and compute it again in the backward pass."""
+        """Compute the forward pass again in the backward pass, to save memory."""
         self.grad_checkpointing = enable
 
 
@@ -82,13 +78,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "filters": 64, "depth": 3, "dense": 256, "drop_rate": 0.5, "stem": True, "cbam": True
     },
 }  # fmt: skip
-default_cfgs = generate_default_cfgs({  # timm looks for this name
+default_cfgs = timm.models.generate_default_cfgs({  # timm looks for this name
     name: {
-        "input_size": (3, 28, 28), "pool_size": (3, 3), "num_classes": 2, "crop_pct": 1.0,
+        "input_size": (3, 28, 28), "pool_size": (3, 3), "num_classes": 0, "crop_pct": 1.0,
         "interpolation": "bilinear", "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0),
-        "first_conv": "stem.0" if "stem" in sizes else "blocks.0.0", "classifier": "classifier",
     }
-    for name, sizes in NETWORKS.items()
+    for name in NETWORKS
 })  # fmt: skip
 
 
@@ -96,10 +91,11 @@ def _register(name: str) -> None:
     """Make the network known to timm under its name."""
 
     def build(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
-        return build_model_with_cfg(LesionsCnn, name, pretrained, **NETWORKS[name] | arguments)
+        sizes = NETWORKS[name] | arguments
+        return timm.models.build_model_with_cfg(LesionsCnn, name, pretrained, **sizes)
 
     build.__name__ = name
-    register_model(build)
+    timm.models.register_model(build)
 
 
 for _name in NETWORKS:

@@ -1,8 +1,7 @@
 """The parts around a backbone: attention on its feature map, the metadata's way in, the heads.
 
-A feature map has the shape in which timm's backbone gives it: (B, C, H, W) of convolutional
-networks, (B, H, W, C) of Swin, (B, N, C) of a ViT, whose N tokens are some prefix tokens, such as
-the class token, and then the patches row by row.
+A feature map has timm's shape: (B, C, H, W) of convolutional networks, (B, H, W, C) of Swin,
+(B, N, C) of a ViT, whose N tokens are prefix tokens, such as the class token, and then patches.
 """
 
 from math import isqrt
@@ -15,10 +14,7 @@ from lesions.config import ModelConfig
 
 
 class SpatialAttention(nn.Module):
-    """(B, C, H, W) -> the same, each place times a weight from the channels' mean and maximum.
-
-    timm's has a batch norm before the sigmoid; the systems that are rebuilt here have none.
-    """
+    """timm's without its batch norm: places (B, C, H, W) weighted by their mean and maximum."""
 
     def __init__(self, kernel: int, bias: bool):
         super().__init__()
@@ -30,10 +26,7 @@ class SpatialAttention(nn.Module):
 
 
 class Cbam(nn.Sequential):
-    """(B, C, H, W) -> the same, weighted by channel and then by place; kernel 0: by channel only.
-
-    Woo et al., 2018: https://arxiv.org/abs/1807.06521.
-    """
+    """Weights a map by channel, then by place unless kernel is 0: https://arxiv.org/abs/1807.06521."""
 
     def __init__(
         self, channels: int, reduction: int, kernel: int, act: type[nn.Module] = nn.SiLU,
@@ -57,57 +50,45 @@ def attend(attention: nn.Module, feature_map: Tensor, channels: int, prefix: int
     return attention(feature_map.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
 
-class MetadataBranch(nn.Sequential):
+def build_metadata_branch(columns: int) -> nn.Sequential:
     """(B, C) metadata -> (B, 128) features, to stand beside the image's."""
-
-    width = 128
-
-    def __init__(self, columns: int):
-        super().__init__(
-            nn.Linear(columns, 512),
-            nn.BatchNorm1d(512),
-            nn.SiLU(),
-            nn.Dropout(0.3),
-            nn.Linear(512, self.width),
-            nn.BatchNorm1d(self.width),
-            nn.SiLU(),
-        )
+    return nn.Sequential(
+        nn.Linear(columns, 512),
+        nn.BatchNorm1d(512),
+        nn.SiLU(),
+        nn.Dropout(0.3),
+        nn.Linear(512, 128),
+        nn.BatchNorm1d(128),
+        nn.SiLU(),
+    )
 
 
 class MetadataGate(nn.Module):
     """(B, C) metadata -> (B, channels), the factor 1 + alpha m of each channel, m in -1 to 1."""
 
-    width = 64
-    noise = 0.05  # standard deviation, in training only
-
     def __init__(self, columns: int, channels: int):
         super().__init__()
-        self.hidden = nn.Linear(columns, self.width)
-        self.output = nn.Linear(self.width, channels)
+        self.hidden = nn.Linear(columns, 64)
+        self.output = nn.Linear(64, channels)
         self.alpha = nn.Parameter(torch.ones(1))
 
     def forward(self, metadata: Tensor) -> Tensor:
         hidden = nn.functional.silu(self.hidden(metadata))
         if self.training:
-            hidden = hidden + self.noise * torch.randn_like(hidden)
+            hidden = hidden + 0.05 * torch.randn_like(hidden)
         return 1 + self.alpha * self.output(hidden).tanh()
 
 
 def weigh_channels(feature_map: Tensor, factor: Tensor) -> Tensor:
     """The map with each image's channels times its `factor` (B, C)."""
-    batch, channels = factor.shape
-    if feature_map.ndim == 4 and feature_map.shape[1] == channels:
-        return feature_map * factor[:, :, None, None]
-    return feature_map * factor.reshape(batch, *[1] * (feature_map.ndim - 2), channels)
+    if feature_map.ndim == 3:
+        return feature_map * factor[:, None]
+    first = feature_map.shape[1] == factor.shape[1]
+    return feature_map * (factor[:, :, None, None] if first else factor[:, None, None])
 
 
 class MultiSampleDropout(nn.Module):
-    """Five dropout masks through one shared linear layer, logits averaged.
-
-    Inoue, 2019: https://arxiv.org/abs/1905.09788. In evaluation it is the linear layer alone.
-    """
-
-    samples = 5
+    """Five dropout masks through one linear layer, averaged: https://arxiv.org/abs/1905.09788."""
 
     def __init__(self, features: int, outputs: int, dropout: float):
         super().__init__()
@@ -117,26 +98,23 @@ class MultiSampleDropout(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if not self.training:
             return self.linear(features)
-        logits = [self.linear(self.dropout(features)) for _ in range(self.samples)]
+        logits = [self.linear(self.dropout(features)) for _ in range(5)]
         return torch.stack(logits).mean(dim=0)
 
 
-class Funnel(nn.Sequential):
-    """Ever narrower layers with SiLU, batch norm, and dropout, halved from layer to layer."""
-
-    def __init__(self, features: int, outputs: int, dropout: float, widths: list[int]):
-        layers: list[nn.Module] = [nn.BatchNorm1d(features)]
-        for width in widths:
-            layers += [nn.Linear(features, width), nn.SiLU()]
-            layers += [nn.BatchNorm1d(width), nn.Dropout(dropout)]
-            features, dropout = width, dropout / 2
-        super().__init__(*layers, nn.Linear(features, outputs))
-
-
 def build_head(config: ModelConfig, features: int, outputs: int) -> nn.Module:
-    """The head that `config` names, pooled features (B, F) -> logits (B, outputs)."""
+    """The head that `config` names, pooled features (B, F) -> logits (B, outputs).
+
+    A funnel narrows with SiLU, batch norm, and dropout that halves from layer to layer.
+    """
     if config.head == "linear":
         return nn.Linear(features, outputs)
-    if config.head == "funnel":
-        return Funnel(features, outputs, config.dropout, config.funnel)
-    return MultiSampleDropout(features, outputs, config.dropout)
+    if config.head == "multi_sample_dropout":
+        return MultiSampleDropout(features, outputs, config.dropout)
+    layers: list[nn.Module] = [nn.BatchNorm1d(features)]
+    dropout = config.dropout
+    for width in config.funnel:
+        layers += [nn.Linear(features, width), nn.SiLU()]
+        layers += [nn.BatchNorm1d(width), nn.Dropout(dropout)]
+        features, dropout = width, dropout / 2
+    return nn.Sequential(*layers, nn.Linear(features, outputs))

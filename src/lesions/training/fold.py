@@ -29,15 +29,9 @@ class FoldData:
     train_rows: np.ndarray
     valid_rows: np.ndarray
 
-    @property
-    def train_codes(self) -> np.ndarray:
-        """The codes (see data/tasks.py) of the training rows, int64 (N,)."""
-        return self.dataset.target[self.train_rows].astype(np.int64)
-
-    @property
-    def valid_codes(self) -> np.ndarray:
-        """Those of the validation rows."""
-        return self.dataset.target[self.valid_rows].astype(np.int64)
+    def codes(self, rows: np.ndarray) -> np.ndarray:
+        """The codes (see data/tasks.py) of some of these rows, int64 (N,)."""
+        return self.dataset.target[rows].astype(np.int64)
 
 
 def load_fold(config: Config, fold: int) -> FoldData:

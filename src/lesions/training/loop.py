@@ -1,12 +1,14 @@
 """One fold's training loop: the same bytes however often it was stopped and resumed."""
 
+import json
+import math
 import time
 from copy import copy
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
@@ -16,12 +18,14 @@ from tqdm import tqdm
 from lesions.config import Config
 from lesions.data.augmentation import build_augmentation
 from lesions.data.loading import TrainBatches, build_loader, end_workers, named_failures, seed_of
+from lesions.errors import InputError, listed
+from lesions.files import write_csv
 from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
 from lesions.training.fold import FoldData
 from lesions.training.loss import build_loss
 from lesions.training.state import save_state, state_path
-from lesions.training.steps import FoldLog, Progress, Stepper, epoch_scores
+from lesions.training.steps import Stepper, epoch_scores
 from lesions.training.stop import Stopped, StopRequest
 
 ESTIMATE_AFTER = 10  # steps, by which time caches are warm
@@ -36,48 +40,49 @@ class FoldTrainer:
     ):  # fmt: skip
         self.config, self.fold, self.data = config, fold, data
         self.folder, self.accelerator, self.stop = folder, accelerator, stop
-        self.log = FoldLog(folder, fold, accelerator)
-        train, task, dataset = config.train, data.task, data.dataset
+        train, outputs = config.train, len(data.task.classes)
         seed = seed_of(config.seed, fold)
         torch.manual_seed(seed)
-        model = LesionClassifier(config.model, dataset.metadata.shape[1], len(task.classes))
+        model = LesionClassifier(config.model, data.dataset.metadata.shape[1], outputs)
+        codes = data.codes(data.train_rows)
         self.batches = TrainBatches(
             data.train_rows, train.batch_size, train.micro_batch, seed,
             accelerator.process_index, accelerator.num_processes,
-            data.train_codes if train.sampler == "balanced" else None,
+            codes if train.sampler == "balanced" else None,
         )  # fmt: skip
-        augmented = copy(dataset)
+        augmented = copy(data.dataset)
         augmented.pipeline = build_augmentation(config.augment, config.data.image_size)
         augmented.seed = seed
         self.loader = build_loader(augmented, self.batches, train.workers)
-        classes = max(2, len(task.classes))
-        loss = build_loss(config.loss, data.train_codes, classes)
+        loss = build_loss(config.loss, codes, max(2, outputs))
         self.stepper = Stepper(
-            train, seed, model, dataset, loss, accelerator, self.batches.steps, classes
+            train, seed, model, data.dataset, loss, accelerator, self.batches.steps, max(2, outputs)
         )
+        self.progress = self.stepper.progress
         self.best: dict[str, Tensor] = {}
         self.steps = train.epochs * self.batches.steps
         # The longest of each so far, in seconds: what a time limit has to leave room for.
         self.longest = {"step": 0.0, "save": 0.0, "validation": 0.0}
-
-    @property
-    def progress(self) -> Progress:
-        return self.stepper.progress
-
-    @property
-    def averaged(self) -> nn.Module:
-        """The network that is validated and kept: the moving average where there is one."""
-        return self.stepper.averaged
-
-    @property
-    def machine(self) -> dict[str, Any]:
-        """What the fold is trained on."""
-        device = self.accelerator.device
-        return {
+        device = accelerator.device
+        self.machine = {
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            "processes": self.accelerator.num_processes,
-            "precision": str(self.accelerator.mixed_precision),
+            "processes": accelerator.num_processes,
+            "precision": str(accelerator.mixed_precision),
         }
+        self._require_rows_for_norms()
+
+    def _require_rows_for_norms(self) -> None:
+        """InputError if a micro-batch has one row: batch norm of features needs two."""
+        share = self.batches.batch_size // self.accelerator.num_processes
+        modules = self.stepper.network.modules()
+        if share // self.batches.micro_batches < 2 and any(
+            isinstance(module, nn.BatchNorm1d) for module in modules
+        ):
+            raise InputError(
+                f"a micro-batch of one image: {share} images a step and process in parts of at most"
+                f" train.micro_batch={self.config.train.micro_batch}, and batch norm in the head or"
+                " the metadata branch needs two: raise train.micro_batch or train.batch_size"
+            )
 
     def announce(self, run: str) -> None:
         """Print and log what is going to be trained, and on what."""
@@ -88,36 +93,56 @@ class FoldTrainer:
                 f" {data.scheme['straddling']:,} groups in training and validation both: its"
                 " scores flatter, and are only for comparison with its authors'"
             )
-        counts = np.bincount(data.train_codes, minlength=max(2, len(task.classes))).tolist()
+        codes = data.codes(data.train_rows)
+        counts = np.bincount(codes, minlength=max(2, len(task.classes))).tolist()
         names = task.classes if task.several else ("negative", "positive")
         parameters = sum(p.numel() for p in self.stepper.network.parameters())
         self.accelerator.print(
             f"{run} fold {self.fold}: {self.config.model.backbone}, {parameters:,} parameters;"
-            f" {len(data.train_rows):,} training images"
+            f" {len(codes):,} training images"
             f" ({', '.join(f'{n:,} {name}' for n, name in zip(counts, names, strict=True))}),"
             f" {len(data.valid_rows):,} for validation; {self.steps:,} steps of"
             f" {self.batches.batch_size}; {self.machine['processes']} process(es) on"
             f" {self.machine['device']}, precision {self.machine['precision']}"
         )
-        self.log.event(
-            "started", fold=self.fold, parameters=parameters, rows=len(data.train_rows),
-            steps=self.steps, classes=counts, **self.machine,
-        )  # fmt: skip
+        self.event("started", fold=self.fold, parameters=parameters, rows=len(codes),
+                   steps=self.steps, classes=counts, **self.machine)  # fmt: skip
+
+    def event(self, name: str, **values: Any) -> None:
+        """Append a line to metrics<k>.jsonl: what happened when, resumes and repeats included."""
+        if not self.accelerator.is_main_process:
+            return
+        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": name}
+        path = self.folder / f"metrics{self.fold}.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line | finite(values)) + "\n")
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written: {error.strerror}") from error
 
     def train(self) -> None:
-        """Train from where `progress` is to the end; the kept weights are then in `averaged`.
+        """Train from where `progress` is to the end; the kept weights are then in the stepper.
 
-        Raises Stopped if this run has to end before.
+        Raises Stopped if this run has to end before, InputError if the processes do not share the
+        folder of saved states.
         """
+        progress = self.progress
+        mine = torch.tensor([progress.step], device=self.accelerator.device)
+        found = self.accelerator.gather(mine).tolist()
+        if len(set(found)) > 1:
+            raise InputError(
+                f"the processes are at different steps ({listed(found)}): all machines have to see"
+                " the same oof/ folder"
+            )
         self.started = self.saved = time.monotonic()
-        self.seconds_before, self.steps_before = self.progress.seconds, self.progress.step
+        self.seconds_before, self.steps_before = progress.seconds, progress.step
         with named_failures(self.loader):
             while not self._done():
                 self._epoch()
-                self._stop_if(self.stop.agreed(self._next_stretch(), self.accelerator))
+                self._stop_if_asked()
         end_workers(self.loader)
         if self.config.train.keep == "best":
-            self.averaged.load_state_dict(self.best)
+            self.stepper.averaged.load_state_dict(self.best)
 
     def _epoch(self) -> None:
         """Make the steps that the current epoch still lacks, and validate it."""
@@ -137,35 +162,33 @@ class FoldTrainer:
                 micro.append(batch)
                 if len(micro) < batches.micro_batches:
                     continue
-                code = self.stepper.step(micro, partial(self._flags, epoch))
+                asked = self.stepper.step(micro, lambda: self.stop.code(self._needed()) > 0)
                 micro = []
                 self._tick(bar)
-                self._stop_if(code)
+                if asked:
+                    self._stop_if_asked()
                 if self._save_is_due():
                     self.save()
                 self.clock = time.monotonic()
         self._validate(epoch)
         self.save()
 
-    def _flags(self, epoch: int) -> Tensor:
-        """Whether to stop after this step: the next one has to fit into the time left."""
-        last = self.progress.step + 1 == (epoch + 1) * self.batches.steps
-        needed = self.longest["validation"] if last else 0.0
-        return self.stop.flags(needed + self._next_stretch(), self.accelerator.device)
-
-    def _next_stretch(self) -> float:
+    def _needed(self) -> float:
         """Seconds to the next state that can be saved, or to the results where all is trained."""
         if self._done():
             return self.longest["validation"] * self.config.predict.views
-        return 2 * self.longest["step"] + self.longest["save"]
+        done = self.progress.step - len(self.progress.history) * self.batches.steps
+        validation = self.longest["validation"] if done >= self.batches.steps - 1 else 0.0
+        return validation + 2 * self.longest["step"] + self.longest["save"]
 
-    def _stop_if(self, code: int) -> None:
+    def _stop_if_asked(self) -> None:
+        code = self.stop.agreed(self._needed(), self.accelerator)
         if not code:
             return
         self.save()
         # A launcher that sees one process end signals the others: none may still be saving.
         self.accelerator.wait_for_everyone()
-        self.log.event("stopped", step=self.progress.step, code=code)
+        self.event("stopped", step=self.progress.step, code=code)
         self.accelerator.print(
             f"\nfold {self.fold}: stopped after step {self.progress.step:,} of {self.steps:,};"
             " resume me: the same command continues from here"
@@ -179,9 +202,8 @@ class FoldTrainer:
 
     def _done(self) -> bool:
         """Whether all epochs are validated, or `patience` of them in a row were no better."""
-        train, progress = self.config.train, self.progress
-        epochs = len(progress.history)
-        waited = epochs - progress.best_epoch(train.monitor) if epochs else 0
+        train, epochs = self.config.train, len(self.progress.history)
+        waited = epochs - self.progress.best_epoch(train.monitor)
         return epochs >= train.epochs or (train.patience is not None and waited >= train.patience)
 
     def _tick(self, bar: tqdm) -> None:
@@ -192,11 +214,9 @@ class FoldTrainer:
         done = self.progress.step - self.steps_before
         rate = done * self.batches.batch_size / (now - self.started)
         bar.update()
-        history = self.progress.history
-        facts = {"loss": f"{self.stepper.mean_loss():.4f}"}
-        if history:
-            facts["AUC"] = f"{history[-1]['auc']:.4f}"
-        facts["images/s"] = f"{rate:.1f}"
+        facts = {"loss": f"{self.stepper.mean_loss():.4f}", "images/s": f"{rate:.1f}"}
+        if self.progress.history:
+            facts["AUC"] = f"{self.progress.history[-1]['auc']:.4f}"
         bar.set_postfix(facts, refresh=False)
         if done == ESTIMATE_AFTER:
             minutes = (self.steps - self.progress.step) * self.batches.batch_size / rate / 60
@@ -206,37 +226,38 @@ class FoldTrainer:
 
     def _validate(self, epoch: int) -> None:
         """Add the epoch's row to the history; remember the weights where they are the best."""
-        progress, accelerator = self.progress, self.accelerator
+        progress, accelerator, averaged = self.progress, self.accelerator, self.stepper.averaged
         begun = time.monotonic()
         if accelerator.num_processes > 1:
             # Batch statistics differ by process after the last step: the first one's count.
-            for buffer in self.averaged.buffers():
+            for buffer in averaged.buffers():
                 buffer.copy_(broadcast(buffer))
         row = {"epoch": epoch + 1, "loss": self.stepper.mean_loss(), "lr": progress.lr}
-        row |= epoch_scores(self.data.task, self.data.valid_codes, self.predict(1, "validation"))
+        codes = self.data.codes(self.data.valid_rows)
+        row |= epoch_scores(self.data.task, codes, self.predict(1, "validation"))
         progress.history.append(row)
         progress.losses = []
-        monitor = self.config.train.monitor
-        if self.config.train.keep == "best" and progress.best_epoch(monitor) == epoch + 1:
-            self.best = {
-                name: tensor.detach().clone() for name, tensor in self.averaged.state_dict().items()
-            }
+        train = self.config.train
+        if train.keep == "best" and progress.best_epoch(train.monitor) == epoch + 1:
+            self.best = {name: t.detach().clone() for name, t in averaged.state_dict().items()}
         now = time.monotonic()
         self.longest["validation"] = max(self.longest["validation"], now - begun)
         progress.seconds = self.seconds_before + now - self.started
-        self.log.epoch(
-            progress.history, step=progress.step, skipped=progress.skipped,
-            seconds=round(progress.seconds, 1),
-        )  # fmt: skip
+        logged = row | {"step": progress.step, "skipped": progress.skipped,
+                        "seconds": round(progress.seconds, 1)}  # fmt: skip
+        self.event("epoch", **logged)
+        accelerator.log({f"fold{self.fold}/{key}": logged[key] for key in logged}, step=epoch + 1)
+        if accelerator.is_main_process:
+            write_csv(self.folder / f"history{self.fold}.csv", pd.DataFrame(progress.history))
         accelerator.print(
-            f"fold {self.fold} epoch {epoch + 1}/{self.config.train.epochs}:"
+            f"fold {self.fold} epoch {epoch + 1}/{train.epochs}:"
             f" loss {row['loss']:.4f}, validation AUC {row['auc']:.4f}"
         )
 
     def predict(self, views: int, title: str) -> np.ndarray:
         """The averaged network's probabilities (N, C) of the validation rows, mean over `views`."""
         return predict(
-            self.averaged, self.data.dataset, self.data.valid_rows, self.config.predict,
+            self.stepper.averaged, self.data.dataset, self.data.valid_rows, self.config.predict,
             self.accelerator, views, f"fold {self.fold} {title}",
         )  # fmt: skip
 
@@ -269,7 +290,7 @@ class FoldTrainer:
         The loss scale of fp16 starts anew if the state comes from a device of another precision.
         """
         stepper = self.stepper
-        stepper.progress = Progress(**state["progress"])
+        vars(self.progress).update(state["progress"])
         stepper.network.load_state_dict(state["model"])
         if stepper.ema:
             stepper.ema.module.load_state_dict(state["ema"])
@@ -277,7 +298,8 @@ class FoldTrainer:
         if self.accelerator.scaler and state["scaler"]:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.best = state["best"]
-        self.log.event("resumed", step=self.progress.step)
+        self.event("resumed", step=self.progress.step)
+        self.accelerator.print(f"resuming at step {self.progress.step:,} of {self.steps:,}")
         now = self.machine["precision"]
         if (before := state.get("precision", now)) != now:
             self.accelerator.print(
@@ -301,6 +323,9 @@ class FoldTrainer:
         } | self.machine
 
 
-def finite(values: dict[str, float]) -> dict[str, float | None]:
-    """The numbers with None, which JSON has, for those that are not finite."""
-    return {key: float(value) if np.isfinite(value) else None for key, value in values.items()}
+def finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with None, which JSON has, for numbers that are not finite."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in values.items()
+    }

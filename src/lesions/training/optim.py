@@ -34,12 +34,6 @@ def schedule_factor(
     return rise * train.decay_rate ** plateaus(monitored, train.decay_epochs)
 
 
-def best_of(values: Sequence[float]) -> int | None:
-    """The position of the largest value, the first of equals; None if none is finite."""
-    finite = [place for place, value in enumerate(values) if math.isfinite(value)]
-    return max(finite, key=lambda place: values[place]) if finite else None
-
-
 def plateaus(values: Sequence[float], patience: int) -> int:
     """How often `patience` values in a row were no larger than the largest before them."""
     falls = waited = 0
@@ -80,11 +74,9 @@ def set_trainable(model: Any, trainable: int | str) -> None:
     layers = layers_of(model.backbone)
     names = [name for name, _ in model.backbone.named_parameters()]
     places = {name: (layers[name], index) for index, name in enumerate(names)}
-    above = max(layers.values()) + 1
-    if trainable == "head":
-        first = (above, 0)
-    elif isinstance(trainable, int):
-        first = (above - trainable, 0)
+    if trainable == "head" or isinstance(trainable, int):
+        count = trainable if isinstance(trainable, int) else 0
+        first = (max(layers.values()) + 1 - count, 0)
     else:
         named = [places[name] for name in names if f"{name}.".startswith(f"{trainable}.")]
         if not named:
@@ -120,22 +112,18 @@ def build_optimizer(model: Any, train: TrainConfig) -> torch.optim.Optimizer:
             {"params": parameters, "lr_scale": train.layer_decay ** (above - layer)}
             for layer, parameters in sorted(by_layer.items())
         ]
-    if train.optimizer == "adamw":
-        return torch.optim.AdamW(groups, train.lr, weight_decay=train.weight_decay)
-    if train.optimizer == "adam":
-        return torch.optim.Adam(groups, train.lr, weight_decay=train.weight_decay)
-    return torch.optim.SGD(
-        groups, train.lr, momentum=0.9, nesterov=True, weight_decay=train.weight_decay
-    )
+    given: dict[str, Any] = {"lr": train.lr, "weight_decay": train.weight_decay}
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, **given)
+    return {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[train.optimizer](groups, **given)
 
 
 def mix_batch(batch: Batch, mixup: float, cutmix: float, seed: int) -> Batch:
     """Images (B, S, S, 3), metadata and targets, each row mixed with another of the batch.
 
     `mixup` and `cutmix` are the alphas of Beta(alpha, alpha), 0 for off; with both on, `seed`
-    decides by a coin. Targets are shares, (B,) of the second of two classes or (B, K); they and
-    the metadata take the images' shares. Images come back as float32. Zhang et al., 2017:
-    https://arxiv.org/abs/1710.09412; Yun et al., 2019: https://arxiv.org/abs/1905.04899.
+    decides by a coin. Targets are shares, (B,) of the second of two classes or (B, K), and are
+    mixed as the images are. https://arxiv.org/abs/1710.09412, https://arxiv.org/abs/1905.04899.
     """
     if not mixup and not cutmix:
         return batch
@@ -146,21 +134,13 @@ def mix_batch(batch: Batch, mixup: float, cutmix: float, seed: int) -> Batch:
     other = torch.from_numpy(draw.permutation(len(image))).to(image.device)
     image = image.float()
     if cut:
-        top, bottom, left, right = _box(draw, image.shape[1], share)
+        size = image.shape[1]
+        half = round(size * np.sqrt(1 - share) / 2)  # of a square around a random point
+        y, x = (slice(max(0, at - half), at + half) for at in draw.integers(0, size, 2))
         mixed = image.clone()
-        mixed[:, top:bottom, left:right] = image[other, top:bottom, left:right]
-        share = 1 - (bottom - top) * (right - left) / image.shape[1] ** 2
+        mixed[:, y, x] = image[other, y, x]
+        share = 1 - mixed[0, y, x, 0].numel() / size**2
     else:
         mixed = image * share + image[other] * (1 - share)
-    return (
-        mixed,
-        metadata * share + metadata[other] * (1 - share),
-        target * share + target[other] * (1 - share),
-    )
-
-
-def _box(draw: np.random.Generator, size: int, share: float) -> tuple[int, int, int, int]:
-    """A square of 1 - `share` of the image around a random point, cut off at the edges."""
-    half = round(size * np.sqrt(1 - share) / 2)
-    y, x = (int(value) for value in draw.integers(0, size, 2))
-    return max(0, y - half), min(size, y + half), max(0, x - half), min(size, x + half)
+    metadata, target = (part * share + part[other] * (1 - share) for part in (metadata, target))
+    return mixed, metadata, target

@@ -1,12 +1,10 @@
 """Train a run's folds one after the other, and calibrate the run when its last fold is done."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 import yaml
@@ -14,8 +12,8 @@ from accelerate import Accelerator
 
 from lesions.config import Config, config_hash, differences, dump, read_yaml
 from lesions.data.cache import verify_cache
+from lesions.data.folds import fold_warnings
 from lesions.data.table import load_table, prepared
-from lesions.data.tasks import Task
 from lesions.errors import InputError, listed
 from lesions.evaluation.scores import scores_text
 from lesions.files import read_json, sha256, write_csv, write_json, write_text
@@ -54,8 +52,12 @@ def train_folds(
         f"{shown(run_folder(run))}/config.yaml, where it differs from the defaults:\n"
         + yaml.safe_dump(chosen, sort_keys=False, default_flow_style=None)
     )
-    trained = False
-    with stop.listening(), _same_kernels(config.train.deterministic):
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA looks when it starts
+    torch.use_deterministic_algorithms(config.train.deterministic)
+    table = load_table(config.dataset)[0]
+    for warning in fold_warnings(table):
+        accelerator.print(f"WARNING: {warning}")
+    with stop.listening():
         for number, fold in enumerate(folds):
             # Not before the first one: a session that makes no progress would be repeated for ever.
             code = stop.agreed(0, accelerator) if number else 0
@@ -63,68 +65,63 @@ def train_folds(
                 accelerator.print(f"stopped before fold {fold}; resume me")
                 return code
             try:
-                result, now = _train_fold(config, run, fold, accelerator, stop)
+                result = _train_fold(config, run, fold, accelerator, stop)
             except Stopped as stopped:
                 return stopped.code
-            trained |= now
             auc = "undefined" if result["auc"] is None else f"{result['auc']:.4f}"
             accelerator.print(
                 f"{run} fold {fold}: out-of-fold AUC {auc}"
                 f" on {result['rows']:,} images ({result['seconds'] / 60:.1f} min)"
             )
     accelerator.end_training()
-    if accelerator.is_main_process:
-        _complete(config, run, trained)
+    all_folds = list(range(int(table["fold"].max()) + 1))
+    if accelerator.is_main_process and find_run(run).numbers(".json") == all_folds:
+        _complete(run)
     return 0
 
 
 def _train_fold(
     config: Config, run: str, fold: int, accelerator: Accelerator, stop: StopRequest
-) -> tuple[dict[str, Any], bool]:
-    """Train `fold`, or resume it: the content of its fold<k>.json, and whether it was trained now.
+) -> dict[str, Any]:
+    """Train `fold`, or resume it, and return the content of its fold<k>.json.
 
     Writes oof/<run>/fold<k>.safetensors, .csv and, last, .json. A fold that has all three, in
     agreement, is done and is not trained again. Raises Stopped if `stop` asks for it: the state is
     then saved.
     """
-    folder = run_folder(run)
-    data = load_fold(config, fold)
+    folder, data = run_folder(run), load_fold(config, fold)
     _require_same_run(folder, config, data.hashes)
     result = _finished(folder, fold, accelerator.print)
-    if result:
-        if accelerator.is_main_process:
-            remove_parts(folder, fold)
-            remove_state(state_path(folder, fold))
-        return result, False
     if not accelerator.is_main_process:
-        return _train(config, run, fold, data, accelerator, stop), True
+        return result or _train(config, run, fold, data, accelerator, stop)
     with locked(folder / f".fold{fold}.lock"):
         remove_parts(folder, fold)
+        if result:
+            remove_state(state_path(folder, fold))
+            return result
         verify_cache(prepared(config.dataset) / str(config.data.image_size))
         write_text(folder / "config.yaml", dump(config))
-        return _train(config, run, fold, data, accelerator, stop), True
+        return _train(config, run, fold, data, accelerator, stop)
 
 
 def _train(
     config: Config, run: str, fold: int, data: FoldData, accelerator: Accelerator,
     stop: StopRequest,
 ) -> dict[str, Any]:  # fmt: skip
-    folder = run_folder(run)
+    folder, task = run_folder(run), data.task
     state = load_state(state_path(folder, fold), config, data.hashes, accelerator.print)
     trainer = FoldTrainer(config, fold, data, folder, accelerator, stop)
     trainer.announce(run)
     if state:
         trainer.resume(state)
-        accelerator.print(f"resuming at step {trainer.progress.step:,} of {trainer.steps:,}")
-    _require_same_step(trainer.progress.step, accelerator)
     trainer.train()
-    probs, codes = trainer.predict(config.predict.views, "out-of-fold"), data.valid_codes
+    probs, codes = trainer.predict(config.predict.views, "out-of-fold"), data.codes(data.valid_rows)
     rows = data.table.iloc[data.valid_rows].reset_index(drop=True)
-    result = {
+    origin = {
         "run": run,
         "fold": fold,
-        "task": data.task.name,
-        "classes": data.task.listed,
+        "task": task.name,
+        "classes": task.listed,
         "scheme": data.scheme,
         "config_hash": config_hash(config),
         "table_hash": data.hashes["table"],
@@ -132,48 +129,37 @@ def _train(
         "image_cache": data.hashes["images"],
         "versions": versions(),
     }
-    scores = _scores(data.task, codes, probs, rows["source"])
-    if accelerator.is_main_process:
-        preprocess = data.hashes["images"]["key"]["preprocess"]
-        header = result | {"config": config.model_dump(), "preprocess": preprocess}
-        weights, csv = (folder / f"fold{fold}.{suffix}" for suffix in ("safetensors", "csv"))
-        save_model(weights, trainer.averaged.state_dict(), header | {"neutral": data.neutral})
-        oof = pd.concat([rows[["image_name", "fold"]], data.task.as_frame(probs, codes)], axis=1)
-        write_csv(csv, oof)
-        result["sha256"] = {"csv": sha256(csv), "safetensors": sha256(weights)}
-        write_json(folder / f"fold{fold}.json", result | scores | trainer.facts())
-        remove_state(state_path(folder, fold))
-    accelerator.wait_for_everyone()
-    return result | scores | trainer.facts()
-
-
-def _scores(task: Task, codes: np.ndarray, probs: np.ndarray, source: pd.Series) -> dict[str, Any]:
-    """Single numbers for fold<k>.json; `auc` of several classes is their mean."""
-    parts = {name: (source == name).to_numpy() for name in sorted(set(source))}
-    by_source = {name: epoch_scores(task, codes[s], probs[s])["auc"] for name, s in parts.items()}
-    return {
+    by_source = rows.groupby("source").indices.items()
+    aucs = {str(name): epoch_scores(task, codes[at], probs[at])["auc"] for name, at in by_source}
+    result = {
+        **origin,
         **finite(epoch_scores(task, codes, probs)),
-        "auc_by_source": finite(by_source),
+        "auc_by_source": finite(aucs),
         "rows": len(codes),
         "positives": None if task.several else int(codes.sum()),
+        **trainer.facts(),
     }
-
-
-def _require_same_step(step: int, accelerator: Accelerator) -> None:
-    """InputError where the processes found different states: machines that share no folder."""
-    mine = torch.tensor([step], device=accelerator.device)
-    steps = accelerator.gather(mine).tolist()
-    if len(set(steps)) > 1:
-        raise InputError(
-            f"the processes are at different steps ({listed(steps)}): all machines have to see"
-            " the same oof/ folder"
-        )
+    if accelerator.is_main_process:
+        header = origin | {
+            "config": config.model_dump(),
+            "preprocess": data.hashes["images"]["key"]["preprocess"],
+            "neutral": data.neutral,
+        }
+        weights, csv = (folder / f"fold{fold}.{suffix}" for suffix in ("safetensors", "csv"))
+        save_model(weights, trainer.stepper.averaged.state_dict(), header)
+        write_csv(csv, rows[["image_name", "fold"]].join(task.as_frame(probs, codes)))
+        (folder / "calibration.json").unlink(missing_ok=True)  # of other predictions
+        hashes = {"csv": sha256(csv), "safetensors": sha256(weights)}
+        write_json(folder / f"fold{fold}.json", result | {"sha256": hashes})
+        remove_state(state_path(folder, fold))
+    accelerator.wait_for_everyone()
+    return result
 
 
 def _require_same_run(folder: Path, config: Config, hashes: dict[str, Any]) -> None:
     """InputError if the folder has folds of another config, or folds trained on other data."""
     results = sorted(folder.glob("fold*.json"))
-    changed = []
+    changed: list[str] = []
     path = folder / "config.yaml"
     if path.exists() and (results or [*folder.glob("state/fold*.pt")]):
         changed += changes(read_yaml(path), config, path)
@@ -211,12 +197,10 @@ def _finished(folder: Path, fold: int, say: Callable[[str], None]) -> dict[str, 
     return result
 
 
-def _complete(config: Config, run: str, trained: bool) -> None:
-    """Calibrate the run and print its out-of-fold scores, if all of its folds are done."""
-    files, table = find_run(run), load_table(config.dataset)[0]
-    if files.numbers(".json") != list(range(int(table["fold"].max()) + 1)):
-        return
-    if trained or not (files.folder / "calibration.json").exists():
+def _complete(run: str) -> None:
+    """Calibrate a run whose folds are all done, and print its out-of-fold scores."""
+    folder = run_folder(run)
+    if not (folder / "calibration.json").exists():
         try:
             path, _, problem = calibrate_run(run)
             print(f"{shown(path)}: calibrated on the out-of-fold predictions")
@@ -226,16 +210,4 @@ def _complete(config: Config, run: str, trained: bool) -> None:
             print(f"not calibrated: {error}")
     oof = load_oof(run)
     print(scores_text(oof.codes, oof.probs, oof.task.classes, oof.groups, oof.table["source"]))
-    print(f"{shown(files.folder)}: {len(oof.files)} folds, every image once")
-
-
-@contextmanager
-def _same_kernels(wanted: bool) -> Iterator[None]:
-    """Restrict torch to deterministic kernels, if `wanted`; it raises where there is none."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA looks when it starts
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(wanted or before)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
+    print(f"{shown(folder)}: {len(oof.files)} folds, every image once")

@@ -18,7 +18,7 @@ from lesions.files import atomic
 from lesions.paths import shown
 
 # What may change between two parts of a run: no number depends on it.
-FREE = ("workers", "save_minutes", "save_steps", "tracker")
+FREE = {"train": {"workers", "save_minutes", "save_steps", "tracker"}}
 SEAL = b"lesions sha256 "  # then 64 hex digits: the end of every state file
 
 
@@ -107,9 +107,8 @@ def changes(saved: Mapping[str, Any], config: Config, where: Path) -> list[str]:
 
     Keys that `saved`, read from `where`, does not know yet count as having today's default.
     """
-    free = {"train": set(FREE)}
-    before = saved_config(saved, where).model_dump(exclude=free)
-    return differences(before, config.model_dump(exclude=free))
+    before = saved_config(saved, where).model_dump(exclude=FREE)
+    return differences(before, config.model_dump(exclude=FREE))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,16 +1,11 @@
-"""The optimiser steps of a fold, how far it is, and the log of its epochs and events."""
+"""The optimiser steps of a fold, and how far it is."""
 
-import json
-import math
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from accelerate import Accelerator
 from timm.layers import convert_sync_batchnorm
@@ -24,18 +19,8 @@ from lesions.data.tasks import Task
 from lesions.errors import InputError, listed
 from lesions.evaluation.metrics import average_precision, f2, log_loss
 from lesions.evaluation.scores import score_values
-from lesions.files import write_csv
+from lesions.training import optim
 from lesions.training.loss import Loss, shares
-from lesions.training.optim import (
-    best_of,
-    build_optimizer,
-    freeze_norms,
-    mix_batch,
-    schedule_factor,
-    set_trainable,
-    stage_of,
-)
-from lesions.training.stop import code_of
 
 MOST_BAD_STEPS = 10  # in a row, without a finite gradient; fp16 needs a few to find its scale
 MAX_NORM = 1.0  # of the gradient, which is scaled down to it
@@ -74,11 +59,11 @@ class Progress:
 
     def best_epoch(self, monitor: str) -> int:
         """The epoch (from 1) with the best `monitor`, the first of equals; the last if none is."""
-        best = best_of(self.monitored(monitor))
-        return len(self.history) if best is None else best + 1
+        values = np.array(self.monitored(monitor))
+        return int(np.nanargmax(values)) + 1 if np.isfinite(values).any() else len(self.history)
 
     def monitored(self, monitor: str) -> list[float]:
-        """Each epoch's value of `monitor`, its sign turned where less is better."""
+        """Each epoch's value of `monitor`, negative where less is better."""
         sign = -1 if monitor in FALLING else 1
         return [sign * row[monitor] for row in self.history]
 
@@ -98,9 +83,9 @@ class Stepper:
             model = convert_sync_batchnorm(model)
         if train.grad_checkpointing:
             model.backbone.set_grad_checkpointing(True)
-        self.stage, self.stage_epoch = stage_of(train, 0)
-        set_trainable(model, self.stage.trainable)
-        self.optimizer = build_optimizer(model, train)
+        self.stage, self.stage_epoch = optim.stage_of(train, 0)
+        optim.set_trainable(model, self.stage.trainable)
+        self.optimizer = optim.build_optimizer(model, train)
         self.ema = ModelEmaV3(model, train.ema_decay, use_warmup=True) if train.ema_decay else None
         if train.compile:
             model.compile()  # in place: names in a checkpoint stay as they are
@@ -122,42 +107,31 @@ class Stepper:
     def enter_epoch(self, epoch: int) -> None:
         """Freeze and unfreeze layers as the epoch's stage says."""
         before = self.stage
-        self.stage, self.stage_epoch = stage_of(self.config, epoch)
+        self.stage, self.stage_epoch = optim.stage_of(self.config, epoch)
         if self.stage is before:
             return
-        network = self.network
-        set_trainable(network, self.stage.trainable)
+        optim.set_trainable(self.network, self.stage.trainable)
         if isinstance(self.model, DistributedDataParallel):
             # It decides when it is built which gradients the processes share.
             device = self.accelerator.device
             devices = [device.index] if device.type == "cuda" else None
-            self.model = DistributedDataParallel(network, device_ids=devices)
+            self.model = DistributedDataParallel(self.network, device_ids=devices)
 
-    def lr(self) -> float:
-        """The full network's learning rate at the step to come."""
-        step = self.progress.step - self.stage_epoch * self.epoch_steps
-        steps = self.stage.epochs * self.epoch_steps
-        monitored = self.progress.monitored(self.config.monitor)[self.stage_epoch :]
-        full = self.stage.lr or self.config.lr
-        return full * schedule_factor(self.config, step, steps, self.epoch_steps, monitored)
-
-    def step(self, micro: list[dict], flags: Callable[[], Tensor]) -> int:
+    def step(self, micro: list[dict], asked: Callable[[], bool]) -> bool:
         """Make one optimiser step over this process's micro-batches.
 
-        Returns the exit code that the processes agree on by their `flags` (see stop.py), 0 to go
-        on. The flags are reduced with the loss, so that agreeing costs nothing.
+        Returns whether any process was `asked` to stop: it is reduced with the loss, at no cost.
         """
         progress, accelerator = self.progress, self.accelerator
-        lr = progress.lr = self.lr()
+        progress.lr = self._lr()
         for group in self.optimizer.param_groups:
-            group["lr"] = lr * group.get("lr_scale", 1.0)
+            group["lr"] = progress.lr * group.get("lr_scale", 1.0)
         self.model.train()
-        freeze_norms(self.model)
+        optim.freeze_norms(self.model)
         torch._foreach_copy_(self.buffers_before, self.buffers)
         loss = self._backward(micro)
         norm = accelerator.clip_grad_norm_(self.model.parameters(), MAX_NORM)
-        shared = accelerator.reduce(torch.cat([loss.view(1), flags()]), "mean")
-        loss, code = shared[0], code_of(shared[1:])
+        loss, stop = accelerator.reduce(torch.stack([loss, loss.new_tensor(asked())]), "mean")
         finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
         if finite or accelerator.scaler is not None:  # the fp16 scaler skips by itself
             self.optimizer.step()
@@ -170,7 +144,15 @@ class Stepper:
                 self.ema.update(self.network, progress.step)
         else:
             self._skip(micro)
-        return code
+        return bool(stop > 0)
+
+    def _lr(self) -> float:
+        """The full network's learning rate at the step to come."""
+        step = self.progress.step - self.stage_epoch * self.epoch_steps
+        steps = self.stage.epochs * self.epoch_steps
+        monitored = self.progress.monitored(self.config.monitor)[self.stage_epoch :]
+        factor = optim.schedule_factor(self.config, step, steps, self.epoch_steps, monitored)
+        return (self.stage.lr or self.config.lr) * factor
 
     def _backward(self, micro: list[dict]) -> Tensor:
         """Accumulate the gradient of the mean loss of all micro-batches; returns that loss."""
@@ -194,7 +176,9 @@ class Stepper:
         if self.classes > 2:  # of two classes it already is the share of the second
             target = shares(target, self.classes)
         given = batch["image"].to(device, non_blocking=True), batch["metadata"].to(device), target
-        image, metadata, target = mix_batch(given, self.config.mixup, self.config.cutmix, seed)
+        image, metadata, target = optim.mix_batch(
+            given, self.config.mixup, self.config.cutmix, seed
+        )
         with self.accelerator.autocast():
             logit = self.model(image, metadata)
         return self.loss(logit, target)
@@ -217,36 +201,3 @@ class Stepper:
         """Of the current epoch's steps so far; NaN without one."""
         losses = self.progress.losses
         return float(np.mean(losses)) if losses else float("nan")
-
-
-class FoldLog:
-    """history<k>.csv, metrics<k>.jsonl and a tracker, if chosen, written by the main process."""
-
-    def __init__(self, folder: Path, fold: int, accelerator: Accelerator):
-        self.history = folder / f"history{fold}.csv"
-        self.metrics = folder / f"metrics{fold}.jsonl"
-        self.fold, self.accelerator = fold, accelerator
-
-    def event(self, name: str, **values: Any) -> None:
-        """Append a line to metrics<k>.jsonl: what happened when, resumes and repeats included."""
-        if not self.accelerator.is_main_process:
-            return
-        line = {"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "event": name} | values
-        line = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in line.items()
-        }
-        try:
-            self.metrics.parent.mkdir(parents=True, exist_ok=True)
-            with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise InputError(f"{self.metrics}: cannot be written: {error.strerror}") from error
-
-    def epoch(self, history: list[dict[str, float]], **facts: Any) -> None:
-        """Write the whole history anew, append its last row, and pass it to the tracker."""
-        self.event("epoch", **history[-1], **facts)
-        if self.accelerator.is_main_process:
-            write_csv(self.history, pd.DataFrame(history))
-        values = {f"fold{self.fold}/{key}": value for key, value in (history[-1] | facts).items()}
-        self.accelerator.log(values, step=int(history[-1]["epoch"]))

@@ -9,10 +9,8 @@ from types import FrameType
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 RESUME = 75  # EX_TEMPFAIL: run the same command again
-CODES = (128 + signal.SIGTERM, 128 + signal.SIGINT, RESUME)
 
 
 class Stopped(Exception):
@@ -39,14 +37,10 @@ class StopRequest:
         late = self.seconds is not None and time.monotonic() + needed - self.begun > self.seconds
         return RESUME if late else 0
 
-    def flags(self, needed: float, device: torch.device) -> Tensor:
-        """One number for each of CODES, to be summed over the processes."""
-        code = self.code(needed)
-        return torch.tensor([float(code == known) for known in CODES], device=device)
-
     def agreed(self, needed: float, accelerator: Accelerator) -> int:
-        """The exit code that all processes come to, 0 to go on; all of them have to ask."""
-        return code_of(accelerator.reduce(self.flags(needed, accelerator.device), "sum"))
+        """The largest exit code of all processes, 0 to go on; all of them have to ask."""
+        code = torch.tensor([self.code(needed)], device=accelerator.device)
+        return int(accelerator.gather(code).max())
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -68,8 +62,3 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-def code_of(flags: Tensor) -> int:
-    """The exit code that summed or averaged flags stand for, 0 to go on."""
-    return next((code for code, flag in zip(CODES, flags.tolist(), strict=True) if flag > 0), 0)

@@ -68,7 +68,9 @@ def image_paths(
                 except InputError as error:
                     report.add(str(error))
         rows = (table["split"] == split) | (len(places) == 1)
-        paths[rows] = [found.get(name, "") for name in table.loc[rows, "image_name"]]
+        paths = paths.mask(
+            rows, pd.Series([found.get(n, "") for n in table["image_name"]], table.index)
+        )
     return paths
 
 

@@ -38,8 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"calibration error {before:.4f} -> {after:.4f}, log loss {loss[0]:.4f} -> {loss[1]:.4f}")
     print(f"threshold {cut.value:.4f} ({cut.rule}): sensitivity {cut.sensitivity:.3f},"
           f" specificity {cut.specificity:.3f}")  # fmt: skip
-    how = "one fold or a blend: on groups" if found.cross_fitted == "group" else "on folds"
-    print(f"all cross-fitted {how} that the fit did not see")
+    what = "groups of rows (one fold alone, or a blend)"
+    what = what if found.cross_fitted == "group" else "folds"
+    print(f"each row of these figures is judged by a fit on the other {what}")
     if found.prevalence:
         print(f"probabilities are for {found.prevalence:.1%} positives; the figures above are for"
               f" the {found.positives / found.rows:.1%} of the rows")  # fmt: skip

@@ -74,13 +74,9 @@ class Mix:
         if self.scale == "logit":
             mean = expit(weights @ clipped_logit(matrix))
             return mean / mean.sum() if len(mean) > 1 else mean
-        quantiles = [run.calibration.quantiles for run in runs if run.calibration]
-        return weights @ np.stack(
-            [
-                np.interp(own, known, np.linspace(0, 1, len(known)))
-                for own, known in zip(matrix, quantiles, strict=True)
-            ]
-        )
+        known = [run.calibration.quantiles for run in runs if run.calibration]
+        places = [np.linspace(0, 1, len(quantiles)) for quantiles in known]
+        return weights @ np.stack(list(map(np.interp, matrix, known, places)))
 
 
 def load_ensemble(spec: str | Path, folds: Sequence[int] | None = None) -> tuple[list[Run], Mix]:

@@ -118,40 +118,34 @@ def fit_familiar(
     train = table[(table["split"] == "train") & (table["width"] > 0)]
     draw = np.random.default_rng(0)
     features: dict[str, Typical] = {}
-    alarms, seen_colours, other_colours, late, others = [], [], [], [], []
+    parts = []
     for fold in folds:
         inside = train["fold"] == fold.number
-        seen = _drawn(draw, train.index[~inside], rows)
-        unseen = _drawn(draw, train.index[inside], rows)
-        half = pd.factorize(train.loc[unseen, "group"])[0] % 2 == 1
-        pixels = [images[where] for where in (seen, unseen)]
-        own, other = (
-            image_features(fold, each, table.loc[where])
-            for each, where in zip(pixels, (seen, unseen), strict=True)
-        )
-        features[str(fold.number)] = fit_typical(own, other[~half])
-        alarms.append(features[str(fold.number)].unlike(other))
-        seen_colours.append(colours(pixels[0]))
-        other_colours.append(colours(pixels[1]))
-        late.append(half)
-        others.append(train.loc[unseen, ["width", "height"]])
-    last, shades = np.concatenate(late), np.concatenate(other_colours)
+        seen, unseen = (_drawn(draw, train.index[where], rows) for where in (~inside, inside))
+        pixels, others = images[seen], images[unseen]
+        found = image_features(fold, others, table.loc[unseen])
+        late = pd.factorize(train.loc[unseen, "group"])[0] % 2 == 1
+        known = fit_typical(image_features(fold, pixels, table.loc[seen]), found[~late])
+        features[str(fold.number)] = known
+        sizes = train.loc[unseen, ["width", "height"]].to_numpy(int)
+        parts.append((colours(pixels), colours(others), known.unlike(found), late, sizes))
+    own, shades, alarms, late, sizes = (
+        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
+    )
     sides = train[["width", "height"]].to_numpy(float)
+    stretched = np.quantile(sides.max(axis=1) / sides.min(axis=1), 0.995) * 1.05
     familiar = Familiar(
         least_side=int(np.quantile(sides.min(axis=1), 0.005)),
-        most_stretched=_short(
-            float(np.quantile(sides.max(axis=1) / sides.min(axis=1), 0.995)) * 1.05
-        ),
-        colour=fit_typical(np.concatenate(seen_colours), shades[~last]),
+        most_stretched=_short(float(stretched)),
+        colour=fit_typical(own, shades[~late]),
         features=features,
     )
-    size = [familiar.odd_size(*map(int, pair)) is not None for pair in pd.concat(others).to_numpy()]
-    flags = np.stack([size, familiar.colour.unlike(shades), np.concatenate(alarms)], axis=1)[last]
-    by_size, by_colour, by_features = flags.mean(axis=0).round(4).tolist()
-    return familiar, FalseAlarms(
-        rows=len(flags), size=by_size, colour=by_colour, features=by_features,
-        any=round(float(flags.any(axis=1).mean()), 4),
-    )  # fmt: skip
+    odd = [familiar.odd_size(width, height) is not None for width, height in sizes]
+    flags = np.stack([odd, familiar.colour.unlike(shades), alarms], axis=1)[late]
+    shares = [*flags.mean(axis=0), flags.any(axis=1).mean()]
+    names = ("size", "colour", "features", "any")
+    rounded = {name: round(float(share), 4) for name, share in zip(names, shares, strict=True)}
+    return familiar, FalseAlarms(rows=len(flags), **rounded)
 
 
 @torch.no_grad()

@@ -172,10 +172,7 @@ def model_card(service: Service) -> dict[str, Any]:
         "name": predictor.name,
         "task": predictor.task,
         "classes": predictor.classes,
-        "members": [
-            _member(run) | {"weight": weight}
-            for run, weight in zip(predictor.runs, predictor.mix.weights, strict=True)
-        ],
+        "members": list(map(_member, predictor.runs, predictor.mix.weights)),
         "threshold": known and known.threshold,
         "calibration_error": known and known.calibration_error,
         "false_alarms": first and first.false_alarms,
@@ -187,17 +184,18 @@ def model_card(service: Service) -> dict[str, Any]:
     }
 
 
-def _member(run: Run) -> dict[str, Any]:
+def _member(run: Run, weight: float) -> dict[str, Any]:
     config, header = run.config, run.folds[0].header
     return {
         "run": run.name,
+        "weight": weight,
         "backbone": config.model.backbone,
         "image_size": config.data.image_size,
         "metadata": config.data.metadata,
         "views": config.predict.views,
         "folds": [fold.number for fold in run.folds],
         "dataset": config.dataset,
-        "preprocess": run.preprocess.model_dump(),
+        "preprocess": run.preprocess,
         "table_hash": header["table_hash"],
         "versions": header["versions"],
     }

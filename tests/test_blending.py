@@ -3,11 +3,11 @@
 import time
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import REAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, softmax
@@ -30,7 +30,6 @@ from lesions.errors import InputError
 from lesions.evaluation.intervals import Comparison, Interval
 from lesions.evaluation.scores import names_of, score_values
 
-REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
 CLASSES = ["akiec", "df", "mel", "nv"]
 EACH = [(1, name) for name in METHODS] + [(4, name) for name in methods_of(several=True)]
 

@@ -35,13 +35,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write it, send nothing")
     args = parser.parse_args(arguments)
 
+    from lesions.errors import InputError
     from lesions.kaggle.follow import run_kernel
-    from lesions.kaggle.kernels import build_kernel
-    from lesions.kaggle.push import send_sets
+    from lesions.kaggle.kernels import build_kernel, set_name
+    from lesions.kaggle.push import push_set, write_set
     from lesions.paths import shown
 
     if args.what in ("code", "weights"):
-        send_sets(args.what, args.names, args.write)
+        if (args.what == "code") == bool(args.names):
+            wanted = "takes no names" if args.names else "name the runs"
+            raise InputError(f"{args.what}: {wanted}")
+        for name in args.names or [None]:
+            if args.write:
+                notes = write_set(args.write / set_name(name), name)
+                print(f"written to {shown(args.write / set_name(name))}: {notes}")
+            else:
+                push_set(name)
         return 0
     kind, *names = [*args.names, ""] if args.what == "kernel" else ["check", *args.names, ""]
     kernel = build_kernel(kind, names[:-1], args.size, args.fold, args.max_hours)

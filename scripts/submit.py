@@ -30,8 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from lesions.errors import InputError
     from lesions.kaggle.client import COMPETITION
-    from lesions.kaggle.scores import cv_estimate
-    from lesions.kaggle.submit import check, submit
+    from lesions.kaggle.submit import check, cv_estimate, submit
     from lesions.paths import at, shown
 
     print(check(args.file, args.sample, args.earlier))

@@ -219,8 +219,8 @@ def test_a_csv_that_kaggle_sends_as_a_zip_is_a_csv_here(kaggle: FakeKaggle, plac
 def test_a_data_set_is_unpacked_to_its_folder(kaggle: FakeKaggle, place, monkeypatch):
     content = zipped({"train/a.jpg": b"jpeg", "train.csv": b"x", "readme.exe": b"?"})
     kaggle.datasets["cdeotte/jpeg"] = {"zip": content}
-    use(monkeypatch,
-        {"name": "jpeg.zip", "dataset": "cdeotte/jpeg", "unpack": "all", "instead": "jpeg"})  # fmt: skip
+    zips = {"unpack": "all", "instead": "jpeg"}
+    use(monkeypatch, {"name": "jpeg.zip", "dataset": "cdeotte/jpeg"} | zips)
     assert script.main(["here"]) == 0
     files = (path.relative_to(place / "jpeg") for path in (place / "jpeg").rglob("*.*"))
     assert sorted(map(str, files)) == ["train.csv", "train/a.jpg"]
@@ -244,8 +244,8 @@ def test_an_archive_that_would_write_elsewhere_is_not_unpacked(
     kaggle: FakeKaggle, place, monkeypatch, capsys
 ):
     kaggle.datasets["evil/jpeg"] = {"zip": zipped({"../../evil.csv": b"x"})}
-    use(monkeypatch,
-        {"name": "jpeg.zip", "dataset": "evil/jpeg", "unpack": "all", "instead": "jpeg"})  # fmt: skip
+    zips = {"unpack": "all", "instead": "jpeg"}
+    use(monkeypatch, {"name": "jpeg.zip", "dataset": "evil/jpeg"} | zips)
     assert "evil.csv" in failure(capsys)
     assert not list(place.parents[1].rglob("evil.csv")) and not list(place.rglob("*.zip"))
 

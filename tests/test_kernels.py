@@ -129,9 +129,9 @@ def test_a_run_cut_in_two_by_max_hours_ends_with_the_same_bytes(
     for name in ("fold0.csv", "fold0.safetensors"):
         kept = (second.output / "oof/tiny" / name).read_bytes()
         assert kept == (whole.output / "oof/tiny" / name).read_bytes(), name
-    steps = [json.loads(line)
-             for line in (second.output / "oof/tiny/metrics0.jsonl").read_text().splitlines()]  # fmt: skip
-    assert [line["event"] for line in steps].count("stopped") == 1, "it resumed, not began anew"
+    log = (second.output / "oof/tiny/metrics0.jsonl").read_text().splitlines()
+    events = [json.loads(line)["event"] for line in log]
+    assert events.count("stopped") == 1, "it resumed, and did not begin again"
 
 
 def test_an_older_version_of_a_data_set_is_refused(world: World, prepared: Mounts) -> None:

@@ -9,21 +9,25 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 from lesions.errors import InputError
 
 if TYPE_CHECKING:
     from kaggle.api.kaggle_api_extended import KaggleApi
-    from requests import Session
 
 COMPETITION = "siim-isic-melanoma-classification"
 TRIES = 4
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes
 LONGEST_WAIT = 300.0  # seconds that a server may ask us to wait
+RESUMES = 50  # of one download within one command; another command resumes as well
 SETTINGS = "https://www.kaggle.com/settings/api"
 NO_CREDENTIALS = (
     "no valid Kaggle credentials: run `kaggle auth login`; or make a token at " + SETTINGS + " and"
@@ -35,16 +39,13 @@ NO_CREDENTIALS = (
 @cache
 def connect() -> "KaggleApi":
     """The authenticated client; InputError without valid credentials. Used inside `call`."""
-    # VERBOSE=1, which other programs use as well, would print the Authorization header.
-    loud = {name: os.environ.pop(name) for name in ("VERBOSE", "VERBOSE_OUTPUT")
-            if name in os.environ}  # fmt: skip
+    for name in ("VERBOSE", "VERBOSE_OUTPUT"):
+        os.environ.pop(name, None)  # of other programs; here it would print the credentials
     try:
         # Importing it authenticates, prints and asks the server: not before it is needed.
         from kaggle.api.kaggle_api_extended import KaggleApi
     except ModuleNotFoundError as error:
         raise InputError(f"no module {error.name}: pip install 'kaggle>=2.2.5' six") from error
-    finally:
-        os.environ.update(loud)
 
     class Api(KaggleApi):
         MAX_UPLOAD_RESUME_ATTEMPTS = 3
@@ -54,8 +55,18 @@ def connect() -> "KaggleApi":
             client = super().build_kaggle_client()
             # Its session has no time limit and no retries, and no option for them.
             with client.http_client() as http:
-                patient(http._session, self.repeat)
+                _patient(http._session, self.repeat)
             return client
+
+        def fetch_address(self, address: str, path: Path) -> None:
+            """Download a file from any server to `path`, resuming what is there of it."""
+            headers = {"User-Agent": "lesions/0.1", "Accept-Encoding": "identity"}
+            with _patient(requests.Session()) as session:
+                response = session.get(address, headers=headers, stream=True)
+                response.raise_for_status()
+                self.download_file(
+                    response, str(path), None, quiet=False, resume=True, max_retries=RESUMES
+                )
 
     api = Api()
     try:
@@ -65,63 +76,61 @@ def connect() -> "KaggleApi":
     return api
 
 
-def patient(session: "Session", repeat: bool = True) -> "Session":
+class _Adapter(HTTPAdapter):
+    def send(self, *arguments: Any, **options: Any) -> Any:
+        options["timeout"] = options.get("timeout") or TIMEOUT
+        return super().send(*arguments, **options)
+
+
+class _Retries(Retry):
+    def sleep_for_retry(self, response: Any) -> bool:
+        seconds = self.get_retry_after(response) or 0
+        if seconds > LONGEST_WAIT:
+            raise InputError(f"too many requests: run the command again in {seconds:.0f} s")
+        print(f"HTTP {response.status} from the server: trying again", file=sys.stderr)
+        return super().sleep_for_retry(response)
+
+
+def _patient(session: requests.Session, repeat: bool = True) -> requests.Session:
     """The session with time limits, and retries after 429, 5xx and lost connections.
 
     Without `repeat` only what surely had no effect is sent again.
     """
-    from requests.adapters import HTTPAdapter
-    from urllib3.util import Retry
-
-    class Adapter(HTTPAdapter):
-        def send(self, *arguments: Any, **options: Any) -> Any:
-            options["timeout"] = options.get("timeout") or TIMEOUT
-            return super().send(*arguments, **options)
-
-    class Retries(Retry):
-        def sleep_for_retry(self, response: Any) -> bool:
-            seconds = self.get_retry_after(response) or 0
-            if seconds > LONGEST_WAIT:
-                raise InputError(f"too many requests: run the command again in {seconds:.0f} s")
-            print(f"HTTP {response.status} from the server: trying again", file=sys.stderr)
-            return super().sleep_for_retry(response)
-
     lost = TRIES - 1 if repeat else 0  # behind a proxy a lost answer counts as `other`
-    retries = Retries(
+    retries = _Retries(
         TRIES - 1, read=lost, other=lost, backoff_factor=1, raise_on_status=False,
         allowed_methods=None,  # every call of Kaggle's is a POST
         status_forcelist=(429, 500, 502, 503, 504) if repeat else (429,),
     )  # fmt: skip
     for scheme in ("https://", "http://"):
-        session.mount(scheme, Adapter(max_retries=retries))
+        session.mount(scheme, _Adapter(max_retries=retries))
     return session
 
 
 def call(
     what: str,
-    use: Callable[["KaggleApi"], Any],
-    *,
+    method: str,
+    *arguments: Any,
     page: str = "",
     repeat: bool = True,
     missing: Any = InputError,
+    **options: Any,
 ) -> Any:
-    """The result of `use(api)`; the message of a failure begins with `what` ("submitting x.csv").
+    """The result of a method of the client; an error begins with `what` ("submitting x.csv").
 
     `page` is named where the server refuses with 403: a competition's rules, or the page of a
     file's owner. Without `repeat` a call that may have had an effect is not sent again. `missing`
     is the result, not an error, where the server answers 403 or 404, as it does for data sets and
     kernels that do not exist.
     """
-    from requests import RequestException
-
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(_Clean(sys.stderr)):
             api: Any = connect()
             api.repeat = repeat
-            return use(api)
+            return getattr(api, method)(*arguments, **options)
     except InputError as error:
         raise InputError(cleaned(f"{what}: {error}")) from None
-    except (RequestException, ValueError, OSError) as error:
+    except (requests.RequestException, ValueError, OSError) as error:
         status, message = _answer(error)
         if missing is not InputError and status in (403, 404):
             return missing
@@ -130,7 +139,7 @@ def call(
 
 def username() -> str:
     """The name of the account that the credentials belong to."""
-    return str(call("signing in", lambda api: api.config_values["username"]))
+    return str(call("signing in", "get_config_value", "username"))
 
 
 def cleaned(text: str) -> str:
@@ -181,9 +190,6 @@ def _answer(error: Exception) -> tuple[int, str]:
 
 def _explained(error: Exception, status: int, message: str, page: str) -> str:
     """What happened, and what the user can do about it."""
-    from requests import RequestException
-    from requests.exceptions import JSONDecodeError
-
     if status:
         advice = {
             401: f"the credentials were refused: make a new token at {SETTINGS}",
@@ -196,12 +202,12 @@ def _explained(error: Exception, status: int, message: str, page: str) -> str:
         elif status in (403, 404) and page and not page.endswith("/rules"):
             advice = f"the owner may have moved the file: see {page}"
         return f"HTTP {status}{f' ({message})' if message else ''}: {advice}"
-    if isinstance(error, (json.JSONDecodeError, JSONDecodeError)):
+    if isinstance(error, json.JSONDecodeError):
         return (
             "the answer is not JSON, perhaps a web page: Kaggle is down for maintenance or the"
             " network wants a login: open https://www.kaggle.com in a browser, then try again"
         )
-    if isinstance(error, RequestException):
+    if isinstance(error, requests.RequestException):
         kind = "no answer in time" if "Timeout" in type(error).__name__ else "no connection"
         return f"{kind} ({type(error).__name__}): check the network, then try again"
     return str(getattr(error, "strerror", "") or error)

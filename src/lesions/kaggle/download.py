@@ -7,26 +7,20 @@ import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
-
-import requests
 
 from lesions.config import read_yaml
 from lesions.data.photographs import extract
 from lesions.errors import InputError, listed
 from lesions.files import sha256, write_text
-from lesions.kaggle.client import COMPETITION, call, patient
+from lesions.kaggle.client import COMPETITION, call
 from lesions.paths import at, shown
-
-if TYPE_CHECKING:
-    from kaggle.api.kaggle_api_extended import KaggleApi
 
 SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
 SPARE = 1000  # megabytes of disk that are to stay free
-RESUMES = 50  # of one download within one command; another command resumes as well
 PART = ".part"  # folder of files that are not whole yet
 WEB_PAGE = (
     "the server sent a web page instead of the file: maintenance, or a network that wants a login:"
@@ -134,17 +128,24 @@ def _fetch(step: Step) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         rules = f"https://www.kaggle.com/competitions/{COMPETITION}/rules"
         errors = []
-        for address in item.get("from", [""]):
-            where = f" from {urlsplit(address).hostname}" if address else ""
-            page = rules if "kaggle" in item else step.source["page"] if address else ""
+        what = f"downloading {item['name']}"
+        options: dict[str, Any] = {"path": str(part.parent), "quiet": False}
+        if "kaggle" in item:
+            # Kaggle sends a larger CSV as a zip that contains only it.
+            options |= {"unzip": True, "page": rules}
+            call(what, "competition_download_file", COMPETITION, item["name"], **options)
+        elif "dataset" in item:
+            call(what, "dataset_download_files", item["dataset"], **options)
+        for address in item.get("from", []):
+            where = f"{what} from {urlsplit(address).hostname}"
             try:
-                fetch = partial(_fetch_part, item, address, part)
-                call(f"downloading {item['name']}{where}", fetch, page=page)
+                call(where, "fetch_address", address, part, page=step.source["page"])
                 break
             except InputError as error:
                 errors.append(str(error))
         else:
-            raise InputError("; then ".join(errors))
+            if errors:
+                raise InputError("; then ".join(errors))
         _require_content(part, item.get("md5", ""))
         part.replace(step.path)
     except BlockingIOError:
@@ -153,25 +154,6 @@ def _fetch(step: Step) -> None:
         os.close(lock)
         if not any(part.parent.iterdir()):
             part.parent.rmdir()
-
-
-def _fetch_part(item: dict[str, Any], address: str, part: Path, api: "KaggleApi") -> None:
-    if not address:
-        options: dict[str, Any] = {"path": str(part.parent), "quiet": False}
-        if "dataset" in item:
-            api.dataset_download_files(item["dataset"], **options)
-        else:
-            # Kaggle sends a larger CSV as a zip that contains only it.
-            api.competition_download_file(COMPETITION, item["name"], unzip=True, **options)
-        return
-    headers = {"User-Agent": "lesions/0.1", "Accept-Encoding": "identity"}
-    with patient(requests.Session()) as session:
-        response = session.get(address, headers=headers, stream=True)
-        response.raise_for_status()
-        if "text/html" in response.headers.get("Content-Type", ""):
-            raise InputError(WEB_PAGE)
-        options = {"quiet": False, "resume": True, "max_retries": RESUMES}
-        api.download_file(response, str(part), None, **options)
 
 
 def _require_content(part: Path, md5: str) -> None:

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lesions.config import Config, differences, load_config, load_dataset_config
+from lesions.config import (
+    Config,
+    differences,
+    load_config,
+    load_dataset_config,
+    read_yaml,
+    saved_config,
+)
 from lesions.data.table import load_table, prepared
 from lesions.errors import InputError, listed
 from lesions.files import atomic, read_json
@@ -48,7 +55,7 @@ def run_kernel(kernel: Kernel, max_hours: float, every: float | None, sharing: i
 def _train(kernel: Kernel, max_hours: float, every: float, sharing: int) -> int:
     """Run sessions until the run's folds are in oof/<run>; 75 where the week's GPU quota ends."""
     run, name = kernel.values["run"], f"{username()}/{kernel.name}"
-    config, folder = load_config(at("configs", f"{run}.yaml")), at("oof", run)
+    config, folder = load_config(run), at("oof", run)
     folds = kernel.values["folds"] or _folds(config.dataset)
     if not _done(folder, folds) and _status(name)[0] != "missing":
         # A session of an earlier command; the state of one that failed may be whole.
@@ -66,9 +73,10 @@ def _train(kernel: Kernel, max_hours: float, every: float, sharing: int) -> int:
         kernel.values["max_hours"], kernel.weights = hours, weights_to_train(run, config)
         before = [_steps(folder, fold) for fold in folds]
         version = push_kernel(kernel, hours)
-        status = _wait(version, every)
-        _fetch_run(version, run, config)
-        _require_complete(version, *status)
+        try:
+            _finished(version, every)
+        finally:
+            _fetch_run(version, run, config)
         if [_steps(folder, fold) for fold in folds] == before:
             raise InputError(
                 f"{version}: this session made no progress: read its log at"
@@ -176,9 +184,9 @@ def _fetch_run(kernel: str, run: str, config: Config) -> None:
 
 def _changed(folder: Path, config: Config) -> str:
     """The settings in which a run's folder differs from the config."""
-    return listed(
-        differences(load_config(folder / "config.yaml").model_dump(), config.model_dump())
-    )
+    path = folder / "config.yaml"
+    saved = saved_config(read_yaml(path), path)
+    return listed(differences(saved.model_dump(), config.model_dump()))
 
 
 def _fetch_result(kernel: Kernel, version: str) -> None:
@@ -198,8 +206,16 @@ def _fetch_result(kernel: Kernel, version: str) -> None:
 
 def _finished(kernel: str, every: float) -> str:
     """Wait for the session's end; the kernel, or InputError with the log's end if it failed."""
-    _require_complete(kernel, *_wait(kernel, every))
-    return kernel
+    status, reason = _wait(kernel, every)
+    if status == "complete":
+        return kernel
+    log = call(f"log of {kernel}", "kernels_logs", kernel)
+    with suppress(ValueError, TypeError, KeyError):
+        log = "".join(entry["data"] for entry in json.loads(log))
+    end = "\n".join(f"  {line}" for line in log.splitlines()[-12:])
+    raise InputError(
+        f"{kernel}: {status}{f': {reason}' if reason else ''}; its log ends with:\n{end}"
+    )
 
 
 def _wait(kernel: str, every: float) -> tuple[str, str]:
@@ -221,28 +237,15 @@ def _status(kernel: str) -> tuple[str, str]:
     The status is queued, running, complete, error, cancel_requested, cancel_acknowledged or
     new_script; "missing" if there is no such kernel.
     """
-    what = f"status of {kernel}"
-    answer = call(what, lambda api: api.kernels_status(kernel), missing=None)
+    answer = call(f"status of {kernel}", "kernels_status", kernel, missing=None)
     if answer is None:
         return "missing", ""
     return answer.status.name.lower(), cleaned(answer.failure_message or "")
 
 
-def _require_complete(kernel: str, status: str, reason: str) -> None:
-    if status == "complete":
-        return
-    log = call(f"log of {kernel}", lambda api: api.kernels_logs(kernel))
-    with suppress(ValueError, TypeError, KeyError):
-        log = "".join(entry["data"] for entry in json.loads(log))
-    end = "\n".join(f"  {line}" for line in log.splitlines()[-12:])
-    raise InputError(
-        f"{kernel}: {status}{f': {reason}' if reason else ''}; its log ends with:\n{end}"
-    )
-
-
 def _gpu_quota() -> tuple[float, str]:
     """(GPU hours that are left this week, the time in UTC when the quota is renewed)."""
-    answer = call("looking up the weekly quota", lambda api: api.quota_view())
+    answer = call("looking up the weekly quota", "quota_view")
     quota, renewed = answer.gpu_quota, answer.quota_refresh_time
     if quota is None:
         raise InputError("Kaggle tells no GPU quota for this account: verify its phone number")
@@ -253,9 +256,9 @@ def _gpu_quota() -> tuple[float, str]:
 @contextmanager
 def _fetched(kernel: str, pattern: str) -> Iterator[Path]:
     """A temporary folder with the files of the kernel's output whose whole name is `pattern`."""
-    options = {"file_pattern": rf"^({pattern})$", "force": True, "page_size": 100}
     with tempfile.TemporaryDirectory() as place:
-        call(f"output of {kernel}", lambda api: api.kernels_output(kernel, place, **options))
+        call(f"output of {kernel}", "kernels_output", kernel, place,
+             file_pattern=rf"^({pattern})$", force=True, page_size=100)  # fmt: skip
         yield Path(place)
 
 

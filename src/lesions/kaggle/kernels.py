@@ -6,7 +6,15 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lesions.config import Config, find_config, load_config, load_dataset_config, run_name
+from lesions.config import (
+    Config,
+    find_config,
+    load_config,
+    load_dataset_config,
+    read_yaml,
+    run_name,
+    saved_config,
+)
 from lesions.errors import InputError
 from lesions.files import write_json, write_text
 from lesions.kaggle.client import COMPETITION
@@ -107,7 +115,7 @@ def set_name(run: str | None) -> str:
 def config_of(run: str) -> Config:
     """The config that a run was trained with, or is to be trained with."""
     saved = at("oof", run, "config.yaml")
-    return load_config(saved if saved.exists() else find_config(run))
+    return saved_config(read_yaml(saved), saved) if saved.exists() else load_config(run)
 
 
 def weights_to_train(run: str, config: Config) -> list[str]:

@@ -6,9 +6,7 @@ import shutil
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lesions.config import ModelConfig
 from lesions.errors import InputError, listed
@@ -29,19 +27,6 @@ class SessionsFullError(InputError):
     """As many batch GPU sessions are running as the account may have: try again when one ends."""
 
 
-def send_sets(what: str, runs: list[str], write: Path | None) -> None:
-    """Send the code, or the weights of each run, or write them below `write` instead."""
-    if (what == "code") == bool(runs):
-        wanted = "takes no names" if runs else "name the runs, such as effnet_b1"
-        raise InputError(f"{what}: {wanted}")
-    for run in runs or [None]:
-        if write:
-            folder = write / set_name(run)
-            print(f"written to {shown(folder)}: {write_set(folder, run)}")
-        else:
-            push_set(run)
-
-
 def push_kernel(kernel: Kernel, max_hours: float) -> str:
     """Send a kernel and what it needs of this checkout, and start it; its owner/name/version.
 
@@ -55,7 +40,8 @@ def push_kernel(kernel: Kernel, max_hours: float) -> str:
         # A source that Kaggle does not know is left out, and the session runs, and uses up quota,
         # without it: saved without a run first, the kernel's sources are known to be there.
         for check in (True, False):
-            answer = call(what, partial(_push, place, max_hours, check), repeat=False)
+            seconds = 3600 * (max_hours + SLACK_HOURS)
+            answer = call(what, "kernels_push", place, timeout=seconds, no_run=check, repeat=False)
             if answer.error:
                 full = "session count" in answer.error.lower()
                 raise (SessionsFullError if full else InputError)(
@@ -72,10 +58,6 @@ def push_kernel(kernel: Kernel, max_hours: float) -> str:
     return f"{owner}/{kernel.name}/{answer.version_number}"
 
 
-def _push(folder: str, max_hours: float, check: bool, api: Any) -> Any:
-    return api.kernels_push(folder, timeout=3600 * (max_hours + SLACK_HOURS), no_run=check)
-
-
 def push_set(run: str | None) -> str:
     """Send a run's weights, or the code, unless Kaggle has the very files; their hash.
 
@@ -87,12 +69,20 @@ def push_set(run: str | None) -> str:
         folder = Path(place) / set_name(run)
         notes = write_set(folder, run)
         digest = read_json(folder / SEAL)["hash"]
-        new = status == "missing" or _hash_on_kaggle(name, Path(place)) != digest
+        call(f"reading {SEAL} of {name}", "dataset_download_file", name, SEAL, path=place,
+             force=True, missing=None)  # fmt: skip
+        sent = Path(place) / SEAL
+        new = not sent.exists() or read_json(sent)["hash"] != digest
         if new:
             metadata = {"id": name, "title": folder.name, "licenses": [{"name": "other"}]}
             write_json(folder / "dataset-metadata.json", metadata)
-            send = partial(_send, folder, None if status == "missing" else notes)
-            answer = call(f"sending {name}", send, repeat=False)
+            first = status == "missing"
+            answer = call(
+                f"sending {name}", f"dataset_create_{'new' if first else 'version'}", str(folder),
+                *([] if first else [notes]), quiet=not sys.stderr.isatty(),
+                dir_mode="zip",  # folders go as zips, which Kaggle unpacks
+                repeat=False,
+            )  # fmt: skip
             if answer.error or (answer.status or "ok").lower() == "error":
                 raise InputError(cleaned(f"sending {name}: {answer.error or answer.status}"))
             print(f"sent {answer.url or answer.ref}: {notes}", flush=True)
@@ -113,28 +103,9 @@ def push_set(run: str | None) -> str:
 def _state(dataset: str) -> tuple[str, int]:
     """(status, number) of the data set's current version: "ready" or not; ("missing", 0)."""
     form = "json(status,current_version_number)"
-    what = f"status of {dataset}"
-    answer = call(what, lambda api: api.dataset_status(dataset, format=form), missing="{}")
+    answer = call(f"status of {dataset}", "dataset_status", dataset, format=form, missing="{}")
     state = json.loads(answer)
     return state.get("status", "missing"), state.get("current_version_number") or 0
-
-
-def _hash_on_kaggle(dataset: str, folder: Path) -> str | None:
-    """The hash in the data set's current version; None if it has none."""
-
-    def fetch(api: Any) -> str:
-        api.dataset_download_file(dataset, SEAL, path=str(folder), force=True)
-        return str(read_json(folder / SEAL)["hash"])
-
-    return call(f"downloading {SEAL} of {dataset}", fetch, missing=None)
-
-
-def _send(folder: Path, notes: str | None, api: Any) -> Any:
-    """Create the data set, or with `notes` add a version; Kaggle unpacks folders sent as zips."""
-    options: dict[str, Any] = {"quiet": not sys.stderr.isatty(), "dir_mode": "zip"}
-    if notes is None:
-        return api.dataset_create_new(str(folder), **options)
-    return api.dataset_create_version(str(folder), notes, **options)
 
 
 def write_set(folder: Path, run: str | None) -> str:

@@ -19,7 +19,7 @@ from lesions.data.table import load_table
 from lesions.errors import InputError, listed
 from lesions.files import write_text
 from lesions.kaggle.inputs import EXTRAS, Inputs
-from lesions.kaggle.kernels import set_name
+from lesions.kaggle.kernels import config_of, set_name
 from lesions.paths import CODE, at
 from lesions.provenance import commit
 
@@ -55,8 +55,7 @@ class Session:
 
     def train(self, run: str, folds: list[int] | None, max_hours: float) -> None:
         """Train the folds, all by default, or resume them, for `max_hours` since the start."""
-        path = at("configs", f"{run}.yaml")
-        config, kept = load_config(path), self.working / "oof" / run
+        config, kept = load_config(run), self.working / "oof" / run
         self._link_prepared(config.dataset, config.data.image_size)
         kept.mkdir(parents=True, exist_ok=True)
         _link(at("oof", run), kept)
@@ -69,7 +68,7 @@ class Session:
             if (kept / f"fold{fold}.json").exists():
                 continue
             left = max(max_hours - (time.monotonic() - self.started) / 3600, 1e-5)
-            arguments = ["--config", str(path), "--fold", str(fold), "--max-hours", f"{left:.5f}"]
+            arguments = ["--config", run, "--fold", str(fold), "--max-hours", f"{left:.5f}"]
             code = launch("train", arguments)
             if not (kept / f"fold{fold}.json").exists():
                 # The launcher does not pass the exit code on: the log tells a stop from a failure.
@@ -83,7 +82,8 @@ class Session:
 
     def predict(self, run: str) -> None:
         """Leave submission.csv, the test predictions of a run, in the working folder."""
-        config = load_config(self._link_run(run) / "config.yaml")
+        self._link_run(run)
+        config = config_of(run)
         self._link_prepared(config.dataset, config.data.image_size)
         _require(launch("predict", ["--run", run]), "predict")
         self._keep_submission(at("submissions", f"{run}.csv"))
@@ -91,7 +91,8 @@ class Session:
     def blend(self, runs: list[str]) -> None:
         """Leave submission.csv, the blend of the runs' test predictions, in the working folder."""
         for run in runs:
-            self._link_prepared(load_config(self._link_run(run) / "config.yaml").dataset)
+            self._link_run(run)
+            self._link_prepared(config_of(run).dataset)
             found = self.inputs.find(f"submissions/{run}.csv")
             if not found:
                 print(f"no test predictions of {run} are attached: they are made here")
@@ -143,8 +144,8 @@ class Session:
             )
         _link(at("input/prepared", dataset), folder)
 
-    def _link_run(self, run: str) -> Path:
-        """The run's folder below oof/, with every attached file of it linked into it."""
+    def _link_run(self, run: str) -> None:
+        """Link every attached file of the run to its folder below oof/."""
         folders = [file.parent for file in self.inputs.find(f"oof/{run}/config.yaml")]
         if not folders:
             raise InputError(
@@ -157,7 +158,6 @@ class Session:
             if not same and path.read_bytes() != file.read_bytes():
                 raise InputError(f"{path.resolve()} and {file} differ: detach one of the inputs")
             _link(path, file)
-        return at("oof", run)
 
     def _keep_submission(self, path: Path) -> None:
         """Copy what was written to the working folder, checked against the competition's sample."""

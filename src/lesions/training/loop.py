@@ -146,7 +146,7 @@ class FoldTrainer:
 
     def _epoch(self) -> None:
         """Make the steps that the current epoch still lacks, and validate it."""
-        progress, batches = self.progress, self.batches
+        progress, batches, train = self.progress, self.batches, self.config.train
         epoch = len(progress.history)
         done = progress.step - epoch * batches.steps
         self.stepper.enter_epoch(epoch)
@@ -154,7 +154,7 @@ class FoldTrainer:
         self.clock = time.monotonic()
         with tqdm(
             total=batches.steps, initial=done, unit="step",
-            desc=f"fold {self.fold} epoch {epoch + 1}/{self.config.train.epochs}",
+            desc=f"fold {self.fold} epoch {epoch + 1}/{train.epochs}",
             disable=not self.accelerator.is_main_process,
         ) as bar:  # fmt: skip
             micro: list[dict] = []
@@ -167,7 +167,8 @@ class FoldTrainer:
                 self._tick(bar)
                 if asked:
                     self._stop_if_asked()
-                if self._save_is_due():
+                late = time.monotonic() - self.saved > 60 * train.save_minutes
+                if late or (train.save_steps and progress.step % train.save_steps == 0):
                     self.save()
                 self.clock = time.monotonic()
         self._validate(epoch)
@@ -194,11 +195,6 @@ class FoldTrainer:
             " resume me: the same command continues from here"
         )
         raise Stopped(code)
-
-    def _save_is_due(self) -> bool:
-        train = self.config.train
-        late = time.monotonic() - self.saved > 60 * train.save_minutes
-        return late or bool(train.save_steps and self.progress.step % train.save_steps == 0)
 
     def _done(self) -> bool:
         """Whether all epochs are validated, or `patience` of them in a row were no better."""

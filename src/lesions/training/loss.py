@@ -20,9 +20,7 @@ def build_loss(config: LossConfig, target: np.ndarray, classes: int) -> Loss:
     """
     if config.kind == "bce":
         weight = pos_weight(config, target)
-        return lambda logit, target: smoothed_bce(
-            logit.squeeze(1), target, config.smoothing, weight
-        )
+        return lambda logit, target: smoothed_bce(logit[:, 0], target, config.smoothing, weight)
     weights = torch.tensor(class_weights(target, classes, config.alpha), dtype=torch.float32)
 
     def loss(logit: Tensor, target: Tensor) -> Tensor:
@@ -61,11 +59,7 @@ def shares(target: Tensor, classes: int) -> Tensor:
 
 
 def smoothed_bce(logit: Tensor, target: Tensor, smoothing: float, weight: float) -> Tensor:
-    """Mean loss of logits (B,) against targets (B,) in [0, 1].
-
-    The targets are smoothed first, to smoothing/2 and 1 - smoothing/2, then the positive part of
-    the cross-entropy is multiplied by `weight`.
-    """
+    """Mean loss of logits (B,) against targets (B,) in [0, 1], smoothed and then weighted."""
     smooth = target * (1 - smoothing) + smoothing / 2
     return F.binary_cross_entropy_with_logits(
         logit, smooth, pos_weight=torch.tensor(weight, device=logit.device)

@@ -19,17 +19,13 @@ step python scripts/blend.py demo/resnet10t demo/mobilenetv3 --out submissions/d
 step python scripts/submit.py submissions/demo/blend.csv --dry-run \
     --sample input/sample/isic2020/sample_submission.csv
 step python scripts/report.py --run demo/resnet10t
-python - <<'PY'
-import json
+cat <<'END'
 
-blend = json.load(open("submissions/demo/blend.json"))
-chosen = blend["methods"][blend["chosen"]]
-print("\nAUC on the drawn 2020 images, out-of-fold, 95 % interval over patients")
-for run, score in blend["member_scores"].items():
-    low, high = score["interval"]
-    print(f"  {run:18} {score['auc']:.3f} [{low:.3f}, {high:.3f}]")
-low, high = chosen["interval"]
-print(f"  {'blend, nested':18} {chosen['nested']:.3f} [{low:.3f}, {high:.3f}]")
-PY
-printf '\nsubmission  submissions/demo/blend.csv\nreport      oof/demo/resnet10t/report.html\n'
-printf 'The sample is drawn, not photographed: its scores say that the pipeline works, no more.\n'
+submission  submissions/demo/blend.csv
+report      oof/demo/resnet10t/report.html
+The sample is drawn, not photographed: its scores say that the pipeline works, no more.
+
+Next:  source .venv/bin/activate
+       python scripts/serve.py --run demo/resnet10t     a page and a REST API for this model
+       python scripts/train.py --help                   train on your own data: README.md
+END

@@ -5,18 +5,30 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from lesions.config import PreprocessConfig
 from lesions.data.preprocess import fitted
 
 VERSION = 1  # raise it when the same file would give other pixels: caches are made anew
 MAX_PIXELS = 120_000_000  # the largest photographs published have 24 million
+MAX_BYTES = 2**30  # more than MAX_PIXELS of 16 bits take without any compression
+# A progressive JPEG is decoded anew for each scan, and a scan may be of 10 bytes. Photographs have
+# up to 20 scans, with embedded previews 40; libtiff has the same limit.
+MAX_SCANS = 100
+START_OF_SCAN = b"\xff\xda"
 # Those of photographs.SUFFIXES; others, such as EPS, run foreign interpreters.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 PLAIN = PreprocessConfig()
 
-ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION = 0x0112  # the EXIF tag, from 1 (upright) to 8
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE, 6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}  # fmt: skip
+SIDEWAYS = [TURNS[orientation] for orientation in (5, 6, 7, 8)]
 REDUCED = {8: cv2.IMREAD_REDUCED_COLOR_8, 4: cv2.IMREAD_REDUCED_COLOR_4,
            2: cv2.IMREAD_REDUCED_COLOR_2, 1: cv2.IMREAD_COLOR}  # fmt: skip
 
@@ -31,41 +43,62 @@ class UnreadableImage(ValueError):
 def decode(
     photo: Path | bytes, size: int, preprocess: PreprocessConfig = PLAIN
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """The photograph as uint8 RGB (size, size, 3), and the (width, height) of its file.
+    """The photograph as uint8 RGB (size, size, 3), and its (width, height) as it is looked at.
 
     `photo` is a file's path or content. It is squashed to a square, or whatever `preprocess` says.
     A JPEG is decoded at 1/2, 1/4 or 1/8 where that leaves at least 1.5 times `size`, then averaged
-    down: several times faster than a full decode. The EXIF orientation is applied; width and
-    height are those before it.
+    down: several times faster than a full decode. The EXIF orientation is applied, to width and
+    height as well.
 
     Raises UnreadableImage for a missing, empty, truncated, oversized or non-image file.
     """
+    content = photo if isinstance(photo, bytes) else _content(Path(photo))
+    if not content:
+        raise UnreadableImage("empty file")
     try:
-        content = photo if isinstance(photo, bytes) else Path(photo).read_bytes()
-        if not content:
-            raise UnreadableImage("empty file")
         with Image.open(BytesIO(content), formats=FORMATS) as image:
+            turn = TURNS.get(check_work(image, content))
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise UnreadableImage(
-                    f"{width} x {height} = {width * height:,} pixels, more than {MAX_PIXELS:,}"
-                )
+            if turn in SIDEWAYS:
+                width, height = height, width
             # Less one: Pillow rounds down where the decoder rounds up, as 767 pixels to 384.
             least = (size * 11 // 5 if preprocess.circle else size * 3 // 2) - 1
-            pixels = plain_jpeg(image, content, least)
+            pixels = plain_jpeg(image, content, least) if turn is None else None
             if pixels is None:
                 image.draft("RGB", (least, least))
-                ImageOps.exif_transpose(image, in_place=True)  # avoids a copy of upright images
-                pixels = _rgb(image)
+                pixels = _rgb(image if turn is None else image.transpose(turn))
     except UnreadableImage:
         raise
-    except FileNotFoundError:
-        raise UnreadableImage("no such file") from None
     except UnidentifiedImageError:
         raise UnreadableImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken content
-        raise UnreadableImage(str(error)) from error
+    except Exception as error:  # Pillow's readers raise errors of any type for damaged content
+        raise UnreadableImage(str(error) or type(error).__name__) from error
     return fitted(pixels, size, preprocess), (width, height)
+
+
+def check_work(image: Image.Image, content: bytes, most: int = MAX_PIXELS) -> int:
+    """The EXIF orientation of an opened image; UnreadableImage if decoding it is too much work.
+
+    `most` is the number of pixels that are decoded at all.
+    """
+    width, height = image.size
+    if width * height > most:
+        raise UnreadableImage(f"{width} x {height} = {width * height:,} pixels, more than {most:,}")
+    scans = content.count(START_OF_SCAN) if content.startswith(b"\xff\xd8") else 0
+    if scans > MAX_SCANS:
+        raise UnreadableImage(f"{scans:,} scans, more than {MAX_SCANS}: no photograph")
+    return image.getexif().get(ORIENTATION, 1)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        if not path.is_file():  # reading a pipe would wait for ever
+            raise UnreadableImage("not a file" if path.exists() else "no such file")
+        if path.stat().st_size > MAX_BYTES:
+            raise UnreadableImage(f"more than {MAX_BYTES:,} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableImage(f"cannot be read: {error.strerror}") from error
 
 
 def plain_jpeg(image: Image.Image, content: bytes, least: int) -> np.ndarray | None:
@@ -76,8 +109,6 @@ def plain_jpeg(image: Image.Image, content: bytes, least: int) -> np.ndarray | N
     """
     whole = content.rstrip(b"\0").endswith(b"\xff\xd9")
     if image.format != "JPEG" or image.mode != "RGB" or not whole:
-        return None
-    if image.getexif().get(ORIENTATION, 1) != 1:
         return None
     fits = min(image.size) // least
     scale = next(scale for scale in REDUCED if scale <= max(fits, 1))

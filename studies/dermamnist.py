@@ -41,7 +41,6 @@ from screening import (
 from lesions.cli import build_parser, run
 from lesions.data.table import load_table, task_targets
 from lesions.data.tasks import DIAGNOSES, TASKS, build_task
-from lesions.evaluation.intervals import Interval
 from lesions.evaluation.thresholds import Threshold, by_f_beta, by_recall
 from lesions.files import read_json, sha256, write_csv, write_json, write_text
 from lesions.inference.accelerator import build_accelerator
@@ -52,7 +51,8 @@ from lesions.oof import load_test, table_rows
 from lesions.paths import at, shown
 from lesions.provenance import Results, commit, machine
 from lesions.reporting import style
-from lesions.reporting.figures import curve_bands, plot_confusion, plot_roc
+from lesions.reporting.breakdown import plot_confusion
+from lesions.reporting.figures import curve_bands, plot_curve
 from lesions.reporting.page import render
 from lesions.training.state import locked
 from lesions.training.stop import Stopped, StopRequest
@@ -279,9 +279,8 @@ def build_report(results: Mapping[str, Any], rows: Mapping[str, Rows]) -> str:
         for name, found in scored.items():
             first, part = found["decisions"][0], rows[name]
             point = 1 - first["specificity"]["value"], first["recall"]["value"]
-            auc = Interval(found["auc"]["value"], np.nan, np.nan, np.nan)
             band, _ = curve_bands(part.target == 1, part.prob, part.group)
-            drawn[f"ROC, {name}"] = plot_roc(band, point, auc)
+            drawn[f"ROC, {name}"] = plot_curve(band, f"AUC {found['auc']['value']:.3f}", point)
             for cut in found["decisions"]:
                 counts = np.array([[cut["tp"], cut["fn"]], [cut["fp"], cut["tn"]]])
                 names = ("malignant", "benign")

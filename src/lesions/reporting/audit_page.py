@@ -7,7 +7,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from lesions.evaluation.intervals import format_interval
-from lesions.reporting.figures import baseline_parts, plot_forest
+from lesions.reporting.breakdown import baseline_parts, plot_forest
 from lesions.reporting.page import percent, render
 from lesions.reporting.style import drawing, svg
 

@@ -1,7 +1,8 @@
-"""The data and the errors by part: age, sex, site, source, image size, images of a patient."""
+"""Rows, rates and scores by part of the data, as rows of dots and bars and as matrices."""
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,14 +12,17 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from lesions.evaluation.intervals import Interval, Z, undefined
+from lesions.evaluation.metrics import Floats
 from lesions.reporting.style import (
+    BASELINE,
     BENIGN,
     INK,
     MELANOMA,
+    MODEL,
     MUTED,
-    bare,
     build_figure,
     dashed,
+    name_rows,
     note_beside,
     percent_ticks,
 )
@@ -101,27 +105,57 @@ def _categories(values: pd.Series) -> pd.Series:
     return filled.astype(pd.CategoricalDtype([*order, ABSENT], ordered=True))
 
 
+class Part(NamedTuple):
+    """A line of the table of AUCs: some rows, or without `rows` a baseline that sees no pixels."""
+
+    name: str
+    auc: Interval
+    rows: int | None = None
+    positive: int | None = None
+
+
+def baseline_parts(shortcuts: Sequence[Mapping[str, Any]]) -> list[Part]:
+    """The AUCs without pixels that the audit wrote."""
+    found = []
+    for row in shortcuts:
+        where = "" if row["source"] == "all" else f", {row['source']}"
+        limits = (np.nan if row[key] is None else row[key] for key in ("auc", "low", "high"))
+        found.append(Part(f"metadata: {row['features']}{where}", Interval(*limits, np.nan)))
+    return found
+
+
+def plot_forest(parts: Sequence[Part]) -> Figure:
+    """AUC with interval, a line for each part, from the top."""
+    figure, ((axes,),) = build_figure(0.85 + 0.27 * len(parts))
+    for y, part in enumerate(parts):
+        if np.isnan(part.auc.value):
+            axes.text(0.5, y, f"  {part.auc.reason or 'n/a'}", va="center", color=MUTED)
+            continue
+        colour, marker = (BASELINE, "D") if part.rows is None else (MODEL, "o")
+        _draw_interval(axes, y, part.auc, colour, marker)
+        note_beside(axes, y, f"{part.auc.value:.3f}")
+    lows = [number for part in parts for number in (part.auc.value, part.auc.low)]
+    name_rows(axes, [part.name for part in parts])
+    axes.set_xlim(min(0.5, float(np.nanmin([0.52, *lows])) - 0.02), 1)
+    axes.set(xlabel="AUC, 95 % interval")
+    axes.axvline(0.5, **dashed(MUTED))
+    return figure
+
+
 def plot_errors(
     values: pd.Series, positive: np.ndarray, flagged: np.ndarray, groups: np.ndarray, words: Words
 ) -> Figure:
     """Positives missed and benign lesions flagged in each category, with intervals and n."""
-    names = list(values.cat.categories)
-    figure, axes = build_figure(0.75 + 0.29 * max(len(names), 2), columns=2)
-    missed = f"{words.many} missed"
+    figure, panels = _two_panels(values)
     sides = (
-        (positive, ~flagged, MELANOMA, missed),
+        (positive, ~flagged, MELANOMA, f"{words.many} missed"),
         (~positive, flagged, BENIGN, "benign flagged"),
     )
-    for panel, (kind, event, colour, title) in zip(axes[0], sides, strict=True):
-        panel.axvline(rate(event[kind], groups[kind]).value, **dashed(colour))
-        for y, name in enumerate(names):
-            here = (values == name).to_numpy() & kind
-            _draw_rate(panel, y, rate(event[here], groups[here]), colour)
-            note_beside(panel, y, f"{here.sum():,}", MUTED)
+    for panel, (kind, event, colour, title) in zip(panels, sides, strict=True):
+        _draw_rates(panel, values[kind], event[kind], groups[kind], colour)
+        for y, count in enumerate(values[kind].value_counts(sort=False)):
+            note_beside(panel, y, f"{count:,}", MUTED)
         panel.set(xlabel=title)
-        _share_axis(panel)
-    _name_rows(axes[0, 0], names)
-    _name_rows(axes[0, 1], [""] * len(names))
     return figure
 
 
@@ -129,45 +163,50 @@ def plot_factor(
     values: pd.Series, positive: np.ndarray, groups: np.ndarray, words: Words
 ) -> Figure:
     """Images in each category, and the positives' share of them with its 95 % interval."""
-    names = list(values.cat.categories)
-    figure, ((left, right),) = build_figure(0.75 + 0.27 * max(len(names), 2), columns=2)
-    for y, name in enumerate(names):
-        here = (values == name).to_numpy()
-        left.barh(y, here.sum(), color=BENIGN, alpha=0.75, height=0.62)
-        left.barh(y, positive[here].sum(), color=MELANOMA, height=0.62)
-        left.text(here.sum(), y, f" {here.sum():,}", va="center", fontsize=8.4)
-        _draw_rate(right, y, rate(positive[here], groups[here]), MELANOMA)
-    left.set(xlabel="images")
+    figure, (left, right) = _two_panels(values)
+    _draw_counts(left, values.value_counts(sort=False), BENIGN)
+    positives = values[positive].value_counts(sort=False)
+    left.barh(range(len(positives)), positives, color=MELANOMA, height=0.64)
     left.set_xlim(0, left.get_xlim()[1] * 1.22)
     left.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-    left.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+    left.set(xlabel="images")
+    _draw_rates(right, values, positive, groups, MELANOMA)
     right.set(xlabel=f"of which {words.kind}")
-    _share_axis(right)
-    _name_rows(left, names)
-    _name_rows(right, [""] * len(names))
     return figure
 
 
 def plot_diagnoses(diagnosis: pd.Series, positive: np.ndarray) -> Figure:
     """Images of each diagnosis on a logarithmic scale, positives in their colour."""
-    named = diagnosis.replace("", np.nan).fillna(ABSENT)
+    named = diagnosis.replace("", np.nan).fillna(ABSENT).astype(str)
     counts = named.value_counts()
     if len(counts) > MOST_DIAGNOSES:
         rest = counts.iloc[MOST_DIAGNOSES - 1 :]
         others = pd.Series({f"{len(rest)} others": rest.sum()})
         counts = pd.concat([counts.iloc[: MOST_DIAGNOSES - 1], others])
-    found = set(named[positive])
-    names, sizes = [str(name) for name in counts.index], [int(count) for count in counts]
-    figure, ((axes,),) = build_figure(0.75 + 0.24 * max(len(names), 2))
-    colours = [MELANOMA if name in found else BENIGN for name in names]
-    axes.barh(range(len(names)), sizes, color=colours, alpha=0.85, height=0.66)
-    for y, count in enumerate(sizes):
-        axes.text(count, y, f" {count:,}", va="center", fontsize=8.4)
-    axes.set(xlabel="images, logarithmic", xscale="log")
-    axes.set_xlim(0.8, max(sizes) * 5)
-    axes.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+    figure, ((axes,),) = build_figure(0.75 + 0.24 * max(len(counts), 2))
+    colours = np.where(counts.index.isin(named[positive]), MELANOMA, BENIGN)
+    axes.set(xlabel="images, logarithmic", xscale="log", xlim=(0.8, counts.max() * 5))
+    _draw_counts(axes, counts, colours)
     axes.tick_params(which="minor", length=0)
-    _name_rows(axes, names)
+    name_rows(axes, list(counts.index))
+    return figure
+
+
+def plot_confusion(counts: Floats, names: Sequence[str], called: Sequence[str]) -> Figure:
+    """Counts (C, C) and their shares of the row: rows the true class, columns the predicted one."""
+    size, shares = len(names), counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    digits, font, height = (1, 12, 2.9) if size == 2 else (0, 6.8, 0.7 + 0.46 * size)
+    figure, ((axes,),) = build_figure(height)
+    for i, j in np.ndindex(counts.shape):
+        if size == 2 or counts[i, j]:
+            text = f"{counts[i, j]:,.0f}\n{100 * shares[i, j]:.{digits}f} %"
+            alpha = 0.03 + 0.6 * shares[i, j] ** 0.7
+            _draw_cell(axes, i, j, MODEL if i == j else MELANOMA, alpha, text, font)
+    axes.set_xticks(np.arange(size) + 0.5, called, color=INK)
+    axes.set_yticks(np.arange(size) + 0.5, names, color=INK)
+    axes.xaxis.tick_top()
+    axes.set(xlim=(0, size), ylim=(size, 0), ylabel="true class", xlabel="predicted class")
+    axes.xaxis.set_label_position("top")
     return figure
 
 
@@ -178,18 +217,12 @@ def plot_correlation(columns: pd.DataFrame) -> Figure:
     figure, ((axes,),) = build_figure(0.9 + 0.36 * size)
     for i, j in zip(*np.tril_indices(size, -1), strict=True):
         r = matrix[i, j]
-        if np.isnan(r):
-            continue
-        colour = MELANOMA if r > 0 else BENIGN
-        box = [j + 0.03, j + 0.97]
-        axes.fill_between(box, i + 0.03, i + 0.97, color=colour, alpha=0.06 + 0.75 * abs(r))
-        text = f"{r:.2f}".replace("-", "−")
-        axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=8.4)
-    axes.set_xticks(np.arange(size - 1) + 0.5, names[:-1], rotation=40, ha="right")
-    axes.set_yticks(np.arange(1, size) + 0.5, names[1:])
-    axes.tick_params(labelcolor=INK)
+        if not np.isnan(r):
+            text, colour = f"{r:.2f}".replace("-", "−"), MELANOMA if r > 0 else BENIGN
+            _draw_cell(axes, i, j, colour, 0.06 + 0.75 * abs(r), text, 8.4)
+    axes.set_xticks(np.arange(size - 1) + 0.5, names[:-1], rotation=40, ha="right", color=INK)
+    axes.set_yticks(np.arange(1, size) + 0.5, names[1:], color=INK)
     axes.set(xlim=(0, size - 1), ylim=(size, 1))
-    bare(axes, grid="")
     return figure
 
 
@@ -211,22 +244,48 @@ def numbers(
     return found.loc[:, found.nunique() > 1].astype(float)
 
 
-def _draw_rate(axes: Axes, y: float, found: Interval, colour: str) -> None:
-    """A dot at the rate and a bar over its interval; nothing where there are no rows."""
-    if not np.isnan(found.value):
-        axes.plot([found.low, found.high], [y, y], color=colour, linewidth=2.4, alpha=0.5)
-        axes.plot(found.value, y, "o", color=colour, markersize=4.6, clip_on=False)
+def _two_panels(values: pd.Series) -> tuple[Figure, np.ndarray]:
+    """Two panels with a line for each category, named at the left one."""
+    names = list(values.cat.categories)
+    figure, axes = build_figure(0.75 + 0.28 * max(len(names), 2), columns=2)
+    name_rows(axes[0, 0], names)
+    name_rows(axes[0, 1], [""] * len(names))
+    return figure, axes[0]
 
 
-def _share_axis(axes: Axes) -> None:
-    """An x axis of shares: from 0, in per cent, three ticks at most."""
+def _draw_counts(axes: Axes, counts: pd.Series, colour: Any) -> None:
+    """A bar for each count, the number at its end."""
+    axes.barh(range(len(counts)), counts, color=colour, alpha=0.8, height=0.64)
+    for y, count in enumerate(counts):
+        axes.text(count, y, f" {count:,}", va="center", fontsize=8.4)
+    axes.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+
+
+def _draw_rates(
+    axes: Axes, values: pd.Series, event: np.ndarray, groups: np.ndarray, colour: str
+) -> None:
+    """The rate of `event` in each category with its interval, that of all rows dashed."""
+    axes.axvline(rate(event, groups).value, **dashed(colour))
+    for y, name in enumerate(values.cat.categories):
+        here = (values == name).to_numpy()
+        _draw_interval(axes, y, rate(event[here], groups[here]), colour)
     axes.set_xlim(0, min(1.02, max(axes.get_xlim()[1], 0.02)))
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     percent_ticks(axes.xaxis)
 
 
-def _name_rows(axes: Axes, names: list[str]) -> None:
-    """A category a line, from the top."""
-    axes.set_yticks(range(len(names)), names, color=INK)
-    axes.set(ylim=(len(names) - 0.4, -0.6))
-    bare(axes)
+def _draw_interval(axes: Axes, y: float, found: Interval, colour: str, marker: str = "o") -> None:
+    """A bar over the interval and a marker at its value; nothing where there is no value."""
+    if not np.isnan(found.value):
+        axes.plot([found.low, found.high], [y, y], color=colour, linewidth=2.4, alpha=0.5)
+        axes.plot(found.value, y, marker, color=colour, markersize=5, clip_on=False)
+
+
+def _draw_cell(
+    axes: Axes, i: int, j: int, colour: str, alpha: float, text: str, size: float
+) -> None:
+    """The cell of a matrix in line i and column j; it has no grid and no frame."""
+    axes.fill_between([j + 0.02, j + 0.98], i + 0.02, i + 0.98, color=colour, alpha=alpha)
+    axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=size)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)

@@ -19,24 +19,36 @@ from lesions.inference.explain import (
     overlay,
 )
 from lesions.inference.predictor import Patient, Predictor
-from lesions.reporting.gallery import TILES, Tile, data_uri, describe, tile
+from lesions.reporting.gallery import Tile, choose, data_uri, describe, tile
 
 SHORT = {"age_approx": "age", "images_per_patient": "images", "localization": "place"}
 
 
-def choose_explained(explained: Explained) -> dict[str, pd.DataFrame]:
-    """The rows of each gallery, the clearest first, one of each group."""
-    rows = explained.rows
-    found = rows["score"] >= explained.threshold
+def explained_galleries(explained: Explained) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What the explanations' templates show, and each pair of pictures by its file's name."""
+    score, positive = (explained.rows[name].to_numpy() for name in ("score", "positive"))
+    found = score >= explained.threshold
     order = {
-        "sure_hits": rows[rows["positive"] & found].sort_values("score", ascending=False),
-        "misses": rows[rows["positive"] & ~found].sort_values("score"),
-        "false_alarms": rows[~rows["positive"] & found].sort_values("score", ascending=False),
+        "sure_hits": (positive & found, -score),
+        "misses": (positive & ~found, score),
+        "false_alarms": (~positive & found, -score),
     }
-    return {name: some.drop_duplicates("group").head(TILES) for name, some in order.items()}
+    galleries, pictures = [], {}
+    for name, which in order.items():
+        rows, tiles = choose(name, explained.rows, *which).rows, []
+        pairs = _explain_rows(explained, rows)
+        for (pair, moved), row in zip(pairs, rows.to_dict("records"), strict=True):
+            pictures[f"{name}_{row['image_name']}"] = pair
+            alt = f"{row['diagnosis']}, {describe(row)}, beside its Grad-CAM"
+            first = f"{row['score']:.3f} · {row['diagnosis']} · {row['answer']}"
+            lines = (first, moved or describe(row), str(row["image_name"]))
+            tiles.append(Tile(data_uri(pair), alt, lines))
+        galleries.append({"name": name, "tiles": tiles})
+    takes_metadata = explained.run.config.data.metadata != "none"
+    return {"metadata": takes_metadata, "galleries": galleries}, pictures
 
 
-def explain_rows(explained: Explained, rows: pd.DataFrame) -> list[tuple[np.ndarray, str]]:
+def _explain_rows(explained: Explained, rows: pd.DataFrame) -> list[tuple[np.ndarray, str]]:
     """Of each row the photograph beside its overlay, uint8 RGB, and its metadata's effects."""
     results: dict[int, tuple[np.ndarray, str]] = {}
     for places, fold, images, metadata, output, against in explained_batches(explained, rows):
@@ -50,24 +62,6 @@ def explain_rows(explained: Explained, rows: pd.DataFrame) -> list[tuple[np.ndar
             pair = [tile(half[None], 0) for half in (image, overlay(image, cam))]
             results[place] = (np.hstack(pair), text)
     return [results[place] for place in range(len(rows))]
-
-
-def explained_galleries(explained: Explained) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What the explanations' templates show, and each pair of pictures by its file's name."""
-    galleries, pictures = [], {}
-    for name, rows in choose_explained(explained).items():
-        tiles = []
-        for (pair, moved), row in zip(
-            explain_rows(explained, rows), rows.to_dict("records"), strict=True
-        ):
-            pictures[f"{name}_{row['image_name']}"] = pair
-            alt = f"{row['diagnosis']}, {describe(row)}, beside its Grad-CAM"
-            first = f"{row['score']:.3f} · {row['diagnosis']} · {row['answer']}"
-            lines = (first, moved or describe(row), str(row["image_name"]))
-            tiles.append(Tile(data_uri(pair), alt, lines))
-        galleries.append({"name": name, "tiles": tiles})
-    takes_metadata = explained.run.config.data.metadata != "none"
-    return {"metadata": takes_metadata, "galleries": galleries}, pictures
 
 
 def explain_photographs(

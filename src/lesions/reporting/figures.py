@@ -1,7 +1,7 @@
-"""Figures of how well probabilities separate and match the truth: curves, bins, matrices."""
+"""Figures of how well probabilities separate and match the truth: curves, histograms, bins."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,45 +16,20 @@ from lesions.reporting.style import (
     BASELINE,
     BENIGN,
     INK,
-    MELANOMA,
     MODEL,
     MUTED,
     PAPER,
-    bare,
     build_figure,
     dashed,
     legend_above,
-    note_beside,
     percent_ticks,
 )
 
 BAND_REPLICATES = 300  # percentiles of a curve settle sooner than those of a number
 CLASS_REPLICATES = 100  # of each small curve's band
 GRID = np.linspace(0, 1, 201)
-KINDS = {"model": (MODEL, "o"), "baseline": (BASELINE, "D")}
-
-
-class Part(NamedTuple):
-    """One line of the table of AUCs: some rows, or a baseline that sees no pixels."""
-
-    name: str
-    kind: str  # model or baseline
-    auc: Interval
-    rows: int | None = None
-    positive: int | None = None
-
-
-def baseline_parts(shortcuts: Sequence[Mapping[str, Any]]) -> list[Part]:
-    """The AUCs without pixels that the audit wrote."""
-    found = []
-    for row in shortcuts:
-        where = "" if row["source"] == "all" else f", {row['source']}"
-        value, low, high = (
-            np.nan if row[key] is None else row[key] for key in ("auc", "low", "high")
-        )
-        auc = Interval(value, low, high, np.nan)
-        found.append(Part(f"metadata: {row['features']}{where}", "baseline", auc))
-    return found
+ROC = ("false positive rate (1 − specificity)", "true positive rate (recall)")
+PRECISION_RECALL = ("recall (sensitivity)", "precision")
 
 
 class Band(NamedTuple):
@@ -98,55 +73,33 @@ def _curves(positive: np.ndarray, score: np.ndarray, weight: Floats) -> tuple[Fl
     return np.array(roc_lines).reshape(-1, 201), np.array(pr_lines).reshape(-1, 201)
 
 
-def plot_roc(band: Band, point: tuple[float, float], auc: Interval) -> Figure:
-    """ROC with its band; `point` is the operating point (1 - specificity, sensitivity)."""
+def draw_band(axes: Axes, band: Band, label: str = "", x: Floats = GRID) -> None:
+    """The model's curve, its limits shaded."""
+    axes.fill_between(x, band.low, band.high, color=MODEL, alpha=0.2)
+    axes.plot(x, band.value, color=MODEL, label=label)
+
+
+def plot_curve(
+    band: Band, label: str, point: tuple[float, float],
+    guessing: tuple[float, float] = (0, 1), labels: tuple[str, str] = ROC,
+) -> Figure:  # fmt: skip
+    """A ROC or PR curve with its band, the operating point (x, y), and guessing at x = 0 and 1."""
     figure, ((axes,),) = build_figure(3.7)
-    axes.plot([0, 1], [0, 1], **dashed(MUTED))
-    axes.fill_between(GRID, band.low, band.high, color=MODEL, alpha=0.2)
-    axes.plot(GRID, band.value, color=MODEL)
-    _mark(axes, point)
-    axes.text(0.98, 0.05, f"AUC {auc.value:.3f}", ha="right", fontsize=11, color=MODEL)
-    axes.set(xlabel="false positive rate (1 − specificity)", ylabel="true positive rate (recall)")
-    _percent(axes)
-    return figure
-
-
-def plot_precision(band: Band, share: float, point: tuple[float, float]) -> Figure:
-    """PR with its band, the positives' `share` as the precision of guessing, the operating point.
-
-    `point` is (recall, precision).
-    """
-    figure, ((axes,),) = build_figure(3.7)
-    axes.axhline(share, **dashed(MUTED))
-    axes.text(0.01, share + 0.015, f"guessing: {100 * share:.1f} %", color=MUTED, fontsize=8.4)
-    axes.fill_between(GRID, band.low, band.high, color=MODEL, alpha=0.2)
-    axes.plot(GRID, band.value, color=MODEL)
-    _mark(axes, point)
-    axes.set(xlabel="recall (sensitivity)", ylabel="precision")
-    _percent(axes)
-    return figure
-
-
-def _mark(axes: Axes, point: tuple[float, float]) -> None:
+    draw_band(axes, band, label)
+    name = "guessing" if guessing[0] != guessing[1] else f"guessing: {100 * guessing[0]:.1f} %"
+    axes.plot([0, 1], guessing, **dashed(MUTED), label=name)
     axes.plot(*point, "o", color=INK, markersize=6, markeredgecolor=PAPER, zorder=5)
-    right = point[0] > 0.62
+    left = point[0] > 0.62
     axes.annotate(
-        "operating point",
-        point,
-        xytext=(-8 if right else 8, -11),
-        textcoords="offset points",
-        ha="right" if right else "left",
-        color=INK,
-        fontsize=8.6,
-    )
-
-
-def _percent(axes: Axes) -> None:
-    ticks = [0, 0.25, 0.5, 0.75, 1]
-    labels = ["0", "25 %", "50 %", "75 %", "100 %"]
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02))
-    axes.set_xticks(ticks, labels)
-    axes.set_yticks(ticks, labels)
+        "operating point", point, xytext=(-8 if left else 8, -11), textcoords="offset points",
+        ha="right" if left else "left", fontsize=8.6,
+    )  # fmt: skip
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=labels[0], ylabel=labels[1])
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
+        percent_ticks(axis)
+    legend_above(axes)
+    return figure
 
 
 def plot_class_rocs(
@@ -160,14 +113,12 @@ def plot_class_rocs(
     for k, (panel, (name, auc)) in enumerate(zip(axes.ravel(), aucs.items(), strict=False)):
         panel.plot([0, 1], [0, 1], **dashed(MUTED))
         if (codes == k).any():
-            band = curve_bands(codes == k, probs[:, k], groups, CLASS_REPLICATES)[0]
-            panel.fill_between(GRID, band.low, band.high, color=MODEL, alpha=0.2)
-            panel.plot(GRID, band.value, color=MODEL, linewidth=1.4)
+            draw_band(panel, curve_bands(codes == k, probs[:, k], groups, CLASS_REPLICATES)[0])
         number = "n/a" if np.isnan(auc.value) else f"{auc.value:.3f}"
         panel.set_title(f"{name}  {number}", fontsize=8.6)
         panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
-        panel.set_xticks([0, 0.5, 1], ["0", "", "1"])
-        panel.set_yticks([0, 0.5, 1], ["0", "", "1"])
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_ticks([0, 0.5, 1], ["0", "", "1"])
     axes[-1, 0].set(xlabel="false positive rate", ylabel="recall")
     return figure
 
@@ -199,56 +150,6 @@ def plot_histogram(
     return figure
 
 
-def plot_forest(parts: Sequence[Part]) -> Figure:
-    """AUC with interval, a line for each part, from the top."""
-    figure, ((axes,),) = build_figure(0.85 + 0.27 * len(parts))
-    for y, part in enumerate(parts):
-        auc, (colour, marker) = part.auc, KINDS[part.kind]
-        if np.isnan(auc.value):
-            axes.text(0.5, y, f"  {auc.reason or 'n/a'}", va="center", color=MUTED)
-            continue
-        axes.plot([auc.low, auc.high], [y, y], color=colour, linewidth=2.4, alpha=0.55)
-        axes.plot(auc.value, y, marker, color=colour, markersize=5)
-        note_beside(axes, y, f"{auc.value:.3f}")
-    lows = [number for part in parts for number in (part.auc.value, part.auc.low)]
-    axes.set_yticks(range(len(parts)), [part.name for part in parts], color=INK)
-    axes.set(ylim=(len(parts) - 0.4, -0.6), xlabel="AUC, 95 % interval")
-    axes.set_xlim(min(0.5, float(np.nanmin([0.52, *lows])) - 0.02), 1)
-    axes.axvline(0.5, **dashed(MUTED))
-    bare(axes)
-    return figure
-
-
-def plot_confusion(counts: Floats, names: Sequence[str], called: Sequence[str]) -> Figure:
-    """Counts (C, C) and their shares of the row: rows the true class, columns the predicted one."""
-    size = len(names)
-    large = size == 2
-    figure, ((axes,),) = build_figure(2.9 if large else 0.7 + 0.46 * size)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    for i in range(size):
-        for j in range(size):
-            colour = MODEL if i == j else MELANOMA
-            alpha = 0.03 + 0.6 * shares[i, j] ** 0.7 if counts[i, j] else 0
-            box = [j + 0.02, j + 0.98]
-            axes.fill_between(box, i + 0.02, i + 0.98, color=colour, alpha=alpha)
-            if large or counts[i, j]:
-                axes.text(
-                    j + 0.5, i + 0.45, f"{counts[i, j]:,.0f}", ha="center",
-                    fontsize=15 if large else 7.6,
-                )  # fmt: skip
-                axes.text(
-                    j + 0.5, i + 0.74, f"{100 * shares[i, j]:.{int(large)}f} %", ha="center",
-                    fontsize=9 if large else 6.4, color=INK if large else MUTED,
-                )  # fmt: skip
-    axes.set_xticks(np.arange(size) + 0.5, called, color=INK)
-    axes.set_yticks(np.arange(size) + 0.5, names, color=INK)
-    axes.xaxis.tick_top()
-    axes.set(xlim=(0, size), ylim=(size, 0), ylabel="true class", xlabel="predicted class")
-    axes.xaxis.set_label_position("top")
-    bare(axes, grid="")
-    return figure
-
-
 def plot_reliability(
     lines: Sequence[tuple[str, np.ndarray]], event: np.ndarray, groups: np.ndarray,
     labels: tuple[str, str], logarithmic: bool,
@@ -259,13 +160,14 @@ def plot_reliability(
     """
     figure, ((axes,),) = build_figure(3.7)
     styles = [(MODEL, "o"), (BASELINE, "D")][: len(lines)][::-1]
+    floor = 1e-4 if logarithmic else 0.0
     lowest = 0.9
     for (name, prob), (colour, marker) in zip(lines, styles, strict=True):
         bins = equal_bins(prob, 10)
         limits = [rate(event[bins == k], groups[bins == k]) for k in np.unique(bins)]
         forecast = np.array([prob[bins == k].mean() for k in np.unique(bins)])
         share, low, high = np.array([(x.value, x.low, x.high) for x in limits]).T
-        low = np.maximum(low, 1e-4) if logarithmic else low
+        low = np.maximum(low, floor)
         axes.vlines(forecast, low, high, color=colour, alpha=0.4, lw=2)
         shown = share > 0 if logarithmic else share >= 0
         axes.plot(forecast[shown], share[shown], color=colour, linewidth=1, alpha=0.6)
@@ -273,14 +175,12 @@ def plot_reliability(
         lowest = min(lowest, forecast.min(), *low[low > 1e-4], 1.0)
     lowest = float(np.clip(lowest / 1.5, 1e-4, 0.05)) if logarithmic else max(0.0, lowest - 0.02)
     axes.plot([lowest, 1], [lowest, 1], **dashed(MUTED))
-    scale = "log" if logarithmic else "linear"
-    top = 1.05 if logarithmic else 1.02
-    axes.set(xscale=scale, yscale=scale, xlim=(lowest, top), ylim=(lowest, top))
+    scale, ends = "log" if logarithmic else "linear", (lowest, 1.05 if logarithmic else 1.02)
+    axes.set(xscale=scale, yscale=scale, xlim=ends, ylim=ends, xlabel=labels[0], ylabel=labels[1])
     for axis in (axes.xaxis, axes.yaxis):
         percent_ticks(axis)
         axis.set_minor_formatter(lambda share, _: "")
     axes.tick_params(which="minor", length=0)
-    axes.set(xlabel=labels[0], ylabel=labels[1])
     axes.legend(loc="upper left")
     return figure
 
@@ -291,8 +191,7 @@ def plot_decision_curve(curve: pd.DataFrame, band: Floats) -> Figure:
     `curve` has columns risk, model and everybody; `band` is (2, N) at its risks.
     """
     figure, ((axes,),) = build_figure(3.4)
-    axes.fill_between(curve["risk"], *band, color=MODEL, alpha=0.2)
-    axes.plot(curve["risk"], curve["model"], color=MODEL, label="model")
+    draw_band(axes, Band(curve["model"].to_numpy(), *band), "model", curve["risk"].to_numpy())
     axes.plot(curve["risk"], curve["everybody"], color=BENIGN, label="biopsy everybody")
     axes.axhline(0, color=INK, linewidth=1, label="biopsy nobody")
     top = float(max(curve["model"].max(), curve["everybody"].max(), 1e-3))

@@ -1,7 +1,7 @@
 """Galleries: which photographs to show, and the photographs as tiles of a page."""
 
 from base64 import b64encode
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,51 +41,30 @@ class Gallery:
 
 
 def galleries(
-    oof: Oof,
-    decided: Decisions | None,
-    calibrated: np.ndarray,
-    images: Any,
+    oof: Oof, decided: Decisions | None, calibrated: np.ndarray, images: Any,
     sheets: dict[str, Figure],
-) -> dict[str, list[dict[str, Any]]]:
-    """The photographs: `galleries` by the threshold and `worst`, errors by class.
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Every gallery as the template takes it, a figure of it in `sheets`; no tiles without images.
 
-    The numbers beside them are probabilities of the stored calibration. Each gallery becomes a
-    figure in `sheets` as well.
+    The numbers beside the photographs are probabilities of the stored calibration.
     """
-    chosen, worst = [], []
-    if decided:
-        risk = oof.task.score(calibrated)
-        chosen = choose_galleries(oof.table, oof.positive, decided.flagged, risk, decided.margin)
+    chosen = _by_threshold(oof, decided, oof.task.score(calibrated)) if decided else []
     if oof.task.several:
-        called = oof.probs.argmax(axis=1)
-        sure = calibrated[np.arange(len(called)), called]
-        worst = choose_worst(oof.table, oof.codes, called, sure, oof.task.classes)
-    counts = np.bincount(oof.codes, minlength=len(oof.task.classes))
-
-    def shown(one: Gallery) -> dict[str, Any]:
-        found = [] if images is None else tiles(one, images)
-        if found:
-            sheets[one.name] = plot_sheet(one, images)
-        return {"name": one.name, "tiles": found, "of": one.of}
-
-    return {
-        "galleries": [shown(one) for one in chosen],
-        "worst": [
-            shown(one) | {"class": name, "rows": rows}
-            for one, name, rows in zip(worst, oof.task.classes, counts, strict=False)
-        ],
-    }
+        chosen += _errors_by_class(oof, calibrated)
+    found = []
+    for gallery in chosen:
+        shown = [] if images is None else tiles(gallery, images)
+        if shown:
+            sheets[gallery.name] = plot_sheet(gallery, images)
+        found.append({"name": gallery.name, "tiles": shown, "of": gallery.of})
+    return found
 
 
-def choose_galleries(
-    table: pd.DataFrame, positive: np.ndarray, flagged: np.ndarray, risk: np.ndarray,
-    margin: np.ndarray,
-) -> list[Gallery]:  # fmt: skip
-    """Errors, sure and least certain predictions, then a random handful of either kind.
-
-    `risk` is the calibrated probability that is shown, `margin` the distance to the threshold.
-    """
-    rows = table.assign(number=risk, label=table["diagnosis"])
+def _by_threshold(oof: Oof, decided: Decisions, risk: np.ndarray) -> list[Gallery]:
+    """Errors, sure and least certain predictions, then a random handful of either kind."""
+    positive, flagged, margin = oof.positive, decided.flagged, decided.margin
+    rows = oof.table.assign(number=risk, label=oof.table["diagnosis"])
+    random = np.random.default_rng(0).random(len(rows))
     order = {
         "false_negatives": (positive & ~flagged, risk),
         "false_positives": (~positive & flagged, -risk),
@@ -93,29 +72,25 @@ def choose_galleries(
         "sure_benign": (~positive & ~flagged, risk),
         "unsure_positive": (positive, margin),
         "unsure_benign": (~positive, margin),
+        "sample_positive": (positive, random),
+        "sample_benign": (~positive, random),
     }
-    chosen = [_first(name, rows, *which) for name, which in order.items()]
-    random = np.random.default_rng(0).random(len(rows))
-    chosen.append(_first("sample_positive", rows, positive, random))
-    chosen.append(_first("sample_benign", rows, ~positive, random))
-    return chosen
+    return [choose(name, rows, *which) for name, which in order.items()]
 
 
-def choose_worst(
-    table: pd.DataFrame, codes: np.ndarray, called: np.ndarray, sure: np.ndarray,
-    classes: Sequence[str],
-) -> list[Gallery]:  # fmt: skip
-    """Of each class the rows whose wrong prediction `called` has the highest probability `sure`."""
-    names = np.array(classes)
-    arrow = [f"{true} → {found}" for true, found in zip(names[codes], names[called], strict=True)]
-    rows, wrong = table.assign(number=sure, label=arrow), called != codes
+def _errors_by_class(oof: Oof, calibrated: np.ndarray) -> list[Gallery]:
+    """Of each class the rows whose wrong prediction has the highest probability."""
+    called, names = oof.probs.argmax(axis=1), np.array(oof.task.classes)
+    sure = calibrated[np.arange(len(called)), called]
+    arrow = [f"{names[i]} → {names[j]}" for i, j in zip(oof.codes, called, strict=True)]
+    rows, wrong = oof.table.assign(number=sure, label=arrow), called != oof.codes
     return [
-        _first(f"errors_{name}", rows, wrong & (codes == k), -sure)
-        for k, name in enumerate(classes)
+        choose(f"errors_{name}", rows, wrong & (oof.codes == k), -sure)
+        for k, name in enumerate(names)
     ]
 
 
-def _first(name: str, rows: pd.DataFrame, where: np.ndarray, by: np.ndarray) -> Gallery:
+def choose(name: str, rows: pd.DataFrame, where: np.ndarray, by: np.ndarray) -> Gallery:
     """The TILES rows of `where` with the lowest `by`; each group once, as its images are alike."""
     order = np.flatnonzero(where)[np.argsort(by[where], kind="stable")]
     return Gallery(name, rows.iloc[order].drop_duplicates("group").head(TILES), int(where.sum()))

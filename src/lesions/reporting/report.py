@@ -10,7 +10,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from lesions import files
-from lesions.config import Config, read_yaml, saved_config
+from lesions.config import read_yaml, saved_config
 from lesions.data.cache import cached_images
 from lesions.data.table import load_table, task_targets
 from lesions.errors import InputError
@@ -19,9 +19,8 @@ from lesions.inference.calibration import Calibration, fit_calibration, load_cal
 from lesions.oof import Oof, load_oof, load_test, table_rows
 from lesions.paths import at, shown
 from lesions.reporting import page, sections, style
-from lesions.reporting.breakdown import words_of
+from lesions.reporting.breakdown import baseline_parts, words_of
 from lesions.reporting.curves import training_section
-from lesions.reporting.figures import baseline_parts
 from lesions.reporting.gallery import galleries
 from lesions.reporting.sections import Decisions
 from lesions.runs import RunFiles
@@ -72,33 +71,24 @@ def build_report(
     sheets: dict[str, Figure] = {}  # of photographs, which the page shows as they are
     with style.drawing():
         values = {
-            "run": oof.name,
-            "name": f"Blend of {len(oof.blend['members'])} runs" if oof.blend else oof.name,
-            "dataset": oof.dataset,
-            "task": oof.task.name,
-            "several": oof.task.several,
+            "oof": oof,
             "words": words,
-            "images": len(oof.table),
-            "positive": int(oof.positive.sum()),
             "groups": oof.table["group"].nunique(),
-            "groups_from": oof.groups_from,
-            "probability": oof.is_probability,
             "decided": decided,
             "why_not": why_not,
             "no_images": no_images,
             "auc": auc,
-            "floor": _floor(shortcuts),
+            "shortcuts": shortcuts,
             "measures": sections.scores_section(oof, decided, auc, words, drawn),
             "error_parts": sections.decisions_section(oof, decided, words, drawn),
             "test": sections.test_section(oof, decided, test, words, drawn),
             "data_parts": sections.data_section(oof, words, drawn),
             "folds": training_section(oof, drawn),
-            "blend": oof.blend,
             "labels": LABELS,
             "explained": explained,
             "details": _details(run, oof),
             **sections.classes_section(oof, decided, calibrated, test, drawn),
-            **galleries(oof, decided, calibrated, images, sheets),
+            "galleries": galleries(oof, decided, calibrated, images, sheets),
         }
         svg = {name: Markup(style.svg(figure, name)) for name, figure in drawn.items()}
     return Report(page.render("report.html.j2", figures=svg, **values), drawn | sheets)
@@ -134,9 +124,15 @@ def _test(run: RunFiles, oof: Oof, table: pd.DataFrame, facts: dict) -> Oof | No
 
 
 def _images(run: RunFiles, oof: Oof, table: pd.DataFrame) -> tuple[Any, str]:
-    """The image cache of the size nearest to the run's own; or None, and the next command."""
+    """The image cache of the size nearest to the run's own; or None, and the next command.
+
+    A blend's size is that of its first member that is here.
+    """
+    members = oof.blend["members"] if oof.blend else []
+    paths = [at("oof", name, "config.yaml") for name in members] or [run.folder / "config.yaml"]
+    config = next((path for path in paths if path.is_file()), paths[0])
+    wanted = saved_config(read_yaml(config), config).data.image_size
     folder = at("input/prepared", str(oof.dataset))
-    wanted = _config(run, oof).data.image_size
     sizes = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()]
     reason = ""
     for size in sorted(sizes or [wanted], key=lambda size: abs(size - wanted)):
@@ -145,14 +141,6 @@ def _images(run: RunFiles, oof: Oof, table: pd.DataFrame) -> tuple[Any, str]:
         except InputError as error:
             reason = reason or str(error)
     return None, f"No image cache: {reason}"
-
-
-def _config(run: RunFiles, oof: Oof) -> Config:
-    """The run's configuration, of a blend that of its first member that is here."""
-    members = oof.blend["members"] if oof.blend else []
-    paths = [at("oof", name, "config.yaml") for name in members] or [run.folder / "config.yaml"]
-    path = next((path for path in paths if path.is_file()), paths[0])
-    return saved_config(read_yaml(path), path)
 
 
 def _shortcuts(oof: Oof, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -168,12 +156,6 @@ def _shortcuts(oof: Oof, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     only = oof.table["source"].unique()
     own = [row | {"source": "all"} for row in scores if len(only) == 1 and row["source"] == only[0]]
     return own or scores
-
-
-def _floor(shortcuts: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The highest of the scores without pixels, of all rows where there is one."""
-    overall = [row for row in shortcuts if row["source"] == "all"] or shortcuts
-    return max(overall, key=lambda row: row["auc"], default=None)
 
 
 def _details(run: RunFiles, oof: Oof) -> dict[str, str]:

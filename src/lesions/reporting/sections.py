@@ -1,6 +1,6 @@
 """The numbers and figures of each section of a report, as the template takes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lesions.evaluation import metrics
-from lesions.evaluation.calibration import calibration_error, clipped_logit, equal_bins
+from lesions.evaluation.calibration import (
+    calibration_error,
+    clipped_logit,
+    equal_bins,
+    fit_scaling,
+)
 from lesions.evaluation.intervals import (
     Interval,
     bootstrap,
@@ -18,13 +23,12 @@ from lesions.evaluation.intervals import (
     undefined,
 )
 from lesions.evaluation.metrics import Floats, Metric, roc_auc
-from lesions.evaluation.scores import LABELS, Scores, score_rows
+from lesions.evaluation.scores import score_rows
 from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_curve, net_benefit
 from lesions.inference.calibration import Calibration, cross_fit
 from lesions.oof import Oof
 from lesions.reporting import breakdown, figures
-from lesions.reporting.breakdown import ABSENT, Words
-from lesions.reporting.figures import Part
+from lesions.reporting.breakdown import ABSENT, Part, Words
 from lesions.reporting.style import BENIGN, MELANOMA, MODEL, MUTED
 
 MEASURE_REPLICATES = 300
@@ -97,26 +101,29 @@ def parts_of(oof: Oof, test: Oof | None) -> list[tuple[str, Oof]]:
 
 def auc_parts(oof: Oof, test: Oof | None) -> list[Part]:
     """The AUC of positive or not, of each of `parts_of`."""
-    return [
-        Part(name, "model", bootstrap(roc_auc, part.positive, part.score, part.groups),
-             len(part.codes), int(part.positive.sum()))
-        for name, part in parts_of(oof, test)
-    ]  # fmt: skip
+    found = []
+    for name, part in parts_of(oof, test):
+        auc = bootstrap(roc_auc, part.positive, part.score, part.groups)
+        found.append(Part(name, auc, len(part.codes), int(part.positive.sum())))
+    return found
 
 
 def scores_section(
     oof: Oof, decided: Decisions | None, auc: Sequence[Part], words: Words, drawn: Figures
 ) -> list[tuple[str, Interval]]:
     """Draw AUC by part and, with a threshold, the curves; the measures beside them."""
-    drawn["auc"] = figures.plot_forest(auc)
+    drawn["auc"] = breakdown.plot_forest(auc)
     if decided is None:
         return []
     positive, score, groups = oof.positive, oof.score, oof.groups
     roc, precision = figures.curve_bands(positive, score, groups)
     caught, false_alarms = decided.sensitivity.value, decided.false_positive_rate.value
     right, share = float(positive[decided.flagged].mean()), float(positive.mean())
-    drawn["roc"] = figures.plot_roc(roc, (false_alarms, caught), auc[0].auc)
-    drawn["precision_recall"] = figures.plot_precision(precision, share, (caught, right))
+    name = f"AUC {auc[0].auc.value:.3f}"
+    drawn["roc"] = figures.plot_curve(roc, name, (false_alarms, caught))
+    drawn["precision_recall"] = figures.plot_curve(
+        precision, "model", (caught, right), (share, share), figures.PRECISION_RECALL
+    )
     kinds = [("benign", score[~positive], BENIGN), (words.kind, score[positive], MELANOMA)]
     label = score_label(oof)
     drawn["score_distribution"] = figures.plot_histogram(kinds, decided.threshold.value, label)
@@ -132,7 +139,11 @@ def scores_section(
         ("Brier score", metrics.brier, risk),
         ("expected calibration error", calibration_error, risk),
     ]
-    return [(name, _measured(metric, positive, prob, groups)) for name, metric, prob in measures]
+    slope = 1 / fit_scaling(positive, risk[:, None]).temperature
+    return [
+        *((name, _measured(metric, positive, prob, groups)) for name, metric, prob in measures),
+        ("calibration slope", undefined(None, slope)),
+    ]
 
 
 def _measured(metric: Metric, target: Any, prob: Any, groups: np.ndarray) -> Interval:
@@ -150,13 +161,13 @@ def score_label(oof: Oof) -> str:
 
 def decisions_section(
     oof: Oof, decided: Decisions | None, words: Words, drawn: Figures
-) -> list[dict[str, str]]:
+) -> dict[str, str]:
     """Draw confusion, calibration, decision curve and error rates; the parts of the last."""
     if decided is None:
-        return []
+        return {}
     positive, groups, risk = oof.positive, oof.groups, oof.task.score(decided.probs)
     counts = metrics.build_confusion(~positive, ~decided.flagged, np.ones((1, len(risk))))[0]
-    drawn["confusion"] = figures.plot_confusion(
+    drawn["confusion"] = breakdown.plot_confusion(
         counts, [words.kind, "benign"], ["flagged", "not flagged"]
     )
     lines = [(f"calibrated, cross-fitted by {decided.by}", risk)]
@@ -170,13 +181,13 @@ def decisions_section(
     drawn["decision_curve"] = figures.plot_decision_curve(curve, band)
     fifth = pd.CategoricalDtype(FIFTHS, ordered=True)
     certainty = pd.Series(np.array(FIFTHS)[equal_bins(decided.margin, 5)]).astype(fifth)
-    parts = breakdown.factors(oof.table) | {"distance to the threshold": certainty}
+    parts = breakdown.factors(oof.table) | {"certainty": certainty}
     return _drawn_parts("errors", parts, drawn, lambda values: breakdown.plot_errors(
         values, positive, decided.flagged, groups, words
     ))  # fmt: skip
 
 
-def data_section(oof: Oof, words: Words, drawn: Figures) -> list[dict[str, str]]:
+def data_section(oof: Oof, words: Words, drawn: Figures) -> dict[str, str]:
     """Draw diagnoses, correlation, and the images by part; the parts of the last."""
     positive, groups = oof.positive, oof.groups
     drawn["diagnoses"] = breakdown.plot_diagnoses(oof.table["diagnosis"], positive)
@@ -186,16 +197,17 @@ def data_section(oof: Oof, words: Words, drawn: Figures) -> list[dict[str, str]]
                         breakdown.plot_factor(values, positive, groups, words))  # fmt: skip
 
 
-def _drawn_parts(prefix: str, parts: Mapping[str, pd.Series], drawn: Figures, plot: Any) -> list:
-    """Each part's name and its figure's, "" where the table has no value of it."""
-    found = []
+def _drawn_parts(
+    prefix: str, parts: Mapping[str, pd.Series], drawn: Figures,
+    plot: Callable[[pd.Series], Figure],
+) -> dict[str, str]:  # fmt: skip
+    """The figure of each part by its name, "" where the table has no value of it."""
+    found = {}
     for name, values in parts.items():
-        figure = (
-            f"{prefix}_{name.replace(' ', '_')}" if {ABSENT} != set(values.cat.categories) else ""
-        )
-        if figure:
-            drawn[figure] = plot(values)
-        found.append({"name": name, "figure": figure})
+        known = {ABSENT} != set(values.cat.categories)
+        found[name] = f"{prefix}_{name.replace(' ', '_')}" if known else ""
+        if known:
+            drawn[found[name]] = plot(values)
     return found
 
 
@@ -207,60 +219,34 @@ def classes_section(
     Confidence is judged with the cross-fitted probabilities, where there are some.
     """
     if not oof.task.several:
-        return {"overall": {}, "classes": []}
+        return {}
     codes, names, groups = oof.codes, oof.task.classes, oof.groups
-    found = _scores(oof)
+    parts = [
+        (name, score_rows(part.codes, part.probs, names, part.groups))
+        for name, part in parts_of(oof, test)
+    ]
     called = oof.probs.argmax(axis=1)
     counts = metrics.build_confusion(codes, called, np.ones((1, len(codes))), len(names))[0]
-    totals = counts.sum(axis=1).astype(int)
-    aucs = {name: scores["auc"] for name, scores in found.classes.items()}
-    images = dict(zip(names, totals, strict=True))
-    drawn["class_auc"] = figures.plot_forest(
-        [Part(f"{name}, {images[name]:,}", "model", auc) for name, auc in aucs.items()]
+    images = dict(zip(names, counts.sum(axis=1).astype(int), strict=True))
+    aucs = {name: found["auc"] for name, found in parts[0][1].classes.items()}
+    drawn["class_auc"] = breakdown.plot_forest(
+        [Part(f"{name}, {images[name]:,}", auc, images[name]) for name, auc in aucs.items()]
     )
     drawn["class_roc"] = figures.plot_class_rocs(codes, oof.probs, groups, aucs)
-    drawn["class_confusion"] = figures.plot_confusion(counts, names, names)
+    drawn["class_confusion"] = breakdown.plot_confusion(counts, names, names)
     probs = decided.probs if decided else calibrated
     right, sure = called == codes, probs[np.arange(len(codes)), called]
     lines = [("uncalibrated", oof.probs.max(axis=1)), ("calibrated", sure)]
     axes = ("probability of the predicted class", "accuracy")
     drawn["class_calibration"] = figures.plot_reliability(lines, right, groups, axes, False)
-    swaps = counts - np.diag(np.diagonal(counts))
-    order = [divmod(int(cell), len(names)) for cell in np.argsort(-swaps, axis=None, kind="stable")]
-    rare, most = int(totals.argmin()), int(totals.argmax())
+    swaps = pd.DataFrame(counts - np.diag(np.diagonal(counts)), names, names).stack()
     return {
-        "overall": {LABELS[name]: value for name, value in found.overall.items()},
-        "classes": list(names),
-        "class_parts": [
-            {"name": name, "scores": list(_scores(part).overall.values())}
-            for name, part in parts_of(oof, test)
-        ],
-        "class_rows": [
-            {"name": name, "rows": images[name], **scores}
-            for name, scores in found.classes.items()
-        ],
-        "accuracy": found.overall["accuracy"],
-        "balanced": found.overall["balanced_accuracy"],
-        "rarest": {"name": names[rare], "rows": totals[rare]},
-        "common": {
-            "name": names[most],
-            "accuracy": totals[most] / totals.sum(),
-            "balanced": 1 / (totals > 0).sum(),
-        },
-        "confidence": {
-            "error": _measured(calibration_error, right, sure, groups),
-            "loss": _measured(metrics.log_loss, codes, probs, groups),
-        },
-        "swaps": [
-            {"true": names[i], "predicted": names[j], "rows": swaps[i, j],
-             "share": swaps[i, j] / totals[i]}
-            for i, j in order[:10] if swaps[i, j]
-        ],
-    }  # fmt: skip
-
-
-def _scores(rows: Oof) -> Scores:
-    return score_rows(rows.codes, rows.probs, rows.task.classes, rows.groups)
+        "class_parts": parts,
+        "images_of": images,
+        "class_error": _measured(calibration_error, right, sure, groups),
+        "class_loss": _measured(metrics.log_loss, codes, probs, groups),
+        "swaps": swaps[swaps > 0].nlargest(10),
+    }
 
 
 def test_section(
@@ -273,29 +259,20 @@ def test_section(
     if test is None or decided is None:
         return None if test is None else {"rows": len(test.table)}
     called, groups = decided.threshold.apply(test.score) == 1, test.groups
-    drawn["test_distribution"] = figures.plot_histogram(
-        [("out-of-fold", oof.score, MUTED), ("test", test.score, MODEL)],
-        decided.threshold.value,
-        score_label(oof),
-    )
-    sources = []
+    scores = [("out-of-fold", oof.score, MUTED), ("test", test.score, MODEL)]
+    label = score_label(oof)
+    drawn["test_distribution"] = figures.plot_histogram(scores, decided.threshold.value, label)
+    flagged = {"flagged": (decided.flagged.mean(), called.mean())}
     for source in sorted(set(test.table["source"])):
-        before = (oof.table["source"] == source).to_numpy()
-        now = (test.table["source"] == source).to_numpy()
-        rate = float(decided.flagged[before].mean()) if before.any() else None
-        sources.append((source, rate, float(called[now].mean())))
-    known, labelled = test.codes >= 0, []
-    if known.any():
-        positive, negative = known & test.positive, known & ~test.positive
-        labelled = [
-            (f"{words.many} flagged (sensitivity)", decided.sensitivity,
-             breakdown.rate(called[positive], groups[positive])),
-            ("benign flagged (false positive rate)", decided.false_positive_rate,
-             breakdown.rate(called[negative], groups[negative])),
-        ]  # fmt: skip
-    return {
-        "rows": len(test.table),
-        "flagged": (float(decided.flagged.mean()), float(called.mean())),
-        "sources": sources,
-        "labelled": labelled,
-    }
+        before = decided.flagged[(oof.table["source"] == source).to_numpy()]
+        now = called[(test.table["source"] == source).to_numpy()]
+        flagged[f"flagged, {source}"] = (before.mean() if len(before) else None, now.mean())
+    known, labelled = test.codes >= 0, {}
+    kinds = [
+        (f"{words.many} flagged (sensitivity)", decided.sensitivity, test.positive),
+        ("benign flagged (false positive rate)", decided.false_positive_rate, ~test.positive),
+    ]
+    for name, before, kind in kinds if known.any() else []:
+        rows = known & kind
+        labelled[name] = (before, breakdown.rate(called[rows], groups[rows]))
+    return {"rows": len(test.table), "flagged": flagged, "labelled": labelled}

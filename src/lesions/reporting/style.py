@@ -5,6 +5,7 @@ Figures are made without pyplot: no backend is chosen and nothing is kept open a
 
 import io
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -34,45 +35,14 @@ INK, MUTED, GRID, MELANOMA, BENIGN, MODEL, BASELINE, PAPER = (
 )
 
 WIDTH = 4.2  # inches of one card, 302 points: at this size its text suits a phone as well
-RULES: dict[Any, Any] = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.labelsize": 9,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": MUTED,
-    "axes.facecolor": "none",
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.7,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 8.6,
-    "ytick.labelsize": 8.6,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "legend.frameon": False,
-    "legend.fontsize": 8.6,
-    "legend.handlelength": 1.4,
-    "lines.linewidth": 1.7,
-    "lines.solid_capstyle": "round",
-    "patch.linewidth": 0,
-    "figure.facecolor": "none",
-    "figure.constrained_layout.use": True,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "lesions",
-}
+RULES = Path(__file__).parent / "templates" / "figure.mplstyle"
 
 
 def drawing() -> AbstractContextManager[None]:
     """The rules, for as long as figures are made and saved: other figures keep their own."""
-    return matplotlib.rc_context(RULES)
+    muted = ("axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    colours = {"text.color": INK, "grid.color": GRID, **dict.fromkeys(muted, MUTED)}
+    return matplotlib.rc_context(colours | {"svg.hashsalt": "lesions"}, RULES)
 
 
 def build_figure(height: float = 3.3, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
@@ -81,13 +51,12 @@ def build_figure(height: float = 3.3, rows: int = 1, columns: int = 1) -> tuple[
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def bare(axes: Axes, grid: str = "x") -> None:
-    """Keep the grid lines of one axis alone and drop the frame: for rows of dots and bars."""
-    axes.grid(False)
-    if grid:
-        axes.grid(True, axis="x" if grid == "x" else "y", color=GRID, linewidth=0.7)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+def name_rows(axes: Axes, names: Sequence[str]) -> None:
+    """A category a line, from the top, without a frame: for rows of dots and bars."""
+    axes.set_yticks(range(len(names)), names, color=INK)
+    axes.set(ylim=(len(names) - 0.4, -0.6))
+    axes.grid(False, axis="y")
+    axes.spines[:].set_visible(False)
 
 
 def dashed(colour: str) -> dict[str, Any]:

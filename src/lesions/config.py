@@ -32,6 +32,8 @@ class DataConfig(Section):
     # full adds two columns that tell where a photograph comes from, ham10000 has HAM10000's finer
     # places of the body: see data/metadata.py
     metadata: Literal["none", "clinical", "full", "ham10000"] = "clinical"
+    # in training, the share of rows without any metadata; each field alone with 3/4 of it
+    metadata_dropout: float = Field(0.2, ge=0, lt=1)
 
 
 class CbamConfig(Section):
@@ -220,6 +222,8 @@ class DatasetConfig(Section):
     seed: int = Field(42, ge=0, lt=2**32)
 
 
+# Options that earlier versions lacked, where a run of theirs is not what the default says.
+LACKED: dict[str, float] = {"data.metadata_dropout": 0.0}
 # Options of earlier versions -> the values with which a run is still the same model.
 DROPPED: dict[str, tuple] = {
     "augment.fused": (True, False),  # how the augmentation was computed
@@ -274,10 +278,15 @@ def saved_config(
 ) -> Config:
     """The run config that a checkpoint's header or a run's config.yaml holds, with `changes`.
 
-    Options that this version no longer has are dropped (DROPPED), so that old runs still load;
-    InputError if a dropped option decided the run's numbers, or for anything else unknown.
+    Options that this version no longer has are dropped (DROPPED), and those that it has since are
+    what they were without (LACKED), so that old runs still load; InputError if a dropped option
+    decided the run's numbers, or for anything else unknown.
     """
     kept = json.loads(json.dumps(values))
+    for key, value in LACKED.items():
+        section, _, name = key.partition(".")
+        if isinstance(held := kept.setdefault(section, {}), dict):
+            held.setdefault(name, value)
     for key, neutral in DROPPED.items():
         section, _, name = key.partition(".")
         held = kept.get(section)

@@ -19,11 +19,13 @@ from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lesions.data.augmentation import augment
+from lesions.data.metadata import MetadataDropout
 from lesions.errors import InputError, listed
 
 Item = tuple[int, ...]  # epoch, row, and how often the row was drawn before in the epoch, if it was
 TIMEOUT = 300  # seconds to wait for a worker's batch
 MOST_WORKERS = 256
+METADATA = -1  # ends the seed of what metadata dropout blanks, where a repeat stands in others
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 MOST_KEPT = 2**28  # bytes of freed memory that a process keeps
 
@@ -51,6 +53,7 @@ class LesionDataset(Dataset):
         self.images = images  # rows of uint8 (S, S, 3), memory-mapped: the workers share one copy
         self.metadata, self.target = metadata, target
         self.pipeline, self.seed = pipeline, seed
+        self.dropout: MetadataDropout | None = None
         self.names = names  # of the rows, for messages
         # The row each worker is reading, shared: the main process names it when a worker dies.
         self.at = torch.full((MOST_WORKERS,), -1, dtype=torch.int64).share_memory_()
@@ -79,9 +82,13 @@ class LesionDataset(Dataset):
             places[place] = image
         if worker:
             at[worker.id] = -1
+        metadata = self.metadata[rows]
+        if self.dropout:
+            seeds = (seed_of(self.seed, *item, METADATA) for item in items)
+            metadata = self.dropout.apply(metadata, seeds)
         return {
             "image": images,
-            "metadata": torch.from_numpy(self.metadata[rows]),
+            "metadata": torch.from_numpy(metadata),
             "target": torch.from_numpy(self.target[rows]),
             "row": torch.tensor(rows),
         }

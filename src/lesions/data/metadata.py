@@ -1,10 +1,13 @@
 """Encode table rows as the input of the metadata branch."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from lesions.config import DataConfig
 from lesions.data.columns import PLACES, SITES
 from lesions.errors import InputError
 
@@ -19,6 +22,83 @@ COLUMNS = {
 }
 
 UNKNOWN = -1.0  # of sex and age: neither a woman's 0 nor a newborn's
+
+# The table's columns that are encoded, by data.metadata, and what they hold where nothing is known.
+CLINICAL: dict[str, Any] = {"sex": "", "age_approx": np.nan, "site": ""}
+FIELDS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "clinical": CLINICAL,
+    "full": CLINICAL | {"images_per_patient": np.nan, "bytes": np.nan},
+    "ham10000": {"sex": "", "age_approx": np.nan, "localization": ""},
+}
+# What each becomes in COLUMNS; all other columns are of the place.
+ENCODED = {
+    "sex": ["sex", "male", "sex unknown"],
+    "age_approx": ["age", "age/100"],
+    "images_per_patient": ["log images per patient"],
+    "bytes": ["log bytes"],
+}
+
+# What may be given of a person, and the table's columns that are then unknown.
+AGE_AND_SEX = ("site", "localization", "images_per_patient")
+GIVEN: dict[str, tuple[str, ...]] = {
+    "all": (),
+    "age and sex": AGE_AND_SEX,
+    "nothing": ("age_approx", "sex", *AGE_AND_SEX),
+}
+
+
+@dataclass(frozen=True)
+class MetadataDropout:
+    """Blanks metadata at random in training, so that a field that is not given says nothing.
+
+    Who is examined without age, sex and site differs by data set: a network that learns it calls
+    every lesion benign whose metadata are not given.
+    """
+
+    share: float  # of rows without any metadata; of 3/4 of it each field is blanked alone
+    fields: list[list[int]]  # the encoded columns of each field
+    blank: np.ndarray  # a row of which nothing is known, float32 (C,)
+
+    def apply(self, metadata: np.ndarray, seeds: Iterable[int]) -> np.ndarray:
+        """A copy of encoded rows (N, C), blanked as each row's own seed decides."""
+        metadata = metadata.copy()
+        for row, seed in zip(metadata, seeds, strict=True):
+            whole, *each = np.random.default_rng(seed).random(1 + len(self.fields))
+            if whole < self.share:
+                row[:] = self.blank
+            for columns, drawn in zip(self.fields, each, strict=True):
+                if drawn < 0.75 * self.share:
+                    row[columns] = self.blank[columns]
+        return metadata
+
+
+def build_dropout(config: DataConfig, neutral: dict[str, float]) -> MetadataDropout | None:
+    """What training blanks; None if it blanks nothing."""
+    if config.metadata == "none" or not config.metadata_dropout:
+        return None
+    kind = config.metadata
+    named = {name for columns in ENCODED.values() for name in columns}
+    places = [name for name in COLUMNS[kind] if name not in named]
+    fields = [
+        [place for place, name in enumerate(COLUMNS[kind]) if name in ENCODED.get(field, places)]
+        for field in FIELDS[kind]
+    ]
+    nobody = pd.DataFrame([FIELDS["full"] | FIELDS["ham10000"]])
+    blank = encode_metadata(nobody, kind, neutral)[0]
+    return MetadataDropout(config.metadata_dropout, fields, blank)
+
+
+def encode_given(
+    table: pd.DataFrame, kind: str, neutral: dict[str, float]
+) -> dict[str, np.ndarray]:
+    """What `encode_metadata` returns for each of GIVEN; without metadata for "all" alone."""
+    nothing = FIELDS["full"] | FIELDS["ham10000"]
+    found = {}
+    for given, columns in GIVEN.items() if kind != "none" else [("all", ())]:
+        unknown = {name: nothing[name] for name in columns if name in table}
+        found[given] = encode_metadata(table.assign(**unknown), kind, neutral)
+    return found
 
 
 def fit_metadata(train: pd.DataFrame) -> dict[str, float]:

@@ -5,7 +5,7 @@ stored as oof/<run>/calibration.json (of a blend <name>_calibration.json). Repor
 serve.py and export.py all read it here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from lesions.config import PreprocessConfig
 from lesions.data.table import load_table
+from lesions.data.tasks import Task
 from lesions.errors import InputError, listed
 from lesions.evaluation.calibration import (
     Scaling,
@@ -147,6 +148,18 @@ def calibrate_run(
     found = found.model_copy(update=changes)
     write_json(_place(files), found.model_dump())
     return _place(files), found, problem
+
+
+def given_path(folder: Path, fold: int) -> Path:
+    """Where the out-of-fold predictions without some or all metadata lie, beside fold<k>.csv."""
+    return folder / f"given{fold}.csv"
+
+
+def given_rows(task: Task, names: pd.Series, probs: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The content of given<k>.csv: image_name, given, and the columns of the probabilities."""
+    parts = [task.as_frame(found).assign(image_name=names.to_numpy(), given=given)
+             for given, found in probs.items()]  # fmt: skip
+    return pd.concat(parts)[["image_name", "given", *task.columns]]
 
 
 def cross_fit(oof: Oof, rule: Callable[[ArrayLike, ArrayLike], Threshold]) -> CrossFit:

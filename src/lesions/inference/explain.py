@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lesions.data.cache import cached_images
-from lesions.data.metadata import encode_metadata
+from lesions.data.metadata import FIELDS, encode_metadata
 from lesions.data.table import load_table
 from lesions.errors import InputError
 from lesions.inference.checkpoint import Fold
@@ -26,15 +26,6 @@ from lesions.models.classifier import LesionClassifier
 from lesions.oof import load_oof
 
 BATCH = 64  # images a forward pass
-
-# What a table's column holds where nothing is known, by data.metadata.
-CLINICAL: dict[str, Any] = {"sex": "", "age_approx": np.nan, "site": ""}
-FIELDS: dict[str, dict[str, Any]] = {
-    "none": {},
-    "clinical": CLINICAL,
-    "full": CLINICAL | {"images_per_patient": np.nan, "bytes": np.nan},
-    "ham10000": {"sex": "", "age_approx": np.nan, "localization": ""},
-}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from lesions.config import Config, PredictConfig
@@ -18,24 +18,32 @@ from lesions.data.table import load_table
 from lesions.errors import InputError, listed
 from lesions.files import sha256
 from lesions.inference.ensemble import Run
+from lesions.models.classifier import LesionClassifier
 from lesions.paths import shown
 from lesions.provenance import commit
 
 
-@torch.no_grad()
 def predict(
-    model: nn.Module,
-    dataset: LesionDataset,
-    rows: np.ndarray,
-    config: PredictConfig,
-    accelerator: Accelerator,
-    views: int,
-    title: str,
-) -> np.ndarray:
+    model: LesionClassifier, dataset: LesionDataset, rows: np.ndarray, config: PredictConfig,
+    accelerator: Accelerator, views: int, title: str,
+) -> np.ndarray:  # fmt: skip
     """P(class) of each of `rows` (dataset rows, all different): float64 (N, C), mean over `views`.
 
     Of a yes-or-no model C is 1, P(yes). The processes share the rows; all of them get the whole
     result. RuntimeError if a row comes back without a number.
+    """
+    known = [dataset.metadata]
+    return predict_given(model, dataset, rows, known, config, accelerator, views, title)[0]
+
+
+@torch.no_grad()
+def predict_given(
+    model: LesionClassifier, dataset: LesionDataset, rows: np.ndarray, known: list[np.ndarray],
+    config: PredictConfig, accelerator: Accelerator, views: int, title: str,
+) -> np.ndarray:  # fmt: skip
+    """What `predict` returns for each of the encoded metadata `known` of all rows: (K, N, C).
+
+    The backbone sees each view once.
     """
     model.eval()
     batches = eval_batches(
@@ -48,21 +56,23 @@ def predict(
         loader, title, unit="batch", leave=False, disable=not accelerator.is_main_process
     ):
         image = batch["image"].to(accelerator.device, non_blocking=True)
-        metadata = batch["metadata"].to(accelerator.device)
+        each = [torch.from_numpy(table[batch["row"]]).to(accelerator.device) for table in known]
         parts = []
         for view in views_of(image, views):
             with accelerator.autocast():
-                parts.append(probabilities(model(view, metadata)))
-        prob = torch.stack(parts).mean(dim=0)
+                looked = model.see(view)
+                logits = [model.decide(looked, metadata) for metadata in each]
+            parts.append(torch.stack([probabilities(logit) for logit in logits], dim=1))
+        prob = torch.stack(parts).mean(dim=0)  # (B, K, C)
         row, prob = accelerator.gather((batch["row"].to(accelerator.device), prob))
         seen.append(row.cpu().numpy())
         found.append(prob.cpu().numpy())
-    probs = np.full((len(dataset), found[0].shape[1]), np.nan)
+    probs = np.full((len(dataset), *found[0].shape[1:]), np.nan)
     probs[np.concatenate(seen)] = np.concatenate(found)  # a repeated row overwrites itself
-    missing = int(np.isnan(probs[rows]).any(axis=1).sum())
+    missing = int(np.isnan(probs[rows]).any(axis=(1, 2)).sum())
     if missing:
         raise RuntimeError(f"{title}: {missing} of {len(rows)} rows got no finite prediction")
-    return probs[rows]
+    return probs[rows].swapaxes(0, 1)
 
 
 def views_of(images: Tensor, count: int) -> list[Tensor]:

@@ -20,7 +20,7 @@ from lesions.provenance import commit
 READY_WITHIN = 1800  # seconds in which Kaggle has unpacked a data set
 SLACK_HOURS = 0.25  # of a session beyond its --max-hours: start, inputs, output
 RESULTS = ("config.yaml", "calibration.json", "fold*.csv", "fold*.json", "fold*.safetensors",
-           "history*.csv", "metrics*.jsonl")  # fmt: skip
+           "given*.csv", "history*.csv", "metrics*.jsonl")  # fmt: skip
 
 
 class SessionsFullError(InputError):

@@ -41,24 +41,34 @@ class LesionClassifier(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, image: Tensor, metadata: Tensor) -> Tensor:
+        return self.decide(self.see(image), metadata)
+
+    def see(self, image: Tensor) -> Tensor:
+        """What the image alone decides: pooled features (B, F), before a gate the feature map."""
         self._require_size(image.shape[1])
         normalised = ((image - self.mean) / self.std).permute(0, 3, 1, 2)
         # As permuted it is channels_last already: only the other layout costs a copy.
         normalised = normalised.contiguous(memory_format=self.memory_format)
         feature_map = self.backbone.forward_features(normalised)
+        return feature_map if self.gate is not None else self._pooled(feature_map)
+
+    def decide(self, seen: Tensor, metadata: Tensor) -> Tensor:
+        """The logits of what `see` returned, with the rows' metadata."""
         if self.gate is not None:
-            with torch.autocast(image.device.type, enabled=False):
+            with torch.autocast(seen.device.type, enabled=False):
                 factor = self.gate(metadata.float())
-            feature_map = layers.weigh_channels(feature_map, factor)
-        if self.attention is not None:
-            feature_map = layers.attend(self.attention, feature_map, self.channels, self.prefix)
-        features = self.backbone.forward_head(feature_map, pre_logits=True)
+            seen = self._pooled(layers.weigh_channels(seen, factor))
         # Half precision would tie close probabilities, and ties cost AUC.
-        with torch.autocast(image.device.type, enabled=False):
-            features = features.float()
+        with torch.autocast(seen.device.type, enabled=False):
+            features = seen.float()
             if self.metadata is not None:
                 features = torch.cat([features, self.metadata(metadata.float())], dim=1)
             return self.head(features)
+
+    def _pooled(self, feature_map: Tensor) -> Tensor:
+        if self.attention is not None:
+            feature_map = layers.attend(self.attention, feature_map, self.channels, self.prefix)
+        return self.backbone.forward_head(feature_map, pre_logits=True)
 
     def _require_size(self, size: int) -> None:
         """InputError for images of another size than the backbone's position embeddings are for."""

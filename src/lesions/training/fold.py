@@ -10,7 +10,7 @@ from lesions.config import Config
 from lesions.data.cache import cache_facts, cached_images
 from lesions.data.folds import require_whole_groups
 from lesions.data.loading import LesionDataset
-from lesions.data.metadata import encode_metadata, fit_metadata
+from lesions.data.metadata import encode_given, fit_metadata
 from lesions.data.table import load_table, prepared, task_targets
 from lesions.data.tasks import Task, build_task
 from lesions.errors import InputError
@@ -25,6 +25,7 @@ class FoldData:
     scheme: dict[str, str | int]  # of the folds, and how many groups straddle them
     hashes: dict[str, Any]  # of the table and its folds; of the image cache its key, too
     dataset: LesionDataset  # of all rows
+    given: dict[str, np.ndarray]  # all rows' metadata, by how much of them is given
     neutral: dict[str, float]  # see data/metadata.py
     train_rows: np.ndarray
     valid_rows: np.ndarray
@@ -49,7 +50,7 @@ def load_fold(config: Config, fold: int) -> FoldData:
     labelled = target.notna()
     train_rows = np.flatnonzero((table["split"] == "train") & ~in_fold & labelled)
     neutral = fit_metadata(table.iloc[train_rows])
-    metadata = encode_metadata(table, config.data.metadata, neutral)
+    given = encode_given(table, config.data.metadata, neutral)
     names = table["image_name"].tolist()
     return FoldData(
         table,
@@ -60,7 +61,8 @@ def load_fold(config: Config, fold: int) -> FoldData:
             "folds": facts["fold_hash"],
             "images": cache_facts(prepared(config.dataset) / str(config.data.image_size)),
         },
-        LesionDataset(images, metadata, target.to_numpy(np.float32), names=names),
+        LesionDataset(images, given["all"], target.to_numpy(np.float32), names=names),
+        given,
         neutral,
         train_rows,
         np.flatnonzero(in_fold & labelled),

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from tqdm import tqdm
 from lesions.config import Config
 from lesions.data.augmentation import build_augmentation
 from lesions.data.loading import TrainBatches, build_loader, end_workers, named_failures, seed_of
+from lesions.data.metadata import build_dropout
 from lesions.errors import InputError, listed
 from lesions.files import write_csv
-from lesions.inference.predict import predict
+from lesions.inference.predict import predict_given
 from lesions.models.classifier import LesionClassifier
 from lesions.training.fold import FoldData
 from lesions.training.loss import build_loss
@@ -53,6 +55,7 @@ class FoldTrainer:
         augmented = copy(data.dataset)
         augmented.pipeline = build_augmentation(config.augment, config.data.image_size)
         augmented.seed = seed
+        augmented.dropout = build_dropout(config.data, data.neutral)
         self.loader = build_loader(augmented, self.batches, train.workers)
         loss = build_loss(config.loss, codes, max(2, outputs))
         self.stepper = Stepper(
@@ -230,7 +233,8 @@ class FoldTrainer:
                 buffer.copy_(broadcast(buffer))
         row = {"epoch": epoch + 1, "loss": self.stepper.mean_loss(), "lr": progress.lr}
         codes = self.data.codes(self.data.valid_rows)
-        row |= epoch_scores(self.data.task, codes, self.predict(1, "validation"))
+        probs = self.predict(1, "validation", ["all"])["all"]
+        row |= epoch_scores(self.data.task, codes, probs)
         progress.history.append(row)
         progress.losses = []
         train = self.config.train
@@ -250,12 +254,17 @@ class FoldTrainer:
             f" loss {row['loss']:.4f}, validation AUC {row['auc']:.4f}"
         )
 
-    def predict(self, views: int, title: str) -> np.ndarray:
-        """The averaged network's probabilities (N, C) of the validation rows, mean over `views`."""
-        return predict(
-            self.stepper.averaged, self.data.dataset, self.data.valid_rows, self.config.predict,
+    def predict(self, views: int, title: str, given: Sequence[str]) -> dict[str, np.ndarray]:
+        """The averaged network's probabilities (N, C) of the validation rows, mean over `views`.
+
+        By what is given of the metadata: see data/metadata.py.
+        """
+        data, known = self.data, [self.data.given[name] for name in given]
+        probs = predict_given(
+            self.stepper.averaged, data.dataset, data.valid_rows, known, self.config.predict,
             self.accelerator, views, f"fold {self.fold} {title}",
         )  # fmt: skip
+        return dict(zip(given, probs, strict=True))
 
     def save(self) -> None:
         """Write everything that the next steps depend on; the main process writes for all.

@@ -17,7 +17,7 @@ from lesions.data.table import load_table, prepared
 from lesions.errors import InputError, listed
 from lesions.evaluation.scores import scores_text
 from lesions.files import read_json, sha256, write_csv, write_json, write_text
-from lesions.inference.calibration import calibrate_run
+from lesions.inference.calibration import calibrate_run, given_path, given_rows
 from lesions.inference.checkpoint import save_model, versions
 from lesions.oof import load_oof
 from lesions.paths import shown
@@ -115,7 +115,8 @@ def _train(
     if state:
         trainer.resume(state)
     trainer.train()
-    probs, codes = trainer.predict(config.predict.views, "out-of-fold"), data.codes(data.valid_rows)
+    given = trainer.predict(config.predict.views, "out-of-fold", list(data.given))
+    probs, codes = given.pop("all"), data.codes(data.valid_rows)
     rows = data.table.iloc[data.valid_rows].reset_index(drop=True)
     origin = {
         "run": run,
@@ -150,6 +151,8 @@ def _train(
         write_csv(csv, rows[["image_name", "fold"]].join(task.as_frame(probs, codes)))
         (folder / "calibration.json").unlink(missing_ok=True)  # of other predictions
         hashes = {"csv": sha256(csv), "safetensors": sha256(weights)}
+        if given:
+            write_csv(given_path(folder, fold), given_rows(task, rows["image_name"], given))
         write_json(folder / f"fold{fold}.json", result | {"sha256": hashes})
         remove_state(state_path(folder, fold))
     accelerator.wait_for_everyone()

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from lesions.config import TrainConfig
@@ -100,7 +100,7 @@ class Stepper:
         return self.accelerator.unwrap_model(self.model)
 
     @property
-    def averaged(self) -> nn.Module:
+    def averaged(self) -> Any:
         """The network that is validated and kept: the moving average where there is one."""
         return self.ema.module if self.ema else self.network
 

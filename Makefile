@@ -59,7 +59,6 @@ kill-test: .venv/installed
 	$(PY) benchmarks/survival.py $(call out,survival)
 
 PHOTOS ?= $(wildcard input/isic2020/jpeg/train input/isic2019/ISIC_2019_Training_Input)
-TABLES ?= $(if $(and $(wildcard input/isic2019/*.csv),$(wildcard input/isic2020/train.csv)),input)
 # $(call out,cache) is --out docs/results/cache.json where OUT is given.
 out = $(if $(OUT),--out docs/results/$(1).json)
 bench: .venv/installed
@@ -67,7 +66,6 @@ bench: .venv/installed
 	$(if $(strip $(PHOTOS)),$(PY) benchmarks/cache.py --images $(PHOTOS) $(call out,cache))
 	$(PY) benchmarks/step.py $(call out,step)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/loader.py $(if $(strip $(PHOTOS)),--images $(PHOTOS)) $(call out,loader)
-	OMP_NUM_THREADS=1 $(PY) benchmarks/growth.py $(if $(TABLES),--tables $(TABLES)) $(call out,growth)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/blending.py $(call out,blending)
 
 bench-gpu: .venv/installed

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from timing import cpu_seconds, in_turns
+from timing import compare, cpu_seconds
 
 from lesions.blending.methods import climb
 from lesions.blending.pool import Pool, build_pool
@@ -60,17 +59,15 @@ def measure_climb(rows: int, members: int, picks: int, repeats: int) -> dict[str
     def way(name: str, search: Callable[[Pool, int], Any]) -> Callable[[], float]:
         return lambda: cpu_seconds(lambda: found.update({name: search(pool, picks)}))
 
-    ways = {"ours": way("ours", climb), "sklearn": way("sklearn", climb_with_sklearn)}
-    seconds = {name: median(times) for name, times in in_turns(ways, repeats).items()}
+    ways = {"sklearn": way("sklearn", climb_with_sklearn), "ours": way("ours", climb)}
+    compared = compare(ways, repeats)
     return {
         "rows": rows,
         "columns": members,
         "picks": len(found["ours"][0]),
         "same_picks": found["ours"][0] == found["sklearn"][0],
         "auc_difference": float(np.abs(np.subtract(found["ours"][1], found["sklearn"][1])).max()),
-        "seconds": seconds["ours"],
-        "seconds_sklearn": seconds["sklearn"],
-        "ratio": seconds["sklearn"] / seconds["ours"],
+        **compared,
     }
 
 
@@ -107,8 +104,9 @@ def main(arguments: list[str] | None = None) -> int:
     drawn = measure_bootstrap(args.rows[1])
     growth = measure_growth(args.rows, args.members, args.picks)
     print(
-        f"hill climbing, {climbed['rows']:,} x {climbed['columns']}: {climbed['seconds']:.2f} s,"
-        f" {climbed['ratio']:.1f} times as fast as scikit-learn's AUC in a loop"
+        f"hill climbing, {climbed['rows']:,} x {climbed['columns']}:"
+        f" {climbed['seconds']['ours']:.2f} s, {climbed['ratio']:.1f} times as fast as"
+        " scikit-learn's AUC in a loop"
     )
     print(f"{drawn['replicates']:,} replicates of AUC on {drawn['rows']:,} rows:"
           f" {drawn['seconds']:.1f} s")  # fmt: skip

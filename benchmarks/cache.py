@@ -7,8 +7,8 @@ turns; the mix of sizes is that of ISIC 2019 and 2020.
 """
 
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from timing import cpu_seconds, in_turns, single_thread
+
 from lesions.cli import build_parser, run
 from lesions.data.decode import decode, plain_jpeg
 from lesions.errors import InputError
@@ -38,6 +40,15 @@ def bare_decode(path: Path, size: int) -> np.ndarray | None:
         return plain_jpeg(image, content, size * 3 // 2 - 1)
 
 
+def find_jpegs(folders: Sequence[Path]) -> list[Path]:
+    """JPEGs anywhere below `folders`, by name; InputError if there is none."""
+    files = [path for folder in folders for path in folder.rglob("*")]
+    found = sorted(path for path in files if path.suffix.lower() in (".jpg", ".jpeg"))
+    if not found:
+        raise InputError(f"{', '.join(map(str, folders))}: no JPEG below")
+    return found
+
+
 def by_class(paths: Sequence[Path], most: int) -> dict[float, list[Path]]:
     """Up to `most` JPEGs of each class of CLASSES, named by its upper limit in million pixels."""
     found: dict[float, list[Path]] = {limit: [] for limit in CLASSES}
@@ -57,20 +68,24 @@ def by_class(paths: Sequence[Path], most: int) -> dict[float, list[Path]]:
 def measure(paths: Sequence[Path], size: int, repeats: int, most: int) -> dict:
     """CPU milliseconds by class, the ratio on the realistic mix and its ceiling, and PSNR.
 
-    The ways take turns on each file, so that what else the machine does hits both; the ratio is
+    The ways take turns on each class, so that what else the machine does hits both; the ratio is
     the median over the repeats.
     """
     classes = by_class(paths, most)
     share = np.array([CLASSES[limit] for limit in classes])
     ways = (full_decode, lambda path, size: decode(path, size)[0], bare_decode)
-    times = np.zeros((repeats, len(ways), len(classes)))
-    for repeat in range(repeats):
-        for column, files in enumerate(classes.values()):
-            for path in files:
-                for way, make in enumerate(ways):
-                    began = time.thread_time()
-                    make(path, size)
-                    times[repeat, way, column] += (time.thread_time() - began) / len(files)
+
+    def seconds(make: Callable, files: Sequence[Path]) -> float:
+        return cpu_seconds(lambda: [make(path, size) for path in files]) / len(files)
+
+    timed = {
+        f"{limit} {way}": partial(seconds, make, files)
+        for limit, files in classes.items()
+        for way, make in enumerate(ways)
+    }
+    with single_thread():
+        turns = np.array([*in_turns(timed, repeats).values()])
+    times = turns.reshape(len(classes), len(ways), repeats).transpose(2, 1, 0)
     psnr = {
         path.name: _psnr(full_decode(path, size), decode(path, size)[0])
         for files in classes.values()
@@ -115,10 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = Results(parser, "cache.json")
     args = parser.parse_args(arguments)
     results.check(args)
-    files = [path for folder in args.images for path in folder.rglob("*")]
-    paths = [path for path in files if path.suffix.lower() in (".jpg", ".jpeg")]
-    if not paths:
-        raise InputError(f"{', '.join(map(str, args.images))}: no JPEG below")
+    paths = find_jpegs(args.images)
     found = []
     for size in args.size:
         found.append(measure(paths, size, args.repeats, args.most))

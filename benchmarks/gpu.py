@@ -8,18 +8,17 @@ Without a GPU it says so and exits 0.
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from step import build_stepper, drawn_batch, measure_inference, our_step
+from step import build_stepper, drawn_batch, measure_inference, our_step, plain_step
 
 from lesions.cli import build_parser, run
 from lesions.config import Config, load_config
@@ -79,15 +78,20 @@ def measure_training(
     """
     flops, outputs = _work_of(config)
     rows = []
-    for way in ("plain fp32", "stock AMP", "ours"):
-        for compiled in modes:
-            if compiled:
-                torch.compiler.reset()
+    drawn = drawn_batch(config, batch)
+    for compiled in modes:
+        train = config.train.model_copy(update={"compile": compiled})
+        changed = config.model_copy(update={"train": train})
+        for way, build in {
+            "plain fp32": partial(plain_step, config, drawn, accelerator, False, compiled),
+            "stock AMP": partial(plain_step, config, drawn, accelerator, True, compiled),
+            "ours": partial(our_step, changed, drawn, accelerator),
+        }.items():
+            torch.compiler.reset()
             torch.cuda.empty_cache()
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
-            step = _step(way, config, batch, accelerator, compiled)
-            seconds = seconds_of(step, repeats)
+            seconds = seconds_of(build(), repeats)
             rows.append({
                 "way": f"{way}, {'compiled' if compiled else 'eager'}",
                 "images_per_second": batch / seconds,
@@ -95,7 +99,6 @@ def measure_training(
                 "matrix_share": 3 * flops * batch / seconds / 1e12 / limits["matrix_tflops"],
                 "copy_share": 10 * outputs * batch / seconds / 1e9 / limits["copy_gb_per_second"],
             })  # fmt: skip
-            del step
     return rows
 
 
@@ -121,35 +124,6 @@ def measure_waiting(config: Config, batch: int, accelerator: Accelerator, steps:
         asked = time.perf_counter()
     end_workers(loader)
     return waited / (asked - begun)
-
-
-def _step(
-    way: str, config: Config, batch: int, accelerator: Accelerator, compiled: bool
-) -> Callable[[], Any]:
-    drawn, device = drawn_batch(config, batch), accelerator.device
-    if way == "ours":
-        train = config.train.model_copy(update={"compile": compiled})
-        return our_step(config.model_copy(update={"train": train}), drawn, accelerator)
-    image, metadata, target = drawn["image"], drawn["metadata"], drawn["target"]
-    model = LesionClassifier(config.model, metadata.shape[1], weights=False).to(device).train()
-    network = torch.compile(model) if compiled else model
-    optimizer = torch.optim.AdamW(model.parameters(), config.train.lr)
-    half = torch.float16 if accelerator.mixed_precision == "fp16" else torch.bfloat16
-    scaler = torch.amp.GradScaler(device.type, enabled=way == "stock AMP" and half is torch.float16)
-
-    def step() -> None:
-        context: AbstractContextManager = nullcontext()
-        if way == "stock AMP":
-            context = torch.autocast(device.type, half)
-        with context:  # float32 images go to the device, as most send them
-            logits = network(image.float().to(device), metadata.to(device))
-            loss = F.binary_cross_entropy_with_logits(logits.squeeze(1), target.to(device))
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        optimizer.zero_grad()
-
-    return step
 
 
 def _work_of(config: Config) -> tuple[int, int]:

@@ -9,6 +9,9 @@ way is a forked process, so that neither finds the other's memory.
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import product
+from multiprocessing import active_children
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,34 +25,61 @@ from albumentations.pytorch import ToTensorV2
 from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from cache import CLASSES, by_class
-from stock_augmentation import stock_transforms
-from timing import cost, in_child, in_turns, times_as_fast, wall_seconds
+from cache import CLASSES, by_class, find_jpegs
+from timing import (
+    compare,
+    cost,
+    in_child,
+    in_turns,
+    single_thread,
+    times_as_fast,
+    wall_seconds,
+)
 
 from lesions.cli import build_parser, run
 from lesions.config import AugmentConfig
-from lesions.data.augmentation import build_augmentation
+from lesions.data import augmentation
 from lesions.data.cache import Mode, fill_cache, load_images, publish_cache
 from lesions.data.decode import PLAIN
 from lesions.data.loading import LesionDataset, build_loader, eval_batches
 from lesions.data.sample import write_sample
-from lesions.errors import InputError
 from lesions.provenance import Results
 
 BATCH = 64
 COLUMNS = 14  # of metadata, as in the first place of SIIM-ISIC 2020
 LARGE = 2**28  # bytes: more than a processor's cache holds
+GROWTH = 64  # pixels of the images that growth is measured on
 AUGMENT = AugmentConfig()
 
 
 def fused(size: int) -> A.Compose:
     """The augmentation that training uses."""
-    return build_augmentation(AUGMENT, size)
+    return augmentation.build_augmentation(AUGMENT, size)
 
 
-def stock(size: int) -> A.Compose:
-    """The stock albumentations list that does the same."""
-    return A.Compose(stock_transforms(AUGMENT, size))
+def stock_transforms(config: AugmentConfig, size: int) -> list[A.BasicTransform]:
+    """The stock list that the augmentation of training fuses, each transform a pass of its own."""
+    sides = max(1, size // 16), max(2, size // 6)
+    of = augmentation
+    # strict: albumentations otherwise passes over a misspelt argument with a warning.
+    return [
+        A.HorizontalFlip(p=config.flip),
+        A.VerticalFlip(p=config.flip),
+        A.RandomRotate90(p=config.rotate90),
+        A.Affine(
+            translate_percent=(-of.SHIFT, of.SHIFT),
+            scale=of.SCALE,
+            rotate=(-of.ROTATE, of.ROTATE),
+            border_mode=2,  # cv2.BORDER_REFLECT: no black corners to learn from
+            p=config.shift_scale_rotate,
+            strict=True,
+        ),
+        A.HueSaturationValue(of.HUE, of.SATURATION, of.VALUE, p=config.hue_saturation, strict=True),
+        A.RandomBrightnessContrast(
+            of.BRIGHTNESS, of.CONTRAST, p=config.brightness_contrast, strict=True
+        ),
+        A.CoarseDropout((1, of.HOLES), sides, sides, p=config.coarse_dropout, strict=True),
+    ]
 
 
 class UsualDataset(Dataset):
@@ -72,8 +102,8 @@ class UsualDataset(Dataset):
 
 def usual_transform(size: int) -> A.Compose:
     """The stock list after a resize (nothing where the size is right) and before Normalize."""
-    stocked = stock(size).transforms
-    return A.Compose([A.Resize(size, size), *stocked, A.Normalize(), ToTensorV2()])
+    stock = stock_transforms(AUGMENT, size)
+    return A.Compose([A.Resize(size, size), *stock, A.Normalize(), ToTensorV2()])
 
 
 def find_photos(folders: Sequence[Path], drawn: Path, most: int = 48) -> list[Path]:
@@ -81,14 +111,7 @@ def find_photos(folders: Sequence[Path], drawn: Path, most: int = 48) -> list[Pa
     if not folders:
         write_sample(drawn, images=max(most, 40))  # it draws no fewer
         folders = [drawn]
-    found = sorted(
-        path
-        for folder in folders
-        for path in folder.rglob("*")
-        if path.suffix.lower() in (".jpg", ".jpeg") and cv2.imread(str(path)) is not None
-    )
-    if not found:
-        raise InputError(f"{', '.join(map(str, folders))}: no JPEG below")
+    found = find_jpegs(folders)
     return [found[i] for i in np.linspace(0, len(found) - 1, min(most, len(found)), dtype=int)]
 
 
@@ -113,8 +136,9 @@ def table_of(paths: Sequence[str]) -> pd.DataFrame:
 
 
 def ours(
-    folder: Path, table: pd.DataFrame, size: int, mode: Mode, pipeline: A.Compose | None
-) -> LesionDataset:
+    folder: Path, table: pd.DataFrame, size: int,
+    mode: Mode = "array", pipeline: A.Compose | None = None,
+) -> LesionDataset:  # fmt: skip
     """The data set of the cache below `folder`, which is made if it is not there."""
     place = folder / mode / str(size)
     if not place.exists():
@@ -153,13 +177,13 @@ def measure_loader(
     """Seconds a sample of every way at `size`, and how often ours is as fast as each usual one."""
     large = write_jpegs(photos, folder / "jpegs512", 512)
     same = write_jpegs(photos, folder / f"jpegs{size}", size)
-    usual = usual_transform(size)
+    usual, stock = usual_transform(size), A.Compose(stock_transforms(AUGMENT, size))
     ways = {
         "512 px JPEGs, usual": timed(UsualDataset(large, usual), samples),
         "array, fused": timed(ours(folder, same, size, "array", fused(size)), samples),
         "jpeg, fused": timed(ours(folder, same, size, "jpeg", fused(size)), samples),
-        "array, stock": timed(ours(folder, same, size, "array", stock(size)), samples),
-        "jpeg, stock": timed(ours(folder, same, size, "jpeg", stock(size)), samples),
+        "array, stock": timed(ours(folder, same, size, "array", stock), samples),
+        "jpeg, stock": timed(ours(folder, same, size, "jpeg", stock), samples),
     }
     if size != 512:
         ways["same-size JPEGs, usual"] = timed(UsualDataset(same, usual), samples)
@@ -194,29 +218,6 @@ def measure_originals(
     return (np.array(turns) @ (share / share.sum())).tolist()
 
 
-class FloatDataset(Dataset):
-    """Ours, normalised to float32 (3, S, S) on the CPU and stacked by torch, as most do."""
-
-    def __init__(self, dataset: LesionDataset):
-        self.dataset, self.last = dataset, A.Compose([A.Normalize(), ToTensorV2()])
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, row: int) -> dict:
-        found = self.dataset[(0, row)]
-        return found | {"image": self.last(image=found["image"])["image"]}
-
-
-def compared(
-    usual: Callable[[], float], quick: Callable[[], float], repeats: int
-) -> dict[str, Any]:
-    """Both ways in turns: median seconds and their ratio."""
-    found = in_turns({"usual": usual, "ours": quick}, repeats)
-    seconds = {name: float(np.median(values)) for name, values in found.items()}
-    return {"seconds": seconds, **times_as_fast(found["usual"], found["ours"])}
-
-
 def measure_augmentation(image: np.ndarray, repeats: int, samples: int) -> dict[str, Any]:
     """The list alone on one photograph, uint8 out: stock albumentations and the fused one.
 
@@ -226,7 +227,8 @@ def measure_augmentation(image: np.ndarray, repeats: int, samples: int) -> dict[
     def way(pipeline: A.Compose) -> Callable[[], float]:
         return cost(lambda: [pipeline(image=image) for _ in range(samples)], samples)
 
-    return compared(way(stock(len(image))), way(fused(len(image))), repeats)
+    stock = A.Compose(stock_transforms(AUGMENT, len(image)))
+    return compare({"usual": way(stock), "ours": way(fused(len(image)))}, repeats)
 
 
 def measure_validation(dataset: LesionDataset, repeats: int, samples: int) -> dict[str, Any]:
@@ -244,94 +246,88 @@ def measure_validation(dataset: LesionDataset, repeats: int, samples: int) -> di
             np.copyto(batches[place // BATCH % 2, place % BATCH], images[row])
 
     loaded = timed(LesionDataset(images, metadata, metadata[:, 0]), samples)
-    return compared(cost(copy, samples), loaded, repeats)
+    return compare({"usual": cost(copy, samples), "ours": loaded}, repeats)
 
 
-def measure_metadata(rows: int, repeats: int) -> dict[str, Any]:
-    """A row by pandas for each sample, as most do, and a batch by array: seconds a sample."""
-    table = table_of([f"i{row}.jpg" for row in range(rows)])
-    columns = [name for name in table.columns if name.startswith("m")]
-    metadata, target = table[columns].to_numpy(np.float32), table["target"].to_numpy(np.float32)
+def measure_growth(folder: Path, counts: Sequence[int]) -> dict[str, Any]:
+    """Images a second (wall) and memory of the loader against images and workers.
 
-    def by_pandas() -> None:
-        for row in range(BATCH):
-            str(table.iloc[row]["path"])
-            torch.tensor(table.iloc[row][columns].to_numpy(np.float32))
-            torch.tensor(table.iloc[row]["target"]).float()
+    Each row is an epoch of at most 6,000 of so many memory-mapped images.
+    """
+    path = folder / "growth.npy"
+    images = np.lib.format.open_memmap(path, "w+", np.uint8, (max(counts), GROWTH, GROWTH, 3))
+    images[:] = np.random.default_rng(0).integers(0, 256, images.shape[1:], np.uint8)
+    images.flush()
+    del images
 
-    def by_array() -> None:
-        for batch in range(200):
-            chosen = list(range(batch, batch + BATCH))
-            torch.from_numpy(metadata[chosen]), torch.from_numpy(target[chosen])
+    @single_thread()
+    def child(count: int, samples: int, workers: int) -> tuple[float, int]:
+        metadata = np.zeros((count, COLUMNS), np.float32)
+        mapped = np.load(path, mmap_mode="r")[:count]
+        dataset = LesionDataset(mapped, metadata, metadata[:, 0], fused(GROWTH))
+        loader = epoch_of(dataset, samples, workers)
+        return wall_seconds(lambda: consume(loader)), _private_bytes()
 
-    return compared(cost(by_pandas, BATCH), cost(by_array, 200 * BATCH), repeats)
-
-
-def measure_batches(dataset: LesionDataset, repeats: int, samples: int) -> dict[str, Any]:
-    """Wall seconds a sample with 2 workers: float32 batches made on the CPU, and uint8 ones."""
-
-    def way(data: Dataset) -> Callable[[], float]:
-        def child() -> float:
-            loader = epoch_of(data, samples, workers=2)
-            consume(loader)
-            return wall_seconds(lambda: consume(loader)) / samples
-
-        return lambda: in_child(child)
-
-    return compared(way(FloatDataset(dataset)), way(dataset), repeats)
+    rows = []
+    for count, workers in product(counts, (0, 1, 2)):
+        samples = min(count, 6000)
+        seconds, memory = in_child(partial(child, count, samples, workers))
+        rate, own = round(samples / seconds, 1), round(memory / 2**20, 1)
+        rows.append({
+            "images": count, "workers": workers, "images_per_second": rate, "own_mb": own,
+        })  # fmt: skip
+    return {"size": GROWTH, "rows": rows}
 
 
-def measure_parts(
-    photos: Sequence[Path], folder: Path, sizes: Sequence[int], repeats: int, samples: int
-) -> dict[str, Any]:
-    """Every part at every size; metadata and uint8 batches, which know no size, once."""
-    augmentation, validation = [], []
-    for size in sizes:
-        table = write_jpegs(photos, folder / f"jpegs{size}", size)
-        dataset = ours(folder, table, size, "array", None)
-        image = np.array(dataset.images[len(table) // 2])
-        augmentation.append({"size": size} | measure_augmentation(image, repeats, 8 * samples))
-        validation.append({"size": size} | measure_validation(dataset, repeats, 10 * samples))
-    table = write_jpegs(photos, folder / f"jpegs{sizes[0]}", sizes[0])
-    augmented = ours(folder, table, sizes[0], "array", fused(sizes[0]))
-    return {
-        "augmentation": augmentation,
-        "validation": validation,
-        "metadata": measure_metadata(30_000, repeats),
-        "batches": {"size": sizes[0]} | measure_batches(augmented, repeats, 4 * samples),
-    }
+def _private_bytes() -> int:
+    """What this process and its workers have written: the mapped images, shared, do not count."""
+    total = 0
+    for process in ("self", *(child.pid for child in active_children())):
+        for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Private_Dirty:"):
+                total += int(line.split()[1]) * 1024
+    return total
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="folders of originals")
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="pixels")
+    parser.add_argument("--growth", type=int, nargs="+", default=[1000, 10_000, 60_000],
+                        help="images, for rate and memory against them")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=9, help="turns (default 9)")
     parser.add_argument("--samples", type=int, default=128, help="of a turn (default 128)")
     results = Results(parser, "loader.json")
     args = parser.parse_args(arguments)
     results.check(args)
-    with TemporaryDirectory() as place:
-        photos = find_photos(args.images, Path(place) / "drawn")
+    repeats, samples = args.repeats, args.samples
+    with TemporaryDirectory() as name:
+        place = Path(name)
+        photos = find_photos(args.images, place / "drawn")
+        sizes, augmented, validated = [], [], []
+        for size in args.size:
+            sizes.append(measure_loader(photos, place, size, repeats, samples))
+            dataset = ours(place, write_jpegs(photos, place / f"jpegs{size}", size), size)
+            image = np.array(dataset.images[len(photos) // 2])
+            told = measure_augmentation(image, repeats, 8 * samples)
+            augmented.append({"size": size} | told)
+            validated.append({"size": size} | measure_validation(dataset, repeats, 10 * samples))
         found: dict[str, Any] = {
-            "photos": len(photos), "drawn": not args.images, "repeats": args.repeats
+            "photos": len(photos), "drawn": not args.images, "repeats": repeats, "sizes": sizes,
+            "augmentation": augmented, "validation": validated,
         }  # fmt: skip
-        found["sizes"] = [
-            measure_loader(photos, Path(place), size, args.repeats, args.samples)
-            for size in args.size
-        ]
-        found |= measure_parts(photos, Path(place), args.size, args.repeats, args.samples)
         if args.images:
-            usual = measure_originals(photos, args.size[0], args.repeats)
-            quick = [found["sizes"][0]["seconds"]["array, fused"]] * len(usual)
+            usual = measure_originals(photos, args.size[0], repeats)
+            quick = [sizes[0]["seconds"]["array, fused"]] * len(usual)
             found["originals"] = times_as_fast(usual, quick)
-    for size in found["sizes"]:
-        for ways, told in size["ratios"].items():
-            print(f"{size['size']} px, {ways}: {told['ratio']:.2f} times as fast")
-    for name in ("augmentation", "validation", "metadata", "batches"):
-        for told in found[name] if isinstance(found[name], list) else [found[name]]:
-            at = f" at {told['size']} px" if "size" in told else ""
-            print(f"{name}{at}: {told['ratio']:.2f} times as fast")
+        if sys.platform == "linux":  # which tells a process's own memory
+            found["growth"] = measure_growth(place, args.growth)
+    for part in sizes:
+        for ways, told in part["ratios"].items():
+            print(f"{part['size']} px, {ways}: {told['ratio']:.2f} times as fast")
+    for name in ("augmentation", "validation"):
+        for told in found[name]:
+            print(f"{name} at {told['size']} px: {told['ratio']:.2f} times as fast")
     results.write(found)
     return 0
 

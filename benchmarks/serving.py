@@ -26,22 +26,25 @@ from lesions.cli import build_parser, run
 from lesions.inference.checkpoint import versions
 from lesions.inference.predictor import Predictor
 from lesions.provenance import Results
-from lesions.serving.server import build_server
+from lesions.serving.server import address_of, build_server, listen
 from lesions.serving.service import Limits, example
 
 Reply = tuple[int, str, float]  # status, reason, seconds
 
 
 @contextmanager
-def served(predictor: Predictor, limits: Limits | None = None) -> Iterator[str]:
+def served(
+    predictor: Predictor, limits: Limits | None = None, host: str = "127.0.0.1"
+) -> Iterator[str]:
     """The address of a server of `predictor` on a free port, in a thread of this process."""
-    server = build_server(predictor, port=0, limits=limits)
-    thread = threading.Thread(target=server.run)
+    place = listen(host, 0)
+    server = build_server(predictor, place, limits)
+    thread = threading.Thread(target=server.run, args=([place],))
     thread.start()
     try:
         while not server.started:
             time.sleep(0.02)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield address_of(place).rstrip("/")
     finally:
         server.should_exit = True
         thread.join(20)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from timing import cpu_seconds, in_turns, times_as_fast, wall_seconds
+from timing import compare, cpu_seconds, wall_seconds
 
 from lesions.cli import build_parser, run
 from lesions.config import Config, load_config
@@ -75,16 +75,27 @@ def plain_logits(model: LesionClassifier, image: Tensor, metadata: Tensor) -> Te
     return model.head(features)
 
 
-def plain_step(config: Config, batch: dict[str, Tensor]) -> Callable[[], Any]:
-    """One step of the loop that most solutions have."""
-    model = LesionClassifier(config.model, batch["metadata"].shape[1], weights=False).train()
-    optimizer = torch.optim.AdamW(model.parameters(), config.train.lr)
+def plain_step(
+    config: Config, batch: dict[str, Tensor], accelerator: Accelerator,
+    half: bool = False, compiled: bool = False,
+) -> Callable[[], Any]:  # fmt: skip
+    """One step of the loop that most solutions have; `half`: in stock mixed precision."""
+    device, columns = accelerator.device, batch["metadata"].shape[1]
+    model = LesionClassifier(config.model, columns, weights=False).train()
     image = ((batch["image"] - model.mean) / model.std).permute(0, 3, 1, 2).contiguous()
+    model = model.to(device)
+    logits_of = torch.compile(plain_logits) if compiled else plain_logits
+    optimizer = torch.optim.AdamW(model.parameters(), config.train.lr)
+    kind = torch.float16 if accelerator.mixed_precision == "fp16" else torch.bfloat16
+    scaler = torch.amp.GradScaler(device.type, enabled=half and kind is torch.float16)
 
     def step() -> None:
-        logits = plain_logits(model, image, batch["metadata"]).squeeze(1)
-        F.binary_cross_entropy_with_logits(logits, batch["target"]).backward()
-        optimizer.step()
+        with torch.autocast(device.type, kind, enabled=half):
+            logits = logits_of(model, image.to(device), batch["metadata"].to(device)).squeeze(1)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), batch["target"].to(device))
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
 
     return step
@@ -93,18 +104,19 @@ def plain_step(config: Config, batch: dict[str, Tensor]) -> Callable[[], Any]:
 def measure_step(config: Config, accelerator: Accelerator, repeats: int) -> dict[str, Any]:
     """Wall seconds of both ways' steps on the same batch, in turns, after a turn to warm up."""
     batch = drawn_batch(config, config.train.micro_batch)
-    steps = {"plain": plain_step(config, batch), "ours": our_step(config, batch, accelerator)}
-    timed = {name: lambda step=step: wall_seconds(step) for name, step in steps.items()}
-    seconds = {name: times[1:] for name, times in in_turns(timed, repeats + 1).items()}
+    plain, ours = plain_step(config, batch, accelerator), our_step(config, batch, accelerator)
+    ways = {"plain": lambda: wall_seconds(plain), "ours": lambda: wall_seconds(ours)}
+    compared = compare(ways, repeats, warm_up=1)
+    threads = {"threads": torch.get_num_threads(), "repeats": repeats}
+    return _facts(config, accelerator, len(batch["row"])) | threads | compared
+
+
+def _facts(config: Config, accelerator: Accelerator, batch: int) -> dict[str, Any]:
     return {
         "backbone": config.model.backbone,
         "image_size": config.data.image_size,
-        "batch": len(batch["row"]),
+        "batch": batch,
         "precision": str(accelerator.mixed_precision),
-        "threads": torch.get_num_threads(),
-        "repeats": repeats,
-        "seconds": {name: float(np.median(times)) for name, times in seconds.items()},
-        **times_as_fast(seconds["plain"], seconds["ours"]),
     }
 
 
@@ -150,17 +162,10 @@ def measure_inference(
         "plain": way("plain", lambda: plain_way(plain, images, metadata, views)),
         "ours": way("ours", lambda: our_way(model, images, metadata, views, accelerator)),
     }
-    seconds = {name: times[1:] for name, times in in_turns(ways, repeats + 1).items()}  # warm-up
-    return {
-        "backbone": config.model.backbone,
-        "image_size": config.data.image_size,
-        "batch": batch,
-        "views": views,
-        "precision": str(accelerator.mixed_precision),
-        "largest_difference": float((answers["plain"] - answers["ours"]).abs().max()),
-        "seconds": {name: float(np.median(times)) for name, times in seconds.items()},
-        **times_as_fast(seconds["plain"], seconds["ours"]),
-    }
+    compared = compare(ways, repeats, warm_up=1)
+    difference = float((answers["plain"] - answers["ours"]).abs().max())
+    alike = {"views": views, "largest_difference": difference}
+    return _facts(config, accelerator, batch) | alike | compared
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -52,25 +52,19 @@ def single_thread() -> Iterator[None]:
 
 
 def in_child(work: Callable[[], Made]) -> Made:
-    """What `work` returns in a forked process: its memory and settings do not outlive it."""
-    return in_children([work])[0]
+    """What `work` returns in a forked process: its memory and settings do not outlive it.
 
-
-def in_children(works: Sequence[Callable[[], Made]]) -> list[Made]:
-    """What each of `works` returns, all at once, each in a forked process; EOFError if one dies."""
+    EOFError if the process dies.
+    """
     context = get_context("fork")
-    started = []
-    for work in works:
-        receiving, sending = context.Pipe(duplex=False)
-        process = context.Process(target=lambda to=sending, work=work: to.send(work()))
-        process.start()
-        sending.close()  # or a child that dies would be waited for
-        started.append((process, receiving))
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sending.send(work()))
+    process.start()
+    sending.close()  # or a child that dies would be waited for
     try:
-        return [receiving.recv() for _, receiving in started]
+        return receiving.recv()
     finally:
-        for process, _ in started:
-            process.join()
+        process.join()
 
 
 def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
@@ -90,3 +84,15 @@ def times_as_fast(usual: Sequence[float], ours: Sequence[float]) -> dict[str, fl
         "low": round(float(ratios.min()), 3),
         "high": round(float(ratios.max()), 3),
     }
+
+
+def compare(
+    ways: Mapping[str, Callable[[], float]], repeats: int, warm_up: int = 0
+) -> dict[str, Any]:
+    """Both ways in turns, the usual one first: median seconds, and `times_as_fast`.
+
+    The first `warm_up` turns do not count.
+    """
+    found = {name: times[warm_up:] for name, times in in_turns(ways, warm_up + repeats).items()}
+    seconds = {name: float(np.median(times)) for name, times in found.items()}
+    return {"seconds": seconds, **times_as_fast(*found.values())}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from albumentations.augmentations.geometric import functional as geometry
 from albumentations.augmentations.pixel import functional as pixels
+from loader import stock_transforms
 from scipy.stats import ks_2samp
-from stock_augmentation import stock_transforms
 
 from lesions.config import AugmentConfig
 from lesions.data.augmentation import (

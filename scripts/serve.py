@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(f"not installed: {listed(missing)}: pip install -e '.[serve]'")
 
     from lesions.inference.predictor import Predictor
-    from lesions.serving.server import build_server
+    from lesions.serving.server import address_of, build_server, listen
     from lesions.serving.service import Limits
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s")
@@ -48,12 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
     for problem in predictor.missing:
         print(f"note: {problem}")
     limits = Limits(int(args.max_mb * 1e6), int(args.max_megapixels * 1e6))
-    server = build_server(predictor, args.host, args.port, limits)
-    print(
-        f"{predictor.name}: http://{args.host}:{args.port}/  (manual: /docs; end: Ctrl-C)",
-        flush=True,
-    )
-    server.run()
+    place = listen(args.host, args.port)
+    server = build_server(predictor, place, limits)
+    print(f"{predictor.name}: {address_of(place)}  (manual: /docs; end: Ctrl-C)", flush=True)
+    server.run([place])
     return 0 if server.started else 2
 
 

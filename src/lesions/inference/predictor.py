@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from lesions.data.columns import OLDEST, SEX_WORDS, SITE_WORDS, SITES
+from lesions.data.columns import MISSING, OLDEST, SEX_WORDS, SITE_WORDS, SITES
 from lesions.data.decode import decode
 from lesions.data.metadata import encode_metadata
 from lesions.data.photographs import SUFFIXES
@@ -31,10 +31,11 @@ SIDE = 448  # pixels of an overlay
 
 @dataclass(frozen=True)
 class Patient:
-    """Who was photographed, as far as it is known: None or "" is unknown.
+    """Who was photographed, as far as it is known.
 
-    Words may be those of the published tables: M, "posterior torso". InputError, with the words
-    that are understood, for any other. `place` is the site's own word, which HAM10000's runs read.
+    Words may be those of the published tables: M, "posterior torso", NA or nothing for unknown.
+    InputError, with the words that are understood, for any other. `place` is the site's own word,
+    which HAM10000's runs read.
     """
 
     age: float | str | None = None
@@ -43,16 +44,18 @@ class Patient:
     place: str | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        sex, place = ((word or "").strip().lower() for word in (self.sex, self.site))
+        given = (str(word or "").strip().lower() for word in (self.sex, self.site))
+        sex, place = ("" if word in MISSING else word for word in given)
         if sex and sex not in SEX_WORDS:
             raise InputError(f"sex '{self.sex}': give female or male, or leave it out")
         if place and place not in SITE_WORDS:
             raise InputError(f"site '{self.site}': give one of {', '.join(SITES)}, or leave it out")
         try:
-            age = None if self.age is None or self.age == "" else float(self.age)
+            years = "" if self.age is None else str(self.age).strip().lower()
+            age = None if years in MISSING else float(years)
         except ValueError:
             age = -1.0
-        if age is not None and not 0 <= age <= OLDEST:  # which NaN is not either
+        if age is not None and not 0 <= age <= OLDEST:
             raise InputError(f"age '{self.age}': give years, 0 to {OLDEST}, or leave it out")
         known = {"age": age, "sex": SEX_WORDS.get(sex), "site": SITE_WORDS.get(place)}
         for name, value in (known | {"place": place or None}).items():

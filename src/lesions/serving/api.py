@@ -1,21 +1,20 @@
 """The REST application: photographs in, JSON out."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from jinja2 import Template
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from lesions.data.columns import OLDEST, SEX_WORDS, SITE_WORDS
-from lesions.inference.ensemble import Run
 from lesions.inference.predictor import Patient, Prediction
 from lesions.inference.wording import NOTICE, sentence
-from lesions.serving.service import FORMATS, RefusedError, Service
+from lesions.serving.service import FORMATS, RefusedError, Service, refusal
 
 MANUAL = Path(__file__).parent / "static" / "manual.html"
 Age = Annotated[str | None, WithJsonSchema({"type": "number", "minimum": 0, "maximum": OLDEST})]
@@ -72,7 +71,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     for status, text in {
         400: "The body is not what its content type says.",
         408: "The upload took too long.",
-        413: "Too many bytes, or too many pixels.",
+        413: "Too many bytes, pixels or scans.",
         415: "The content is no JPEG, PNG or WebP picture.",
         422: "A wrong field, or a broken picture.",
         429: "Too many photographs at once: wait a second.",
@@ -101,11 +100,7 @@ def build_api(service: Service) -> FastAPI:
                   redoc_url=None)  # fmt: skip
     card, known = model_card(service), service.predictor.mix.calibration
 
-    @app.exception_handler(RefusedError)
-    async def refused(request: Request, error: RefusedError) -> JSONResponse:
-        headers = {"retry-after": "1"} if error.status in (429, 503) else None
-        problem = {"detail": error.reason, "request_id": request.state.request_id}
-        return JSONResponse(problem, error.status, headers)
+    app.add_exception_handler(RefusedError, cast(Any, refusal))
 
     @app.post("/api/predict", responses=REFUSALS, openapi_extra=BODY)
     async def predict(request: Request, fields: Annotated[Fields, Query()]) -> Answer:
@@ -129,8 +124,9 @@ def build_api(service: Service) -> FastAPI:
 
     @app.get("/api/health")
     async def health() -> dict[str, str | int]:
-        """Whether it answers; `busy` photographs wait or are being predicted, `queue` at most."""
-        return {"status": "ok", "busy": service.busy, "queue": service.limits.queue}
+        """Whether it answers; `busy` photographs wait or are predicted, `queue` at most."""
+        busy = service.places.taken.total()
+        return {"status": "ok", "busy": busy, "queue": service.limits.queue}
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
@@ -172,7 +168,18 @@ def model_card(service: Service) -> dict[str, Any]:
         "name": predictor.name,
         "task": predictor.task,
         "classes": predictor.classes,
-        "members": list(map(_member, predictor.runs, predictor.mix.weights)),
+        "members": [
+            {
+                "run": run.name,
+                "weight": weight,
+                "folds": [fold.number for fold in run.folds],
+                "preprocess": run.preprocess,
+                "config": run.config,
+                "table_hash": run.folds[0].header["table_hash"],
+                "versions": run.folds[0].header["versions"],
+            }
+            for run, weight in zip(predictor.runs, predictor.mix.weights, strict=True)
+        ],
         "threshold": known and known.threshold,
         "calibration_error": known and known.calibration_error,
         "false_alarms": first and first.false_alarms,
@@ -181,21 +188,4 @@ def model_card(service: Service) -> dict[str, Any]:
         "max_bytes": limits.max_bytes,
         "max_pixels": limits.max_pixels,
         "notice": NOTICE,
-    }
-
-
-def _member(run: Run, weight: float) -> dict[str, Any]:
-    config, header = run.config, run.folds[0].header
-    return {
-        "run": run.name,
-        "weight": weight,
-        "backbone": config.model.backbone,
-        "image_size": config.data.image_size,
-        "metadata": config.data.metadata,
-        "views": config.predict.views,
-        "folds": [fold.number for fold in run.folds],
-        "dataset": config.dataset,
-        "preprocess": run.preprocess,
-        "table_hash": header["table_hash"],
-        "versions": header["versions"],
     }

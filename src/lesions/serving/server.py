@@ -1,34 +1,79 @@
-"""The whole server: API, page and guard under uvicorn."""
+"""The whole server: the application under uvicorn, and around it a guard.
+
+The guard decides what may come in and how long it may take, and logs each request.
+"""
 
 import asyncio
-import ipaddress
+import logging
+import socket
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from typing import Any
+from urllib.parse import urlsplit
 
 import uvicorn
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from lesions.errors import InputError
 from lesions.inference.predictor import Predictor
 from lesions.serving.api import build_api
-from lesions.serving.guard import Guard
 from lesions.serving.page import mount_page
-from lesions.serving.service import Limits, Service
+from lesions.serving.service import Limits, Places, RefusedError, Service, refusal, too_large
 
-# A page elsewhere may have its own name point to 127.0.0.1: under that name nothing is answered.
-LOCAL = ["127.0.0.1", "localhost", "::1", "[::1]"]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+log = logging.getLogger("lesions.serving")
+
+# All that the page needs of Gradio. Its other routes (uploads, queue, streams, files) stay closed.
+READ = {
+    "/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt",
+    "/docs", "/openapi.json", "/api/model", "/api/health",
+    "/gradio_api/info", "/gradio_api/startup-events",
+}  # fmt: skip
+READ_BELOW = ("/assets/", "/static/", "/svelte/")
+WRITE = {"/api/predict"}
+
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    # Gradio compiles its templates in the browser; nothing is loaded from elsewhere.
+    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:;"
+    " style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval';"
+    " font-src 'self' data:; frame-ancestors 'self'; form-action 'self'",
+}
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at the address that `host` means; InputError if that is none, or taken."""
+    if not host:
+        raise InputError("--host is empty: 127.0.0.1 is this machine alone, 0.0.0.0 everybody")
+    try:
+        family, *_, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server((str(place[0]), port), family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise InputError(f"--host {host} --port {port}: {error}: give others") from error
+
+
+def address_of(place: socket.socket) -> str:
+    """The address to open, which is the one that is bound."""
+    host, port = place.getsockname()[:2]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
 def build_server(
-    predictor: Predictor, host: str = "127.0.0.1", port: int = 7860, limits: Limits | None = None
+    predictor: Predictor, place: socket.socket, limits: Limits | None = None
 ) -> uvicorn.Server:
-    """A server that `run()` starts; it has predicted one photograph already."""
+    """A server for `run([place])`; it has predicted one photograph already."""
     service = Service(predictor, limits)
     service.warm_up()
-    page = mount_page(build_api(service), service)
-    app = Guard(TrustedHostMiddleware(page, LOCAL if _is_loopback(host) else ["*"]), service.limits)
+    app = Guard(mount_page(build_api(service), service), service, is_local(place.getsockname()[0]))
     config = uvicorn.Config(
-        app, host, port,
-        http=_timed(service.limits.header_seconds), ws="none", lifespan="on",
+        app, http=_bounded(service.limits), ws="none", lifespan="on",
         timeout_keep_alive=5, timeout_graceful_shutdown=5,
         limit_concurrency=service.limits.connections, h11_max_incomplete_event_size=16_384,
         access_log=False, server_header=False, proxy_headers=False, log_level="warning",
@@ -36,44 +81,143 @@ def build_server(
     return uvicorn.Server(config)
 
 
-def _is_loopback(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Whether an address or a name can mean this machine alone."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _timed(seconds: float) -> type[H11Protocol]:
-    """uvicorn's protocol, closing a connection whose request header takes longer than `seconds`.
+class Guard:
+    """An ASGI application around another: host, route, size and time are checked before it runs.
 
-    uvicorn itself waits for ever: a few hundred idle connections would lock everybody else out.
+    A server that is bound to this machine alone (`local`) answers under no other name: a page
+    elsewhere may let its own name point here.
     """
 
-    class TimedProtocol(H11Protocol):
-        due: asyncio.TimerHandle | None = None
+    def __init__(self, app: Any, service: Service, local: bool):
+        self.app = app
+        self.service = service
+        self.local = local
 
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+        begun, name, status = time.monotonic(), uuid.uuid4().hex[:12], 0
+        scope.setdefault("state", {})["request_id"] = name
+        request = Request(scope)
+
+        async def reply(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                extra = HEADERS | {"x-request-id": name}
+                pairs = [(key.encode(), value.encode()) for key, value in extra.items()]
+                message["headers"] = [*message.get("headers", []), *pairs]
+            await send(message)
+
+        try:
+            await self._answer(request, receive, reply)
+        except RefusedError as error:
+            await refusal(request, error)(scope, receive, reply)
+        except Exception as error:
+            log.error("%s %s", name, type(error).__name__, exc_info=True)
+            if not status:
+                problem = RefusedError(500, "internal error")
+                await refusal(request, problem)(scope, receive, reply)
+        finally:
+            route = scope["path"] if _allowed(request) else "(closed route)"
+            spent = 1000 * (time.monotonic() - begun)
+            log.info("%s %s %s %d %.0f ms", name, request.method, route, status, spent)
+
+    async def _answer(self, request: Request, receive: Receive, send: Send) -> None:
+        if self.local and not is_local(_host(request)):
+            raise RefusedError(421, "open it by the address that the server has printed")
+        if not _allowed(request):
+            known = request.scope["path"] in READ | WRITE
+            raise RefusedError(405 if known else 404, "no such route: see /docs")
+        if request.method != "POST":
+            return await self.app(request.scope, receive, send)
+        client = self.service.places.take(request.scope["client"])
+        if client is None:
+            raise RefusedError(429, "too many photographs at once: try again in a second")
+        try:
+            waiting = [{"type": "http.request", "body": await _body(receive, self.service.limits)}]
+
+            async def replayed() -> Any:
+                return waiting.pop() if waiting else await receive()
+
+            await self.app(request.scope, replayed, send)
+        finally:
+            self.service.places.release(client)
+
+
+def _allowed(request: Request) -> bool:
+    path = request.scope["path"]
+    if request.method in ("GET", "HEAD"):
+        return path in READ or path.startswith(READ_BELOW)
+    return request.method == "POST" and path in WRITE
+
+
+def _host(request: Request) -> str:
+    try:
+        return urlsplit("//" + request.headers.get("host", "")).hostname or ""
+    except ValueError:
+        return ""
+
+
+async def _body(receive: Receive, limits: Limits) -> bytes:
+    """The whole body; RefusedError if it is too slow, or too large.
+
+    One that is too large is read on for a while and dropped: a client that is still sending would
+    else lose the connection before it reads the reason.
+    """
+    body, total, most, more = bytearray(), 0, limits.max_bytes + 10_000, True
+    try:
+        async with asyncio.timeout(limits.body_seconds):
+            while more and total <= 4 * most:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RefusedError(400, "the connection was closed during the upload")
+                total += len(message.get("body", b""))
+                if total <= most:
+                    body += message.get("body", b"")
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise RefusedError(408, "the upload took too long") from None
+    if total > most:
+        raise too_large(limits)
+    return bytes(body)
+
+
+def _bounded(limits: Limits) -> type[H11Protocol]:
+    """uvicorn's protocol with bounds of a client's connections and of a request header's time.
+
+    uvicorn itself waits for ever: idle connections would lock everybody else out.
+    """
+    places = Places(limits.connections)
+
+    class BoundedProtocol(H11Protocol):
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._await_header()
+            self.client_place = places.take(transport.get_extra_info("peername"))
+            if self.client_place is None:
+                transport.write(b"HTTP/1.1 429 Too Many Requests\r\nconnection: close\r\n\r\n")
+                transport.close()
+            self.timer = self.loop.call_later(limits.header_seconds, self._look, None)
 
-        def data_received(self, data: bytes) -> None:
-            super().data_received(data)
-            if self.cycle is not None and not self.cycle.response_complete:
-                self._header_came()
-            else:
-                self._await_header()
+        def _look(self, before: object) -> None:
+            """Close a connection that has waited for a whole header from one look to the next."""
+            waiting = self.cycle is None or self.cycle.response_complete
+            if waiting and self.cycle is before:
+                return self.transport.close()
+            now = self.cycle if waiting else self
+            self.timer = self.loop.call_later(limits.header_seconds, self._look, now)
 
         def connection_lost(self, exc: Exception | None) -> None:
-            self._header_came()
+            self.timer.cancel()
+            places.release(self.client_place)
             super().connection_lost(exc)
 
-        def _await_header(self) -> None:
-            if self.due is None:
-                self.due = self.loop.call_later(seconds, self.transport.close)
-
-        def _header_came(self) -> None:
-            if self.due is not None:
-                self.due.cancel()
-                self.due = None
-
-    return TimedProtocol
+    return BoundedProtocol

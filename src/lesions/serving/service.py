@@ -1,19 +1,22 @@
 """What the server accepts, and one worker that predicts it: the REST routes' and the page's."""
 
 import base64
-import threading
 from asyncio import wait_for, wrap_future
+from collections import Counter
 from collections.abc import Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
+from ipaddress import IPv6Network, ip_address
 from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 
-from lesions.data.decode import UnreadableImage
+from lesions.data.decode import UnreadableImage, check_work
 from lesions.data.sample import draw_photo
 from lesions.inference.predictor import Patient, Prediction, Predictor
 
@@ -23,16 +26,44 @@ SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds that hold for every client, each with the status of what is beyond it."""
+    """Bounds of what is accepted, each with the status of what is beyond it.
+
+    Of `queue` and `connections` one client has half at most, so that it shuts out nobody.
+    """
 
     max_bytes: int = 20_000_000  # of a photograph: 413
     max_pixels: int = 40_000_000  # by its header, before decoding: 413
-    queue: int = 16  # photographs that wait or are predicted at once: 429
-    readers: int = 32  # uploads at once: 429
+    queue: int = 32  # photographs that are sent, wait or are predicted at once: 429
     header_seconds: float = 10  # for a request's header: the connection is closed
     body_seconds: float = 60  # for an upload: 408
     answer_seconds: float = 30  # for the prediction, waiting included: 503
-    connections: int = 128  # 503
+    connections: int = 128  # 503, a client's own 429
+
+
+class Places:
+    """Places that clients take and release; one client never has more than half of them."""
+
+    def __init__(self, total: int):
+        self.total = total
+        self.taken: Counter[str] = Counter()
+
+    def take(self, peer: tuple | None) -> str | None:
+        """Whose place it is, to be released by; None if there is none for the client.
+
+        A client is an IPv4 address, or a network of IPv6, which one machine has for itself.
+        """
+        client = str(peer[0]) if peer else ""
+        if ":" in client:
+            client = str(IPv6Network((int(ip_address(client.partition("%")[0])), 64), strict=False))
+        if max(self.taken.total() + 1 - self.total, 2 * self.taken[client] + 2 - self.total) > 0:
+            return None
+        self.taken[client] += 1
+        return client
+
+    def release(self, client: str | None) -> None:
+        if client is not None:
+            self.taken[client] -= 1
+            self.taken += Counter()  # forgets clients without a place
 
 
 class RefusedError(Exception):
@@ -42,6 +73,19 @@ class RefusedError(Exception):
         super().__init__(reason)
         self.status = status
         self.reason = reason
+
+
+def refusal(request: Request, error: RefusedError) -> JSONResponse:
+    """The answer to a request that is refused."""
+    headers = {
+        405: {"allow": "GET, HEAD, POST"},
+        408: {"connection": "close"},  # the rest of the upload is not read
+        413: {"connection": "close"},
+        429: {"retry-after": "1"},
+        503: {"retry-after": "1"},
+    }.get(error.status)
+    problem = {"detail": error.reason, "request_id": request.state.request_id}
+    return JSONResponse(problem, error.status, headers)
 
 
 def check_photo(content: bytes, limits: Limits) -> None:
@@ -58,12 +102,11 @@ def check_photo(content: bytes, limits: Limits) -> None:
         raise RefusedError(415, "this is no JPEG, PNG or WebP picture")
     try:
         with Image.open(BytesIO(content), formats=list(FORMATS)) as image:
-            width, height = image.size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
+            check_work(image, content, limits.max_pixels)
+    except UnreadableImage as error:
+        raise RefusedError(413, str(error)) from None
+    except Exception:  # Pillow's readers raise errors of any type for damaged content
         raise RefusedError(422, "the picture is broken: its header cannot be read") from None
-    if width * height > limits.max_pixels:
-        most = f"at most {limits.max_pixels / 1e6:g} million"
-        raise RefusedError(413, f"{width} x {height} pixels are too many: {most}")
 
 
 def too_large(limits: Limits) -> RefusedError:
@@ -71,15 +114,14 @@ def too_large(limits: Limits) -> RefusedError:
 
 
 class Service:
-    """Predictions of photographs in memory, one at a time; others wait, or are refused."""
+    """Predictions of photographs in memory, one at a time; others wait."""
 
     def __init__(self, predictor: Predictor, limits: Limits | None = None):
         self.predictor = predictor
         self.limits = limits or Limits()
-        self.busy = 0  # photographs that wait or are being predicted
+        self.places = Places(self.limits.queue)
         # One worker: the network uses all cores, and dropout's masks are drawn from global state.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
-        self._lock = threading.Lock()
 
     def warm_up(self) -> None:
         """Predict a drawn lesion once, so that the first visitor does not wait for it."""
@@ -89,20 +131,11 @@ class Service:
         self, content: bytes, patient: Patient, cam: bool
     ) -> tuple[Prediction, str | None]:
         """The prediction and, if asked for, the Grad-CAM overlay as a PNG's data URL."""
-        with self._lock:
-            if self.busy >= self.limits.queue:
-                raise RefusedError(429, "too many photographs at once: try again in a second")
-            self.busy += 1
         job = self._pool.submit(self._work, content, patient, cam)
-        job.add_done_callback(self._done)
         try:
             return await wait_for(wrap_future(job), self.limits.answer_seconds)
         except TimeoutError:
             raise RefusedError(503, "no answer in time: try again later") from None
-
-    def _done(self, _: Future) -> None:
-        with self._lock:
-            self.busy -= 1
 
     def _work(self, content: bytes, patient: Patient, cam: bool) -> tuple[Prediction, str | None]:
         check_photo(content, self.limits)

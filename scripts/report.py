@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     from lesions.paths import shown
-    from lesions.reporting.report import build_report, report_path
+    from lesions.reporting.report import write_report
     from lesions.runs import find_run
 
     found = find_run(args.run, takes=("run", "blend"))
@@ -38,10 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         from lesions.reporting.explanations import explained_galleries
 
         explained = explained_galleries(load_explained(args.run))[0]
-    path, report = report_path(found), build_report(found, args.recall, explained)
-    report.write(path)
-    pictures = shown(path.with_suffix(""))
-    print(f"{shown(path)}, and {len(report.figures)} figures in {pictures}")
+    path, number = write_report(found, args.recall, explained)
+    print(f"{shown(path)}, and {number} figures in {shown(path.with_suffix(''))}")
     return 0
 
 

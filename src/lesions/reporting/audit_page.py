@@ -17,72 +17,44 @@ POSITIVES = {"melanoma": "melanomas", "malignant": "malignant"}
 
 def audit_text(audit: dict[str, Any]) -> str:
     """The audit for the terminal; its last line says whether it passed."""
-    largest, word = audit["balance"]["largest"], POSITIVES[audit["task"]]
-    shared = [f"{row['shared']:,} {row['kind']}" for row in audit["overlap"] if row["shared"]]
-    points = ", ".join(f"{name} {value:.1f}" for name, value in largest["points"].items())
-    return "\n\n".join(
-        [
-            _headline(audit),
-            *(_aligned(table) for table in _tables(audit).values() if len(table)),
-            f"train and test share: {', '.join(shared) or 'nothing'}",
-            f"largest distance from the mean fold: images {largest['rows']:.2%},"
-            f" share of {word} {largest['positive_share']:.2%}\n"
-            f"largest distance of a share from that of all images, in points: {points}",
-            verdict(audit),
-        ]
-    )
-
-
-def _aligned(table: pd.DataFrame) -> str:
-    """The table as text, its first column to the left."""
-    first = table.columns[0]
-    return table.set_index(first).rename_axis(index=None, columns=first).to_string()
-
-
-def verdict(audit: dict[str, Any]) -> str:
-    """ "audit passed", or "audit FAILED: " and why."""
-    problems = audit["gate"]["problems"]
-    return f"audit FAILED: {'; '.join(problems)}" if problems else "audit passed"
+    texts = []
+    for table in _tables(audit).values():
+        if len(table):  # the first column to the left
+            first = table.columns[0]
+            texts.append(table.set_index(first).rename_axis(index=None, columns=first).to_string())
+    return render("audit.txt.j2", audit=audit, word=POSITIVES[audit["task"]], tables=texts)
 
 
 def audit_page(audit: dict[str, Any]) -> str:
     """The audit as one HTML file that needs nothing beside it."""
-    links = audit["gate"]["schemes"]["table"]["links"]
-    overall = [score for score in audit["shortcuts"] if score["source"] == "all"]
     figures = {}
     if audit["shortcuts"]:
         with drawing():
             forest = plot_forest(baseline_parts(audit["shortcuts"]))
             figures["shortcuts"] = Markup(svg(forest, "shortcuts"))
     return render(
-        "audit.html.j2",
-        audit=audit,
-        headline=_headline(audit),
-        verdict=verdict(audit),
-        word=POSITIVES[audit["task"]],
-        straddling=sum(row["straddling"] for row in links),
-        best=max(overall, key=lambda score: score["auc"], default=None),
-        tables=_tables(audit),
-        shares=_shares(audit["balance"]["shares"]),
-        figures=figures,
-    )
-
-
-def _headline(audit: dict[str, Any]) -> str:
-    folds = audit["balance"]["folds"]
-    rows, positives = (sum(fold[key] for fold in folds) for key in ("rows", "positives"))
-    return (
-        f"{audit['dataset']}: {rows:,} images in {len(folds)} folds, {positives:,}"
-        f" {POSITIVES[audit['task']]}; table {audit['table_hash']}, folds {audit['fold_hash']}"
-    )
+        "audit.html.j2", audit=audit, word=POSITIVES[audit["task"]], tables=_tables(audit),
+        shares=_shares(audit["balance"]["shares"]), figures=figures,
+    )  # fmt: skip
 
 
 def _tables(audit: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """Links, siblings, folds and shortcuts, as text."""
+    schemes, word = audit["gate"]["schemes"], POSITIVES[audit["task"]]
+    folds = [
+        {
+            "fold": str(fold["fold"]),
+            "images": f"{fold['rows']:,}",
+            "groups": f"{fold['groups']:,}",
+            word: f"{fold['positives']:,}",
+            "share": percent(fold["positive_share"], 2),
+        }
+        for fold in audit["balance"]["folds"]
+    ]
     return {
-        "links": _links(audit["gate"]["schemes"]),
-        "siblings": _siblings(audit["gate"]["schemes"], POSITIVES[audit["task"]]),
-        "folds": _folds(audit["balance"]["folds"], POSITIVES[audit["task"]]),
+        "links": _links(schemes),
+        "siblings": _siblings(schemes, word),
+        "folds": pd.DataFrame(folds),
         "shortcuts": _shortcuts([*audit["shortcuts"], *audit["not_scored"]]),
     }
 
@@ -115,21 +87,6 @@ def _siblings(schemes: Mapping[str, Any], word: str) -> pd.DataFrame:
             }
             for name, scheme in schemes.items()
             for row in scheme["siblings"]
-        ]
-    )
-
-
-def _folds(folds: Sequence[Mapping[str, Any]], word: str) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "fold": str(fold["fold"]),
-                "images": f"{fold['rows']:,}",
-                "groups": f"{fold['groups']:,}",
-                word: f"{fold['positives']:,}",
-                "share": percent(fold["positive_share"], 2),
-            }
-            for fold in folds
         ]
     )
 

@@ -119,8 +119,9 @@ def baseline_parts(shortcuts: Sequence[Mapping[str, Any]]) -> list[Part]:
     found = []
     for row in shortcuts:
         where = "" if row["source"] == "all" else f", {row['source']}"
-        limits = (np.nan if row[key] is None else row[key] for key in ("auc", "low", "high"))
-        found.append(Part(f"metadata: {row['features']}{where}", Interval(*limits, np.nan)))
+        auc, low, high = (np.nan if row[k] is None else row[k] for k in ("auc", "low", "high"))
+        interval = Interval(auc, low, high, np.nan)
+        found.append(Part(f"metadata: {row['features']}{where}", interval))
     return found
 
 
@@ -215,9 +216,9 @@ def plot_correlation(columns: pd.DataFrame) -> Figure:
     names = list(columns)
     matrix, size = columns.corr(method="spearman").to_numpy(), len(names)
     figure, ((axes,),) = build_figure(0.9 + 0.36 * size)
-    for i, j in zip(*np.tril_indices(size, -1), strict=True):
+    for i, j in np.ndindex(size, size):
         r = matrix[i, j]
-        if not np.isnan(r):
+        if j < i and not np.isnan(r):
             text, colour = f"{r:.2f}".replace("-", "−"), MELANOMA if r > 0 else BENIGN
             _draw_cell(axes, i, j, colour, 0.06 + 0.75 * abs(r), text, 8.4)
     axes.set_xticks(np.arange(size - 1) + 0.5, names[:-1], rotation=40, ha="right", color=INK)

@@ -13,15 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lesions.files import read_csv
 from lesions.oof import Oof
-from lesions.reporting.style import (
-    BASELINE,
-    INK,
-    MODEL,
-    PAPER,
-    build_figure,
-    drawing,
-    write_png,
-)
+from lesions.reporting.style import BASELINE, INK, MODEL, PAPER, build_figure, drawing, write_png
 
 LABELS = {"loss": ("training loss", BASELINE), "auc": ("validation AUC", MODEL)}
 
@@ -81,8 +73,5 @@ def training_section(oof: Oof, drawn: dict[str, Figure]) -> list[dict[str, Any]]
         figure, ((axes,),) = build_figure(3.0)
         plot_history(axes, histories, key)
         drawn[name] = figure
-    found = []
-    for fold, facts in folds.items():
-        own = oof.take((oof.table["fold"] == fold).to_numpy())
-        found.append(facts | {"fold": fold, "positives": int(own.positive.sum())})
-    return found
+    positives = pd.Series(oof.positive).groupby(oof.table["fold"]).sum()
+    return [facts | {"fold": fold, "positives": positives[fold]} for fold, facts in folds.items()]

@@ -135,15 +135,7 @@ def plot_histogram(
         share = np.histogram(scores, edges)[0] / max(len(scores), 1)
         axes.stairs(share, edges, color=colour, fill=True, alpha=0.22)
         axes.stairs(share, edges, color=colour, linewidth=1.5, label=f"{name}, n = {len(scores):,}")
-    axes.axvline(threshold, color=INK, linewidth=1)
-    axes.annotate(
-        f" threshold {threshold:.3f} ",
-        (threshold, 1),
-        xycoords=("data", "axes fraction"),
-        va="top",
-        ha="left" if threshold < (low + high) * 0.6 else "right",
-        fontsize=8.6,
-    )
+    axes.axvline(threshold, color=INK, linewidth=1, label=f"threshold {threshold:.3f}")
     legend_above(axes)
     axes.set(xlabel=label, ylabel="share of the images", xlim=(low, high))
     percent_ticks(axes.yaxis)
@@ -169,9 +161,8 @@ def plot_reliability(
         share, low, high = np.array([(x.value, x.low, x.high) for x in limits]).T
         low = np.maximum(low, floor)
         axes.vlines(forecast, low, high, color=colour, alpha=0.4, lw=2)
-        shown = share > 0 if logarithmic else share >= 0
-        axes.plot(forecast[shown], share[shown], color=colour, linewidth=1, alpha=0.6)
-        axes.plot(forecast[shown], share[shown], marker, color=colour, markersize=5, label=name)
+        share = np.where((share == 0) & logarithmic, np.nan, share)
+        axes.plot(forecast, share, f"{marker}-", color=colour, lw=1, markersize=5, label=name)
         lowest = min(lowest, forecast.min(), *low[low > 1e-4], 1.0)
     lowest = float(np.clip(lowest / 1.5, 1e-4, 0.05)) if logarithmic else max(0.0, lowest - 0.02)
     axes.plot([lowest, 1], [lowest, 1], **dashed(MUTED))

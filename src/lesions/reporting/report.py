@@ -1,7 +1,7 @@
 """A report on a run or a blend: one HTML page that needs nothing beside it, its figures as PNG."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,31 +26,28 @@ from lesions.reporting.sections import Decisions
 from lesions.runs import RunFiles
 
 
-@dataclass(frozen=True)
-class Report:
-    """The page as text, and its figures by name."""
+def write_report(
+    run: RunFiles, recall: float | None, explained: Mapping[str, Any] | None
+) -> tuple[Path, int]:
+    """Write `build_report`'s page, and its figures as PNG in a folder beside it of the same name.
 
-    html: str
-    figures: dict[str, Figure]
-
-    def write(self, path: Path) -> None:
-        """The page to `path`, each figure to a PNG in the folder of that name."""
-        with style.drawing():
-            for name, figure in self.figures.items():
-                style.write_png(figure, path.with_suffix("") / f"{name}.png")
-        files.write_text(path, self.html)
-
-
-def report_path(run: RunFiles) -> Path:
-    """Where the report of a run or a blend is written."""
-    return run.folder / (f"{run.blend.stem}_report.html" if run.blend else "report.html")
+    The page's path, and the number of figures.
+    """
+    text, drawn = build_report(run, recall, explained)
+    path = run.folder / (f"{run.blend.stem}_report.html" if run.blend else "report.html")
+    with style.drawing():
+        for name, figure in drawn.items():
+            style.write_png(figure, path.with_suffix("") / f"{name}.png")
+    files.write_text(path, text)
+    return path, len(drawn)
 
 
 def build_report(
-    run: RunFiles, recall: float | None = None, explained: Mapping[str, Any] | None = None
-) -> Report:
-    """The report, at the threshold of the run's calibration or at the one with `recall`.
+    run: RunFiles, recall: float | None, explained: Mapping[str, Any] | None
+) -> tuple[str, dict[str, Figure]]:
+    """The page, which needs nothing beside it, and its figures by name.
 
+    Decisions are those of the run's calibration, or of the threshold that has `recall`.
     `explained` are the galleries of reporting/explanations.py.
     """
     oof = load_oof(run)
@@ -60,13 +57,13 @@ def build_report(
             " is a run below oof/: there is nothing to report beside blend.json"
         )
     table, facts = load_table(oof.dataset)
+    source = run.blend or run.folder / "config.yaml"
     test, (images, no_images) = _test(run, oof, table, facts), _images(run, oof, table)
     words = words_of("malignant" if oof.task.several else oof.task.name)
     calibration, decided, why_not = _decide(run, oof, recall)
     calibrated = calibration.apply(oof.probs) if calibration else oof.probs
-    auc = sections.auc_parts(oof, test)
     shortcuts = _shortcuts(oof, facts)
-    auc += baseline_parts(shortcuts)
+    auc = sections.auc_parts(oof, test) + baseline_parts(shortcuts)
     drawn: dict[str, Figure] = {}
     sheets: dict[str, Figure] = {}  # of photographs, which the page shows as they are
     with style.drawing():
@@ -86,12 +83,13 @@ def build_report(
             "folds": training_section(oof, drawn),
             "labels": LABELS,
             "explained": explained,
-            "details": _details(run, oof),
+            "source": source.name,
+            "settings": source.read_text(encoding="utf-8"),
             **sections.classes_section(oof, decided, calibrated, test, drawn),
             "galleries": galleries(oof, decided, calibrated, images, sheets),
         }
         svg = {name: Markup(style.svg(figure, name)) for name, figure in drawn.items()}
-    return Report(page.render("report.html.j2", figures=svg, **values), drawn | sheets)
+    return page.render("report.html.j2", figures=svg, **values), drawn | sheets
 
 
 def _decide(
@@ -156,15 +154,3 @@ def _shortcuts(oof: Oof, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     only = oof.table["source"].unique()
     own = [row | {"source": "all"} for row in scores if len(only) == 1 and row["source"] == only[0]]
     return own or scores
-
-
-def _details(run: RunFiles, oof: Oof) -> dict[str, str]:
-    """Texts that are shown folded at the end of the page, by title."""
-    if run.blend:
-        return {run.blend.name: run.blend.read_text(encoding="utf-8")}
-    first = oof.facts[min(oof.facts)]
-    hashes = ("config_hash", "table_hash", "fold_hash", "commit")
-    lines = [f"{key}: {first[key]}" for key in hashes if first.get(key)]
-    lines += [f"{package}: {version}" for package, version in first.get("versions", {}).items()]
-    config = (run.folder / "config.yaml").read_text(encoding="utf-8")
-    return {"config.yaml": config, "Versions and hashes": "\n".join(lines)}

@@ -9,21 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lesions.evaluation import metrics
-from lesions.evaluation.calibration import (
-    calibration_error,
-    clipped_logit,
-    equal_bins,
-    fit_scaling,
-)
-from lesions.evaluation.intervals import (
-    Interval,
-    bootstrap,
-    bootstrap_values,
-    summarise,
-    undefined,
-)
+from lesions.evaluation.calibration import calibration_error, clipped_logit, equal_bins, fit_scaling
+from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values, summarise, undefined
 from lesions.evaluation.metrics import Floats, Metric, roc_auc
-from lesions.evaluation.scores import score_rows
+from lesions.evaluation.scores import LABELS, score_rows
 from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_curve, net_benefit
 from lesions.inference.calibration import Calibration, cross_fit
 from lesions.oof import Oof
@@ -239,8 +228,10 @@ def classes_section(
     lines = [("uncalibrated", oof.probs.max(axis=1)), ("calibrated", sure)]
     axes = ("probability of the predicted class", "accuracy")
     drawn["class_calibration"] = figures.plot_reliability(lines, right, groups, axes, False)
-    swaps = pd.DataFrame(counts - np.diag(np.diagonal(counts)), names, names).stack()
+    pairs = pd.MultiIndex.from_product([names, names])
+    swaps = pd.Series((counts - np.diag(np.diagonal(counts))).ravel(), pairs)
     return {
+        "overall": {LABELS[name]: found for name, found in parts[0][1].overall.items()},
         "class_parts": parts,
         "images_of": images,
         "class_error": _measured(calibration_error, right, sure, groups),

@@ -78,8 +78,8 @@ def note_beside(axes: Axes, y: float, text: str, colour: str = INK) -> None:
 
 
 def legend_above(axes: Axes) -> None:
-    """The legend in a row above the axes, where it can cover nothing."""
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, borderaxespad=0.2)
+    """The legend above the axes, where it can cover nothing."""
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.2)
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -4,23 +4,20 @@
     python studies/dermamnist.py configs/dermamnist/study.yaml --form evening
     python studies/dermamnist.py configs/dermamnist/study.yaml
 
-Finished runs are skipped, so a stopped study resumes with the next unfinished run. Two GPUs, or two
-cores: start the same command twice (each with CUDA_VISIBLE_DEVICES or OMP_NUM_THREADS=1), and they
-share the runs. Writes report.html and study.json beside the runs. The test set is opened once, and
-the ledger seal.json says when.
+Finished runs are skipped, so a stopped study resumes with the next unfinished run, and two GPUs
+share the runs: start the same command twice, and once more when both have ended. Writes report.md
+and study.json beside the runs. The test set is opened once, and the ledger seal.json says when.
 """
 
 import hashlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from screening import (
@@ -33,7 +30,6 @@ from screening import (
     Study,
     choose,
     entry,
-    once_free,
     ranked,
     validation_rows,
 )
@@ -50,11 +46,7 @@ from lesions.inference.predict import predict_run
 from lesions.oof import load_test, table_rows
 from lesions.paths import at, shown
 from lesions.provenance import Results, commit, machine
-from lesions.reporting import style
-from lesions.reporting.breakdown import plot_confusion
-from lesions.reporting.figures import curve_bands, plot_curve
 from lesions.reporting.page import render
-from lesions.training.state import locked
 from lesions.training.stop import Stopped, StopRequest
 
 
@@ -208,8 +200,8 @@ def _above(score: dict[str, float], published: float | None) -> str | None:
     return "yes" if score["value"] > published else "no"
 
 
-def conclude(study: Study, chosen: Chosen) -> tuple[dict[str, Any], dict[str, Rows]]:
-    """The results, ready for JSON, and the rows that curves are drawn of, by what they are."""
+def conclude(study: Study, chosen: Chosen) -> dict[str, Any]:
+    """The results, ready for JSON."""
     means = candidates(study, chosen)
     finals = [fit_final(study, means[0]["name"], study.config.official, means[0]["members"])]
     if chosen.grouped:  # trained and given thresholds anew on the lesion-grouped split
@@ -241,11 +233,7 @@ def conclude(study: Study, chosen: Chosen) -> tuple[dict[str, Any], dict[str, Ro
         "versions": versions(),
         "commit": commit(),
     }
-    rows = {"validation": finals[0].validation}
-    if study.form.test:
-        results |= score_tests(study, finals)
-        rows |= {f"test {one.dataset}": test_rows(study, one, results["opening"]) for one in finals}
-    return results, rows
+    return results | score_tests(study, finals) if study.form.test else results
 
 
 def _data(dataset: str) -> dict[str, Any]:
@@ -269,50 +257,6 @@ def _data(dataset: str) -> dict[str, Any]:
     }
 
 
-def build_report(results: Mapping[str, Any], rows: Mapping[str, Rows]) -> str:
-    """The HTML page of a study: leaderboards, curves, the one test, and a reading of it."""
-    scored = {"validation": results["finals"][0]}
-    for final, name in zip(results["finals"], list(rows)[1:], strict=False):
-        scored[name] = next(one for one in results["tests"] if one["name"] == final["dataset"])
-    with style.drawing():
-        drawn = {"runs": plot_histories([*results["phase1"], *results["phase2"]])}
-        for name, found in scored.items():
-            first, part = found["decisions"][0], rows[name]
-            point = 1 - first["specificity"]["value"], first["recall"]["value"]
-            band, _ = curve_bands(part.target == 1, part.prob, part.group)
-            drawn[f"ROC, {name}"] = plot_curve(band, f"AUC {found['auc']['value']:.3f}", point)
-            for cut in found["decisions"]:
-                counts = np.array([[cut["tp"], cut["fn"]], [cut["fp"], cut["tn"]]])
-                names = ("malignant", "benign")
-                drawn[f"{cut['rule']}, {name}"] = plot_confusion(counts, names, names)
-        figures = {
-            name: Markup(style.svg(figure, f"figure{number}"))
-            for number, (name, figure) in enumerate(drawn.items())
-        }
-    main_part = results["tests"][0] if results["tests"] else results["finals"][0]
-    return render("study.html.j2", results=results, figures=figures, main=main_part)
-
-
-def plot_histories(entries: Sequence[Entry]) -> Figure:
-    """Validation F2 of every run by epoch; the best run of all is the thick line with a name."""
-    figure, ((axes,),) = style.build_figure(3.6)
-    runs = [one for line in entries for one in line["runs"]]
-    best = max(runs, key=lambda one: one["f2"]["value"])
-    for one in runs:
-        epochs, f2 = zip(*[(row["epoch"], row["f2"]) for row in one["history"]], strict=True)
-        first = one is best
-        colour, width = (style.MODEL, 2.4) if first else (style.MUTED, 1)
-        axes.plot(epochs, f2, color=colour, linewidth=width, alpha=1 if first else 0.6)
-        kept = one["best_epoch"] - 1
-        axes.plot(epochs[kept], f2[kept], "o", color=colour, markersize=4)
-        if first:
-            axes.annotate(one["name"], (epochs[kept], f2[kept]), xytext=(0, 7),
-                          textcoords="offset points", ha="right", color=style.INK)  # fmt: skip
-    axes.set(xlabel="epoch", ylabel="validation F2")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    return figure
-
-
 def main(arguments: list[str] | None = None) -> int:
     begun = time.monotonic()
     parser = build_parser(__doc__)
@@ -329,19 +273,13 @@ def main(arguments: list[str] | None = None) -> int:
     stop, folder = StopRequest(args.max_hours, begun), at("oof", study.folder)
     try:
         with stop.listening():
-            chosen = choose(study, stop)
-
-            def end() -> tuple[dict[str, Any], dict[str, Rows]]:
-                with locked(folder / ".end.lock"):
-                    return conclude(study, chosen)
-
-            results, rows = once_free(end, stop)
+            results = conclude(study, choose(study, stop))
     except Stopped as stopped:
         print("stopped: run the same command again to resume")
         return stopped.code
     write_json(folder / "study.json", results)
-    write_text(folder / "report.html", build_report(results, rows))
-    print(f"{shown(folder / 'report.html')} written; {time.monotonic() - begun:.0f} s")
+    write_text(folder / "report.md", render("dermamnist.md.j2", dermamnist=results))
+    print(f"{shown(folder / 'report.md')} written; {time.monotonic() - begun:.0f} s")
     out.write(results)
     return 0
 

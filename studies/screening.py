@@ -5,11 +5,10 @@ validation alone. Every run is an ordinary one below oof/.
 """
 
 import sys
-import time
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
@@ -43,10 +42,8 @@ RULE = (
     " equal ones, fewest malignant lesions missed"
 )
 DECIDED = {"f2": f2, "recall": sensitivity, "precision": precision, "specificity": specificity}
-WAIT = 5.0  # seconds between two attempts at a run that another process has locked
 
 Entry = dict[str, Any]
-T = TypeVar("T")
 
 
 class Arm(Section):
@@ -106,7 +103,6 @@ class Planned(NamedTuple):
     name: str
     run: str
     config: Config
-    most_epochs: int  # as the form full trains it
     note: str = ""  # on its weights, where they are not those it was meant to have
 
 
@@ -177,8 +173,7 @@ class Study:
         run += f"_s{seed}" if seed else ""
         run += "_grouped" if dataset == self.config.grouped else ""
         folder = f"{self.folder}/{run.lower().replace(' ', '_').replace(':', '')}"
-        most_epochs, config = config.train.epochs, load_config(base, changes)
-        return Planned(", ".join(words), folder, config, most_epochs, note)
+        return Planned(", ".join(words), folder, load_config(base, changes), note)
 
 
 def missing_weights(config: Config) -> str:
@@ -211,21 +206,21 @@ class Chosen(NamedTuple):
 def choose(study: Study, stop: StopRequest) -> Chosen:
     """Train what the study lists and choose by its rule, on validation alone.
 
-    Stopped if `stop` asks for it: the same call resumes with the next unfinished run.
+    Stopped if `stop` asks for it, Busy if another process is at the runs that are left: the same
+    call resumes with the next unfinished run.
     """
     plans = {name: _seeds(study, name) for name in study.arms}
     rows = iter(finish([planned for of_arm, _ in plans.values() for planned in of_arm], stop))
-    phase1 = placed([
+    phase1 = ranked([
         entry(name, [next(rows) for _ in of_arm], reason)
         for name, (of_arm, reason) in plans.items()
     ])  # fmt: skip
-    best = ranked(phase1)[0]
-    arm = best["name"]
+    arm = phase1[0]["name"]
     names = study.experiments(arm)
     changed = finish([study.plan(arm, name) for name in names], stop)
-    phase2 = placed([entry(name, [run]) for name, run in zip(names, changed, strict=True)])
-    order = ranked([best, *phase2])
-    experiment = None if order[0] is best else order[0]["name"]
+    phase2 = ranked([entry(name, [run]) for name, run in zip(names, changed, strict=True)])
+    first, *others = ranked([phase1[0], *phase2, *phase1[1:]])
+    experiment = first["name"] if first in phase2 else None
     last = [study.plan(arm, experiment, n) for n in range(study.seeds("final"))]
     grouped = [
         study.plan(arm, experiment, n, study.config.grouped)
@@ -233,9 +228,8 @@ def choose(study: Study, stop: StopRequest) -> Chosen:
     ]
     runs = finish([*last, *grouped], stop)[: len(last)]
     known = {run["run"] for run in runs}
-    runs += [run for run in order[0]["runs"] if run["run"] not in known]
-    others = [one for one in ranked([*phase1, *phase2]) if one is not order[0]]
-    final = [*placed([entry(order[0]["name"], runs)]), *others]
+    runs += [run for run in first["runs"] if run["run"] not in known]
+    final = [entry(first["name"], runs), *(one for one in others if one["runs"])]
     return Chosen(arm, experiment, phase1, phase2, final, [planned.run for planned in grouped])
 
 
@@ -243,34 +237,21 @@ def finish(plans: Sequence[Planned], stop: StopRequest) -> list[dict[str, Any]]:
     """Train the runs or what is left of them; the rows of the leaderboard.
 
     Several processes may work on one study, each on a GPU or some cores of its own: runs locked by
-    another process are skipped, and waited for last.
+    another process are skipped, and Busy names one of them when all others are done.
     """
-
-    def train(planned: Planned) -> None:
-        accelerator = build_accelerator(planned.config.train.precision)
-        if code := train_folds(planned.config, planned.run, [0], accelerator, stop):
-            raise Stopped(code)
-
-    busy = []
+    busy = None
     for planned in plans:
+        accelerator = build_accelerator(planned.config.train.precision)
         try:
-            train(planned)
-        except Busy:
-            busy.append(planned)
-    for planned in busy:
-        once_free(partial(train, planned), stop)
+            code = train_folds(planned.config, planned.run, [0], accelerator, stop)
+        except Busy as error:
+            busy = error
+        else:
+            if code:
+                raise Stopped(code)
+    if busy:
+        raise Busy(f"{busy}; all other runs are done: when it is, run the same command again")
     return [measure(planned) for planned in plans]
-
-
-def once_free(attempt: Callable[[], T], stop: StopRequest) -> T:
-    """What `attempt` returns once its lock is free; Stopped if `stop` asks for it."""
-    while True:
-        try:
-            return attempt()
-        except Busy:
-            if code := stop.code(WAIT):
-                raise Stopped(code) from None
-            time.sleep(WAIT)
 
 
 def _seeds(study: Study, arm: str) -> tuple[list[Planned], str]:
@@ -325,7 +306,6 @@ def measure(planned: Planned) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "image_size": config.data.image_size,
         "epochs": len(facts["history"]),
-        "most_epochs": planned.most_epochs,
         "best_epoch": facts["best_epoch"],
         "seconds": facts["seconds"],
         "images_per_second": facts["images_per_second"],
@@ -353,13 +333,5 @@ def entry(name: str, runs: Sequence[dict[str, Any]], reason: str = "") -> Entry:
 
 
 def ranked(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries that ran, best first by RULE; of what is equal in both, the first stays first."""
-    ran = [one for one in entries if one["runs"]]
-    return sorted(ran, key=lambda one: (-round(one["f2"], 3), one["missed"]))
-
-
-def placed(entries: list[Entry]) -> list[Entry]:
-    """The same entries, each with its place by RULE, from 0."""
-    for place, one in enumerate(ranked(entries)):
-        one["place"] = place
-    return entries
+    """The entries, best first by RULE, equals in their order; those without runs last."""
+    return sorted(entries, key=lambda one: (-round(one.get("f2", -1), 3), one.get("missed", 0)))

@@ -25,6 +25,7 @@ from lesions.errors import InputError
 from lesions.files import read_json
 from lesions.oof import load_oof
 from lesions.paths import CODE, at
+from lesions.training.state import Busy
 
 CNN = str(CODE / "configs/dermamnist/cnn.yaml")
 TINY = ["train.epochs=1", "train.batch_size=32", "train.micro_batch=32", "train.precision=fp32"]
@@ -108,13 +109,13 @@ def test_a_stopped_study_resumes_and_a_finished_one_trains_and_opens_nothing_aga
     assert weights(path) == runs and repeated["tests"] == results["tests"]
     assert len(repeated["openings"]) == 1
     check_results(repeated, folder)
-    page = (folder / "report.html").read_text()
-    assert page.count("<svg") >= 10 and "100 malignant lesions are flagged" in page
+    page = (folder / "report.md").read_text()
+    assert "The test set was opened once" in page and "| Small, seed 43 |" in page
 
 
 def check_results(results: dict, folder: Path) -> None:
     """Scores by scikit-learn, and which rows were scored."""
-    assert [one["name"] for one in results["phase1"]] == ["Small", "Smaller", "Frozen"]
+    assert {one["name"] for one in results["phase1"][:2]} == {"Small", "Smaller"}
     assert "weights" in results["phase1"][2]["skipped"]
     official, unseen, grouped = results["tests"]
     assert (official["rows"], unseen["rows"]) == (64, 48)
@@ -167,14 +168,14 @@ def lock_of_another_process(path: Path) -> Iterator[subprocess.Popen]:
         yield process
 
 
-def test_runs_locked_by_another_process_are_skipped_and_waited_for(path, monkeypatch):
-    with lock_of_another_process(at("oof", path.stem, "full", "small", ".fold0.lock")) as other:
-        monkeypatch.setattr(screening.time, "sleep", lambda _: other.communicate())
-        assert main([str(path)]) == 0
+def test_runs_locked_by_another_process_are_skipped_and_named_when_all_others_are_done(path):
+    with lock_of_another_process(at("oof", path.stem, "full", "small", ".fold0.lock")):
+        with pytest.raises(Busy, match="run the same command again"):
+            main([str(path)])
+        assert {*weights(path)} == {"small_s1", "smaller"}
+    assert main([str(path)]) == 0
     times = weights(path)
     assert times["smaller"] < times["small"]
-    with lock_of_another_process(at("oof", path.stem, "quick", "small", ".fold0.lock")):
-        assert main([str(path), "--quick", "--max-hours", "0.0001"]) == 75
 
 
 def test_other_thresholds_are_another_opening_of_the_test_set(path, capsys):
@@ -202,8 +203,8 @@ def test_the_rule_is_mean_f2_to_three_decimals_then_fewest_missed():
     low, close = line("low", (0.70, 0)), line("close", (0.7203, 12))
     seeds = line("seeds", (0.7, 9), (0.7396, 11))  # mean 0.7198
     skipped = entry("none", [], "no weights")
-    found = [one["name"] for one in ranked([low, close, seeds, skipped])]
-    assert found == ["seeds", "close", "low"]
+    found = [one["name"] for one in ranked([skipped, low, close, seeds])]
+    assert found == ["seeds", "close", "low", "none"]
     assert seeds["spread"] == pytest.approx(0.0396)
 
 

@@ -11,7 +11,7 @@ from train import main as train
 
 from lesions.config import DataConfig
 from lesions.data.loading import LesionDataset, build_loader
-from lesions.data.metadata import COLUMNS, build_dropout, encode_metadata
+from lesions.data.metadata import COLUMNS, build_blanks, encode_metadata
 from lesions.files import sha256
 from lesions.paths import at
 
@@ -25,7 +25,7 @@ def people(rows: int, kind: str, share: float, seed: int = 1) -> LesionDataset:
     table = pd.DataFrame([PERSON] * rows)
     images, target = np.zeros((rows, 4, 4, 3), np.uint8), np.zeros(rows, np.float32)
     dataset = LesionDataset(images, encode_metadata(table, kind, NEUTRAL), target, seed=seed)
-    dataset.dropout = build_dropout(DataConfig(metadata=kind, metadata_dropout=share), NEUTRAL)
+    dataset.blanks = build_blanks(DataConfig(metadata=kind, metadata_dropout=share), NEUTRAL)
     return dataset
 
 
@@ -65,7 +65,8 @@ def test_what_is_blanked_depends_on_seed_epoch_and_row_alone() -> None:
               dataset.__getitems__([(4, row) for row in range(60)]),
               dataset.__getitems__([(3, row, 1) for row in range(60)])]  # fmt: skip
     assert not any(torch.equal(other["metadata"], whole) for other in others)
-    assert people(2, "clinical", 0).dropout is None
+    never = people(60, "clinical", 0)
+    assert torch.equal(never.__getitems__(items)["metadata"], torch.from_numpy(never.metadata))
 
 
 def test_a_killed_run_resumes_with_the_same_rows_blanked(

@@ -19,7 +19,7 @@ from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from lesions.data.augmentation import augment
-from lesions.data.metadata import MetadataDropout
+from lesions.data.metadata import Blanks
 from lesions.errors import InputError, listed
 
 Item = tuple[int, ...]  # epoch, row, and how often the row was drawn before in the epoch, if it was
@@ -53,7 +53,7 @@ class LesionDataset(Dataset):
         self.images = images  # rows of uint8 (S, S, 3), memory-mapped: the workers share one copy
         self.metadata, self.target = metadata, target
         self.pipeline, self.seed = pipeline, seed
-        self.dropout: MetadataDropout | None = None
+        self.blanks: Blanks | None = None
         self.names = names  # of the rows, for messages
         # The row each worker is reading, shared: the main process names it when a worker dies.
         self.at = torch.full((MOST_WORKERS,), -1, dtype=torch.int64).share_memory_()
@@ -83,9 +83,9 @@ class LesionDataset(Dataset):
         if worker:
             at[worker.id] = -1
         metadata = self.metadata[rows]
-        if self.dropout:
+        if self.blanks and self.blanks.share:
             seeds = (seed_of(self.seed, *item, METADATA) for item in items)
-            metadata = self.dropout.apply(metadata, seeds)
+            metadata = self.blanks.drop(metadata, seeds)
         return {
             "image": images,
             "metadata": torch.from_numpy(metadata),

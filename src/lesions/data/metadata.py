@@ -1,6 +1,6 @@
 """Encode table rows as the input of the metadata branch."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "full": CLINICAL | {"images_per_patient": np.nan, "bytes": np.nan},
     "ham10000": {"sex": "", "age_approx": np.nan, "localization": ""},
 }
+NOTHING = FIELDS["full"] | FIELDS["ham10000"]
 # What each becomes in COLUMNS; all other columns are of the place.
 ENCODED = {
     "sex": ["sex", "male", "sex unknown"],
@@ -39,7 +40,9 @@ ENCODED = {
     "bytes": ["log bytes"],
 }
 
-# What may be given of a person, and the table's columns that are then unknown.
+# What a person is asked, by the table's column.
+PERSON = {"age_approx": "age", "sex": "sex", "site": "site", "localization": "site"}
+# How much of it may be given, and the table's columns that are then unknown.
 AGE_AND_SEX = ("site", "localization", "images_per_patient")
 GIVEN: dict[str, tuple[str, ...]] = {
     "all": (),
@@ -49,54 +52,69 @@ GIVEN: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class MetadataDropout:
-    """Blanks metadata at random in training, so that a field that is not given says nothing.
+class Blanks:
+    """How unknown metadata are encoded, and how often training blanks them.
 
     Who is examined without age, sex and site differs by data set: a network that learns it calls
     every lesion benign whose metadata are not given.
     """
 
     share: float  # of rows without any metadata; of 3/4 of it each field is blanked alone
-    fields: list[list[int]]  # the encoded columns of each field
+    fields: dict[str, list[int]]  # the encoded columns of each field
     blank: np.ndarray  # a row of which nothing is known, float32 (C,)
 
-    def apply(self, metadata: np.ndarray, seeds: Iterable[int]) -> np.ndarray:
+    def drop(self, metadata: np.ndarray, seeds: Iterable[int]) -> np.ndarray:
         """A copy of encoded rows (N, C), blanked as each row's own seed decides."""
         metadata = metadata.copy()
         for row, seed in zip(metadata, seeds, strict=True):
             whole, *each = np.random.default_rng(seed).random(1 + len(self.fields))
             if whole < self.share:
                 row[:] = self.blank
-            for columns, drawn in zip(self.fields, each, strict=True):
+            for columns, drawn in zip(self.fields.values(), each, strict=True):
                 if drawn < 0.75 * self.share:
                     row[columns] = self.blank[columns]
         return metadata
 
+    def missing(self, metadata: np.ndarray) -> list[str]:
+        """Which of age, sex and site an encoded row (C,) lacks, of those that it has columns of."""
+        same = metadata == self.blank
+        return [PERSON[field] for field in PERSON if field in self.fields
+                and same[self.fields[field]].all()]  # fmt: skip
 
-def build_dropout(config: DataConfig, neutral: dict[str, float]) -> MetadataDropout | None:
-    """What training blanks; None if it blanks nothing."""
-    if config.metadata == "none" or not config.metadata_dropout:
-        return None
-    kind = config.metadata
-    named = {name for columns in ENCODED.values() for name in columns}
-    places = [name for name in COLUMNS[kind] if name not in named]
-    fields = [
-        [place for place, name in enumerate(COLUMNS[kind]) if name in ENCODED.get(field, places)]
-        for field in FIELDS[kind]
-    ]
-    nobody = pd.DataFrame([FIELDS["full"] | FIELDS["ham10000"]])
-    blank = encode_metadata(nobody, kind, neutral)[0]
-    return MetadataDropout(config.metadata_dropout, fields, blank)
+    def filled(self, metadata: np.ndarray, people: np.ndarray) -> np.ndarray:
+        """Encoded rows (N, C), unknown fields as each of some people (S, C) has them: (S, N, C)."""
+        found = np.repeat(metadata[None], len(people), axis=0)
+        for columns in (self.fields[field] for field in PERSON if field in self.fields):
+            rows = (metadata[:, columns] == self.blank[columns]).all(axis=1)
+            found[np.ix_(range(len(people)), rows, columns)] = people[:, None, columns]
+        return found
+
+
+def build_blanks(config: DataConfig, neutral: dict[str, float]) -> Blanks:
+    """Of the metadata that `config` names; a field is called like its column of the table."""
+    columns = COLUMNS[config.metadata]
+    named = {name for of_field in ENCODED.values() for name in of_field}
+    of_place = [name for name in columns if name not in named]
+    fields = {
+        field: [at for at, name in enumerate(columns) if name in ENCODED.get(field, of_place)]
+        for field in FIELDS[config.metadata]
+    }
+    blank = encode_metadata(pd.DataFrame([NOTHING]), config.metadata, neutral)[0]
+    return Blanks(config.metadata_dropout, fields, blank)
+
+
+def state_of(missing: Collection[str]) -> str:
+    """Which of GIVEN is as much as a person without these fields has given."""
+    return "nothing" if {*missing} - {"site"} else "age and sex" if missing else "all"
 
 
 def encode_given(
     table: pd.DataFrame, kind: str, neutral: dict[str, float]
 ) -> dict[str, np.ndarray]:
     """What `encode_metadata` returns for each of GIVEN; without metadata for "all" alone."""
-    nothing = FIELDS["full"] | FIELDS["ham10000"]
     found = {}
     for given, columns in GIVEN.items() if kind != "none" else [("all", ())]:
-        unknown = {name: nothing[name] for name in columns if name in table}
+        unknown = {name: NOTHING[name] for name in columns if name in table}
         found[given] = encode_metadata(table.assign(**unknown), kind, neutral)
     return found
 

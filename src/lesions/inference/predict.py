@@ -32,7 +32,7 @@ def predict(
     Of a yes-or-no model C is 1, P(yes). The processes share the rows; all of them get the whole
     result. RuntimeError if a row comes back without a number.
     """
-    known = [dataset.metadata]
+    known = [dataset.metadata[None]]
     return predict_given(model, dataset, rows, known, config, accelerator, views, title)[0]
 
 
@@ -43,7 +43,7 @@ def predict_given(
 ) -> np.ndarray:  # fmt: skip
     """What `predict` returns for each of the encoded metadata `known` of all rows: (K, N, C).
 
-    The backbone sees each view once.
+    Each is (S, rows, M): the mean over S versions. The backbone sees each view once.
     """
     model.eval()
     batches = eval_batches(
@@ -51,24 +51,24 @@ def predict_given(
     )
     loader = build_loader(dataset, batches, workers=0)
     seen: list[np.ndarray] = []
-    found: list[np.ndarray] = []
+    given: list[np.ndarray] = []
     for batch in tqdm(
         loader, title, unit="batch", leave=False, disable=not accelerator.is_main_process
     ):
         image = batch["image"].to(accelerator.device, non_blocking=True)
-        each = [torch.from_numpy(table[batch["row"]]).to(accelerator.device) for table in known]
+        each = [torch.from_numpy(table[:, batch["row"]]).to(accelerator.device) for table in known]
         parts = []
         for view in views_of(image, views):
             with accelerator.autocast():
                 looked = model.see(view)
-                logits = [model.decide(looked, metadata) for metadata in each]
-            parts.append(torch.stack([probabilities(logit) for logit in logits], dim=1))
+                found = [mean_probabilities(model, looked, versions) for versions in each]
+            parts.append(torch.stack(found, dim=1))
         prob = torch.stack(parts).mean(dim=0)  # (B, K, C)
         row, prob = accelerator.gather((batch["row"].to(accelerator.device), prob))
         seen.append(row.cpu().numpy())
-        found.append(prob.cpu().numpy())
-    probs = np.full((len(dataset), *found[0].shape[1:]), np.nan)
-    probs[np.concatenate(seen)] = np.concatenate(found)  # a repeated row overwrites itself
+        given.append(prob.cpu().numpy())
+    probs = np.full((len(dataset), *given[0].shape[1:]), np.nan)
+    probs[np.concatenate(seen)] = np.concatenate(given)  # a repeated row overwrites itself
     missing = int(np.isnan(probs[rows]).any(axis=(1, 2)).sum())
     if missing:
         raise RuntimeError(f"{title}: {missing} of {len(rows)} rows got no finite prediction")
@@ -81,6 +81,12 @@ def views_of(images: Tensor, count: int) -> list[Tensor]:
     if count == 8:
         flips += [view.transpose(1, 2) for view in flips]
     return flips[:count]
+
+
+def mean_probabilities(model: LesionClassifier, seen: Tensor, versions: Tensor) -> Tensor:
+    """Probabilities (B, C) of what the model has seen, mean over versions (S, B, M) of metadata."""
+    found = [probabilities(model.decide(seen, metadata)) for metadata in versions]
+    return torch.stack(found).mean(dim=0)
 
 
 def probabilities(logit: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from lesions.config import Config
 from lesions.data.augmentation import build_augmentation
 from lesions.data.loading import TrainBatches, build_loader, end_workers, named_failures, seed_of
-from lesions.data.metadata import build_dropout
+from lesions.data.metadata import build_blanks
 from lesions.errors import InputError, listed
 from lesions.files import write_csv
 from lesions.inference.predict import predict_given
@@ -55,7 +55,7 @@ class FoldTrainer:
         augmented = copy(data.dataset)
         augmented.pipeline = build_augmentation(config.augment, config.data.image_size)
         augmented.seed = seed
-        augmented.dropout = build_dropout(config.data, data.neutral)
+        augmented.blanks = build_blanks(config.data, data.neutral)
         self.loader = build_loader(augmented, self.batches, train.workers)
         loss = build_loss(config.loss, codes, max(2, outputs))
         self.stepper = Stepper(
@@ -259,7 +259,7 @@ class FoldTrainer:
 
         By what is given of the metadata: see data/metadata.py.
         """
-        data, known = self.data, [self.data.given[name] for name in given]
+        data, known = self.data, [self.data.given[name][None] for name in given]
         probs = predict_given(
             self.stepper.averaged, data.dataset, data.valid_rows, known, self.config.predict,
             self.accelerator, views, f"fold {self.fold} {title}",

@@ -152,7 +152,9 @@ def _train(
         (folder / "calibration.json").unlink(missing_ok=True)  # of other predictions
         hashes = {"csv": sha256(csv), "safetensors": sha256(weights)}
         if given:
-            write_csv(given_path(folder, fold), given_rows(task, rows["image_name"], given))
+            path = given_path(folder, fold)
+            write_csv(path, given_rows(task, rows["image_name"], given))
+            hashes["given"] = sha256(path)
         write_json(folder / f"fold{fold}.json", result | {"sha256": hashes})
         remove_state(state_path(folder, fold))
     accelerator.wait_for_everyone()

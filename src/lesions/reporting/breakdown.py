@@ -1,4 +1,4 @@
-"""Rows, rates and scores by part of the data, as rows of dots and bars and as matrices."""
+"""Rows, rates and scores by part of the data, as lines of dots and bars."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -12,11 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from lesions.evaluation.intervals import Interval, Z, undefined
-from lesions.evaluation.metrics import Floats
 from lesions.reporting.style import (
     BASELINE,
     BENIGN,
-    INK,
     MELANOMA,
     MODEL,
     MUTED,
@@ -193,40 +191,6 @@ def plot_diagnoses(diagnosis: pd.Series, positive: np.ndarray) -> Figure:
     return figure
 
 
-def plot_confusion(counts: Floats, names: Sequence[str], called: Sequence[str]) -> Figure:
-    """Counts (C, C) and their shares of the row: rows the true class, columns the predicted one."""
-    size, shares = len(names), counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    digits, font, height = (1, 12, 2.9) if size == 2 else (0, 6.8, 0.7 + 0.46 * size)
-    figure, ((axes,),) = build_figure(height)
-    for i, j in np.ndindex(counts.shape):
-        if size == 2 or counts[i, j]:
-            text = f"{counts[i, j]:,.0f}\n{100 * shares[i, j]:.{digits}f} %"
-            alpha = 0.03 + 0.6 * shares[i, j] ** 0.7
-            _draw_cell(axes, i, j, MODEL if i == j else MELANOMA, alpha, text, font)
-    axes.set_xticks(np.arange(size) + 0.5, called, color=INK)
-    axes.set_yticks(np.arange(size) + 0.5, names, color=INK)
-    axes.xaxis.tick_top()
-    axes.set(xlim=(0, size), ylim=(size, 0), ylabel="true class", xlabel="predicted class")
-    axes.xaxis.set_label_position("top")
-    return figure
-
-
-def plot_correlation(columns: pd.DataFrame) -> Figure:
-    """Spearman correlation of the columns, as a lower triangle."""
-    names = list(columns)
-    matrix, size = columns.corr(method="spearman").to_numpy(), len(names)
-    figure, ((axes,),) = build_figure(0.9 + 0.36 * size)
-    for i, j in np.ndindex(size, size):
-        r = matrix[i, j]
-        if j < i and not np.isnan(r):
-            text, colour = f"{r:.2f}".replace("-", "−"), MELANOMA if r > 0 else BENIGN
-            _draw_cell(axes, i, j, colour, 0.06 + 0.75 * abs(r), text, 8.4)
-    axes.set_xticks(np.arange(size - 1) + 0.5, names[:-1], rotation=40, ha="right", color=INK)
-    axes.set_yticks(np.arange(1, size) + 0.5, names[1:], color=INK)
-    axes.set(xlim=(0, size - 1), ylim=(size, 1))
-    return figure
-
-
 def numbers(
     table: pd.DataFrame, positive: np.ndarray, score: np.ndarray, words: Words
 ) -> pd.DataFrame:
@@ -280,13 +244,3 @@ def _draw_interval(axes: Axes, y: float, found: Interval, colour: str, marker: s
     if not np.isnan(found.value):
         axes.plot([found.low, found.high], [y, y], color=colour, linewidth=2.4, alpha=0.5)
         axes.plot(found.value, y, marker, color=colour, markersize=5, clip_on=False)
-
-
-def _draw_cell(
-    axes: Axes, i: int, j: int, colour: str, alpha: float, text: str, size: float
-) -> None:
-    """The cell of a matrix in line i and column j; it has no grid and no frame."""
-    axes.fill_between([j + 0.02, j + 0.98], i + 0.02, i + 0.98, color=colour, alpha=alpha)
-    axes.text(j + 0.5, i + 0.5, text, ha="center", va="center", fontsize=size)
-    axes.grid(False)
-    axes.spines[:].set_visible(False)

@@ -156,7 +156,7 @@ def decisions_section(
         return {}
     positive, groups, risk = oof.positive, oof.groups, oof.task.score(decided.probs)
     counts = metrics.build_confusion(~positive, ~decided.flagged, np.ones((1, len(risk))))[0]
-    drawn["confusion"] = breakdown.plot_confusion(
+    drawn["confusion"] = figures.plot_confusion(
         counts, [words.kind, "benign"], ["flagged", "not flagged"]
     )
     lines = [(f"calibrated, cross-fitted by {decided.by}", risk)]
@@ -181,7 +181,7 @@ def data_section(oof: Oof, words: Words, drawn: Figures) -> dict[str, str]:
     positive, groups = oof.positive, oof.groups
     drawn["diagnoses"] = breakdown.plot_diagnoses(oof.table["diagnosis"], positive)
     columns = breakdown.numbers(oof.table, positive, oof.score, words)
-    drawn["correlation"] = breakdown.plot_correlation(columns)
+    drawn["correlation"] = figures.plot_correlation(columns)
     return _drawn_parts("data", breakdown.factors(oof.table), drawn, lambda values:
                         breakdown.plot_factor(values, positive, groups, words))  # fmt: skip
 
@@ -222,7 +222,7 @@ def classes_section(
         [Part(f"{name}, {images[name]:,}", auc, images[name]) for name, auc in aucs.items()]
     )
     drawn["class_roc"] = figures.plot_class_rocs(codes, oof.probs, groups, aucs)
-    drawn["class_confusion"] = breakdown.plot_confusion(counts, names, names)
+    drawn["class_confusion"] = figures.plot_confusion(counts, names, names)
     probs = decided.probs if decided else calibrated
     right, sure = called == codes, probs[np.arange(len(codes)), called]
     lines = [("uncalibrated", oof.probs.max(axis=1)), ("calibrated", sure)]

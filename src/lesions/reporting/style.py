@@ -41,7 +41,7 @@ RULES = Path(__file__).parent / "templates" / "figure.mplstyle"
 def drawing() -> AbstractContextManager[None]:
     """The rules, for as long as figures are made and saved: other figures keep their own."""
     muted = ("axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    colours = {"text.color": INK, "grid.color": GRID, **dict.fromkeys(muted, MUTED)}
+    colours: dict[Any, Any] = {"text.color": INK, "grid.color": GRID, **dict.fromkeys(muted, MUTED)}
     return matplotlib.rc_context(colours | {"svg.hashsalt": "lesions"}, RULES)
 
 

@@ -1,22 +1,20 @@
 """The REST application: photographs in, JSON out."""
 
-from pathlib import Path
 from typing import Annotated, Any, cast
 
-from fastapi import FastAPI, Query, Request
+from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from jinja2 import Template
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.formparsers import MultiPartParser
 
 from lesions.data.columns import OLDEST, SEX_WORDS, SITE_WORDS
 from lesions.inference.predictor import Patient, Prediction
 from lesions.inference.wording import NOTICE, sentence
-from lesions.serving.service import FORMATS, RefusedError, Service, refusal
+from lesions.serving.service import FORMATS, STATIC, RefusedError, Service, refusal
 
-MANUAL = Path(__file__).parent / "static" / "manual.html"
 Age = Annotated[str | None, WithJsonSchema({"type": "number", "minimum": 0, "maximum": OLDEST})]
 Sex = Annotated[str | None, WithJsonSchema({"type": "string", "enum": sorted(SEX_WORDS)})]
 Site = Annotated[str | None, WithJsonSchema({"type": "string", "enum": sorted(SITE_WORDS)})]
@@ -32,13 +30,12 @@ class Fields(BaseModel):
     site: Site = Field(None, description="where on the body")
     explain: bool = Field(False, description="also send a Grad-CAM overlay")
 
-    @property
     def patient(self) -> Patient:
         return Patient(self.age, self.sex, self.site)
 
     @model_validator(mode="after")
     def _understood(self) -> "Fields":
-        assert self.patient  # its InputError is a ValueError: the answer is 422 with its message
+        self.patient()  # its InputError is a ValueError: the answer is 422 with its message
         return self
 
 
@@ -60,12 +57,7 @@ class Problem(BaseModel):
     request_id: str | None = None
 
 
-class InMemoryParser(MultiPartParser):
-    """Uploads stay in memory: the guard has bounded them, and none may touch a disk."""
-
-    spool_max_size = 1 << 40
-
-
+MultiPartParser.spool_max_size = 1 << 40  # the guard has bounded uploads: none may touch a disk
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": text}
     for status, text in {
@@ -80,17 +72,13 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 }
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"photo": BINARY} | Fields.model_json_schema()["properties"]
+CONTENT: dict[str, Any] = {kind: {"schema": BINARY} for kind in FORMATS.values()} | {
+    "multipart/form-data": {"schema": {"type": "object", "required": ["photo"], "properties": FORM}}
+}
 BODY = {
-    "requestBody": {
-        "required": True,
-        "description": "The photograph: its bytes, or a form with a file and the fields.",
-        "content": {kind: {"schema": BINARY} for kind in FORMATS.values()}
-        | {
-            "multipart/form-data": {
-                "schema": {"type": "object", "required": ["photo"], "properties": FORM}
-            }
-        },
-    }
+    "required": True,
+    "description": "The photograph: its bytes, or a form with a file and the fields.",
+    "content": CONTENT,
 }
 
 
@@ -102,11 +90,11 @@ def build_api(service: Service) -> FastAPI:
 
     app.add_exception_handler(RefusedError, cast(Any, refusal))
 
-    @app.post("/api/predict", responses=REFUSALS, openapi_extra=BODY)
+    @app.post("/api/predict", responses=REFUSALS, openapi_extra={"requestBody": BODY})
     async def predict(request: Request, fields: Annotated[Fields, Query()]) -> Answer:
         """Predict one photograph."""
         content, fields = await read_upload(request, fields)
-        found, cam = await service.answer(content, fields.patient, fields.explain)
+        found, cam = await service.answer(content, fields.patient(), fields.explain)
         return Answer(
             **found.model_dump(),
             request_id=request.state.request_id,
@@ -130,7 +118,7 @@ def build_api(service: Service) -> FastAPI:
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        template = Template(MANUAL.read_text(encoding="utf-8"), autoescape=True)
+        template = Template((STATIC / "manual.html").read_text(encoding="utf-8"), autoescape=True)
         return HTMLResponse(template.render(app.openapi()))
 
     return app
@@ -141,28 +129,26 @@ async def read_upload(request: Request, fields: Fields) -> tuple[bytes, Fields]:
     if not request.headers.get("content-type", "").lower().startswith("multipart/"):
         return await request.body(), fields
     try:
-        parser = InMemoryParser(
-            request.headers, request.stream(), max_files=1, max_fields=8, max_part_size=1000
-        )
-        form = await parser.parse()
-    except (MultiPartException, KeyError, ValueError) as error:
-        reason = getattr(error, "message", None) or "it cannot be read"
+        form = await request.form(max_files=1, max_fields=8, max_part_size=1024)
+    except (HTTPException, KeyError, ValueError) as error:
+        reason = getattr(error, "detail", "it cannot be read")
         raise RefusedError(400, f"the form is broken: {reason}") from None
     photos = [value for value in form.values() if isinstance(value, UploadFile)]
     if len(photos) != 1:
-        raise RefusedError(422, "the form has no file: send it as photo=@...")
+        raise RefusedError(422, "the form has no whole file: send it as photo=@...")
     words = {key: value for key, value in form.items() if isinstance(value, str) and value}
     try:
         fields = Fields.model_validate(fields.model_dump() | words)
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_context=False)
-        raise RequestValidationError([p | {"loc": ("body", *p["loc"])} for p in problems]) from None
+        raise RequestValidationError(
+            error.errors(include_url=False, include_context=False)
+        ) from None
     return await photos[0].read(), fields
 
 
 def model_card(service: Service) -> dict[str, Any]:
     """The runs behind the service, what was measured of them, and what the server accepts."""
-    predictor, limits = service.predictor, service.limits
+    predictor = service.predictor
     known, first = predictor.mix.calibration, predictor.runs[0].calibration
     return {
         "name": predictor.name,
@@ -185,7 +171,6 @@ def model_card(service: Service) -> dict[str, Any]:
         "false_alarms": first and first.false_alarms,
         "missing": predictor.missing,
         "accepts": sorted(FORMATS.values()),
-        "max_bytes": limits.max_bytes,
-        "max_pixels": limits.max_pixels,
+        "limits": service.limits,
         "notice": NOTICE,
     }

@@ -7,7 +7,6 @@ guard may close all of Gradio's routes that take anything.
 
 import os
 from html import escape
-from pathlib import Path
 from typing import Any
 
 # Before Gradio is imported, which reads it once: it must call nobody.
@@ -20,9 +19,8 @@ from fastapi import FastAPI
 from lesions.data.columns import SITES
 from lesions.data.tasks import DIAGNOSES
 from lesions.inference.wording import NOTICE
-from lesions.serving.service import Service, data_url, example
+from lesions.serving.service import STATIC, Service, data_url, example
 
-STATIC = Path(__file__).parent / "static"
 FONT, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # none to be fetched
 # Both run in the browser: the old answer is cleared at once, and a late one is not shown.
 CLEAR = "() => window.lesions.clear()"

@@ -21,7 +21,7 @@ from lesions.errors import InputError
 from lesions.inference.predictor import Predictor
 from lesions.serving.api import build_api
 from lesions.serving.page import mount_page
-from lesions.serving.service import Limits, Places, RefusedError, Service, refusal, too_large
+from lesions.serving.service import Limits, Places, RefusedError, Service, refusal
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -35,17 +35,16 @@ READ = {
     "/gradio_api/info", "/gradio_api/startup-events",
 }  # fmt: skip
 READ_BELOW = ("/assets/", "/static/", "/svelte/")
-WRITE = {"/api/predict"}
 
-HEADERS = {
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
+HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
     # Gradio compiles its templates in the browser; nothing is loaded from elsewhere.
-    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:;"
-    " style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval';"
-    " font-src 'self' data:; frame-ancestors 'self'; form-action 'self'",
-}
+    (b"content-security-policy", b"default-src 'self'; img-src 'self' data: blob:;"
+     b" style-src 'self' 'unsafe-inline'; script-src 'self' 'unsafe-inline' 'unsafe-eval';"
+     b" font-src 'self' data:; frame-ancestors 'self'; form-action 'self'"),
+]  # fmt: skip
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -112,9 +111,8 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                extra = HEADERS | {"x-request-id": name}
-                pairs = [(key.encode(), value.encode()) for key, value in extra.items()]
-                message["headers"] = [*message.get("headers", []), *pairs]
+                own = [*HEADERS, (b"x-request-id", name.encode())]
+                message["headers"] = [*message.get("headers", []), *own]
             await send(message)
 
         try:
@@ -127,16 +125,16 @@ class Guard:
                 problem = RefusedError(500, "internal error")
                 await refusal(request, problem)(scope, receive, reply)
         finally:
-            route = scope["path"] if _allowed(request) else "(closed route)"
+            route = scope["path"] if _methods(request) else "(closed route)"
             spent = 1000 * (time.monotonic() - begun)
             log.info("%s %s %s %d %.0f ms", name, request.method, route, status, spent)
 
     async def _answer(self, request: Request, receive: Receive, send: Send) -> None:
         if self.local and not is_local(_host(request)):
             raise RefusedError(421, "open it by the address that the server has printed")
-        if not _allowed(request):
-            known = request.scope["path"] in READ | WRITE
-            raise RefusedError(405 if known else 404, "no such route: see /docs")
+        methods = _methods(request)
+        if request.method not in methods:
+            raise RefusedError(405 if methods else 404, "no such route: see /docs")
         if request.method != "POST":
             return await self.app(request.scope, receive, send)
         client = self.service.places.take(request.scope["client"])
@@ -153,11 +151,11 @@ class Guard:
             self.service.places.release(client)
 
 
-def _allowed(request: Request) -> bool:
+def _methods(request: Request) -> tuple[str, ...]:
     path = request.scope["path"]
-    if request.method in ("GET", "HEAD"):
-        return path in READ or path.startswith(READ_BELOW)
-    return request.method == "POST" and path in WRITE
+    if path == "/api/predict":
+        return ("POST",)
+    return ("GET", "HEAD") if path in READ or path.startswith(READ_BELOW) else ()
 
 
 def _host(request: Request) -> str:
@@ -187,7 +185,7 @@ async def _body(receive: Receive, limits: Limits) -> bytes:
     except TimeoutError:
         raise RefusedError(408, "the upload took too long") from None
     if total > most:
-        raise too_large(limits)
+        raise RefusedError(413, f"the file is too large: at most {limits.max_bytes / 1e6:g} MB")
     return bytes(body)
 
 

@@ -1,6 +1,7 @@
 """What the scripts share: the docstring as help; wrong input is one message and exit code 2."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -15,7 +16,11 @@ def build_parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def run(main: Callable[[], int | None]) -> None:
-    """Run a script's `main` and exit: 0 or what it returns, 2 with one message on wrong input."""
+    """Run a script's `main` and exit: 0 or what it returns, 2 with one message on wrong input.
+
+    What is no fault of the program is wrong input too: a file that may not be read or written, a
+    missing package, a device without enough memory.
+    """
     try:
         sys.exit(main() or 0)
     except InputError as error:
@@ -28,8 +33,25 @@ def run(main: Callable[[], int | None]) -> None:
             f"error: {error.name} is not installed in {sys.executable}: activate the environment"
             " (source .venv/bin/activate), or make it: make demo"
         )
+    except BrokenPipeError:  # what is printed is read by head, say
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - or the flush at exit fails
+        sys.exit(0)
+    except OSError as error:
+        if error.filename is None and error.errno is None:
+            raise
+        code, message = 2, f"error: {error.filename or 'input or output'}: {error.strerror}"
     except KeyboardInterrupt:
         code, message = 130, "interrupted"
+    except Exception as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        code, message = (
+            2,
+            (
+                f"error: {str(error).splitlines()[0]} Give train.micro_batch (in training) or"
+                " predict.batch_size (in prediction) a smaller value: --set train.micro_batch=16"
+            ),
+        )
     print(message, file=sys.stderr)
     sys.exit(code)
 

@@ -56,7 +56,10 @@ def predict_given(
         loader, title, unit="batch", leave=False, disable=not accelerator.is_main_process
     ):
         image = batch["image"].to(accelerator.device, non_blocking=True)
-        each = [torch.from_numpy(table[:, batch["row"]]).to(accelerator.device) for table in known]
+        each = [
+            torch.from_numpy(table[:, batch["row"].numpy()]).to(accelerator.device)
+            for table in known
+        ]
         parts = []
         for view in views_of(image, views):
             with accelerator.autocast():

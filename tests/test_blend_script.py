@@ -158,7 +158,9 @@ def test_a_missing_test_file_names_the_command(root):
 def test_rows_that_are_no_test_rows_are_refused(root):
     known = pd.DataFrame({"image_name": ["ISIC_0007", "new"], "target": [0.1, 0.2]})
     edit(root / "submissions/a.csv", lambda t: known)
-    with pytest.raises(InputError, match=r"a.csv: 1 of its images are out-of-fold rows of a .ISIC"):
+    with pytest.raises(
+        InputError, match=r"a.csv: it has out-of-fold rows of a: 1 images .ISIC_0007"
+    ):
         blend.main(["a", "real/b"])
 
 
@@ -217,7 +219,7 @@ def of(name, change):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (of("y", lambda t: t.drop(index=[3, 4])), "oof_y lacks 2 of 300 images .ISIC_0003"),
+        (of("y", lambda t: t.drop(index=[3, 4])), "oof_y lacks, of the 300 of all members: 2 i"),
         (of("x", lambda t: t.assign(pred=0.5)), "oof_x: its column is constant"),
         (of("y", lambda t: t.assign(target=1 - t["target"])), "oof_x and oof_y disagree on the"),
         (of("y", lambda t: t.assign(pred=1 - t["pred"])), "oof_y is upside down: AUC 0.3"),
@@ -236,7 +238,7 @@ def test_runs_of_other_tasks_classes_or_folds_are_refused(root):
     with pytest.raises(InputError, match="differ in classes .oof_x: one score; .* ham/a: akiec"):
         blend.main([write_csvs(root), "ham/a", "--no-test"])
     (root / "oof/real/b/fold1.csv").unlink()
-    with pytest.raises(InputError, match=r"real/b lacks 150 of 300 .*: train the missing folds"):
+    with pytest.raises(InputError, match=r"real/b lacks, of the 300 .*: train the missing folds"):
         blend.main(["a", "real/b", "--no-test"])
 
 

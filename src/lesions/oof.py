@@ -1,7 +1,7 @@
 """The one door to a run's out-of-fold predictions: read, checked, joined to their table by name."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pandas as pd
 
 from lesions.config import read_yaml, saved_config
 from lesions.data.table import load_table, task_targets
-from lesions.data.tasks import TASKS, Task, build_task, task_in
+from lesions.data.tasks import Task, build_task, task_in
 from lesions.errors import InputError, listed
 from lesions.files import read_csv, read_json, sha256
 from lesions.paths import at, shown
@@ -99,7 +99,7 @@ def load_oof(spec: str | Path | RunFiles, groups: Path | None = None) -> Oof:
     """
     if not isinstance(spec, RunFiles):
         if Path(spec).suffix == ".csv" and Path(spec).is_file():
-            return _read(Path(spec).stem, [Path(spec)], None, groups)
+            return _read_oof(Path(spec).stem, [Path(spec)], groups=groups)
         spec = find_run(spec)
     if spec.blend is not None:
         return _load_blend(spec, spec.blend)
@@ -111,42 +111,43 @@ def load_oof(spec: str | Path | RunFiles, groups: Path | None = None) -> Oof:
         )
     if (spec.folder / "config.yaml").is_file() or spec.folder.is_relative_to(at("oof")):
         return _load_run(spec, files, groups)
-    return _read(spec.name, files, None, groups)
+    return _read_oof(spec.name, files, groups=groups)
 
 
 def load_test(path: Path, task: Task) -> tuple[pd.Series, np.ndarray]:
     """Read test predictions: image_name (N,) and probabilities (N, C) in the order of the file.
 
-    A single score is called target, prob or pred. InputError for a file of another task, and for
+    A single score is called prob, pred or target. InputError for a file of another task, and for
     one with target and probabilities, as out-of-fold predictions have.
     """
-    table = read_csv(path, ["image_name"], text=("image_name",))
-    probs = _probabilities(table, path, ("target", "prob", "pred"))
-    if "target" in table and set(table.columns) & {"prob", "pred", *probs}:
+    rows = _read([path], ["image_name"], ("prob", "pred", "target"), task)
+    if "target" in rows:
         raise InputError(
             f"{shown(path)}: it has target and probabilities, as out-of-fold predictions have:"
             " give predictions of the test set"
         )
-    if list(probs) != task.columns:
-        needed = listed(task.columns if task.several else ["target", "prob", "pred"], 12)
-        raise InputError(f"{shown(path)}: no column {needed}, as out of fold")
-    _require_once(table.assign(file=shown(path)))
-    return table["image_name"], probs.to_numpy()
+    return rows["image_name"], rows[task.columns].to_numpy()
 
 
-def table_rows(table: pd.DataFrame, names: pd.Series, where: str) -> np.ndarray:
+def table_rows(
+    table: pd.DataFrame, names: pd.Series, where: str, known: str = "table.csv"
+) -> np.ndarray:
     """The position in `table` of each of `names`, (N,); InputError for a name it does not have."""
     rows = pd.Index(table["image_name"]).get_indexer(pd.Index(names))
-    if (rows < 0).any():
-        raise InputError(
-            f"{where}: {int((rows < 0).sum()):,} images are not in table.csv"
-            f" ({listed(names[rows < 0], 3)}): it was prepared again since: predict again, or"
-            " prepare it as it was"
-        )
+    cure = f"predict again, or make {known} as it was"
+    require_none(names[rows < 0], f"{where}: not in {known}", cure)
     return rows
 
 
+def require_none(names: pd.Series, wrong: str, cure: str) -> None:
+    """InputError "`wrong`: 5 images (the first of `names`): `cure`" unless `names` is empty."""
+    if len(names):
+        raise InputError(f"{wrong}: {len(names):,} images ({listed(names, 3)}): {cure}")
+
+
 def _load_run(run: RunFiles, files: list[Path], groups: Path | None) -> Oof:
+    path = run.folder / "config.yaml"
+    config = saved_config(read_yaml(path), path)
     facts = {}
     for fold in run.numbers(".csv"):
         path = run.file(fold, ".json")
@@ -160,164 +161,128 @@ def _load_run(run: RunFiles, files: list[Path], groups: Path | None) -> Oof:
                     f"{shown(path)}: {key} {facts[fold].get(key)}, but {first.get(key)} in"
                     f" fold{min(facts)}.json: train the older folds again"
                 )
-    path = run.folder / "config.yaml"
-    config = saved_config(read_yaml(path), path)
-    oof = _read(run.name, files, _task(first["task"], run.folder), groups)
+    oof = _read_oof(run.name, files, build_task(first["task"]), groups)
     oof = replace(oof, run=run, dataset=config.dataset, facts=facts)
-    if groups:
-        return oof
-    oof, table = _joined(oof, config.data.task, first)
-    for fold in facts:
-        names = table.loc[(table["fold"] == fold) & table["code"].notna(), "image_name"]
-        lacking = names[~names.isin(oof.names)]
-        if len(lacking):
-            raise InputError(
-                f"{shown(run.file(fold, '.csv'))}: lacks {len(lacking):,} of the {len(names):,}"
-                f" images of its fold ({listed(lacking, 3)}): train the fold again"
-            )
-    return oof
+    return oof if groups else _prepared(oof, config.data.task, first)
 
 
 def _load_blend(run: RunFiles, path: Path) -> Oof:
     blend = read_json(path)
-    if not isinstance(blend, dict) or "chosen" not in blend:
-        raise InputError(f"{shown(path)}: not a blend: python scripts/blend.py RUN RUN makes one")
+    if not isinstance(blend, dict) or not {"chosen", "dataset", "oof"} <= set(blend):
+        raise InputError(f"{shown(path)}: not a blend of this version: run scripts/blend.py again")
     file = path.with_name(f"{path.stem}_oof.csv")
-    if blend.get("oof", {}).get("sha256", "") not in ("", file.is_file() and sha256(file)):
+    if not file.is_file() or blend["oof"]["sha256"] != sha256(file):
         raise InputError(f"{shown(file)} is not the one that {path.name} names: blend again")
-    dataset, asked = blend.get("dataset"), blend.get("task")
-    for member in blend["members"]:  # blends of older versions name no data set
-        config = at("oof", member, "config.yaml")
-        if "dataset" not in blend and dataset is None and config.is_file():
-            saved = saved_config(read_yaml(config), config)
-            dataset, asked = saved.dataset, saved.data.task
-    if dataset is None:
-        return replace(_read(path.stem, [file], None, file), run=run, blend=blend)
-    asked = asked or load_table(dataset)[1]["config"]["task"]
-    oof = replace(_read(path.stem, [file], _task(asked, path), None), run=run, blend=blend)
-    return _joined(replace(oof, dataset=dataset), asked, blend)[0]
+    if not (dataset := blend["dataset"]):
+        return replace(_read_oof(path.stem, [file], groups=file), run=run, blend=blend)
+    oof = _read_oof(path.stem, [file], build_task(blend["task"]))
+    return _prepared(replace(oof, run=run, blend=blend, dataset=dataset), blend["task"], blend)
 
 
-def _task(name: str, where: Path) -> Task:
-    if name not in TASKS:
-        raise InputError(f"{shown(where)}: task {name} is none of {listed(TASKS, 12)}")
-    return build_task(name)
+def _read(
+    files: Sequence[Path], needed: Sequence[str], single: Sequence[str], task: Task | None
+) -> pd.DataFrame:
+    """The files' image_name, fold and target, where they have them, and prob or prob_<class>.
 
-
-def _read(name: str, files: Sequence[Path], task: Task | None, groups: Path | None) -> Oof:
-    """The rows of the files as they are, with the groups of `groups` or each its own."""
+    prob is the first of the columns `single`; without `task` the first file says which classes.
+    """
     parts: list[pd.DataFrame] = []
+    columns = task.columns if task else []
     for path in files:
-        table = read_csv(path, ["image_name", "target"], text=("image_name",))
-        probs = _probabilities(table, path, ("prob", "pred"))
-        wanted = task.columns if task else list(parts[0])[4:] if parts else list(probs)
-        if list(probs) != wanted:
-            raise InputError(
-                f"{shown(path)}: columns {listed(probs, 12)}, but {listed(wanted, 12)} in the"
-                " task of the run, or its other folds: train the older folds again"
-            )
-        fold = pd.to_numeric(table["fold"], errors="coerce") if "fold" in table else np.nan
-        own = table[["image_name", "target"]].assign(fold=fold, file=shown(path))
-        parts.append(own.join(probs))
-    rows = pd.concat(parts, ignore_index=True)
-    _require_once(rows)
+        table = read_csv(path, needed, text=("image_name",))
+        given = [name for name in map(str, table) if name.startswith("prob_")]
+        given = given or [name for name in single if name in table][:1]
+        probs = table[given].apply(pd.to_numeric, errors="coerce").astype(np.float64)
+        probs.columns = ["prob" if name in single else name for name in given]
+        columns = columns or list(probs)
+        if list(probs) != columns or not columns:
+            lacking = single if columns in ([], ["prob"]) else columns
+            raise InputError(f"{shown(path)}: no column {listed(lacking, 12)}, but"
+                             f" {listed(table, 12)}: is it of another task?")  # fmt: skip
+        unequal = (probs.sum(axis=1) - 1).abs() > 1e-3
+        for wrong, rows in (
+            ("is no number", ~np.isfinite(probs).all(axis=1)),
+            ("is not within 0 to 1", ((probs < 0) | (probs > 1)).any(axis=1)),
+            ("does not sum to 1", unequal & (columns != ["prob"])),
+        ):
+            where = f"{shown(path)}: {listed(given, 12)} {wrong}"
+            require_none(table["image_name"][rows], where, "predict them again")
+        known = [name for name in ("image_name", "fold", "target") if name in table]
+        parts.append(
+            table[[n for n in known if n not in given]].assign(file=shown(path)).join(probs)
+        )
+    whole = pd.concat(parts, ignore_index=True)
+    doubled = whole[whole["image_name"].duplicated(keep=False)]
+    there = f"{listed(doubled['file'].unique())}: twice"
+    require_none(doubled["image_name"].drop_duplicates(), there, "predict each once")
+    return whole
+
+
+def _read_oof(
+    name: str, files: list[Path], task: Task | None = None, groups: Path | None = None
+) -> Oof:
+    """The rows of the files with the groups of that CSV; without it each image its own group."""
+    rows = _read(files, ["image_name", "target"], ("prob", "pred"), task)
     task = task or task_in(rows.columns)
     assert task is not None
     try:
         codes = task.codes(rows["target"])
     except ValueError as error:
         raise InputError(f"{shown(files[0])}: {error}: is it of another task?") from error
-    table = rows[["image_name"]].assign(fold=rows["fold"].fillna(-1).astype(int), target=codes)
-    table = table.assign(group=rows["image_name"], source="", row=-1)
+    fold = pd.to_numeric(rows["fold"], errors="coerce").fillna(-1) if "fold" in rows else -1
+    table = rows[["image_name"]].assign(fold=fold, target=codes, group=rows["image_name"])
+    table = table.astype({"fold": int}).assign(source="", row=-1)
     values, origin = rows[task.columns].to_numpy(np.float64), "none: each image its own group"
-    oof = Oof(name, task, table, values, codes, list(files), origin)
+    oof = Oof(name, task, table, values, codes, files, origin)
     return _grouped(oof, groups) if groups else oof
 
 
-def _probabilities(table: pd.DataFrame, path: Path, names: Sequence[str]) -> pd.DataFrame:
-    """Columns prob_<class>, or prob from the first of `names`; InputError without either."""
-    columns = [name for name in map(str, table.columns) if name.startswith("prob_")]
-    columns = columns or [name for name in names if name in table][:1]
-    if not columns:
-        raise InputError(f"{shown(path)}: no column {', '.join(names)} or prob_<class>")
-    numbers = table[columns].apply(pd.to_numeric, errors="coerce").astype(np.float64)
-    bad = ~np.isfinite(numbers).all(axis=1)
-    low, high = numbers.min(axis=None), numbers.max(axis=None)
-    odd = (numbers.sum(axis=1) - 1).abs() > 1e-3
-    where = f"{shown(path)}: {listed(columns, 12)}"
-    if bad.any():
-        raise InputError(f"{where} is not a number in {int(bad.sum()):,} rows")
-    if low < 0 or high > 1:
-        raise InputError(f"{where} runs from {low:g} to {high:g}: give probabilities, 0 to 1")
-    if columns[0] in names:
-        return numbers.set_axis(["prob"], axis=1)
-    if odd.any():
-        raise InputError(
-            f"{shown(path)}: the probabilities of {int(odd.sum()):,} rows do not sum to 1, "
-            f"first those of {table['image_name'][odd].iloc[0]}"
-        )
-    return numbers
-
-
-def _require_once(rows: pd.DataFrame) -> None:
-    """InputError for a doubled image_name that says in which `file` it stands."""
-    doubled = rows.loc[rows["image_name"].duplicated(), "image_name"]
-    if len(doubled):
-        there = listed(rows.loc[rows["image_name"] == doubled.iloc[0], "file"].unique())
-        raise InputError(f"{there}: {len(doubled):,} doubled rows ({listed(doubled, 3)})")
-
-
-def _joined(oof: Oof, task: str | None, facts: dict[str, Any]) -> tuple[Oof, pd.DataFrame]:
-    """The rows with all that their data set's table knows; that table with each row's `code`."""
+def _prepared(oof: Oof, task: str | None, facts: Mapping[str, Any]) -> Oof:
+    """The rows with all columns of their data set's table.csv, which has to be that of `facts`."""
     assert oof.dataset is not None and oof.run is not None
     table, known = load_table(oof.dataset)
     where = shown(oof.run.blend or oof.run.folder)
-    stated = {key: facts[key] for key in ("table_hash", "fold_hash") if facts.get(key)}
-    if not stated:
+    if not facts.get("table_hash"):
         print(f"warning: {where} names no table.csv: the one that is there now is taken",
               file=sys.stderr)  # fmt: skip
-    for key, value in stated.items():
-        if value != known[key]:
+    for key in ("table_hash", "fold_hash"):
+        if facts.get(key) and facts[key] != known[key]:
             raise InputError(
-                f"{where} is of {key} {value}, but data set {oof.dataset} has {known[key]}: train"
-                " again, or prepare it as it was"
+                f"{where} is of {key} {facts[key]}, but data set {oof.dataset} has {known[key]}:"
+                " train again, or prepare it as it was"
             )
-    rows = table_rows(table, oof.names, where)
-    table["code"] = task_targets(table, known, task)[1]
-    joined = table.iloc[rows].reset_index(drop=True)
-    for column, told in (("code", "target"), ("fold", "fold")):
-        found = oof.table[told]
-        unequal = (joined[column] != found) & (found != -1)
-        if unequal.any():
-            raise InputError(
-                f"{where}: another {told} than table.csv has, of {int(unequal.sum()):,} images"
-                f" ({listed(joined['image_name'][unequal], 3)}): train again"
-            )
+    rows, codes = table_rows(table, oof.names, where), task_targets(table, known, task)[1]
+    for column, values in (("target", codes), ("fold", table["fold"])):
+        found = oof.table[column].to_numpy()
+        unequal = (values.to_numpy()[rows] != found) & (found != -1)
+        wrong = f"{where}: another {column} than table.csv has"
+        require_none(oof.names[unequal], wrong, "train again")
+    for fold in oof.facts:
+        names = table.loc[(table["fold"] == fold) & codes.notna(), "image_name"]
+        wrong = f"{shown(oof.run.file(fold, '.csv'))}: lacks, of the {len(names):,} of its fold"
+        require_none(names[~names.isin(oof.names)], wrong, "train the fold again")
     origin = f"group of {shown(at('input/prepared', oof.dataset, 'table.csv'))}"
-    joined = joined.drop(columns="code").assign(target=oof.codes, row=rows)
-    return replace(oof, table=joined, groups_from=origin, test_sources=_tested(table)), table
+    return _joined(oof, table, rows, origin, row=rows)
 
 
 def _grouped(oof: Oof, path: Path) -> Oof:
     """The rows with the groups, and where the file has them the sources, of a CSV."""
-    table = read_csv(path, ["image_name"], text=("image_name", "group", "patient_id"))
-    column = next((name for name in ("group", "patient_id") if name in table.columns), None)
+    known = read_csv(path, ["image_name"], text=("image_name", "group", "patient_id"))
+    known = known.drop_duplicates("image_name")
+    column = next((name for name in ("group", "patient_id") if name in known), None)
     if column is None:
         raise InputError(f"{shown(path)}: no column group or patient_id")
-    known = table.drop_duplicates("image_name").set_index("image_name")
-    strange = oof.names[~oof.names.isin(known.index)]
-    if len(strange):
-        raise InputError(f"{shown(path)}: lacks {len(strange):,} images ({listed(strange, 3)})")
-    matched = known.loc[oof.names].reset_index()
     # An image without a patient is its own group; the prefix keeps it apart from any id.
-    group = matched[column].where(matched[column].notna(), "image " + oof.names)
-    source = matched["source"].fillna("").astype(str) if "source" in table else ""
-    tested = _tested(table) if {"source", "split"} <= set(table) else ()
-    found = oof.table.assign(group=group, source=source)
-    origin = f"{column} of {shown(path)}"
-    return replace(oof, table=found, groups_from=origin, test_sources=tested)
+    group = known[column].where(known[column].notna(), "image " + known["image_name"])
+    source = known["source"].fillna("").astype(str) if "source" in known else ""
+    table = known.assign(group=group, source=source, split=known.get("split", ""))
+    table = table[["image_name", "group", "source", "split"]]
+    rows = table_rows(table, oof.names, oof.name, shown(path))
+    return _joined(oof, table, rows, f"{column} of {shown(path)}", fold=oof.table["fold"], row=-1)
 
 
-def _tested(table: pd.DataFrame) -> tuple[str, ...]:
-    """The sources that the test rows are of."""
-    return tuple(sorted(table.loc[table["split"] == "test", "source"].dropna().unique()))
+def _joined(oof: Oof, table: pd.DataFrame, rows: np.ndarray, origin: str, **columns: Any) -> Oof:
+    """The rows with what `table` says of them at the positions `rows`, and further `columns`."""
+    joined = table.iloc[rows].reset_index(drop=True).assign(target=oof.codes, **columns)
+    tested = set(table.loc[table["split"] == "test", "source"]) - {""}
+    return replace(oof, table=joined, groups_from=origin, test_sources=tuple(sorted(tested)))

@@ -44,6 +44,17 @@ class Study:
         """The chosen weight of each member."""
         return dict(zip(self.pool.names, self.outcome.blend.weights, strict=True))
 
+    @property
+    def nested_scores(self) -> dict[str, Interval]:
+        """All scores of the chosen blend on rows that its weights did not see.
+
+        Of yes or no none: nested scores are ranks, and the methods' table has their AUC.
+        """
+        if not self.pool.several:
+            return {}
+        scores, classes = self.outcome.scores, self.pool.classes
+        return score_rows(self.pool.target, scores, classes, self.rows.groups).overall
+
     def apply(self, tests: Tests) -> pd.DataFrame:
         """The chosen blend of the test rows: image_name and target, or prob_<class>."""
         pool = build_pool(tests.probs, self.pool.names, self.pool.classes)
@@ -58,44 +69,33 @@ class Study:
         columns = ["image_name", "target", *known, *self.rows.task.columns]
         return pd.concat([self.rows.table[["image_name", *known]], scores], axis=1)[columns]
 
-    def nested_scores(self) -> dict[str, Interval]:
-        """All scores of the chosen blend on rows that its weights did not see.
-
-        Of yes or no none: nested scores are ranks, and the methods' table has their AUC.
-        """
-        if not self.pool.several:
-            return {}
-        scores, classes = self.outcome.scores, self.pool.classes
-        return score_rows(self.pool.target, scores, classes, self.rows.groups).overall
-
     def as_json(self) -> dict[str, Any]:
         """What blend.json holds of the out-of-fold rows, hashes of the files included."""
-        codes, names = self.pool.target, self.pool.classes
-        counts: dict[str, Any] = {"positives": int((codes == 1).sum())}
-        if self.pool.several:
-            numbers = np.bincount(codes, minlength=len(names)).tolist()
-            counts = {"classes": dict(zip(names, numbers, strict=True))}
-        nested = {name: score.as_json() for name, score in self.nested_scores().items()}
-        facts = next(iter(self.rows.facts.values()), {})
+        pool, rows, facts = self.pool, self.rows, next(iter(self.rows.facts.values()), {})
+        numbers = np.bincount(pool.target, minlength=max(2, len(pool.classes))).tolist()
+        counts = {"positives": numbers[1]}
+        if pool.several:
+            counts = {"classes": dict(zip(pool.classes, numbers, strict=True))}
+        nested = {name: score.as_json() for name, score in self.nested_scores.items()}
         return {
-            "members": list(self.pool.names),
-            "dataset": self.rows.dataset,
-            "task": self.rows.task.name if self.rows.dataset else None,
+            "members": list(pool.names),
+            "dataset": rows.dataset,
+            "task": rows.task.name if rows.dataset else None,
             "chosen": self.chosen,
             "reason": self.reason,
             "weights": self.weights,
             "scale": self.outcome.blend.scale,
-            "objective": self.pool.objective,
+            "objective": pool.objective,
             "methods": {name: outcome.as_json() for name, outcome in self.outcomes.items()},
             "member_scores": {
-                name: {self.pool.objective: score.as_json()["value"], "interval": limits(score)}
+                name: {pool.objective: score.as_json()["value"], "interval": limits(score)}
                 for name, score in self.scores.items()
             },
-            "rows": len(codes),
+            "rows": len(pool.target),
             **counts,
             **({"nested_scores": nested} if nested else {}),
-            "groups": len(set(self.rows.groups)),
-            "groups_from": self.rows.groups_from,
+            "groups": len(set(rows.groups)),
+            "groups_from": rows.groups_from,
             "table_hash": facts.get("table_hash"),
             "fold_hash": facts.get("fold_hash"),
             "hashes": {shown(file): sha256(file) for m in self.members for file in m.files},
@@ -103,33 +103,29 @@ class Study:
 
     def as_text(self) -> str:
         """The tables of members and methods, the choice and its weights."""
-        what = f"{len(self.pool.classes)} classes"
-        if not self.pool.several:
-            what = f"{int(self.pool.target.sum()):,} positives"
-        groups = len(set(self.rows.groups))
-        label = f"{self.pool.label} (95 %, by group)"
-        methods = {
-            name: {
-                "in sample": f"{outcome.in_sample:.3f}",
-                "nested (95 %)": outcome.nested,
-                "against equal weights": outcome.against_equal or "-",
-            }
-            for name, outcome in self.outcomes.items()
-        }
+        pool, count = self.pool, f"{int(self.pool.target.sum()):,} positives"
+        what = f"{len(pool.classes)} classes" if pool.several else count
+        groups = f"{len(set(self.rows.groups)):,} groups ({self.rows.groups_from})"
+        members = pd.DataFrame({f"{pool.label} (95 %, by group)": self.scores})
+        methods = pd.DataFrame(
+            [
+                (f"{o.in_sample:.3f}", o.nested, o.against_equal or "-")
+                for o in self.outcomes.values()
+            ],
+            index=list(self.outcomes),
+            columns=["in sample", "nested (95 %)", "against equal weights"],
+        )
         used = sorted(self.weights.items(), key=lambda item: -item[1])
         told = ", ".join(f"{name} {weight:.3f}" for name, weight in used if weight > 0)
-        scores = [f"{LABELS[name]}, nested: {s}" for name, s in self.nested_scores().items()]
-        return "\n".join(
-            [
-                f"{len(self.pool.target):,} rows, {what}, {groups:,} groups"
-                f" ({self.rows.groups_from})\n",
-                pd.DataFrame({label: self.scores}).to_string() + "\n",
-                pd.DataFrame.from_dict(methods, orient="index").to_string() + "\n",
-                f"chosen: {self.chosen}: {self.reason}",
-                f"weights: {told}",
-                *scores,
-            ]
-        )
+        lines = [
+            f"{len(pool.target):,} rows, {what}, {groups}\n",
+            f"{members.to_string()}\n",
+            f"{methods.to_string()}\n",
+            f"chosen: {self.chosen}: {self.reason}",
+            f"weights: {told}",
+        ]
+        lines += [f"{LABELS[name]}, nested: {s}" for name, s in self.nested_scores.items()]
+        return "\n".join(lines)
 
 
 def study_blend(
@@ -151,23 +147,21 @@ def study_blend(
             raise InputError(f"--{name} {given}: with {kind} classes one of {', '.join(known)}")
     check_members(members)
     base = next((member for member in members if member.dataset), members[0])
-    order = pd.Index(base.names).get_indexer(pd.Index(members[0].names))
-    rows = base.take(order).of_source(source)
-    places = [pd.Index(member.names).get_indexer(pd.Index(rows.names)) for member in members]
+    rows = base.take(pd.Index(base.names).get_indexer(members[0].names)).of_source(source)
+    places = [pd.Index(member.names).get_indexer(rows.names) for member in members]
     probs = np.stack([m.probs[place] for m, place in zip(members, places, strict=True)])
     names = [member.name for member in members]
     pool = build_pool(probs, names, rows.task.classes, rows.codes, objective)
-    scores = {
-        name: score_rows(rows.codes, each, pool.classes, rows.groups).overall[pool.objective]
-        if task.several
-        else delong(rows.codes, each[:, 0], rows.groups)
-        for name, each in zip(names, probs, strict=True)
-    }
-    for name, score in scores.items():
-        if not task.several and score.high < 0.5:
-            raise InputError(
-                f"{name} is upside down: AUC {score}: give 1 - prob of it, or leave it out"
-            )
+    scores = {}
+    for name, each in zip(names, probs, strict=True):
+        if task.several:
+            overall = score_rows(rows.codes, each, pool.classes, rows.groups).overall
+            scores[name] = overall[pool.objective]
+            continue
+        scores[name] = delong(rows.codes, each[:, 0], rows.groups)
+        if scores[name].high < 0.5:
+            told = f"{name} is upside down: AUC {scores[name]}"
+            raise InputError(f"{told}: give 1 - prob of it, or leave it out")
     outcomes, chosen, reason = compare_methods(pool, rows.groups)
     if method != "auto":
         chosen, reason = method, f"asked for by --method; by itself: {chosen} ({reason})"
@@ -195,38 +189,31 @@ def write_blend(study: Study, tests: Tests | None, out: Path) -> list[str]:
 
 def draw_blend(study: Study, path: Path) -> None:
     """Correlation of the members beside what each pick of hill climbing gains, nested and not."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    pool, names = study.pool, list(study.pool.names)
+    pool, names = study.pool, study.pool.names
     side = 4.2 + 0.16 * len(names)
     figure = Figure(figsize=(2 * side + 1, side), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     correlation = np.asarray(np.corrcoef(pool.added.reshape(len(names), -1)))
-    low = correlation.min()
-    image = left.imshow(correlation, cmap="Blues", vmin=low - 0.1 * (1 - low), vmax=1)
+    image = left.imshow(correlation, cmap="Blues", vmin=1.1 * correlation.min() - 0.1, vmax=1)
     left.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
     left.set_yticks(range(len(names)), names, fontsize=8)
     for (i, j), value in np.ndenumerate(correlation if len(names) <= 20 else correlation[:0]):
-        colour = "white" if value > (low + 1) / 2 else "black"
+        colour = "white" if value > (correlation.min() + 1) / 2 else "black"
         left.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
     what = "probabilities" if pool.several else "ranks"
     left.set_title(f"Correlation of the members' {what}", loc="left", fontsize=11)
     figure.colorbar(image, ax=left, shrink=0.75)
 
     gains, equal = gain_curve(pool, study.rows.groups), next(iter(study.outcomes))
-    for column, style, colour, label in (
-        ("in_sample", "-", "#9aa5b1", "hill climbing, in sample"),
-        ("nested", ".-", "#1f5fa8", "hill climbing, on held-out groups"),
-    ):
-        right.plot(gains["picks"], gains[column], style, color=colour, label=label)
+    right.plot(gains["picks"], gains["in_sample"], "#9aa5b1", label="hill climbing, in sample")
+    right.plot(gains["picks"], gains["nested"], ".-", color="#1f5fa8",
+               label="hill climbing, on held-out groups")  # fmt: skip
     for name, label, style in ((equal, "equal weights", "-"), ("single", "best member", ":")):
-        height = study.outcomes[name].nested.value
-        right.axhline(height, color="#c0392b", linestyle=style, linewidth=1, label=label)
+        right.axhline(study.outcomes[name].nested.value, color="#c0392b", ls=style, label=label)
     right.set(xlabel="members picked, with replacement", ylabel=pool.label)
     right.xaxis.get_major_locator().set_params(integer=True)
-    right.spines[["top", "right"]].set_visible(False)
     right.legend(frameon=False, fontsize=9)
     right.set_title("What each pick gains", loc="left", fontsize=11)
     with atomic(path) as part:

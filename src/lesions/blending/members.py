@@ -12,7 +12,7 @@ import pandas as pd
 from lesions.errors import InputError, listed
 from lesions.evaluation.metrics import Floats
 from lesions.files import read_json, sha256
-from lesions.oof import Oof, load_oof, load_test
+from lesions.oof import Oof, load_oof, load_test, require_none
 from lesions.paths import at, shown
 from lesions.runs import find_run
 
@@ -44,12 +44,11 @@ def load_members(specs: Sequence[str], groups: Path | None = None) -> list[Oof]:
             members += [load_oof(file, groups) for file in files]
         else:
             members.append(load_oof(find_run(spec, takes=("run",)), groups))
-    if pd.Index(member.name for member in members).has_duplicates:
+    if len({member.name for member in members}) < len(members):
         members = [replace(member, name=str(member.files[0])) for member in members]
-    names = pd.Index(member.name for member in members)
-    if names.has_duplicates:
-        doubled = listed(sorted(set(names[names.duplicated()])))
-        raise InputError(f"given twice: {doubled}: name each member once")
+    names = pd.Series([member.name for member in members])
+    if names.duplicated().any():
+        raise InputError(f"given twice: {listed(names[names.duplicated()])}: name each once")
     return members
 
 
@@ -68,11 +67,8 @@ def check_members(members: Sequence[Oof]) -> None:
     first = pd.Series(members[0].codes, members[0].names)
     for member in members[1:]:
         unequal = member.names[first.reindex(member.names).to_numpy() != member.codes]
-        if len(unequal):
-            raise InputError(
-                f"{members[0].name} and {member.name} disagree on the target of {len(unequal):,} "
-                f"images ({listed(unequal, 3)}): another task or other labels"
-            )
+        wrong = f"{members[0].name} and {member.name} disagree on the target"
+        require_none(unequal, wrong, "they are of another task, or of other labels")
 
 
 def load_tests(members: Sequence[Oof], given: Sequence[str]) -> Tests:
@@ -87,12 +83,8 @@ def load_tests(members: Sequence[Oof], given: Sequence[str]) -> Tests:
     for member in members:
         path = paths[member.name]
         names, _ = found[shown(path)] = load_test(path, member.task)
-        inside = names[names.isin(member.names)]
-        if len(inside):
-            raise InputError(
-                f"{shown(path)}: {len(inside):,} of its images are out-of-fold rows of"
-                f" {member.name} ({listed(inside, 3)}): give predictions of the test set"
-            )
+        wrong = f"{shown(path)}: it has out-of-fold rows of {member.name}"
+        require_none(names[names.isin(member.names)], wrong, "give predictions of the test set")
         if member.run:
             weights[member.name] = _weights_behind(path, member)
     old = [name for name, files in weights.items() if not files]
@@ -140,30 +132,24 @@ def _weights_behind(path: Path, member: Oof) -> dict[str, str]:
     if not record.is_file():
         return {}
     assert member.run
-    facts, again = read_json(record), f"python scripts/predict.py --run {member.run.name}"
+    facts, again = read_json(record), f"run python scripts/predict.py --run {member.run.name}"
     if facts["sha256"] != sha256(path):
-        raise InputError(f"{shown(path)} is not the file that {record.name} names: run {again}")
+        raise InputError(f"{shown(path)} is not the file that {record.name} names: {again}")
     known = {Path(file).name: digest for file, digest in facts["weights"].items()}
     here = {file.name: sha256(file) for file in member.run.folder.glob("fold*.safetensors")}
-    changed = sorted(name for name in here if here[name] != known.get(name))
+    changed = listed(sorted(name for name in here if here[name] != known.get(name)))
     if changed:
-        raise InputError(
-            f"{shown(path)}: {listed(changed)} of {shown(member.run.folder)} changed since it was"
-            f" predicted: run {again}"
-        )
+        told = f"{changed} of {shown(member.run.folder)} changed since it was predicted"
+        raise InputError(f"{shown(path)}: {told}: {again}")
     return known
 
 
 def _check_rows(found: dict[str, tuple[pd.Series, Floats]]) -> None:
     """InputError unless all have the same images and scores that differ."""
-    everything = pd.Index(pd.unique(pd.concat([names for names, _ in found.values()])))
-    short = []
+    everything = pd.Series(pd.unique(pd.concat([names for names, _ in found.values()])))
     for name, (names, probs) in found.items():
         if (probs == probs[:1]).all():
             raise InputError(f"{name}: its column is constant, so it ranks nothing: leave it out")
-        if len(lacking := everything.difference(pd.Index(names))):
-            share = f"{len(lacking):,} of {len(everything):,} images"
-            short.append(f"{name} lacks {share} ({listed(lacking, 3)})")
-    if short:
-        told = "; ".join(short)
-        raise InputError(f"{told}: train the missing folds, or leave the member out")
+        wrong = f"{name} lacks, of the {len(everything):,} of all members"
+        lacking = everything[~everything.isin(names)]
+        require_none(lacking, wrong, "train the missing folds, or leave the member out")

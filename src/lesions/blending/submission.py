@@ -26,44 +26,37 @@ def check_submission(path: Path, sample: Path, earlier: Sequence[Path] = ()) -> 
             f"{shown(path)}: the header is {','.join(map(str, table.columns))}; "
             f"it must be {','.join(HEADER)}"
         )
-    ids = read_csv(sample, ["image_name"], text=("image_name",))["image_name"]
-    problems = _id_problems(table["image_name"], ids) + _value_problems(table["target"])
+    told, problems = "", _problems(table, read_csv(sample, HEADER[:1], HEADER[:1])["image_name"])
     if not problems:
         told, problems = _compare(table, earlier)
     if problems:
-        told = "\n".join(f"  - {problem}" for problem in problems)
-        raise InputError(f"{shown(path)}: not to be sent:\n{told}")
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise InputError(f"{shown(path)}: not to be sent:\n{lines}")
     return f"{shown(path)}: {len(table):,} rows, {table['target'].nunique():,} values{told}: good"
 
 
-def _id_problems(found: pd.Series, wanted: pd.Series) -> list[str]:
-    problems = []
-    if found.isna().any():
-        problems.append(f"{int(found.isna().sum()):,} rows without an image_name")
-    for ids, kind in (
-        (wanted[~wanted.isin(found)], "missing images"),
-        (found[~found.isin(wanted)].dropna(), "images not in the sample"),
-        (found[found.duplicated()].dropna(), "doubled images"),
-    ):
-        if len(ids):
-            problems.append(f"{kind}: {len(ids):,} ({listed(ids, 3)})")
-    if not problems and not np.array_equal(found.to_numpy(), wanted.to_numpy()):
-        first = int(np.argmax(found.to_numpy() != wanted.to_numpy()))
+def _problems(table: pd.DataFrame, wanted: pd.Series) -> list[str]:
+    """What is wrong with ids, their order and targets, a line each."""
+    found, rows = table["image_name"], pd.Series(np.arange(1, len(table) + 1))
+    values = pd.to_numeric(table["target"], errors="coerce").astype(np.float64)
+    problems = [
+        f"{wrong}: {len(which):,} ({listed(which, 3)})"
+        for wrong, which in (
+            ("rows without an image_name", rows[found.isna()]),
+            ("missing images", wanted[~wanted.isin(found)]),
+            ("images not in the sample", found[~found.isin(wanted)].dropna()),
+            ("doubled images", found[found.duplicated()].dropna()),
+            ("rows whose targets are not numbers", rows[~np.isfinite(values)]),
+            ("rows whose targets are not within 0 to 1", rows[(values < 0) | (values > 1)]),
+        )
+        if len(which)
+    ]
+    if not problems and (other := found.to_numpy() != wanted.to_numpy()).any():
+        first = int(other.argmax())
         problems.append(
             f"rows in another order than the sample's, from row {first + 1} on "
             f"({found.iloc[first]}, not {wanted.iloc[first]}): sort them as the sample"
         )
-    return problems
-
-
-def _value_problems(column: pd.Series) -> list[str]:
-    values = pd.to_numeric(column, errors="coerce").astype(np.float64)
-    bad = ~np.isfinite(values)
-    if bad.any():
-        return [f"{int(bad.sum()):,} targets are not numbers, first in row {int(bad.argmax()) + 1}"]
-    problems = []
-    if ((values < 0) | (values > 1)).any():
-        problems.append(f"targets run from {values.min():g} to {values.max():g}, not within 0 to 1")
     distinct = values.nunique()
     if distinct < 2:
         problems.append("the target is constant, so it ranks nothing")

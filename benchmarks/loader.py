@@ -47,7 +47,6 @@ from lesions.provenance import Results
 
 BATCH = 64
 COLUMNS = 14  # of metadata, as in the first place of SIIM-ISIC 2020
-LARGE = 2**28  # bytes: more than a processor's cache holds
 GROWTH = 64  # pixels of the images that growth is measured on
 AUGMENT = AugmentConfig()
 
@@ -231,24 +230,6 @@ def measure_augmentation(image: np.ndarray, repeats: int, samples: int) -> dict[
     return compare({"usual": way(stock), "ours": way(fused(len(image)))}, repeats)
 
 
-def measure_validation(dataset: LesionDataset, repeats: int, samples: int) -> dict[str, Any]:
-    """The loader without augmentation, and plainly copying the same rows into batches."""
-    # More than any cache holds, or copying alone would be measured within it.
-    times = -(-LARGE // np.asarray(dataset.images).nbytes)
-    images = np.concatenate([dataset.images] * times)
-    metadata = np.zeros((len(images), 9), np.float32)
-    order = np.resize(np.random.default_rng(0).permutation(len(images)), samples)
-    # Two, in turns: whoever reads a batch holds it while the next is made.
-    batches = np.ones((2, BATCH, *images.shape[1:]), np.uint8)
-
-    def copy() -> None:
-        for place, row in enumerate(order):
-            np.copyto(batches[place // BATCH % 2, place % BATCH], images[row])
-
-    loaded = timed(LesionDataset(images, metadata, metadata[:, 0]), samples)
-    return compare({"usual": cost(copy, samples), "ours": loaded}, repeats)
-
-
 def measure_growth(folder: Path, counts: Sequence[int]) -> dict[str, Any]:
     """Images a second (wall) and memory of the loader against images and workers.
 
@@ -304,17 +285,16 @@ def main(arguments: list[str] | None = None) -> int:
     with TemporaryDirectory() as name:
         place = Path(name)
         photos = find_photos(args.images, place / "drawn")
-        sizes, augmented, validated = [], [], []
+        sizes, augmented = [], []
         for size in args.size:
             sizes.append(measure_loader(photos, place, size, repeats, samples))
             dataset = ours(place, write_jpegs(photos, place / f"jpegs{size}", size), size)
             image = np.array(dataset.images[len(photos) // 2])
             told = measure_augmentation(image, repeats, 8 * samples)
             augmented.append({"size": size} | told)
-            validated.append({"size": size} | measure_validation(dataset, repeats, 10 * samples))
         found: dict[str, Any] = {
             "photos": len(photos), "drawn": not args.images, "repeats": repeats, "sizes": sizes,
-            "augmentation": augmented, "validation": validated,
+            "augmentation": augmented,
         }  # fmt: skip
         if args.images:
             usual = measure_originals(photos, args.size[0], repeats)
@@ -325,9 +305,8 @@ def main(arguments: list[str] | None = None) -> int:
     for part in sizes:
         for ways, told in part["ratios"].items():
             print(f"{part['size']} px, {ways}: {told['ratio']:.2f} times as fast")
-    for name in ("augmentation", "validation"):
-        for told in found[name]:
-            print(f"{name} at {told['size']} px: {told['ratio']:.2f} times as fast")
+    for told in augmented:
+        print(f"augmentation at {told['size']} px: {told['ratio']:.2f} times as fast")
     results.write(found)
     return 0
 

@@ -8,15 +8,11 @@ corners scores below it.
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from scipy.stats import spearmanr
-from torch import Tensor
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
@@ -27,13 +23,10 @@ from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, format_interval, resamples, summarise
 from lesions.evaluation.metrics import Floats
 from lesions.inference.explain import Explained, explained_batches, grad_cam, load_explained
-from lesions.models.classifier import LesionClassifier
 from lesions.paths import shown
 from lesions.provenance import Results
 
 SUFFIX = "_segmentation.png"
-SAMPLE = 200  # photographs of the slower checks
-Maps = Callable[[LesionClassifier, Tensor, Tensor, int, bool], np.ndarray]
 
 
 def masked_rows(explained: Explained, folder: Path) -> pd.DataFrame:
@@ -90,48 +83,14 @@ def mean_interval(values: Floats, groups: np.ndarray) -> Interval:
     return summarise(float(values.mean()), np.concatenate(means))
 
 
-@torch.no_grad()
-def occlusion(
-    model: LesionClassifier, images: Tensor, metadata: Tensor, output: int, cells: int = 8
-) -> np.ndarray:
-    """How much logit `output` falls when a cell of the image is covered: float32 (B, cells, cells).
-
-    A cell is painted with its image's mean colour. Negative where covering raises the logit.
-    """
-    size = images.shape[1]
-    edges = np.linspace(0, size, cells + 1).round().astype(int)
-    colour = images.float().mean((1, 2), keepdim=True).round().to(images.dtype)
-    whole = model(images, metadata)[:, output]
-    falls = whole.new_zeros(len(images), cells, cells)
-    for row in range(cells):
-        for column in range(cells):
-            covered = images.clone()
-            top, left = edges[row], edges[column]
-            covered[:, top : edges[row + 1], left : edges[column + 1]] = colour
-            falls[:, row, column] = whole - model(covered, metadata)[:, output]
-    return falls.cpu().numpy()
-
-
-def occlusion_maps(
-    model: LesionClassifier, images: Tensor, metadata: Tensor, output: int, against: bool
-) -> np.ndarray:
-    """What covering a cell takes from the answer's logit, as maps (B, S, S) like Grad-CAM's."""
-    falls = occlusion(model, images, metadata, output) * (-1 if against else 1)
-    cells, size = falls.shape[1], images.shape[1]
-    nearest = np.arange(size) * cells // size
-    return falls.clip(0)[:, nearest][:, :, nearest]
-
-
-def image_shares(
-    explained: Explained, rows: pd.DataFrame, folder: Path, maps: Maps, title: str
-) -> pd.DataFrame:
-    """`shares` of each of `rows`, in their order, without those whose map is empty."""
+def image_shares(explained: Explained, rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """`shares` of each of `rows` by Grad-CAM, in their order, without those whose map is empty."""
     parts = []
-    with tqdm(total=len(rows), desc=title, unit="image", leave=False, disable=None) as bar:
+    with tqdm(total=len(rows), unit="image", leave=False, disable=None) as bar:
         for places, fold, images, metadata, output, against in explained_batches(explained, rows):
-            found = maps(fold.model, images, metadata, output, against)
+            maps = grad_cam(fold.model, images, metadata, output, against)
             masks = load_masks(explained, rows["image_name"].iloc[places], folder)
-            parts.append(pd.DataFrame(shares(found, masks), index=rows.index[places]))
+            parts.append(pd.DataFrame(shares(maps, masks), index=rows.index[places]))
             bar.update(len(places))
     told = pd.concat(parts).loc[rows.index]
     return rows.join(told).dropna(subset=["inside"])
@@ -140,11 +99,7 @@ def image_shares(
 def measure_focus(explained: Explained, folder: Path) -> dict[str, Any]:
     """What docs/explanations.md shows of the run, with the masks in `folder`."""
     rows = masked_rows(explained, folder)
-    told = image_shares(explained, rows, folder, grad_cam, "Grad-CAM")
-    sample = rows.sample(min(SAMPLE, len(rows)), random_state=0)
-    covered = image_shares(explained, sample, folder, occlusion_maps, "occlusion")
-    both = told.index.intersection(covered.index)
-    agreement = spearmanr(told.loc[both, "inside"], covered.loc[both, "inside"])
+    told = image_shares(explained, rows, folder)
     found = told["score"] >= explained.threshold
     outcomes = {
         "found": told["positive"] & found,
@@ -164,7 +119,6 @@ def measure_focus(explained: Explained, folder: Path) -> dict[str, Any]:
         "lesions": int(rows["group"].nunique()),
         "empty": len(rows) - len(told),
         "all": summary(told),
-        "occlusion": summary(covered) | {"spearman": float(agreement.statistic)},
         "outcomes": {name: summary(told[chosen]) for name, chosen in outcomes.items()},
         "diagnoses": {str(name): summary(part) for name, part in told.groupby("diagnosis")},
     }

@@ -1,10 +1,8 @@
 """How well near-duplicate photographs are found: copies planted among those of HAM10000, by kind.
 
     python studies/near_duplicates.py --input input/ham10000 --images input/ham10000/images
-    python studies/near_duplicates.py --input input/ham10000 --images FOLDER --rows 60000
 
-Measures recall by kind of copy, precision, and the pairs found between different lesions. --rows
-times that many images, too.
+Measures recall by kind of copy, precision, and the pairs found between different lesions.
 """
 
 import sys
@@ -19,7 +17,6 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
 from lesions.data.columns import Report
-from lesions.data.decode import decode
 from lesions.data.near_duplicates import NEIGHBOURS, SAME, SIZE, find_near_duplicates
 from lesions.data.sources import read_ham10000
 from lesions.errors import InputError
@@ -113,22 +110,6 @@ def measure(table: pd.DataFrame, load: Callable[[str], np.ndarray], each: int) -
     }
 
 
-def time_many(images: np.ndarray, rows: int) -> dict:
-    """Seconds for `rows` images: blends of pairs of uint8 (N, 64, 64, 3), as varied."""
-    rng = np.random.default_rng(0)
-    many = np.empty((rows, SIZE, SIZE, 3), np.uint8)
-    for row in range(rows):
-        one, two = images[rng.integers(len(images), size=2)]
-        many[row] = cv2.addWeighted(one, 0.6, np.ascontiguousarray(two[::-1]), 0.4, 0)
-    began, wall = time.process_time(), time.perf_counter()
-    find_near_duplicates(many)
-    return {
-        "rows": rows,
-        "cpu_seconds": round(time.process_time() - began, 1),
-        "wall_seconds": round(time.perf_counter() - wall, 1),
-    }
-
-
 def _small(picture: np.ndarray) -> np.ndarray:
     shown = cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(shown, cv2.COLOR_BGR2RGB)
@@ -139,7 +120,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--input", type=Path, required=True, help="folder of HAM10000_metadata.csv")
     parser.add_argument("--images", type=Path, required=True, help="folder of the photographs")
     parser.add_argument("--each", type=int, default=200, help="copies of each kind (default 200)")
-    parser.add_argument("--rows", type=int, default=0, help="time so many images too")
     parser.add_argument("--limit", type=int, help="the first so many photographs only")
     results = Results(parser, "near_duplicates.json")
     args = parser.parse_args(arguments)
@@ -150,9 +130,6 @@ def main(arguments: list[str] | None = None) -> int:
     if missing:
         raise InputError(f"{missing[0]}: no such photograph ({len(missing):,} are missing)")
     found = measure(table, lambda name: np.asarray(cv2.imread(str(paths[name]))), args.each)
-    if args.rows:
-        images = np.stack([decode(path, SIZE)[0] for path in paths.values()])
-        found["many"] = time_many(images, args.rows)
     print(
         f"recall {found['recall_all']:.3f}, precision {found['precision']:.4f};"
         f" {len(found['real_pairs_of_different_lesions'])} pairs of different lesions among"

@@ -42,16 +42,11 @@ RESULTS = {
     ],
     "runs": [
         {
-            "run": "real/small",
-            "question": "Does a|pipe break the table?",
-            "backbone": "mobilenetv2_100",
-            "image_size": 128,
-            "parameters": 2_900_000,
-            "seconds": 3600.0,
-            "images_per_second": 51.4,
+            "run": "real/small", "question": "Does a|pipe break the table?",
+            "backbone": "mobilenetv2_100", "image_size": 128, "parameters": 2_900_000,
+            "seconds": 3600.0, "images_per_second": 51.4,
             "oof": {"overall": score(0.9123), "isic2019": score(0.93), "isic2017": score(None)},
-            "last_auc": [0.9, 0.8],
-            "best_auc": [0.9, 0.9],
+            "last_auc": [0.9, 0.8], "best_auc": [0.9, 0.9],
             "test": {"overall": score(0.9), "isic2019": score(0.91), "isic2017": score(0.8)},
         }
     ],
@@ -63,7 +58,7 @@ RESULTS = {
         "nested": {"overall": score(0.921), "isic2019": score(0.93), "isic2017": score(0.85)},
         "test": {"overall": score(0.911), "isic2019": score(0.92), "isic2017": score(0.84)},
     },
-}
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -82,37 +77,28 @@ def test_the_pages_of_this_checkout_are_those_of_its_results():
     assert docs.main(["--check"]) == 0
 
 
-def test_check_fails_until_the_pages_are_written_and_writes_nothing(root):
-    assert docs.main(["--check", "--root", str(root)]) == 1
+def test_check_finds_pages_that_are_missing_or_changed_by_hand_and_writes_nothing(root):
+    asked = ["--root", str(root)]
+    assert docs.main(["--check", *asked]) == 1
     assert not (root / "docs/results.md").exists()
-    assert docs.main(["--root", str(root)]) == 0
-    assert docs.main(["--check", "--root", str(root)]) == 0
+    for path in (root / "docs/results.md", root / "README.md"):
+        docs.main(asked)
+        assert docs.main(["--check", *asked]) == 0
+        path.write_text(path.read_text().replace("0.912", "0.999"))
+        assert docs.main(["--check", *asked]) == 1
 
 
-@pytest.mark.parametrize("page", ["docs/results.md", "README.md"])
-def test_a_number_changed_by_hand_is_found(root, page):
+def test_every_score_and_command_is_on_the_pages_and_the_readme_keeps_its_own_text(root):
     docs.main(["--root", str(root)])
-    path = root / page
-    path.write_text(path.read_text().replace("0.912", "0.999"))
-    assert docs.main(["--check", "--root", str(root)]) == 1
-
-
-def test_the_readme_keeps_what_surrounds_the_block(root):
-    docs.main(["--root", str(root)])
-    text = (root / "README.md").read_text()
-    assert text.startswith(f"# Title\n\n{BEGIN}\n") and text.endswith(f"{END}\n\nrest\n")
-    assert "stale text" not in text
-    assert "| `real/small` | 0.912 (0.902 to 0.922) | 0.900 (0.890 to 0.910) |" in text
-
-
-def test_every_score_and_command_is_on_the_page(root):
-    docs.main(["--root", str(root)])
-    text = (root / "docs/results.md").read_text()
-    assert "| `real/small` | 0.912 (0.902 to 0.922) | 0.930 (0.920 to 0.940) | n/a |" in text
-    assert "sex, age | 0.710 (0.690 to 0.730) |  | 0.650 (0.600 to 0.700) |" in text
-    assert "| **blend** (rank_mean, nested) | 0.921 (0.911 to 0.931) |" in text
-    assert "python scripts/prepare.py --dataset real" in text
-    assert "Some CPU, 2 cores" in text
+    readme, page = (root / "README.md").read_text(), (root / "docs/results.md").read_text()
+    assert readme.startswith(f"# Title\n\n{BEGIN}\n") and readme.endswith(f"{END}\n\nrest\n")
+    assert "stale text" not in readme
+    assert "| `real/small` | 0.912 (0.902 to 0.922) | 0.900 (0.890 to 0.910) |" in readme
+    assert "| `real/small` | 0.912 (0.902 to 0.922) | 0.930 (0.920 to 0.940) | n/a |" in page
+    assert "sex, age | 0.710 (0.690 to 0.730) |  | 0.650 (0.600 to 0.700) |" in page
+    assert "| **blend** (rank_mean, nested) | 0.921 (0.911 to 0.931) |" in page
+    assert "python scripts/prepare.py --dataset real" in page
+    assert "Some CPU, 2 cores" in page
 
 
 @pytest.mark.parametrize("changes", [{}, {"blend": None}, {"test": None}])
@@ -128,28 +114,24 @@ def test_tables_have_as_many_cells_in_each_row(root, changes):
             assert len({line.replace("\\|", "").count("|") for line in rows}) <= 1, block
 
 
-def test_a_missing_key_names_the_template_the_key_and_the_results(root):
+def test_a_missing_key_missing_markers_and_missing_results_are_named(root):
+    asked = ["--root", str(root)]
+    docs.main(asked)
     write(root, {key: value for key, value in RESULTS.items() if key != "machine"})
     with pytest.raises(InputError, match="results.md.j2: .*'machine'; its results are real"):
-        docs.main(["--root", str(root)])
-
-
-def test_a_readme_without_the_markers_is_refused(root):
+        docs.main(asked)
+    write(root, RESULTS)
     (root / "README.md").write_text("# Title\n")
     with pytest.raises(InputError, match="results:begin"):
-        docs.main(["--root", str(root)])
-
-
-def test_a_page_whose_results_are_gone_is_refused(root):
-    docs.main(["--root", str(root)])
+        docs.main(asked)
     (root / "docs/results/real.json").unlink()
     with pytest.raises(InputError, match="results are missing: docs/results/real.json"):
-        docs.main(["--root", str(root)])
+        docs.main(asked)
 
 
-@pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository of one commit that takes the place of this one."""
+def test_results_are_refused_from_code_that_is_not_committed(tmp_path, monkeypatch, capsys):
+    import blending
+
     for file in ("docs/page.md", "code.py"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
         (tmp_path / file).write_text("one")
@@ -157,22 +139,13 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "one"]):
         subprocess.run(["git", "-C", str(tmp_path), *command], check=True)
     monkeypatch.setattr(provenance, "CODE", tmp_path)
-    return tmp_path
-
-
-def test_results_are_refused_from_code_that_is_not_committed(checkout, tmp_path, capsys):
-    import blending
-
-    out, small = tmp_path / "out.json", ["--rows", "400", "500", "600", "--members", "2", "3", "4"]
-    (checkout / "code.py").write_text("two")
+    (tmp_path / "docs/page.md").write_text("two")
+    assert provenance.commit().endswith("-dirty")
+    assert not provenance.clean_commit().endswith("-dirty")  # a written page is no code
+    out, small = tmp_path / "out.json", ["--rows", "400", "--members", "2"]
+    (tmp_path / "code.py").write_text("two")
     with pytest.raises(InputError, match=r"code\.py.*commit first"):
         blending.main(["--out", str(out)])
     assert not out.exists()
     assert blending.main([*small, "--out", str(out), "--allow-dirty"]) == 0
     assert read_json(out)["commit"].endswith("-dirty") and "warning" in capsys.readouterr().out
-
-
-def test_a_page_that_was_written_leaves_the_code_clean(checkout):
-    (checkout / "docs/page.md").write_text("two")
-    assert provenance.commit().endswith("-dirty")
-    assert not provenance.clean_commit().endswith("-dirty")

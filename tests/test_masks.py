@@ -1,28 +1,13 @@
-"""The study of Grad-CAM against drawn masks: occlusion equals captum's, corners are found out."""
-
-import json
-from pathlib import Path
+"""The study of Grad-CAM against masks: a model that looks at corners is found out."""
 
 import cv2
 import masks as study
 import numpy as np
 import pytest
-from captum.attr import Occlusion
-from test_explain import batch, build
 
 from lesions.errors import InputError
-from lesions.inference.explain import load_explained
-
-
-def test_occlusion_equals_captums() -> None:
-    model = build("mobilenetv3_small_050", {}, 9)
-    images, metadata = batch(9)
-    colour = images.float().mean((1, 2), keepdim=True).round().expand(-1, 64, 64, -1)
-    expected = Occlusion(model).attribute(
-        images.float(), (16, 16, 3), (16, 16, 3), colour, 1, additional_forward_args=metadata
-    )[:, ::16, ::16, 0]
-    ours = study.occlusion(model, images, metadata, 1, cells=4)
-    assert np.abs(ours - expected.numpy()).max() < 1e-6 * max(1, np.abs(ours).max())
+from lesions.files import read_json
+from lesions.oof import load_oof
 
 
 def round_masks(count: int, size: int) -> np.ndarray:
@@ -55,15 +40,17 @@ def test_a_model_that_looks_at_corners_is_found_out_and_one_at_the_lesion_is_not
     assert np.isnan(study.shares(0 * masks, masks)["inside"]).all()
 
 
-def test_the_study_measures_a_run_and_refuses_masks_of_other_photographs(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_a_mask_that_is_the_centred_disc_is_no_more_looked_at_than_the_disc(trained, tmp_path):
     asked = ["--run", "tiny", "--masks", str(tmp_path)]
     with pytest.raises(InputError, match="no <image_name>_segmentation.png"):
         study.main(asked)
-    for name in load_explained("tiny").rows["image_name"].iloc[:20]:
-        cv2.imwrite(str(tmp_path / f"{name}_segmentation.png"), 255 * round_masks(1, 48)[0])
-    out = tmp_path / "explanations.json"
+    disc = study.centred_discs(np.array([200.0]), 32)[0]
+    for name in load_oof("tiny").names[:12]:
+        cv2.imwrite(str(tmp_path / f"{name}_segmentation.png"), 255 * disc)
+    out = tmp_path / "found.json"
     assert study.main([*asked, "--out", str(out), "--allow-dirty"]) == 0
-    found = json.loads(out.read_text())
-    assert found["photographs"] == 20 and 0 <= found["all"]["inside"]["value"] <= 1
+    found = read_json(out)
+    assert found["photographs"] == 12 and found["all"]["overlap"]["value"] == 1
+    assert found["all"]["area"]["value"] == pytest.approx(200 / 32**2, rel=1e-3)
+    assert found["all"]["more"]["value"] == 0
+    assert sum(part["photographs"] for part in found["outcomes"].values()) == 12 - found["empty"]

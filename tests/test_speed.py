@@ -52,10 +52,8 @@ def test_step_and_inference_are_timed_both_ways_and_both_answer_alike(tmp_path) 
 
 
 def test_both_searches_of_a_blend_pick_alike(tmp_path) -> None:
-    small = ["--rows", "500", "800", "900", "--members", "2", "3", "4"]
-    told = found(blending, tmp_path, *small)
-    assert told["climb"]["same_picks"] and told["climb"]["auc_difference"] < 1e-12
-    assert [row["rows"] for row in told["growth"]] == [500, 800, 900, 800, 800]
+    told = found(blending, tmp_path, "--rows", "800", "--members", "4")["climb"]
+    assert told["same_picks"] and told["picks"] > 1 and told["auc_difference"] < 1e-12
 
 
 def test_both_loaders_load_the_same_photographs(tmp_path) -> None:
@@ -70,13 +68,12 @@ def test_both_loaders_load_the_same_photographs(tmp_path) -> None:
         loader.find_photos([tmp_path / "empty"], tmp_path)
 
 
-def test_every_part_of_the_loader_is_timed(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(loader, "LARGE", 2**20)
+def test_every_part_of_the_loader_is_timed(tmp_path) -> None:
     small = ["--size", "64", "--repeats", "1", "--samples", "8", "--growth", "64", "640"]
     told = found(loader, tmp_path, *small)
     ratios = told["sizes"][0]["ratios"]
     assert len(ratios) == 8 and all(one["low"] <= one["ratio"] for one in ratios.values())
-    assert told["augmentation"][0]["size"] == told["validation"][0]["size"] == 64
+    assert told["augmentation"][0]["size"] == 64
     if sys.platform == "linux":
         rows = told["growth"]["rows"]
         assert [row["images"] for row in rows] == 3 * [64] + 3 * [640]

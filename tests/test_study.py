@@ -7,9 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import ham10000
-import masks
 import numpy as np
 import pandas as pd
 import pytest
@@ -295,19 +293,3 @@ def test_threshold_and_prior_correction_are_of_rows_that_are_not_scored(data, pa
     assert found["on scored rows"] == found["as it is"] != found["on training rows"]
     with pytest.raises(InputError, match=f"{rows} rows, but system 1 scored 7"):
         published_comparison(system | {"rows": 7})
-
-
-def test_a_mask_that_is_the_centred_disc_is_no_more_looked_at_than_the_disc(trained, tmp_path):
-    asked = ["--run", "tiny", "--masks", str(tmp_path)]
-    with pytest.raises(InputError, match="no <image_name>_segmentation.png"):
-        masks.main(asked)
-    disc = masks.centred_discs(np.array([200.0]), 32)[0]
-    for name in load_oof("tiny").names[:12]:
-        cv2.imwrite(str(tmp_path / f"{name}_segmentation.png"), 255 * disc)
-    out = tmp_path / "found.json"
-    assert masks.main([*asked, "--out", str(out), "--allow-dirty"]) == 0
-    found = read_json(out)
-    assert found["photographs"] == 12 and found["all"]["overlap"]["value"] == 1
-    assert found["all"]["area"]["value"] == pytest.approx(200 / 32**2, rel=1e-3)
-    assert found["all"]["more"]["value"] == 0
-    assert sum(part["photographs"] for part in found["outcomes"].values()) == 12 - found["empty"]

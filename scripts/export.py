@@ -24,7 +24,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--to", nargs="+", required=True, choices=["onnx", "torch-export"])
     parser.add_argument("--quantize", action="store_true", help="int8 as well, made from the ONNX")
     parser.add_argument("--folds", type=int, nargs="+", help="only these (default: all)")
-    parser.add_argument("--rows", type=int, help="of each fold to compare on (default: all)")
     results = Results(parser, "export.json")
     args = parser.parse_args(arguments)
     if args.quantize and "onnx" not in args.to:
@@ -32,8 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from lesions.errors import InputError
     from lesions.inference.explain import load_explained
-    from lesions.inference.export import require
-    from lesions.inference.export_check import as_text, export_run
+    from lesions.inference.export import as_text, export_run, require
     from lesions.paths import shown
 
     results.check(args)
@@ -42,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     explained = load_explained(args.run, args.folds)
     for problem in explained.run.problems:
         print(f"note: {problem}")
-    result = export_run(explained, args.to, args.quantize, args.rows)
+    result = export_run(explained, args.to, args.quantize)
     print(as_text(result))
     for name in result["files"]:
         print(f"written: {shown(explained.run.files.folder / name)}")

@@ -1,8 +1,9 @@
-"""A trained fold as one file that runs without this repository: ONNX, int8 ONNX, or torch.export.
+"""A run's folds as files that run without this repository: ONNX, int8 ONNX, or torch.export.
 
 The inputs are uint8 photographs and encoded metadata, the output is probabilities; normalisation is
-inside, test-time views are outside. The file carries the checkpoint's header under the key
-"lesions": config, preprocess, task, classes, neutral values, versions, and the run's calibration.
+inside, test-time views are outside. A file carries the checkpoint's header under the key "lesions":
+config, preprocess, task, classes, neutral values, versions, and the run's calibration. It is
+compared with the checkpoint on out-of-fold rows before it is offered.
 """
 
 import contextlib
@@ -11,18 +12,24 @@ import io
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
 from lesions.config import Config
 from lesions.data.metadata import COLUMNS
+from lesions.data.table import load_table
 from lesions.errors import InputError
+from lesions.evaluation.metrics import Floats, roc_auc
 from lesions.files import atomic
+from lesions.inference.checkpoint import Fold, versions
+from lesions.inference.explain import Explained, arrays_of
 from lesions.inference.predict import probabilities
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import shown
@@ -33,8 +40,108 @@ IMAGES = 128  # of the training photographs, whose activations int8 is calibrate
 # to nothing, and a probability needs more than 256 values.
 OPERATORS = ["Conv", "MatMul", "Add", "Clip", "Relu", "MaxPool"]
 FIRST = 5  # layers stay in float32, too: every later one works on what they round
-SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
+LEAST_LOSS = 0.005  # of AUC, at which int8 is refused
+CHUNK = 64
+EAGER, INT8 = "eager", "int8"
 Predict = Callable[[np.ndarray, np.ndarray], np.ndarray]  # uint8 images, metadata -> P (B, C)
+
+
+def export_run(explained: Explained, kinds: Sequence[str], int8: bool) -> dict[str, Any]:
+    """Export the run's folds and compare all formats on the out-of-fold rows.
+
+    AUC is that of the score: of several classes, malignant against benign. int8 that loses 0.005
+    of it or more is deleted, and the result's "refused" says so.
+    """
+    run = explained.run
+    probs: dict[str, list[Floats]] = {}
+    paths: dict[str, list[Path]] = {}
+    scored = []
+    for fold in run.folds:
+        rows = explained.rows[explained.rows["fold"] == fold.number]
+        images, metadata = arrays_of(explained, fold, rows)
+        files = export_fold(explained, fold, kinds, int8)
+        takes_metadata = run.config.data.metadata != "none"
+        ways = {EAGER: predict_by(WithProbabilities(fold.model).eval(), takes_metadata)}
+        for name, path in files.items():
+            ways[name] = (open_torch if name == "torch-export" else open_onnx)(path)[0]
+        files = {EAGER: run.files.file(fold.number, ".safetensors")} | files
+        for name, predict in ways.items():
+            parts = [slice(start, start + CHUNK) for start in range(0, len(rows), CHUNK)]
+            found = np.concatenate([predict(images[part], metadata[part]) for part in parts])
+            probs.setdefault(name, []).append(found.astype(np.float64))
+            paths.setdefault(name, []).append(files[name])
+        scored.append(rows["positive"])
+    positive = pd.concat(scored).to_numpy(int)
+    whole = {name: np.concatenate(parts) for name, parts in probs.items()}
+    compared = {
+        name: {
+            "difference": float(np.abs(found - whole[EAGER]).max()),
+            "auc": roc_auc(positive, run.task.score(found)),
+            "bytes": paths[name][0].stat().st_size,
+        }
+        for name, found in whole.items()
+    }
+    refused = refuse_lossy(compared, paths.get(INT8, []))
+    written = [path for name in paths if name != EAGER for path in paths[name]]
+    return {
+        "run": run.name,
+        "to": list(kinds),
+        "quantize": int8,
+        "folds": [fold.number for fold in run.folds],
+        "backbone": run.config.model.backbone,
+        "image_size": run.config.data.image_size,
+        "files": [path.name for path in written if path.exists()],
+        "rows": len(positive),
+        "rivals": compared,
+        "refused": refused,
+        "versions": versions()
+        | ({"onnxruntime": version("onnxruntime")} if "onnx" in kinds else {}),
+    }
+
+
+def export_fold(
+    explained: Explained, fold: Fold, kinds: Sequence[str], int8: bool
+) -> dict[str, Path]:
+    """Write fold<k>.onnx, .pt2 and .int8.onnx beside the checkpoint, as asked for; their paths."""
+    run = explained.run
+    header = fold.header | {"preprocess": run.preprocess.model_dump()}
+    if run.calibration:
+        header["calibration"] = run.calibration.model_dump(include={"temperature", "shifts"})
+        header["threshold"] = run.calibration.threshold.value
+    paths = {kind: run.files.file(fold.number, EXPORTS[kind][1]) for kind in kinds}
+    for kind, path in paths.items():
+        EXPORTS[kind][0](fold.model, header, path)
+    if int8:
+        # Photographs that the fold was trained on, always the same ones.
+        table, _ = load_table(run.config.dataset)
+        train = table[(table["split"] == "train") & (table["fold"] != fold.number)]
+        some = train.sample(min(IMAGES, len(train)), random_state=0).sort_index()
+        sample = arrays_of(explained, fold, some.assign(row=some.index))
+        paths[INT8] = run.files.file(fold.number, ".int8.onnx")
+        quantize_onnx(paths["onnx"], paths[INT8], *sample)
+    return paths
+
+
+def refuse_lossy(compared: Mapping[str, Mapping[str, Any]], files: Sequence[Path]) -> str | None:
+    """Why the int8 `files` were deleted; None if they may stay."""
+    lost = compared[EAGER]["auc"] - compared[INT8]["auc"] if files else 0.0
+    if not files or lost < LEAST_LOSS:
+        return None
+    for path in files:
+        path.unlink()
+    return (
+        f"int8 loses {lost:.4f} AUC, {LEAST_LOSS} or more: {', '.join(map(shown, files))} deleted;"
+        " the ONNX file in float32 stays"
+    )
+
+
+def as_text(result: Mapping[str, Any]) -> str:
+    """The comparison as the script prints it."""
+    table = pd.DataFrame(result["rivals"]).T
+    table["AUC gain"] = table["auc"] - table["auc"][EAGER]
+    table["MB"] = table.pop("bytes") / 1e6
+    formats = {"difference": "{:.1e}", "auc": "{:.4f}", "AUC gain": "{:+.4f}", "MB": "{:.1f}"}
+    return table.to_string(formatters={name: form.format for name, form in formats.items()})
 
 
 class WithProbabilities(nn.Module):
@@ -77,7 +184,7 @@ def export_torch(model: LesionClassifier, header: Mapping[str, Any], path: Path)
         torch.export.save(program, file, extra_files={KEY: json.dumps(header)})
 
 
-EXPORTS = {"onnx": export_onnx, "torch-export": export_torch}
+EXPORTS = {"onnx": (export_onnx, ".onnx"), "torch-export": (export_torch, ".pt2")}
 
 
 def quantize_onnx(source: Path, path: Path, images: np.ndarray, metadata: np.ndarray) -> None:

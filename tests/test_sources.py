@@ -156,7 +156,7 @@ def test_anyones_table_is_read_through_a_column_map(tmp_path):
     assert table["image_name"].tolist() == ["a", "b", "c"]
     assert table["diagnosis"].tolist() == ["mel", "nv", ""]
     assert table["target"].tolist()[:2] == [1, 0]
-    assert table["split"].tolist() == ["train", "train", "test"]
+    assert table["split"].tolist() == ["train", "test", "test"]
     assert table["official"].tolist() == ["train", "test", ""]
     assert table["site"].tolist() == ["torso", "head/neck", ""]
     assert table["group"].tolist() == ["a", "a", "c"]

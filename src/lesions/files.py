@@ -74,14 +74,17 @@ def read_csv(
     """The CSV with at least `columns`; cells of `text` columns are strings, NaN where empty.
 
     `text` None: all of them. An image, patient or group called NA or null keeps its name. A byte
-    order mark is skipped. InputError for a missing file, one that is no comma-separated table in
-    UTF-8, rows longer than the header, or missing columns; it says what was found.
+    order mark is skipped; .tab and .tsv are separated by tabs. InputError for a missing file, one
+    that is no comma-separated table in UTF-8, rows longer than the header, or missing columns; it
+    says what was found.
     """
     try:
-        header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
+        sep = "\t" if Path(path).suffix in (".tab", ".tsv") else ","
+        header = pd.read_csv(path, nrows=0, sep=sep, encoding="utf-8-sig").columns
         text = list(header) if text is None else text
         table = pd.read_csv(
             path,
+            sep=sep,
             dtype={name: str for name in text},
             na_values={name: [""] if name in text else MISSING for name in header},
             keep_default_na=False,

@@ -49,7 +49,7 @@ class Report:
 
     def __init__(self, strict: bool = False):
         self.problems: list[str] = []
-        self.notes: list[str] = []  # unknown words that were read as missing
+        self.notes: list[str] = []  # what was read as missing, set aside or renamed
         self.strict = strict
 
     def problem(self, where: Path | str, what: str) -> None:
@@ -94,8 +94,14 @@ def read_columns(report: Report, path: Path, columns: Mapping[str, str]) -> pd.D
         for name, own in columns.items()
         if own not in missing
     }
-    if "image_name" in found:
-        _require_unique(report, path, raw, columns["image_name"])
+    for name, own in columns.items():
+        if own not in missing:
+            control = raw[own].str.strip().str.contains(r"[\x00-\x1f\x7f]").astype(bool)
+            report.rows(path, raw[own], control, "a line break or control character in a cell")
+            if f"{own}.1" in raw:
+                report.problem(path, f"two columns are called '{own}': rename one")
+        if own not in missing and name == "image_name":
+            require_names(report, path, found[name].rename(own), raw)
     return table if missing else pd.DataFrame(found)
 
 
@@ -118,14 +124,14 @@ def no_rows(source: str) -> pd.DataFrame:
     return common_rows(pd.DataFrame({"image_name": pd.Series(dtype=str)}), source)
 
 
-def _require_unique(report: Report, path: Path, raw: pd.DataFrame, column: str) -> None:
-    ids = raw[column].str.strip()
-    report.rows(path, ids, ids == "", "every row is one image")
-    again, alike = ids.duplicated(keep=False) & (ids != ""), raw.duplicated(keep=False)
+def require_names(report: Report, path: Path, names: pd.Series, raw: pd.DataFrame) -> None:
+    """Report image names that are empty or stand in two rows of `raw`, with or without a suffix."""
+    report.rows(path, names, names == "", "every row is one image")
+    again, alike = names.duplicated(keep=False) & (names != ""), raw.duplicated(keep=False)
     for how, wrong in {"the same row": again & alike, "rows that differ": again & ~alike}.items():
         if wrong.any():
-            report.problem(path, f"row {listed(np.flatnonzero(wrong) + 2)}: {how} for {column}"
-                           f" {listed(ids[wrong].unique())}: keep one row an image")  # fmt: skip
+            report.problem(path, f"row {listed(np.flatnonzero(wrong) + 2)}: {how} for {names.name}"
+                           f" {listed(names[wrong].unique())}: keep one row an image")  # fmt: skip
 
 
 def _text(report: Report, path: Path, values: pd.Series) -> pd.Series:
@@ -133,7 +139,16 @@ def _text(report: Report, path: Path, values: pd.Series) -> pd.Series:
 
 
 def _name(report: Report, path: Path, values: pd.Series) -> pd.Series:
-    return values.str.replace(r"\.(jpe?g|png|webp|tiff?|bmp)$", "", case=False, regex=True)
+    """Names without suffix; of paths the folders stay, with /, for image_paths and short_names."""
+    names = (
+        values.str.normalize("NFC").str.replace("\\", "/").str.replace(r"^(\./)+", "", regex=True)
+    )
+    return names.str.replace(r"\.(jpe?g|png|webp|tiff?|bmp)$", "", case=False, regex=True)
+
+
+def _id(report: Report, path: Path, values: pd.Series) -> pd.Series:
+    """Ids of patients and lesions: -1 is unknown, as in Deotte's files."""
+    return _text(report, path, values).str.normalize("NFC").replace(["-1", "-1.0"], "")
 
 
 def _number(report: Report, path: Path, values: pd.Series) -> pd.Series:
@@ -182,6 +197,8 @@ def _words(words: Mapping[str, str]) -> Callable[[Report, Path, pd.Series], pd.S
 
 PARSERS: dict[str, Callable[[Report, Path, pd.Series], pd.Series]] = {
     "image_name": _name,
+    "patient_id": _id,
+    "lesion_id": _id,
     "target": _zero_or_one,
     "keratosis": _zero_or_one,
     "diagnosis": _diagnosis,

@@ -1,5 +1,7 @@
 """One decoder for training, test and serving: a photograph file -> uint8 RGB pixels."""
 
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -21,6 +23,11 @@ START_OF_SCAN = b"\xff\xda"
 # Those of photographs.SUFFIXES; others, such as EPS, run foreign interpreters.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
 PLAIN = PreprocessConfig()
+HOLE, GREY = bytes(64), 128  # of a file that was not written or sent whole
+LISTEN = (
+    "import cv2, numpy, sys;"
+    "cv2.imdecode(numpy.frombuffer(sys.stdin.buffer.read(), 'u1'), cv2.IMREAD_REDUCED_COLOR_8)"
+)
 
 ORIENTATION = 0x0112  # the EXIF tag, from 1 (upright) to 8
 TURNS = {
@@ -57,6 +64,7 @@ def decode(
         raise UnreadableImage("empty file")
     try:
         with Image.open(BytesIO(content), formats=FORMATS) as image:
+            deep = any(";16" in str(tile[3]) for tile in image.tile)
             turn = TURNS.get(check_work(image, content))
             width, height = image.size
             if turn in SIDEWAYS:
@@ -67,6 +75,10 @@ def decode(
             if pixels is None:
                 image.draft("RGB", (least, least))
                 pixels = _rgb(image if turn is None else image.transpose(turn))
+                if deep and pixels.max(initial=0) < 16:  # 12 of 16 bits, of which 8 were read
+                    raise UnreadableImage("nearly black: save its colours with 8 bits")
+            if content.startswith(b"\xff\xd8"):
+                _require_sound(content, pixels)
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
@@ -116,7 +128,37 @@ def plain_jpeg(image: Image.Image, content: bytes, least: int) -> np.ndarray | N
     return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
+def _require_sound(content: bytes, pixels: np.ndarray) -> None:
+    """UnreadableImage for a JPEG with a hole, which libjpeg fills with grey and only warns of.
+
+    The warning goes to the standard error of the process, so that one is started to hear it: for
+    files with a run of zeros, and pictures with libjpeg's grey in a corner (the last, or turned).
+    """
+    ends = np.r_[-8:8]
+    corners = pixels.take(ends, 0, mode="wrap").take(ends, 1, mode="wrap")
+    if HOLE in content or (corners == GREY).all(axis=2).any():
+        command = [sys.executable, "-c", LISTEN]
+        said = subprocess.run(command, input=content, capture_output=True, check=False).stderr
+        if b"JPEG" in said:
+            raise UnreadableImage(f"damaged: {said.decode(errors='replace').strip()}")
+
+
 def _rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    """uint8 RGB; grey of more than 8 bits is scaled, what is transparent is white."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_scaled(np.asarray(image)))
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _scaled(values: np.ndarray) -> np.ndarray:
+    """Grey values of a usual range as uint8: 0 to 1, or 8, 10, 12 or 16 bits."""
+    least, most = float(values.min()), float(values.max())
+    if values.dtype.kind == "f" and least >= 0 and most <= 1:
+        return (values * 255).round().astype(np.uint8)
+    full = next((full for full in (256, 1024, 4096, 65_536) if least >= 0 and most < full), None)
+    if full is None:
+        raise UnreadableImage(f"grey values from {least:g} to {most:g}: save it with 8 or 16 bits")
+    return (values.astype(np.int64) * 256 // full).astype(np.uint8)

@@ -2,13 +2,22 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from lesions.config import SourceConfig
-from lesions.data.columns import COMMON, Report, common_rows, no_rows, read_columns
-from lesions.data.photographs import SUFFIXES
+from lesions.data.columns import (
+    COMMON,
+    Report,
+    common_rows,
+    no_rows,
+    read_columns,
+    require_names,
+)
+from lesions.data.photographs import images_below
 from lesions.data.tasks import DIAGNOSES, WORDS
 from lesions.errors import listed
+from lesions.paths import shown
 
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
            "validation": "val", "test": "test", "": ""}  # fmt: skip
@@ -32,20 +41,46 @@ def read_generic(name: str, source: SourceConfig, folder: Path, report: Report) 
         hint = f"not a diagnosis: say which it is under `diagnoses` ({', '.join(DIAGNOSES)})"
         report.rows(path, rows["label"].rename("diagnosis"), found.isna(), hint)
         rows["diagnosis"] = found.fillna("")
-    rows = common_rows(rows, name)
+    rows = common_rows(rows, name).assign(own_target=rows.get("own", np.nan))
     official = rows["official"].str.lower()
     report.rows(path, official, ~official.isin([*_SPLITS]), "expected train, val or test")
-    split = pd.Series("train", rows.index).mask(rows["target"].isna(), "test")
+    bare, test = rows["target"].isna(), official.map(_SPLITS) == "test"
+    if (bare & ~test).any():
+        report.notes.append(f"{shown(path)}: {(bare & ~test).sum():,} rows without diagnosis or"
+                            " target are test rows: never trained on or scored")  # fmt: skip
+    split = pd.Series("train", rows.index).mask(bare | test, "test")
+    rows = _within_patients(rows, path, report)
     return rows.assign(official=official.map(_SPLITS).fillna(""), split=split)
+
+
+def _within_patients(rows: pd.DataFrame, path: Path, report: Report) -> pd.DataFrame:
+    """The rows with lesion numbers that restart in each patient made ids of their own."""
+    lesion, patient = rows["lesion_id"], rows["patient_id"]
+    shared = patient[patient != ""].groupby(lesion[lesion != ""]).nunique() > 1
+    if not shared.any() or not lesion.str.fullmatch(r"\d{0,4}").all():
+        return rows
+    report.notes.append(f"{shown(path)}: lesions {listed(shared.index[shared])} are in several"
+                        " patients: lesion numbers are taken within each patient")  # fmt: skip
+    known = (lesion != "") & (patient != "")
+    return rows.assign(lesion_id=(patient + "/" + lesion).where(known, ""))
 
 
 def _from_folders(folder: Path, report: Report) -> pd.DataFrame:
     """One row an image below `folder`, labelled by the name of its own folder."""
-    files = [path for path in sorted(folder.rglob("*/*")) if path.suffix.lower() in SUFFIXES]
-    if not files:
+    files = [Path(path).relative_to(folder.resolve()) for path in images_below(folder)]
+    rows = []
+    for path in files:
+        official = [_SPLITS[part.lower()] for part in path.parts[:-1] if part.lower() in _SPLITS]
+        classes = [part for part in path.parts[:-1] if part.lower() not in _SPLITS]
+        label = classes[-1] if classes else "" if official == ["test"] else path.parent.name
+        rows.append((path.with_suffix("").as_posix(), label, "".join(official[:1])))
+    if not any(path.parent.name for path in files):
         report.problem(folder, "no image in a folder of it: give `table`, or folders by class")
-    rows = [(path.stem, path.parent.name) for path in files]
-    return pd.DataFrame(rows, columns=["image_name", "label"], dtype=object)
+        rows = []
+    table = pd.DataFrame(rows, columns=["image_name", "label", "official"], dtype=object)
+    table["image_name"] = table["image_name"].str.normalize("NFC")
+    require_names(report, folder, table["image_name"], table)
+    return table
 
 
 def _read_table(name: str, source: SourceConfig, path: Path, report: Report) -> pd.DataFrame:
@@ -61,6 +96,7 @@ def _read_table(name: str, source: SourceConfig, path: Path, report: Report) -> 
     if "own_target" in rows:
         text = rows["own_target"].rename(source.columns["target"])
         rows["target"] = pd.to_numeric(text.mask(text == ""), errors="coerce").astype(float)
+        rows["own"] = rows["target"]
         wrong = ~rows["target"].isin([0, 1]) & (text != "")
         report.rows(path, text, wrong, "expected 0, 1 or nothing")
     return rows

@@ -3,12 +3,19 @@
 Archives are unpacked without trusting what they say about themselves.
 """
 
+import filecmp
+import lzma
 import os
+import re
 import shutil
 import stat
 import tempfile
+import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable
+from hashlib import sha256
+from itertools import takewhile
 from pathlib import Path
 
 import cv2
@@ -17,20 +24,19 @@ import pandas as pd
 from tqdm import tqdm
 
 from lesions.data.columns import Report
-from lesions.errors import InputError
+from lesions.errors import InputError, listed
 from lesions.files import write_text
 from lesions.paths import at, shown
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 LARGEST = 200 * 2**30  # bytes unpacked: the competition's own archive has 108 GiB
+HIDDEN = (".", "__MACOSX")
 MOST = 1_000_000  # entries of an archive
 
 # Below a source's folder, as its archive unpacks, or the archive itself: split -> places.
 PLACES: dict[str, dict[str, list[str]]] = {
     "isic2017": {"train": ["ISIC-2017_Training_Data", "images", "ISIC-2017_Training_Data.zip"]},
-    "isic2018": {"train": ["ISIC2018_Task3_Training_Input", "ISIC2018_Task3_Validation_Input",
-                           "images", "ISIC2018_Task3_Training_Input.zip",
-                           "ISIC2018_Task3_Validation_Input.zip"]},
+    "isic2018": {"train": ["ISIC2018_Task3_*_Input", "images", "ISIC2018_Task3_*_Input.zip"]},
     "isic2019": {"train": ["ISIC_2019_Training_Input", "images",
                            "ISIC_2019_Training_Input.zip"]},
     "isic2020": {"train": ["jpeg/train", "train", "ISIC_2020_Training_JPEG.zip"],
@@ -49,39 +55,106 @@ def image_paths(
 ) -> pd.Series:
     """The file of each row, by name, in the given folders or zips, else the source's own; or "".
 
-    Subfolders, such as one a diagnosis, are searched; suffixes count in any case. Archives are
-    unpacked if `unpack`, and skipped if not. The first place that has an image wins.
+    Subfolders, such as one a diagnosis, are searched; suffix and case do not count. A name with
+    folders means the file whose path ends like it. Two different photographs of one name are a
+    problem, and so are two rows of one photograph. Archives are unpacked if `unpack`; a source's
+    own ones only for photographs that do not lie beside them.
     """
     paths = pd.Series("", index=table.index, dtype=object)
     for place in given:
         if not place.exists():
             report.problem(place, "no such image folder or archive")
     places = PLACES.get(reader, PLACES["generic"])
+    clashes: list[list[str]] = []
     for split, own in places.items():
-        found: dict[str, str] = {}
-        for place in given or [path for name in own for path in _matching(folder, name)]:
-            if place.suffix not in (".zip", ".npz"):
-                found = _images_below(place) | found
-            elif unpack and place.is_file():
-                try:
-                    found = _images_below(unpacked(place)) | found
-                except InputError as error:
-                    report.add(str(error))
-        rows = (table["split"] == split) | (len(places) == 1)
-        paths = paths.mask(
-            rows, pd.Series([found.get(n, "") for n in table["image_name"]], table.index)
+        names = table.loc[(table["split"] == split) | (len(places) == 1), "image_name"]
+        wanted = set() if given else {*names.map(_key)}
+        inside = given or [path for name in own for path in _matching(folder, name)]
+        found = _files_in(inside, wanted, report, unpack)
+        files = [_fitting(name, found.get(_key(name), [])) for name in names]
+        clashes += [each for each in files if len(each) > 1]
+        paths.update(pd.Series([each[0] if each else "" for each in files], names.index, str))
+    if clashes:
+        one, two = map(shown, clashes[0][:2])
+        report.add(
+            f"{one} and {two} are different photographs of one name, and so for {len(clashes):,}"
+            " names in all: leave one folder out, or name the right one with --images SOURCE=FOLDER"
         )
+    for path, rows in table["image_name"].groupby(paths.mask(paths == "")):
+        if rows.nunique() > 1:
+            report.problem(path, f"is the photograph of {listed(rows)}: keep one row an image")
     return paths
 
 
-def largest_dermamnist(folder: Path) -> Path | None:
-    """The npz of the largest images: dermamnist.npz has 28 pixels, dermamnist_224.npz has 224."""
+def _files_in(
+    places: list[Path], wanted: set[str], report: Report, unpack: bool
+) -> dict[str, list[str]]:
+    """The image files of each key below folders and in archives.
 
-    return max(
-        folder.glob("dermamnist*.npz"),
-        key=lambda path: int(path.stem.removeprefix("dermamnist").strip("_") or 28),
-        default=None,
-    )
+    Of archives none is opened if not `unpack`, or if all `wanted` keys lie in the places before.
+    """
+    found: dict[str, list[str]] = {}
+    for place in places:
+        files: list[str] = []
+        if place.suffix.lower() not in (".zip", ".npz"):
+            files = images_below(place)
+        elif unpack and place.is_file() and not (wanted and wanted <= found.keys()):
+            try:
+                files = images_below(unpacked(place))
+            except InputError as error:
+                report.add(str(error))
+        for path in files:
+            found.setdefault(_key(path), []).append(path)
+    return found
+
+
+def short_names(names: pd.Series) -> pd.Series:
+    """The names without folders; with them, such as mel_1, where several files are called alike."""
+    short = names.str.split("/").str[-1]
+    again = short.duplicated(keep=False) & (short != names)
+    parts = names[again].str.split("/")
+    levels = takewhile(lambda level: len({*level}) == 1, zip(*parts.str[:-1], strict=False))
+    return short.mask(again, parts.str[len(list(levels)) :].str.join("_"))
+
+
+def images_below(place: Path) -> list[str]:
+    """The image files below a folder, sorted, also those in linked folders.
+
+    Hidden files and folders (._a.jpg, .ipynb_checkpoints, __MACOSX) are left out.
+    """
+    found: list[str] = []
+    seen: set[str] = set()
+    for folder, inner, files in os.walk(place.resolve(), followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith(HIDDEN))
+        real = os.path.realpath(folder)
+        if real in seen:  # a link back to a folder above
+            inner.clear()
+            continue
+        seen.add(real)
+        shown = (name for name in sorted(files) if not name.startswith(HIDDEN))
+        found += [f"{folder}/{name}" for name in shown if name.lower().endswith(SUFFIXES)]
+    return found
+
+
+def same_content(one: str, two: str) -> bool:
+    """Whether two files hold the same bytes; False if one cannot be read."""
+    try:
+        return filecmp.cmp(one, two, shallow=False)
+    except OSError:
+        return False
+
+
+def dermamnist_file(folder: Path) -> Path | None:
+    """The npz of the largest images: dermamnist.npz has 28 pixels, dermamnist_224.npz has 224.
+
+    InputError if the corrected edition lies beside the original one, which has another split.
+    """
+    sizes = {path: re.fullmatch(r"(.*?)_?(\d*)", path.stem)
+             for path in sorted(folder.glob("dermamnist*.npz"))}  # fmt: skip
+    if len({match and match[1] for match in sizes.values()}) > 1:
+        names = listed(path.name for path in sizes)
+        raise InputError(f"{shown(folder)}: {names} are different editions: keep one of them")
+    return max(sizes, key=lambda path: int((sizes[path] or "  ")[2] or 28), default=None)
 
 
 def unpacked(archive: Path) -> Path:
@@ -94,7 +167,13 @@ def unpacked(archive: Path) -> Path:
     # Size and time of change identify the content, whose hash would take minutes.
     mark = f"{archive.resolve()} {state.st_size} {state.st_mtime_ns}"
     folder = at("input/prepared/unpacked", archive.stem)
-    if (folder / ".from").exists() and (folder / ".from").read_text() == mark:
+    origin = folder / ".from"
+    if origin.exists() and origin.read_text().rsplit(" ", 2)[0] != str(archive.resolve()):
+        folder = folder.with_name(
+            f"{archive.stem}-{sha256(bytes(archive.resolve())).hexdigest()[:8]}"
+        )
+        origin = folder / ".from"  # another archive of the same name has the plain one
+    if origin.exists() and origin.read_text() == mark:
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as work:
@@ -102,8 +181,10 @@ def unpacked(archive: Path) -> Path:
         part.mkdir()
         if archive.suffix == ".npz":
             _write_arrays(archive, part)
-        else:
-            extract(archive, part, lambda name: name.lower().endswith(SUFFIXES))
+        elif not extract(archive, part, lambda name: name.lower().endswith(SUFFIXES)):
+            inside = [name for name in zipfile.ZipFile(archive).namelist() if name.endswith(".zip")]
+            hint = f": unpack {listed(inside)} in it first" if inside else ""
+            raise InputError(f"{shown(archive)}: no photograph in it{hint}")
         write_text(part / ".from", mark)
         shutil.rmtree(folder, ignore_errors=True)
         part.replace(folder)
@@ -119,12 +200,19 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool]) -> int:
     """
     try:
         with zipfile.ZipFile(archive) as file:
+            for entry in file.infolist():  # Windows PowerShell 5 writes backslashes
+                entry.filename = entry.filename.replace("\\", "/")
             entries = [entry for entry in file.infolist() if not entry.is_dir()]
             _require_safe(archive, entries)
             entries = [entry for entry in entries if wanted(entry.filename)]
             for entry in tqdm(entries, f"unpacking {archive.name}", unit="file", disable=None):
                 file.extract(entry, target)  # stops at the size that its header says
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except OSError as error:
+        raise InputError(
+            f"{shown(archive)}: cannot be unpacked: {error.strerror or error}"
+        ) from error
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, IndexError, UnicodeDecodeError,
+            zlib.error, lzma.LZMAError) as error:  # fmt: skip
         raise InputError(
             f"{shown(archive)}: {error}: damaged or not a zip: download it again"
         ) from error
@@ -133,19 +221,30 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool]) -> int:
 
 def _matching(folder: Path, pattern: str) -> list[Path]:
     if pattern.endswith(".npz"):
-        return [path for path in [largest_dermamnist(folder)] if path]
+        return [path for path in [dermamnist_file(folder)] if path]
     return sorted(folder.glob(pattern)) if pattern else [folder]
 
 
-def _images_below(place: Path) -> dict[str, str]:
-    """The path of each image by its name without suffix; the first in the walk's order wins."""
-    found: dict[str, str] = {}
-    for folder, inner, files in os.walk(place.resolve()):
-        inner.sort()
-        for name in sorted(files):
-            if name.lower().endswith(SUFFIXES):
-                found.setdefault(name.rpartition(".")[0], f"{folder}/{name}")
-    return found
+def _key(path: str) -> str:
+    """What must be equal in a row's name and a file's: Macs decompose umlauts, cases differ."""
+    name = path.rpartition("/")[2]
+    stem = name.rpartition(".")[0] if name.lower().endswith(SUFFIXES) else name
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+def _fitting(name: str, files: list[str]) -> list[str]:
+    """Of files with a row's key those whose path ends most like its name, one of each content."""
+
+    def fit(path: str) -> tuple[int, bool]:
+        own = unicodedata.normalize("NFC", path.rpartition(".")[0])
+        pairs = zip(name.split("/")[::-1], own.split("/")[::-1], strict=False)
+        alike = takewhile(lambda pair: pair[0].casefold() == pair[1].casefold(), pairs)
+        return len(list(alike)), own.endswith(name)
+
+    if len(files) > 1:
+        best = max(map(fit, files))
+        files = [path for path in files if fit(path) == best]
+    return files[:1] + [path for path in files[1:] if not same_content(files[0], path)]
 
 
 def _require_safe(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
@@ -159,7 +258,7 @@ def _require_safe(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
         found = {
             "would leave the folder it is unpacked to": name.startswith("/")
             or ".." in name.split("/")
-            or bool({"\\", ":", "\0"} & {*name}),
+            or bool({":", "\0"} & {*name}),
             "is a link or a special file": kind not in (0, stat.S_IFREG),
             "needs a password": entry.flag_bits & 1,
             "is there twice": name.casefold() in names,

@@ -40,7 +40,6 @@ def prepare(
     config = _with_places(load_dataset_config(dataset, changes), folders, images)
     report, folder = Report(), prepared(dataset)
     table = read_sources(config, report, unpack=bool(sizes))
-    print("".join(f"note: {note}\n" for note in report.notes), end="")
     if sizes and available_only:
         there = table["path"] != ""
         print(f"{(~there).sum():,} rows have no photograph here; {there.sum():,} are used")
@@ -50,6 +49,7 @@ def prepare(
     if sizes and table.empty and not report.problems:
         report.add(f"{dataset}: no photograph found: say where with --images SOURCE=FOLDER")
     table = one_row_a_name(table, report)
+    print("".join(f"note: {note}\n" for note in report.notes), end="")
     _refuse(report, folder, table["path"].tolist() if sizes else [])
     problem = pd.Series("", table.index)
     caches = [str(size) for size in sizes]

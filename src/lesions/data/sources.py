@@ -13,7 +13,7 @@ import pandas as pd
 from lesions.config import SourceConfig
 from lesions.data.columns import Report, common_rows, no_rows, read_columns
 from lesions.data.generic import read_generic
-from lesions.data.photographs import largest_dermamnist
+from lesions.data.photographs import dermamnist_file
 from lesions.data.tasks import WORDS
 from lesions.errors import listed
 from lesions.files import read_csv
@@ -64,15 +64,17 @@ def read_isic2017(folder: Path, report: Report) -> pd.DataFrame:
 
 
 def read_isic2018(folder: Path, report: Report) -> pd.DataFrame:
-    """ISIC 2018 task 3: 10,015 training images (HAM10000) and 193 for validation, official split.
+    """ISIC 2018 task 3: 10,015 training images (HAM10000), 193 and 1,512 for validation and test.
 
     Lesion ids come from ISIC2018_Task3_Training_LesionGroupings.csv, if it is there.
     """
     parts = []
-    for official, part in [("train", "Training"), ("val", "Validation")]:
+    for official, part in [("train", "Training"), ("val", "Validation"), ("test", "Test")]:
         path = _either(folder, f"ISIC2018_Task3_{part}_GroundTruth")
         if official == "train" or path.exists():
-            parts.append(_read_one_hot(report, path, _CLASSES_2018).assign(official=official))
+            split = "test" if official == "test" else "train"
+            rows = _read_one_hot(report, path, _CLASSES_2018)
+            parts.append(rows.assign(official=official, split=split))
     rows = pd.concat(parts, ignore_index=True)
     lesions = _either(folder, "ISIC2018_Task3_Training_LesionGroupings")
     return common_rows(_with_lesions(report, rows, lesions, "image"), "isic2018")
@@ -112,9 +114,11 @@ def read_ham10000(folder: Path, report: Report) -> pd.DataFrame:
 
     It has one column more than other sources: `localization`, one of columns.PLACES or "".
     """
-    path = folder / "HAM10000_metadata.csv"
-    if not path.exists() and (folder / "HAM10000_metadata").exists():
-        path = folder / "HAM10000_metadata"  # Dataverse's file has no suffix
+    places = [folder / f"HAM10000_metadata{suffix}" for suffix in (".csv", ".tab", "")]
+    path = next((path for path in places if path.exists()), places[0])  # Dataverse: .tab or none
+    for pixels in [] if path.exists() else sorted(folder.glob("hmnist_*.csv")):
+        report.problem(pixels, "tables of pixels are not read: HAM10000_metadata.csv and the"
+                       " photographs are needed (input/README.md)")  # fmt: skip
     rows = read_columns(
         report, path,
         {"image_name": "image_id", "lesion_id": "lesion_id", "diagnosis": "dx",
@@ -130,7 +134,7 @@ def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:
     693 of the 2,005 test images show a lesion that is also in training (Abhishek et al., Sci Data
     12:196, 2025). Lesion ids come from dermamnist_to_ham10000.csv, if it is there.
     """
-    path = largest_dermamnist(folder)
+    path = dermamnist_file(folder)
     if path is None:
         report.problem(folder, "no dermamnist*.npz in it: see input/README.md")
         return no_rows("dermamnist")
@@ -144,7 +148,7 @@ def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:
                          .assign(official=official))  # fmt: skip
     rows = pd.concat(parts, ignore_index=True)
     lesions = folder / "dermamnist_to_ham10000.csv"
-    if lesions.exists():
+    if lesions.exists() and "corrected" not in path.stem:  # whose rows are others
         table = read_csv(lesions, ["split", "index", "lesion_id"])
         known = "dermamnist_" + table["split"] + "_" + table["index"].map("{:05d}".format)
         rows["lesion_id"] = rows["image_name"].map(table.set_index(known)["lesion_id"])
@@ -167,7 +171,6 @@ def read_deotte(folder: Path, report: Report) -> pd.DataFrame:
         if split == "train":
             columns |= {name: name for name in ("diagnosis", "target", "tfrecord")}
         rows = read_columns(report, path, columns)
-        rows["patient_id"] = rows["patient_id"].mask(rows["patient_id"] == "-1", "")
         if split == "train":
             rows["diagnosis"] = _diagnosis_by_target(report, path, rows)
         parts.append(rows.assign(split=split, source=source.removesuffix(" test")))

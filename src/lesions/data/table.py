@@ -13,12 +13,11 @@ from lesions.data.folds import (
     add_groups,
     fold_hash,
     published_split,
-    require_whole_groups,
     split_groups,
     straddling,
 )
-from lesions.data.photographs import image_paths
-from lesions.data.sources import add_deotte, read_duplicates, read_source
+from lesions.data.photographs import image_paths, same_content, short_names
+from lesions.data.sources import READERS, add_deotte, read_duplicates, read_source
 from lesions.data.tasks import targets
 from lesions.errors import InputError, listed
 from lesions.files import read_csv, read_json, write_csv, write_json
@@ -29,6 +28,7 @@ COLUMNS = [
     "sex", "age_approx", "site", "width", "height", "bytes", "images_per_patient",
     "group", "fold", "path",
 ]  # fmt: skip
+ISIC = r"ISIC_\d{7,}(_downsampled)?"
 OPTIONAL = ["localization"]  # after these, where a source gives it: HAM10000
 TEXT = ("image_name", "source", "split", "patient_id", "lesion_id", "diagnosis", "sex", "site",
         "localization", "group", "path")  # fmt: skip
@@ -44,16 +44,22 @@ def read_sources(config: DatasetConfig, report: Report, unpack: bool = False) ->
     tables: list[pd.DataFrame] = [no_rows("").assign(path="")]
     listed_pairs = [pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str)]
     for name, source in config.sources.items():
-        folder = at(source.folder).resolve()
+        reader, folder = source.reader or name, at(source.folder).resolve()
         if not folder.is_dir():
             report.problem(folder, "no such folder: input/README.md says what goes in")
             continue
         table = read_source(name, source, folder, report)
         given = [at(path) for path in source.images]
-        path = image_paths(table, source.reader or name, folder, given, report, unpack)
-        tables.append(table.assign(path=path))
+        if reader == "dermamnist" and given:
+            report.add("dermamnist: its npz has labels and pixels: give --input, not --images")
+        table["path"] = image_paths(table, reader, folder, given, report, unpack)
+        table["image_name"] = short_names(table["image_name"])
+        if reader == "generic":
+            _check_own(name, table, config, report)
+        tables.append(table)
         listed_pairs.append(read_duplicates(folder, report))
     table = pd.concat(tables, ignore_index=True).fillna({"path": "", "localization": ""})
+    table = _keep_apart(table)
     pairs = pd.concat(listed_pairs, ignore_index=True)
     if config.deotte:
         table = add_deotte(table, at(config.deotte), report)
@@ -68,7 +74,56 @@ def read_sources(config: DatasetConfig, report: Report, unpack: bool = False) ->
                 f"{one} and {two} are listed as duplicates but have different targets: correct one"
             )
     table = table.assign(bytes=np.nan, fold=-1, images_per_patient=images_per_patient(table))
-    return add_groups(table, pairs)
+    table = add_groups(table, pairs)
+    return _set_aside(table, report) if config.scheme == "grouped" else table
+
+
+def _check_own(name: str, rows: pd.DataFrame, config: DatasetConfig, report: Report) -> None:
+    """Report a source whose targets and diagnoses differ, and note its official split."""
+    derived = targets(rows["diagnosis"], config.task)
+    differ = (derived - rows["own_target"]).abs() > 0
+    if differ.any():
+        report.add(
+            f"source {name}: target and diagnosis differ in {differ.sum():,} rows under task"
+            f" {config.task}, such as {listed(rows.loc[differ, 'image_name'], 3)}: map one of them"
+            " under `columns`, or set the `task` that both mean"
+        )
+    test, val = (int((rows["official"] == part).sum()) for part in ("test", "val"))
+    if config.scheme == "grouped" and test + val:
+        report.notes.append(
+            f"source {name}: {test:,} official test rows stay out of the folds, {val:,} validation"
+            " rows are folded like training rows; `scheme: official` keeps the whole split"
+        )
+
+
+def _keep_apart(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with names that two sources share made different, as in clinic_IMG_0001.
+
+    ISIC's ids, which all published sources have, and files of equal bytes are one photograph.
+    """
+    names, path = table["image_name"], table["path"]
+    own = ~table["source"].isin([*READERS]) & ~names.str.fullmatch(ISIC)
+    own &= table.groupby(names)["source"].transform("nunique") > 1
+    first = path.groupby(names).transform("first")
+    pairs = zip(names[own], path[own], first[own], strict=True)
+    differ = [name for name, one, two in pairs if not one or not same_content(one, two)]
+    apart = own & names.isin(differ)
+    return table.assign(image_name=names.mask(apart, table["source"] + "_" + names))
+
+
+def _set_aside(table: pd.DataFrame, report: Report) -> pd.DataFrame:
+    """The table without a test part of unlabelled rows that belong to a training group."""
+    trained = table.loc[table["split"] == "train", "group"]
+    bare = (table["split"] == "test") & table["target"].isna() & table["group"].isin(trained)
+    bare &= ~table["source"].isin([*READERS])
+    if bare.any():
+        rows = table[bare]
+        report.notes.append(
+            f"{len(rows):,} unlabelled rows ({listed(rows['image_name'])}) are of patients or"
+            f" lesions with labelled ones ({listed(rows['patient_id'].unique())}): set aside,"
+            " neither trained on nor test rows; scripts/predict.py --images predicts them"
+        )
+    return table.assign(split=table["split"].mask(bare, "quarantined"))
 
 
 def images_per_patient(table: pd.DataFrame) -> pd.Series:
@@ -83,7 +138,7 @@ def images_per_patient(table: pd.DataFrame) -> pd.Series:
 def one_row_a_name(table: pd.DataFrame, report: Report) -> pd.DataFrame:
     """The table with each image name once: of two sources with one name, the first listed stays.
 
-    It is a problem if the two disagree about the target.
+    A note says of how many; it is a problem if the two disagree about the target.
     """
     once = table.drop_duplicates(["image_name", "source"])
     targets = once.groupby("image_name")["target"].nunique(dropna=False)
@@ -92,7 +147,14 @@ def one_row_a_name(table: pd.DataFrame, report: Report) -> pd.DataFrame:
             f"sources disagree about the target of {listed(targets.index[targets > 1])}:"
             " leave one of them out"
         )
-    return table.drop_duplicates("image_name").reset_index(drop=True)
+    kept = table.drop_duplicates("image_name").reset_index(drop=True)
+    if len(kept) < len(once):
+        report.notes.append(f"{len(once) - len(kept):,} photographs are in two sources: the row"
+                            " of the first is used")  # fmt: skip
+    again = table.loc[table.duplicated(["image_name", "source"]), "image_name"]
+    if len(again) and not report.problems:  # else reported where it stands
+        report.add(f"names that stand twice in a source: {listed(again.unique())}")
+    return kept
 
 
 def check_images(table: pd.DataFrame, report: Report) -> None:
@@ -126,8 +188,14 @@ def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
             part = split_groups(table[train], shares, config.seed, diagnoses)
             table = table.copy()
             table.loc[train, "split"] = np.where(part == 0, "test", "train")
+        mixed = straddling(table)
+        if mixed:
+            raise InputError(
+                f"{len(mixed):,} groups have both training and test rows ({listed(mixed)}), of one"
+                " patient, lesion or photograph: correct the table, leave `official` out of its"
+                " `columns` to have the test part drawn anew, or keep it with `scheme: official`"
+            )
         table = add_folds(table, config.folds, config.seed, diagnoses)
-        require_whole_groups(table, "the new table")
     return table[[name for name in COLUMNS + OPTIONAL if name in table]]
 
 

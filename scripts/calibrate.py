@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
                         " (default: that of the out-of-fold rows)")  # fmt: skip
     args = parser.parse_args(arguments)
 
-    from lesions.inference.calibration import calibrate_run
+    from lesions.inference.calibrate import calibrate_run
     from lesions.paths import shown
 
     path, found, problem = calibrate_run(args.run, args.rule, args.rows, args.prevalence)

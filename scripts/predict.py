@@ -3,12 +3,14 @@
     python scripts/predict.py --run effnet_b1                      -> submissions/effnet_b1.csv
     python scripts/predict.py --run ham10000/resnet50 --column mel -> ..._mel.csv: image_name,target
     python scripts/predict.py --run effnet_b1 --images photo.jpg folder/ --age 55 --site torso
+    python scripts/predict.py --run effnet_b1 --images folder/ --metadata people.csv
 
 --run is a run's name, its folder, or one fold's weights; with --images also a blend.json.
 Without --images: every fold and every view of the test rows, averaged by image, in the table's
 order; a .json beside the .csv names the weights. With --images: prints a table and writes --out,
-and needs nothing but the run's folder. A photograph that cannot be read is named, the others are
-predicted, and the exit code is 2.
+and needs nothing but the run's folder. --age, --sex and --site are of one person; --metadata is a
+CSV of image_name, age, sex and site, an empty cell for what is not known. A photograph that cannot
+be read is named, the others are predicted, and the exit code is 2.
 """
 
 import sys
@@ -29,11 +31,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--age", help="of the person, in years")
     parser.add_argument("--sex", help="female or male")
     parser.add_argument("--site", help="such as torso, 'lower extremity', head/neck")
+    parser.add_argument(
+        "--metadata", type=Path, metavar="CSV", help="of image_name, age, sex, site"
+    )
     parser.add_argument("--out", type=Path,
                         help=".csv or .json; default submissions/<run>_images.csv")  # fmt: skip
     args = parser.parse_args(arguments)
     if args.images and (args.set or args.column):
         parser.error("--set and --column are for test rows, not for --images")
+    if args.metadata and (not args.images or args.age or args.sex or args.site):
+        parser.error("--metadata goes with --images, in place of --age, --sex and --site")
     return predict_photographs(args) if args.images else predict_rows(args)
 
 
@@ -67,13 +74,14 @@ def predict_photographs(args: Namespace) -> int:
     from lesions.data.decode import UnreadableImage
     from lesions.errors import InputError, listed
     from lesions.files import write_csv, write_json
-    from lesions.inference.predictor import Patient, Predictor, find_photos
+    from lesions.inference.predictor import Patient, Predictor, find_photos, read_patients
     from lesions.inference.wording import DISCLAIMER, Answer, as_records, as_table, as_text
     from lesions.paths import at, shown
 
     photos, patient = find_photos(args.images), Patient(args.age, args.sex, args.site)
     if args.out and args.out.suffix not in (".csv", ".json"):
         raise InputError(f"--out {args.out}: name a .csv or a .json")
+    patients = read_patients(args.metadata, photos) if args.metadata else {}
     predictor = Predictor.load(args.run, args.folds)
     path = args.out or at("submissions", f"{Path(predictor.name).name}_images.csv")
     for problem in predictor.missing:
@@ -81,7 +89,7 @@ def predict_photographs(args: Namespace) -> int:
     answers: list[Answer] = []
     for photo in tqdm(photos, leave=False, disable=None):
         try:
-            answers.append((str(photo), predictor.predict(photo, patient), ""))
+            answers.append((str(photo), predictor.predict(photo, patients.get(photo, patient)), ""))
         except UnreadableImage as error:
             answers.append((str(photo), None, str(error)))
     print(as_text(predictor, answers))

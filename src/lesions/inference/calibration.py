@@ -1,11 +1,12 @@
 """A run's calibration: true probabilities, a threshold, and what an ordinary photograph is.
 
-It is fitted on the out-of-fold predictions when a run's last fold is done, or by calibrate.py, and
-stored as oof/<run>/calibration.json (of a blend <name>_calibration.json). Reports, predict.py,
-serve.py and export.py all read it here.
+It is fitted on the out-of-fold predictions, for each of three states of the metadata (all given,
+age and sex, nothing), and stored as oof/<run>/calibration.json (of a blend
+<name>_calibration.json). Reports, predict.py, serve.py and export.py all read it here;
+calibrate.py beside this file writes it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -15,8 +16,6 @@ from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lesions.config import PreprocessConfig
-from lesions.data.table import load_table
-from lesions.data.tasks import Task
 from lesions.errors import InputError, listed
 from lesions.evaluation.calibration import (
     Scaling,
@@ -24,21 +23,25 @@ from lesions.evaluation.calibration import (
     calibration_error,
     check_fit,
     fit_scaling,
-    shift_prior,
 )
 from lesions.evaluation.metrics import Floats, log_loss
 from lesions.evaluation.thresholds import RULES, Threshold
-from lesions.files import read_json, sha256, write_json
-from lesions.inference.checkpoint import load_folds
-from lesions.inference.unusual import FalseAlarms, Familiar, Finite, fit_familiar
-from lesions.oof import Oof, load_oof
+from lesions.files import read_json, sha256
+from lesions.inference.unusual import FalseAlarms, Familiar, Finite
+from lesions.oof import Oof
 from lesions.paths import shown
-from lesions.runs import RunFiles, find_run
+from lesions.runs import RunFiles
 
 STEPS = 401  # quantiles kept of the out-of-fold scores
 PARTS = 5  # groups of rows that take turns where there are no folds to take them
 
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Strict(BaseModel):
+    """A part of the file: an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class Cut(BaseModel):
@@ -53,27 +56,15 @@ class Cut(BaseModel):
     specificity: Share
 
 
-class Calibration(BaseModel):
-    """The file's content; score means P(positive), of several classes P(any malignant one)."""
+class Fit(Strict):
+    """What one state of the metadata says; score means P(positive), P(any malignant class)."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    run: str
-    task: str
-    rows: int
-    positives: int
-    weights: dict[str, str]  # file: SHA-256 of the weights that it belongs to
-    preprocess: PreprocessConfig | None = None  # of checkpoints whose header does not say it
     temperature: float = Field(gt=0, allow_inf_nan=False)
     shifts: list[Finite]  # added to each class's log probability after the temperature
-    prevalence: float | None = Field(None, gt=0, lt=1)  # None: that of the out-of-fold rows
-    cross_fitted: str = "fold"  # fold or group: what the estimates below are cross-fitted by
     log_loss: tuple[Finite, Finite]  # of the out-of-fold rows, before and after
     calibration_error: tuple[Share, Share]  # of the score, before and after
     threshold: Cut
     quantiles: list[Share] = Field(min_length=2)  # of the out-of-fold scores, evenly spaced
-    familiar: Familiar | None = None
-    false_alarms: FalseAlarms | None = None
 
     @field_validator("quantiles")
     @classmethod
@@ -92,6 +83,36 @@ class Calibration(BaseModel):
         return float(100 * (np.mean(places) / len(self.quantiles)))
 
 
+class Person(Strict):
+    """Metadata of a training row, over which runs that know no unknown ones are averaged."""
+
+    age_approx: Finite
+    sex: str
+    site: str
+    localization: str
+
+
+class Calibration(Fit):
+    """The file's content: the fit of rows as they are, and those of rows with less metadata."""
+
+    run: str
+    task: str
+    rows: int
+    positives: int
+    weights: dict[str, str]  # file: SHA-256 of the weights that it belongs to
+    preprocess: PreprocessConfig | None = None  # of checkpoints whose header does not say it
+    prevalence: float | None = Field(None, gt=0, lt=1)  # None: that of the out-of-fold rows
+    cross_fitted: str = "fold"  # fold or group: what the estimates are cross-fitted by
+    given: dict[str, Fit] = {}  # by state, as in data/metadata.py; none in files of older versions
+    people: list[Person] = []
+    familiar: Familiar | None = None
+    false_alarms: FalseAlarms | None = None
+
+    def of(self, state: str) -> Fit:
+        """The fit for a photograph of which so much is given."""
+        return self.given.get(state, self)
+
+
 class CrossFit(NamedTuple):
     """Calibrated probabilities (N, C) and decisions (N,) of rows that no fit has seen."""
 
@@ -105,7 +126,7 @@ def load_calibration(files: RunFiles) -> tuple[Calibration | None, str | None]:
 
     InputError for a damaged file.
     """
-    path, weights = _place(files), _weights(files)
+    path, weights = calibration_path(files), weights_of(files)
     command = f"run python scripts/calibrate.py --run {shown(files.blend or files.folder)}"
     if not path.exists():
         lacks = "no calibrated probability, decision, percentile or warning of unusual photographs"
@@ -120,46 +141,6 @@ def load_calibration(files: RunFiles) -> tuple[Calibration | None, str | None]:
     if changed:
         return None, f"{shown(path)} belongs to other weights than {listed(changed)}: {command}"
     return found, None
-
-
-def calibrate_run(
-    spec: str | Path, rule: str = "recall", rows: int = 500, prevalence: float | None = None
-) -> tuple[Path, Calibration, str | None]:
-    """Fit and write the calibration of a run or a blend.
-
-    Returns the file, its content and, where training photographs were not at hand, why not: of
-    each fold `rows` that it was trained on say what is usual, and as many others what is not.
-    `prevalence` is the share of positives that the probabilities are meant for.
-    """
-    files = find_run(spec, takes=("run", "blend"))
-    oof = load_oof(files)
-    found = fit_calibration(oof, rule)
-    changes: dict = {"weights": {path.name: sha256(path) for path in _weights(files)}}
-    if prevalence is not None:
-        fitted, trained = Scaling(found.temperature, found.shifts), found.positives / found.rows
-        shifted = shift_prior(fitted, oof.task.malignant, trained, prevalence)
-        changes |= {"shifts": shifted.shifts, "prevalence": prevalence}
-    problem = None
-    if not files.blend:
-        try:
-            changes |= _of_photographs(files, rows)
-        except InputError as error:
-            problem = str(error)
-    found = found.model_copy(update=changes)
-    write_json(_place(files), found.model_dump())
-    return _place(files), found, problem
-
-
-def given_path(folder: Path, fold: int) -> Path:
-    """Where the out-of-fold predictions without some or all metadata lie, beside fold<k>.csv."""
-    return folder / f"given{fold}.csv"
-
-
-def given_rows(task: Task, names: pd.Series, probs: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """The content of given<k>.csv: image_name, given, and the columns of the probabilities."""
-    parts = [task.as_frame(found).assign(image_name=names.to_numpy(), given=given)
-             for given, found in probs.items()]  # fmt: skip
-    return pd.concat(parts)[["image_name", "given", *task.columns]]
 
 
 def cross_fit(oof: Oof, rule: Callable[[ArrayLike, ArrayLike], Threshold]) -> CrossFit:
@@ -204,15 +185,15 @@ def fit_calibration(oof: Oof, rule: str) -> Calibration:
     )
 
 
-def _of_photographs(files: RunFiles, rows: int) -> dict:
-    """The parts `preprocess`, `familiar` and `false_alarms` of the file."""
-    folds = load_folds(files)
-    table, facts = load_table(folds[0].config.dataset)
-    familiar, alarms = fit_familiar(folds, table, rows)
-    found: dict = {"familiar": familiar, "false_alarms": alarms}
-    if "preprocess" not in folds[0].header:
-        found["preprocess"] = PreprocessConfig(**facts["config"].get("preprocess", {}))
-    return found
+def calibration_path(files: RunFiles) -> Path:
+    return files.folder / (f"{files.name}_calibration.json" if files.blend else "calibration.json")
+
+
+def weights_of(files: RunFiles) -> list[Path]:
+    """The files whose content decides the predictions: weights, or the blend's own."""
+    if files.blend:
+        return [files.blend]
+    return [files.file(fold, ".safetensors") for fold in files.numbers(".safetensors")]
 
 
 def _parts(oof: Oof) -> tuple[np.ndarray, str]:
@@ -225,14 +206,3 @@ def _parts(oof: Oof) -> tuple[np.ndarray, str]:
         raise InputError("cannot calibrate: all rows are of one fold and one group")
     order = positive.sort_values(ascending=False, kind="stable").index
     return order.get_indexer(pd.Index(oof.table["group"])) % PARTS, "group"
-
-
-def _place(files: RunFiles) -> Path:
-    return files.folder / (f"{files.name}_calibration.json" if files.blend else "calibration.json")
-
-
-def _weights(files: RunFiles) -> list[Path]:
-    """The files whose content decides the predictions: weights, or the blend's own."""
-    if files.blend:
-        return [files.blend]
-    return [files.file(fold, ".safetensors") for fold in files.numbers(".safetensors")]

@@ -38,12 +38,13 @@ class Fold(NamedTuple):
     def config(self) -> Config:
         return Config.model_validate(self.header["config"])
 
-    def forward(self, images: Tensor, metadata: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, C), and the features (B, F) that entered the head."""
-        seen: list[Tensor] = []
-        hook = self.model.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    def fused(self, seen: Tensor, metadata: Tensor) -> Tensor:
+        """The features (B, F) that enter the head, of what the model's `see` returned."""
+        entered: list[Tensor] = []
+        hook = self.model.head.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
         try:
-            return self.model(images, metadata), seen[0]
+            self.model.decide(seen, metadata)
+            return entered[0]
         finally:
             hook.remove()
 

@@ -5,15 +5,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.special import expit
 
 from lesions.config import Config, PreprocessConfig
+from lesions.data.metadata import NOTHING
 from lesions.data.tasks import Task
 from lesions.errors import InputError, listed
 from lesions.evaluation.calibration import clipped_logit
 from lesions.evaluation.metrics import Floats
 from lesions.files import read_json
-from lesions.inference.calibration import Calibration, load_calibration
+from lesions.inference.calibration import Calibration, Person, load_calibration
 from lesions.inference.checkpoint import Fold, load_folds
 from lesions.paths import at, shown
 from lesions.runs import RunFiles, find_run
@@ -42,6 +44,21 @@ class Run:
         header = self.folds[0].header
         return Task(header["task"], tuple(header["classes"]) or (header["task"],))
 
+    def people(self) -> pd.DataFrame:
+        """Rows over whose metadata an answer is averaged where a field is not given.
+
+        InputError without any: trained on rows as they are, the network takes an unknown age, sex
+        or site for a sign that the lesion is benign.
+        """
+        if not (self.calibration and self.calibration.people):
+            where = shown(self.files.folder)
+            raise InputError(
+                f"{where} was trained without metadata dropout and would call most lesions benign"
+                " where age, sex or site is not given: give all three, or run python"
+                f" scripts/calibrate.py --run {where}"
+            )
+        return people_table(self.calibration.people)
+
     def require_same_data(self, facts: dict) -> None:
         """InputError if the prepared data set (its table's `facts`) is not that of the training."""
         now = PreprocessConfig(**facts["config"].get("preprocess", {}))
@@ -56,6 +73,11 @@ class Run:
                 )
 
 
+def people_table(people: Sequence[Person]) -> pd.DataFrame:
+    """Table rows of these people, without a photograph."""
+    return pd.DataFrame([NOTHING | person.model_dump() for person in people])
+
+
 @dataclass(frozen=True)
 class Mix:
     """How runs become one prediction; `weights` are in the order of the runs, and sum to 1."""
@@ -66,17 +88,24 @@ class Mix:
     calibration: Calibration | None
     problem: str | None
 
-    def blended(self, probs: Sequence[Floats], runs: Sequence[Run]) -> Floats:
-        """One (C,) of the runs' (C,). A rank is a place among a run's out-of-fold scores."""
-        matrix, weights = np.stack(probs), np.asarray(self.weights)
-        if self.scale == "prob" or len(runs) == 1:
-            return weights @ matrix
-        if self.scale == "logit":
-            mean = expit(weights @ clipped_logit(matrix))
-            return mean / mean.sum() if len(mean) > 1 else mean
-        known = [run.calibration.quantiles for run in runs if run.calibration]
-        places = [np.linspace(0, 1, len(quantiles)) for quantiles in known]
-        return weights @ np.stack(list(map(np.interp, matrix, known, places)))
+    def blended(self, probs: Sequence[Floats], runs: Sequence[Run], given: str) -> Floats:
+        """One (C,) of the runs' (C,), where so much is given of the metadata."""
+        known = [run.calibration.of(given).quantiles for run in runs if run.calibration]
+        return blended(self.scale, self.weights, probs, known)
+
+
+def blended(
+    scale: str, weights: Sequence[float], probs: Sequence[Floats], quantiles: Sequence[list[float]]
+) -> Floats:
+    """One (..., C) of the runs'. A rank is a place among a run's out-of-fold scores."""
+    matrix = np.stack(probs)
+    if scale == "prob" or len(probs) == 1:
+        return np.tensordot(weights, matrix, 1)
+    if scale == "logit":
+        mean = expit(np.tensordot(weights, clipped_logit(matrix), 1))
+        return mean / mean.sum(axis=-1, keepdims=True) if mean.shape[-1] > 1 else mean
+    places = [np.linspace(0, 1, len(known)) for known in quantiles]
+    return np.tensordot(weights, np.stack(list(map(np.interp, matrix, quantiles, places))), 1)
 
 
 def load_ensemble(spec: str | Path, folds: Sequence[int] | None = None) -> tuple[list[Run], Mix]:
@@ -104,7 +133,7 @@ def load_run(spec: str | Path | RunFiles, folds: Sequence[int] | None = None) ->
             f" run python scripts/calibrate.py --run {where}"
         )
     preprocess, doubt = _preprocess(header, calibration, where)
-    problems = [text for text in (problem, doubt) if text]
+    problems = [text for text in (problem, doubt, _unfitted(calibration, header, where)) if text]
     return Run(files, loaded, calibration, preprocess, problems)
 
 
@@ -125,6 +154,16 @@ def _preprocess(
     return found, (
         f"{where}: its weights are of an older version and do not say how photographs were"
         f" preprocessed: {source}"
+    )
+
+
+def _unfitted(calibration: Calibration | None, header: dict, where: str) -> str | None:
+    """A warning that the threshold is that of other photographs where metadata are not given."""
+    if not calibration or header["config"]["data"]["metadata"] == "none" or calibration.given:
+        return None
+    return (
+        f"{where}: calibration.json is of photographs with age, sex and site alone: where one is"
+        f" not given, its threshold may not fit: run python scripts/calibrate.py --run {where}"
     )
 
 

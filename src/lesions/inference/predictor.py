@@ -14,19 +14,21 @@ from torch import Tensor, nn
 
 from lesions.data.columns import MISSING, OLDEST, SEX_WORDS, SITE_WORDS, SITES
 from lesions.data.decode import decode
-from lesions.data.metadata import encode_metadata
+from lesions.data.metadata import build_blanks, encode_metadata, state_of
 from lesions.data.photographs import SUFFIXES
-from lesions.errors import InputError
+from lesions.errors import InputError, listed, nearest
 from lesions.evaluation.metrics import Floats
+from lesions.files import read_csv
 from lesions.inference.ensemble import Mix, Run, load_ensemble
 from lesions.inference.explain import grad_cam, overlay
-from lesions.inference.predict import probabilities, views_of
+from lesions.inference.predict import mean_probabilities, probabilities, views_of
 from lesions.models.classifier import LesionClassifier
 from lesions.models.layers import MultiSampleDropout
 
 MASKS = 50  # of Monte Carlo dropout
 SEED = 0  # the same photograph gets the same masks
 SIDE = 448  # pixels of an overlay
+ASKED = ("age", "sex", "site")
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,10 @@ class Prediction(BaseModel):
     probs: dict[str, float] = Field(description="by class; of a yes-or-no task that of yes")
     calibrated: dict[str, float] | None = Field(description="the same, calibrated")
     score: float = Field(description="of yes, or of any malignant class; not calibrated")
-    positive: bool | None = Field(description="whether the score reaches the run's threshold")
+    given: str = Field(description="what is known of age, sex and site: all, age and sex, nothing")
+    not_given: str = Field(description="a sentence that says what is not known, or nothing")
+    threshold: float | None = Field(description="of the score, where so much is given")
+    positive: bool | None = Field(description="whether the score reaches the threshold")
     percentile: float | None = Field(
         description="the share of training photographs with a lower out-of-fold score, 0 to 100"
     )
@@ -106,7 +111,8 @@ class Look(NamedTuple):
     """A photograph as one run sees it."""
 
     pixels: np.ndarray  # uint8 (S, S, 3)
-    metadata: list[Tensor]  # of each fold (1, M)
+    metadata: list[Tensor]  # of each fold (S, M): one person, or S over whom it is averaged
+    missing: list[str]  # of age, sex and site, those that the run reads and nobody gave
     size: tuple[int, int]  # width, height of the file
 
 
@@ -148,12 +154,17 @@ class Predictor:
     def predict(self, photo: Path | bytes, patient: Patient | None = None) -> Prediction:
         """The prediction of a photograph, a file's path or content.
 
-        Raises UnreadableImage (data/decode.py) where there is no picture in it.
+        Raises UnreadableImage (data/decode.py) where there is no picture in it, InputError where
+        the run cannot answer without what is not given.
         """
         looks = [_look(run, photo, patient or Patient()) for run in self.runs]
         parts = [_run_probs(run, look) for run, look in zip(self.runs, looks, strict=True)]
-        probs = self.mix.blended([probs.mean(axis=(0, 1)) for probs, _, _ in parts], self.runs)
-        task, known = self.runs[0].task, self.mix.calibration
+        missing = [name for name in ASKED if any(name in look.missing for look in looks)]
+        given = state_of(missing)
+        of_runs = [probs.mean(axis=(0, 1)) for probs, _, _ in parts]
+        probs = self.mix.blended(of_runs, self.runs, given)
+        task = self.runs[0].task
+        known = self.mix.calibration and self.mix.calibration.of(given)
         scores = [task.score(probs) for probs, _, _ in parts]  # (folds, views) of each run
         spreads = [spread for _, spread, _ in parts if spread is not None]
         score = float(task.score(probs))
@@ -163,6 +174,9 @@ class Predictor:
             probs=self._named(probs),
             calibrated=self._named(known.apply(probs)) if known else None,
             score=score,
+            given=given,
+            not_given=_not_given(missing, given),
+            threshold=known.threshold.value if known else None,
             positive=score >= known.threshold.value if known else None,
             percentile=known.percentile(score) if known else None,
             spread=float(np.concatenate([found.ravel() for found in scores]).std()),
@@ -193,7 +207,7 @@ class Predictor:
         against = not run.task.several and not found.called_positive
         image = torch.from_numpy(look.pixels[None])
         maps = [
-            grad_cam(fold.model, image, metadata, output, against)[0]
+            grad_cam(fold.model, image, metadata.mean(dim=0, keepdim=True), output, against)[0]
             for fold, metadata in zip(run.folds, look.metadata, strict=True)
         ]
         return drawn_over(photo, run, np.mean(maps, axis=0).clip(0, 1), look.size)
@@ -219,6 +233,28 @@ def find_photos(places: Sequence[str | Path]) -> list[Path]:
             raise InputError(f"{place}: no photographs below it ({', '.join(SUFFIXES)})")
         found |= dict.fromkeys(inside)
     return list(found)
+
+
+def read_patients(path: Path, photos: Sequence[Path]) -> dict[Path, Patient]:
+    """Who is on each photograph, of a CSV with image_name, age, sex and site; empty is unknown.
+
+    A name is that of the file, with or without folder and suffix. InputError for a name that is of
+    none of the photographs or of several, a doubled one, or a word that is not understood.
+    """
+    table = read_csv(path, ["image_name", "age", "sex", "site"], text=None).fillna("")
+    found: dict[Path, Patient] = {}
+    for name, age, sex, site in table[["image_name", "age", "sex", "site"]].itertuples(index=False):
+        meant = [photo for photo in photos if name in (str(photo), photo.name, photo.stem)]
+        if len(meant) != 1 or meant[0] in found:
+            hint = nearest(name, [photo.name for photo in photos])
+            of = f"it means {listed(meant)}" if meant else f"no such photograph{hint}"
+            twice = "a second row of it" if len(meant) == 1 else of
+            raise InputError(f"{path}: image_name {name}: {twice}: give each photograph's own name")
+        try:
+            found[meant[0]] = Patient(age, sex, site)
+        except InputError as error:
+            raise InputError(f"{path}: image_name {name}: {error}") from error
+    return found
 
 
 def drawn_over(photo: Path | bytes, run: Run, cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -268,9 +304,29 @@ def _look(run: Run, photo: Path | bytes, patient: Patient) -> Look:
     """The photograph and the person as `run` was trained to see them."""
     pixels, size = decode(photo, run.config.data.image_size, run.preprocess)
     row = patient.row(len(photo) if isinstance(photo, bytes) else photo.stat().st_size)
-    kind = run.config.data.metadata
-    metadata = [encode_metadata(row, kind, fold.header["neutral"]) for fold in run.folds]
-    return Look(pixels, [torch.from_numpy(each) for each in metadata], size)
+    data, found, missing = run.config.data, [], []
+    for fold in run.folds:
+        neutral = fold.header["neutral"]
+        blanks, metadata = build_blanks(data, neutral), encode_metadata(row, data.metadata, neutral)
+        missing = blanks.missing(metadata[0])
+        if missing and not data.metadata_dropout:
+            people = encode_metadata(run.people(), data.metadata, neutral)
+            metadata = blanks.filled(metadata, people)[:, 0]
+        found.append(torch.from_numpy(metadata))
+    return Look(pixels, found, missing, size)
+
+
+def _not_given(missing: Sequence[str], given: str) -> str:
+    """The sentence of the answer; "" where all is given."""
+    if not missing:
+        return ""
+    told = "of which age and sex are known" if given != "nothing" else "of which nothing is known"
+    verb = "was" if len(missing) == 1 else "were"
+    names = " and ".join([", ".join(missing[:-1]), missing[-1]]) if missing[1:] else missing[0]
+    return (
+        f"{names.capitalize()} {verb} not given: threshold and calibrated probability are those of"
+        f" photographs {told}."
+    )
 
 
 @torch.no_grad()
@@ -280,11 +336,14 @@ def _run_probs(run: Run, look: Look) -> tuple[Floats, float | None, Floats]:
     views = torch.cat(views_of(image, run.config.predict.views))
     probs, spreads, features = [], [], []
     for fold, metadata in zip(run.folds, look.metadata, strict=True):
-        logit, fused = fold.forward(views, metadata.repeat(len(views), 1))
-        probs.append(probabilities(logit).double().numpy())
-        # the first view's features, of its pixels alone
+        seen = fold.model.see(views)
+        versions = metadata[:, None].expand(-1, len(views), -1)
+        probs.append(mean_probabilities(fold.model, seen, versions).double().numpy())
+        # of the first view; the features of its pixels alone come first
+        person = metadata.mean(dim=0, keepdim=True)
+        fused = fold.fused(seen[:1], person)
         features.append(fused[0, : fold.model.backbone.head_hidden_size].double().numpy())
-        masked = mc_dropout(fold.model, fused[:1], metadata)
+        masked = mc_dropout(fold.model, fused, person)
         if masked is not None:
             spreads.append(float(run.task.score(masked.numpy()).std()))
     return np.stack(probs), float(np.mean(spreads)) if spreads else None, features[0]

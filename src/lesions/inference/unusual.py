@@ -159,7 +159,8 @@ def image_features(fold: Fold, images: np.ndarray, table: pd.DataFrame) -> Float
     for start in range(0, len(images), 32):
         part = slice(start, start + 32)
         pixels = torch.from_numpy(np.array(images[part])).to(device)
-        features = fold.forward(pixels, torch.from_numpy(metadata[part]).to(device))[1]
+        seen = fold.model.see(pixels)
+        features = fold.fused(seen, torch.from_numpy(metadata[part]).to(device))
         found.append(features[:, :width].cpu().numpy())
     fold.model.cpu()
     return np.concatenate(found).astype(np.float64)

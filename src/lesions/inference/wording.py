@@ -7,12 +7,14 @@ from typing import Any
 import pandas as pd
 
 from lesions.data.tasks import DIAGNOSES
+from lesions.errors import listed
 from lesions.inference.predictor import Prediction, Predictor
 
 DISCLAIMER = "Research and education only, not a medical device."
 NOTICE = f"{DISCLAIMER} It does not replace a dermatologist. Photographs are not kept."
 FACTS = [
-    "score", "positive", "percentile", "spread", "dropout_spread", "unusual", "width", "height",
+    "score", "threshold", "positive", "percentile", "spread", "dropout_spread", "not_given",
+    "unusual", "width", "height",
 ]  # fmt: skip
 Answer = tuple[str, Prediction | None, str]  # file, its prediction, or why there is none
 
@@ -51,6 +53,7 @@ def as_text(predictor: Predictor, answers: Sequence[Answer]) -> str:
     several = len(predictor.classes) > 1
     rows: list[dict[str, str | None]] = []
     notes = []
+    less: dict[str, list[str]] = {}  # the photographs that a sentence is true of
     names = [Path(name).name for name, _, _ in answers]
     for short, (_, found, problem) in zip(names, answers, strict=True):
         if found is None:
@@ -69,6 +72,10 @@ def as_text(predictor: Predictor, answers: Sequence[Answer]) -> str:
             }
         )
         notes += [f"{short}: {reason}" for reason in found.unusual]
+        less.setdefault(found.not_given, []).append(short)
+    for said, photos in less.items():
+        of = listed(photos) if len(photos) < len(answers) else "every photograph"
+        notes += [f"{of}: {said}"] if said else []
     columns = ["prob", "calibrated", "percentile", "spread", "decision"]
     table = pd.DataFrame(rows, names, columns)
     table.columns = ["most probable" if several else predictor.task, *columns[1:]]
@@ -78,6 +85,7 @@ def as_text(predictor: Predictor, answers: Sequence[Answer]) -> str:
 def sentence(predictor: Predictor, found: Prediction) -> str:
     """The prediction in plain English: probability, rank, decision, and reasons for doubt."""
     probs, known = found.calibrated or found.probs, predictor.mix.calibration
+    cut = known and known.of(found.given).threshold
     several, best = len(probs) > 1, max(probs, key=probs.__getitem__)
     what = DIAGNOSES.get(best, best)
     parts = [f"The model gives {what} a probability of {percent(probs[best])}."]
@@ -89,15 +97,16 @@ def sentence(predictor: Predictor, found: Prediction) -> str:
             f"Its {score} is higher than that of {found.percentile:.0f} % of the training"
             " photographs."
         )
-    if known:
+    if cut:
         called = "suspicious" if found.called_positive else "not suspicious"
         parts.append(
-            f"At the run's threshold (sensitivity {percent(known.threshold.sensitivity)},"
-            f" specificity {percent(known.threshold.specificity)}) that is {called}."
+            f"At the run's threshold (sensitivity {percent(cut.sensitivity)},"
+            f" specificity {percent(cut.specificity)}) that is {called}."
         )
     else:
         parts.append("The run has no threshold.")
     parts.append(f"The standard deviation over folds and views is {percent(found.spread)}.")
+    parts += [found.not_given] if found.not_given else []
     if found.unusual:
         parts.append(f"Do not rely on it: {'; '.join(found.unusual)}.")
     return " ".join(parts)

@@ -44,7 +44,6 @@ class Answer(Prediction):
 
     request_id: str
     run: str
-    threshold: float | None = Field(description="of the score")
     sentence: str
     notice: str
     cam: str | None = Field(description="Grad-CAM over the photograph, a PNG as a data URL")
@@ -86,7 +85,7 @@ def build_api(service: Service) -> FastAPI:
     """The application without page and guard: /api/predict, /api/model, /api/health, /docs."""
     app = FastAPI(title="Skin lesions", version="1", description=NOTICE, docs_url=None,
                   redoc_url=None)  # fmt: skip
-    card, known = model_card(service), service.predictor.mix.calibration
+    card = model_card(service)
 
     app.add_exception_handler(RefusedError, cast(Any, refusal))
 
@@ -99,7 +98,6 @@ def build_api(service: Service) -> FastAPI:
             **found.model_dump(),
             request_id=request.state.request_id,
             run=service.predictor.name,
-            threshold=known.threshold.value if known else None,
             sentence=sentence(service.predictor, found),
             notice=NOTICE,
             cam=cam,

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from lesions.data.decode import UnreadableImage, check_work
+from lesions.errors import InputError
 from lesions.inference.predictor import Patient, Prediction, Predictor
 
 STATIC = Path(__file__).parent / "static"
@@ -117,7 +118,7 @@ class Service:
 
     def warm_up(self) -> None:
         """Predict a drawn lesion once, so that the first visitor does not wait for it."""
-        self._work(example(0), Patient(), True)
+        self._work(example(0), Patient(50, "female", "torso"), True)
 
     async def answer(
         self, content: bytes, patient: Patient, cam: bool
@@ -135,6 +136,8 @@ class Service:
             found = self.predictor.predict(content, patient)
         except UnreadableImage as error:
             raise RefusedError(422, f"the picture is broken: {error}") from None
+        except InputError as error:
+            raise RefusedError(422, str(error)) from None
         if not cam:
             return found, None
         overlay = self.predictor.explain(content, patient, found)

@@ -17,7 +17,7 @@ from lesions.data.table import load_table, prepared
 from lesions.errors import InputError, listed
 from lesions.evaluation.scores import scores_text
 from lesions.files import read_json, sha256, write_csv, write_json, write_text
-from lesions.inference.calibration import calibrate_run, given_path, given_rows
+from lesions.inference.calibrate import calibrate_run, given_path, given_rows
 from lesions.inference.checkpoint import save_model, versions
 from lesions.oof import load_oof
 from lesions.paths import shown

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from siim2020 import auc_within
 from sklearn import metrics as reference
 
 from lesions.evaluation import metrics
@@ -123,19 +122,6 @@ def test_decisions_score_as_in_scikit_learn():
     assert metrics.log_loss(target, prob[:, None]) == pytest.approx(
         reference.log_loss(target, prob.clip(1e-7, 1 - 1e-7))
     )
-
-
-def test_a_patient_drawn_twice_is_two_patients_for_the_auc_within_patients():
-    target, prob = draw(6, rows=90)
-    patients = np.arange(90) // 9
-    times = np.random.default_rng(7).integers(0, 3, 10)
-    ordered = pairs = 0.0
-    for i in np.flatnonzero(target == 1):
-        for j in np.flatnonzero((target == 0) & (patients == patients[i])):
-            ordered += times[patients[i]] * (float(prob[i] > prob[j]) + 0.5 * (prob[i] == prob[j]))
-            pairs += times[patients[i]]
-    found = auc_within(patients).many(target, prob, times[patients][None] * 1.0)
-    assert found[0] == pytest.approx(ordered / pairs)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from lesions.evaluation.calibration import (
     calibration_error,
     clipped_logit,
     fit_scaling,
-    scaled,
     shift_prior,
 )
 from lesions.evaluation.metrics import brier, log_loss, roc_auc, sensitivity
@@ -61,7 +60,7 @@ def test_no_other_cut_is_worth_more(rule):
 def test_nobody_is_called_positive_where_that_is_cheapest():
     # The two positives are the last of 100: to find them costs more than 20 false alarms each.
     target, prob = np.repeat([0, 1], [98, 2]), np.linspace(1, 0, 100)
-    found = thresholds.by_cost(target, prob)
+    found = RULES["cost"](target, prob)
     assert found.apply(prob).sum() == 0 and np.isfinite(found.value)
 
 
@@ -121,7 +120,7 @@ def test_class_weights_are_undone_in_a_task_of_several_classes():
 @settings(max_examples=200, deadline=None)
 def test_no_calibration_turns_the_order_of_scores_round(prob, temperature, shift):
     prob = np.sort(prob)
-    after = scaled(prob[:, None], temperature, [0, shift])[:, 0]
+    after = Scaling(temperature, [0, shift]).apply(prob[:, None])[:, 0]
     assert (np.diff(after) >= 0).all() and after.min() >= 0 and after.max() <= 1
 
 

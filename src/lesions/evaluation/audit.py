@@ -133,24 +133,20 @@ def siblings(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd.Da
     A row for "all" and each source: images and positives that are scored, those of them with such
     a sibling, lesions with several images, and those of them in two folds.
     """
-    used = ~part.isin(["", "test"]).to_numpy()
     lesion = links[links["kind"] == "lesion"].set_index("row")["id"]
     rows = table[["source", "target"]].reset_index(drop=True).assign(lesion=lesion)
-    fold = part.reset_index(drop=True)[used & rows["lesion"].notna()]
-    by_lesion = fold.groupby(rows["lesion"])
-    several, exposed = by_lesion.transform("size") > 1, by_lesion.transform("nunique") > 1
-    rows = rows.assign(
-        several=several.reindex(rows.index, fill_value=False),
-        exposed=exposed.reindex(rows.index, fill_value=False),
-    )[scored(part)]
+    fold = part.reset_index(drop=True).where(~part.isin(["", "test"]).to_numpy())
+    by_lesion = fold.groupby(rows["lesion"])  # rows without a lesion, or not used, count as none
+    several, exposed = by_lesion.transform("count") > 1, by_lesion.transform("nunique") > 1
+    rows = rows.assign(several=several, exposed=exposed, positive=rows["target"] == 1)[scored(part)]
     named = [("all", rows), *rows.groupby("source", sort=True)]
     return pd.DataFrame(
         {
             "source": name,
             "images": len(found),
             "images_exposed": int(found["exposed"].sum()),
-            "positives": int((found["target"] == 1).sum()),
-            "positives_exposed": int((found["exposed"] & (found["target"] == 1)).sum()),
+            "positives": int(found["positive"].sum()),
+            "positives_exposed": int((found["exposed"] & found["positive"]).sum()),
             "lesions": int(found.loc[found["several"], "lesion"].nunique()),
             "lesions_straddling": int(found.loc[found["exposed"], "lesion"].nunique()),
         }
@@ -160,21 +156,18 @@ def siblings(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd.Da
 
 def find_problems(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> list[str]:
     """Why these folds must not be trained on, a sentence each; empty if they may."""
-    reached = reach(links, part)
-    broken = reached[reached["straddling"]].groupby("kind")["id"]
+    broken = reach(links, part).query("straddling").groupby("kind")["id"].agg(["size", "first"])
     torn = [
-        f"{kind} {broken.size()[kind]:,} (such as {broken.first()[kind]})"
+        f"{kind} {broken['size'][kind]:,} (such as {broken['first'][kind]})"
         for kind in KINDS
-        if kind in broken.groups
+        if kind in broken.index
     ]
     problems = [f"in two folds, or in a fold and the test rows: {', '.join(torn)}"] if torn else []
-    group = table["group"].to_numpy()[links["row"]]
-    groups = pd.Series(group).groupby([links["kind"].to_numpy(), links["id"].to_numpy()]).nunique()
-    if (groups > 1).any():
-        kind, name = groups.index[groups > 1][0]
-        problems.append(
-            f"{(groups > 1).sum():,} links join images of different groups ({kind} {name})"
-        )
+    groups = links.assign(group=table["group"].to_numpy()[links["row"]])
+    joined = groups.groupby(["kind", "id"])["group"].nunique().loc[lambda count: count > 1]
+    if len(joined):
+        example = " ".join(joined.index[0])
+        problems.append(f"{len(joined):,} links join images of different groups ({example})")
     unlabelled = ~part.isin(["", "test"]) & table["target"].isna()
     if unlabelled.any():
         problems.append(f"{unlabelled.sum():,} training rows have no target")
@@ -196,24 +189,20 @@ def balance(table: pd.DataFrame, part: pd.Series) -> dict[str, Any]:
     of its share of melanomas, and in points that of each feature's shares from the whole's.
     """
     folds = sorted(set(part) - {"", "test", "-1"}, key=int)
-    train = part.isin(folds)
-    by_fold = table[train].groupby(part[train])
-    rows, positives = by_fold.size()[folds], (by_fold["target"].sum())[folds]
+    by_fold = table.groupby(part)
+    known = pd.DataFrame({"rows": by_fold.size(), "positives": by_fold["target"].sum()}).loc[folds]
+    rows, rate = known["rows"], known["positives"] / known["rows"]
+    known = known.assign(positive_share=rate, groups=by_fold["group"].nunique())
+    known.insert(0, "fold", known.index.astype(int))
     shares = _shares(table, part, folds)
-    distance = shares[folds].sub(shares["all"], axis=0).abs()
-    features = {
-        feature: 100 * float(rows.max(axis=1).max())
-        for feature, rows in distance.groupby(shares["feature"], sort=False)
-    }
-    rate, groups = positives / rows, by_fold["group"].nunique()
-    counts = {"fold": [int(fold) for fold in folds], "rows": rows, "positives": positives}
-    known = pd.DataFrame(counts | {"positive_share": rate, "groups": groups[folds]})
+    distance = shares[folds].sub(shares["all"], axis=0).abs().max(axis=1)
+    features = 100 * distance.groupby(shares["feature"], sort=False).max()
     return {
         "folds": known.astype({"positives": int}).to_dict("records"),
         "largest": {
             "rows": float((rows / rows.mean() - 1).abs().max()),
             "positive_share": float((rate / rate.mean() - 1).abs().max()) if rate.any() else 0.0,
-            "points": features,
+            "points": features.to_dict(),
         },
         "shares": shares.astype(object).where(shares.notna(), None).to_dict("records"),
     }
@@ -221,7 +210,9 @@ def balance(table: pd.DataFrame, part: pd.Series) -> dict[str, Any]:
 
 def _shares(table: pd.DataFrame, part: pd.Series, folds: list[str]) -> pd.DataFrame:
     """Columns feature, value, all, one for each fold, test: the value's share of those rows."""
-    size = _size(table)
+    known = table[["width", "height"]].notna().all(axis=1)
+    sides = table[["width", "height"]].fillna(0).astype(int).astype(str)
+    size = (sides["width"] + " x " + sides["height"]).where(known, "")
     common = size[part.isin(folds)].value_counts().index[:COMMON_SIZES]
     features = {
         "source": table["source"],
@@ -244,13 +235,6 @@ def _shares(table: pd.DataFrame, part: pd.Series, folds: list[str]) -> pd.DataFr
     return pd.concat(found, ignore_index=True)[["feature", "value", "all", *folds, "test"]]
 
 
-def _size(table: pd.DataFrame) -> pd.Series:
-    """ "6000 x 4000", or "" where it is not known."""
-    known = table["width"].notna() & table["height"].notna()
-    width, height = (table[name].fillna(0).astype(int).astype(str) for name in ("width", "height"))
-    return (width + " x " + height).where(known, "")
-
-
 def score_shortcuts(table: pd.DataFrame) -> pd.DataFrame:
     """Out-of-fold AUC without pixels by feature set, on all rows and within each source.
 
@@ -262,13 +246,12 @@ def score_shortcuts(table: pd.DataFrame) -> pd.DataFrame:
     sources = [("all", rows)]
     if rows["source"].nunique() > 1:
         sources += [(str(name), part) for name, part in rows.groupby("source", sort=True)]
-    records = []
-    for source, part in sources:
-        for features, columns in FEATURES.items():
-            if features == "source alone" and (source != "all" or len(sources) == 1):
-                continue
-            records.append({"features": features, "source": source, **_score(part, columns)})
-    return pd.DataFrame(records)
+    return pd.DataFrame(
+        {"features": features, "source": source, **_score(part, columns)}
+        for source, part in sources
+        for features, columns in FEATURES.items()
+        if features != "source alone" or (source == "all" and len(sources) > 1)
+    )
 
 
 def predict_without_pixels(rows: pd.DataFrame, columns: list[str]) -> np.ndarray:
@@ -322,19 +305,18 @@ def _unusable(rows: pd.DataFrame, columns: list[str]) -> str | None:
 def _score(rows: pd.DataFrame, columns: list[str]) -> dict[str, Any]:
     """auc, low, high, rows, positives, reason of a feature set."""
     scored = (rows["fold"] >= 0).to_numpy()
-    target = rows["target"][scored]
-    if reason := _unusable(rows, columns):
-        found = undefined(reason).as_json()
-    else:
+    target, found = rows["target"][scored], undefined(_unusable(rows, columns))
+    if found.reason is None:
         prob = predict_without_pixels(rows, columns)[scored]
-        found = bootstrap(roc_auc, target, prob, rows["group"][scored]).as_json()
+        found = bootstrap(roc_auc, target, prob, rows["group"][scored])
+    known = found.as_json()
     return {
-        "auc": found["value"],
-        "low": found["low"],
-        "high": found["high"],
+        "auc": known["value"],
+        "low": known["low"],
+        "high": known["high"],
         "rows": len(target),
         "positives": int((target == 1).sum()),
-        "reason": found.get("reason") if found["value"] is None else None,
+        "reason": found.reason if known["value"] is None else None,
     }
 
 

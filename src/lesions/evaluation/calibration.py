@@ -6,7 +6,7 @@ al., 2020, "bias-corrected temperature scaling"); with yes and no the pair is Pl
 never changes the order of the scores.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,8 +66,9 @@ class Scaling(NamedTuple):
     shifts: list[float]  # of yes or no two of them: no, yes
 
     def apply(self, probs: Floats) -> Floats:
-        """The corrected probabilities, in the shape of `probs`."""
-        return scaled(probs, self.temperature, self.shifts)
+        """Corrected probabilities in the shape of `probs`: (..., C) or, of yes alone, (..., 1)."""
+        found = softmax(_logs(probs) / self.temperature + np.asarray(self.shifts), axis=-1)
+        return found[..., 1:] if np.shape(probs)[-1] == 1 else found
 
 
 def fit_scaling(codes: ArrayLike, probs: Floats) -> Scaling:
@@ -90,12 +91,6 @@ def fit_scaling(codes: ArrayLike, probs: Floats) -> Scaling:
 
     found = minimize(loss, np.zeros(classes), jac=True, method="L-BFGS-B")
     return Scaling(float(np.exp(-found.x[0])), [0.0, *map(float, found.x[1:])])
-
-
-def scaled(probs: Floats, temperature: float, shifts: Sequence[float]) -> Floats:
-    """Corrected probabilities in the shape of `probs`, (..., C) or, of yes alone, (..., 1)."""
-    found = softmax(_logs(probs) / temperature + np.asarray(shifts), axis=-1)
-    return found[..., 1:] if np.shape(probs)[-1] == 1 else found
 
 
 def shift_prior(scaling: Scaling, malignant: ArrayLike, trained: float, actual: float) -> Scaling:

@@ -205,13 +205,11 @@ def class_recall(matrix: Floats) -> Floats:
     return ratio(np.diagonal(matrix, axis1=1, axis2=2).copy(), matrix.sum(axis=2))
 
 
-def class_precision(matrix: Floats) -> Floats:
-    """Precision of each class, (B, C); NaN for a class that is never predicted."""
-    return ratio(np.diagonal(matrix, axis1=1, axis2=2).copy(), matrix.sum(axis=1))
-
-
 def class_f(matrix: Floats, beta: float = 1.0) -> Floats:
-    """F-beta of each class against the rest, (B, C); NaN for a class neither true nor predicted."""
+    """F-beta of each class against the rest, (B, C); NaN for a class neither true nor predicted.
+
+    F0 is the precision, NaN for a class that is never predicted.
+    """
     hits = np.diagonal(matrix, axis1=1, axis2=2)
     return ratio((1 + beta**2) * hits, beta**2 * matrix.sum(axis=2) + matrix.sum(axis=1))
 
@@ -252,6 +250,6 @@ f1 = f_beta(1)
 f2 = f_beta(2)
 sensitivity = of_confusion(lambda matrix: class_recall(matrix)[:, 1])
 specificity = of_confusion(lambda matrix: class_recall(matrix)[:, 0])
-precision = of_confusion(lambda matrix: class_precision(matrix)[:, 1])
+precision = f_beta(0)
 accuracy = of_confusion(share_right)
 balanced_accuracy = of_confusion(lambda matrix: mean_of_classes(class_recall(matrix)))

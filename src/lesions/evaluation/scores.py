@@ -18,7 +18,6 @@ from lesions.evaluation.metrics import (
     build_confusion,
     build_curve,
     class_f,
-    class_precision,
     class_recall,
     curve_area,
     curve_precision,
@@ -69,7 +68,7 @@ def all_scores(codes: Any, probs: Any, weight: Floats) -> Floats:
     )
     matrix = build_confusion(codes, probs.argmax(axis=1), weight, aucs.shape[1])
     overall = np.stack([mean_of_classes(aucs), *matrix_scores(matrix).values()], axis=1)
-    return np.hstack([overall, aucs, class_recall(matrix), class_precision(matrix)])
+    return np.hstack([overall, aucs, class_recall(matrix), class_f(matrix, 0)])
 
 
 def matrix_scores(matrix: Floats) -> dict[str, Floats]:

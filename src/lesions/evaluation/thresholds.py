@@ -6,6 +6,7 @@ thresholds that did not see the row.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -71,21 +72,13 @@ def by_recall(target: ArrayLike, prob: ArrayLike, recall: float = 0.9) -> Thresh
     )
 
 
-def by_cost(target: ArrayLike, prob: ArrayLike) -> Threshold:
-    """The threshold of lowest cost, where a missed melanoma costs as much as 20 false alarms."""
-    return choose("lowest cost at 20 : 1", lambda tp, fp, p, n: -(20 * (p - tp) + fp), target, prob)
-
-
-def by_youden(target: ArrayLike, prob: ArrayLike) -> Threshold:
-    """The threshold of highest sensitivity + specificity - 1 (Youden, 1950)."""
-    return choose("highest Youden index", lambda tp, fp, p, n: tp / p - fp / n, target, prob)
-
-
+# Youden's index (1950) is sensitivity + specificity - 1; a missed melanoma costs as much as 20
+# false alarms.
 RULES: dict[str, Callable[[ArrayLike, ArrayLike], Threshold]] = {
     "recall": by_recall,
-    "youden": by_youden,
+    "youden": partial(choose, "highest Youden index", lambda tp, fp, p, n: tp / p - fp / n),
     "f1": by_f_beta,
-    "cost": by_cost,
+    "cost": partial(choose, "lowest cost at 20 : 1", lambda tp, fp, p, n: -(20 * (p - tp) + fp)),
 }
 
 

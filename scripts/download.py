@@ -26,11 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print what would be downloaded")
     args = parser.parse_args(arguments)
 
-    from lesions.kaggle.download import download, plan, require_disk, summary
+    from lesions.kaggle.download import download, plan, summary
 
     steps = plan(args.names, args.tables_only)
     print(summary(args.names, steps))
-    print(require_disk(steps) if steps else "nothing to download")
     if args.dry_run:
         return 0
     for number, step in enumerate(steps, 1):

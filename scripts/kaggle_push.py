@@ -37,8 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from lesions.errors import InputError
     from lesions.kaggle.follow import run_kernel
-    from lesions.kaggle.kernels import build_kernel, set_name
-    from lesions.kaggle.push import push_set, write_set
+    from lesions.kaggle.kernels import build_kernel, push_set, set_name, write_set
     from lesions.paths import shown
 
     if args.what in ("code", "weights"):

@@ -22,29 +22,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-m", "--message", help="what it is, for you to find again")
     parser.add_argument("--sample", type=Path, help="default: input/isic2020/sample_submission.csv")
     parser.add_argument("--earlier", type=Path, nargs="+", default=[], help="files to compare with")
-    parser.add_argument("--competition", help="default: siim-isic-melanoma-classification")
     parser.add_argument("--minutes", type=float, default=20, help="to wait for the score (20)")
     parser.add_argument("--again", action="store_true", help="send bytes that were sent before")
     parser.add_argument("--dry-run", action="store_true", help="check only, ask no server")
     args = parser.parse_args(arguments)
 
     from lesions.errors import InputError
-    from lesions.kaggle.client import COMPETITION
+    from lesions.evaluation.intervals import format_interval
     from lesions.kaggle.submit import check, cv_estimate, submit
     from lesions.paths import at, shown
 
     print(check(args.file, args.sample, args.earlier))
-    estimate = cv_estimate(args.file)
-    print(estimate)
+    cv, origin = cv_estimate(args.file)
+    print(f"CV {format_interval(cv.value, cv.low, cv.high, 4, reason=cv.reason)} {origin}")
     if args.dry_run:
         print("dry run: nothing was sent")
         return 0
     if not args.message:
         raise InputError('give -m "what it is", or --dry-run')
-    competition = args.competition or COMPETITION
-    found = submit(args.file, args.message, estimate, competition, args.minutes, args.again)
-    scores = [(name, found[name]) for name in ("public", "private") if found[name] is not None]
-    print(", ".join(f"{name} {score:.4f}" for name, score in scores))
+    found = submit(args.file, args.message, (cv, origin), args.minutes, args.again)
+    print(f"public {found.public_score or 'n/a'}, private {found.private_score or 'n/a'}")
     print(f"wrote scores.csv and scores.png in {shown(at('submissions'))}")
     return 0
 

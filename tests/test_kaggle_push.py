@@ -111,14 +111,11 @@ def test_a_new_version_is_waited_for_although_the_old_one_is_ready(kaggle: FakeK
 
 def test_a_runs_folds_are_sent_as_its_weights_with_the_state_of_others(kaggle: FakeKaggle) -> None:
     write(output(True, 9) | output(False, 5, folds=(2,)))
-    (at("oof", RUN, "state")).mkdir(exist_ok=True)
-    at("oof", RUN, "state/fold0.pt").write_bytes(b"of a fold that is done")
     kaggle_push(["weights", RUN])
     files = content(kaggle.datasets[WEIGHTS])
     names = {Path(name).name for name in files}
     done = {f"fold{fold}.{kind}" for fold in (0, 1) for kind in ("csv", "json", "safetensors")}
     assert names >= done | {"config.yaml", "metrics2.jsonl", "fold2.pt"}
-    assert "fold0.pt" not in names
     before = kaggle.datasets[WEIGHTS]["versions"][-1]["lesions-set.json"]
     write({f"oof/{RUN}/fold1.safetensors": b"trained again"})
     kaggle_push(["weights", RUN])
@@ -129,11 +126,8 @@ def test_first_weights_are_sent_under_their_timm_tag(
     kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "cached.safetensors").write_bytes(b"cached")
-    monkeypatch.setattr("lesions.models.backbone.build_backbone", lambda config: None)
-    monkeypatch.setattr(
-        "huggingface_hub.try_to_load_from_cache",
-        lambda repository, name: str(tmp_path / "cached.safetensors"),
-    )
+    cached = str(tmp_path / "cached.safetensors")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, name: cached)
     kaggle_push(["weights", "effnet_b1"])
     files = content(kaggle.datasets["tester/lesions-weights-effnet-b1"])
     assert files["tf_efficientnet_b1.ns_jft_in1k.safetensors"] == b"cached"
@@ -305,7 +299,8 @@ def test_predictions_come_home_as_a_submission_with_its_record(
 ) -> None:
     write(output(True, 9) | {f"oof/demo/resnet10t/{n}": b"x" for n in ("fold0.safetensors",)})
     stem = RUN if kind == "predict" else "blend"
-    sessions.append({"submission.csv": b"image_name,target\n", f"submissions/{stem}.json": b"{}"})
+    kept = {"csv": b"image_name,target\n", "json": b"{}"}
+    sessions.append({f"submissions/{stem}.{kind}": content for kind, content in kept.items()})
     runs = [RUN] if kind == "predict" else [RUN, "demo/resnet10t"]
     kaggle_push(["kernel", kind, *runs, "--wait"])
     assert at("submissions", f"{stem}.csv").read_bytes() == b"image_name,target\n"

@@ -16,9 +16,8 @@ from kernel_driver import ISOLATED, Outcome, kernel_session
 
 from lesions.data.sample import write_sample
 from lesions.files import read_csv, read_json
-from lesions.kaggle.inputs import SEAL, Inputs
-from lesions.kaggle.kernels import build_notebook
-from lesions.kaggle.push import write_set
+from lesions.kaggle.kernels import SEAL, build_notebook, write_set
+from lesions.kaggle.session import Inputs
 
 TAG = "mobilenetv3_small_050.lamb_in1k"
 CONFIG = f"""\

@@ -9,10 +9,10 @@ import json
 import os
 import re
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -20,10 +20,8 @@ from urllib3.util import Retry
 
 from lesions.errors import InputError
 
-if TYPE_CHECKING:
-    from kaggle.api.kaggle_api_extended import KaggleApi
-
 COMPETITION = "siim-isic-melanoma-classification"
+RULES = f"https://www.kaggle.com/competitions/{COMPETITION}/rules"
 TRIES = 4
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes
 LONGEST_WAIT = 300.0  # seconds that a server may ask us to wait
@@ -34,10 +32,20 @@ NO_CREDENTIALS = (
     " `export KAGGLE_API_TOKEN=...` or save it as ~/.kaggle/access_token; an older"
     " ~/.kaggle/kaggle.json, or KAGGLE_USERNAME and KAGGLE_KEY, also work"
 )
+WEB_PAGE = (
+    "a web page: the server is down for maintenance, or the network wants a login: open the"
+    " address in a browser, then try again"
+)
+ADVICE = {
+    401: f"the credentials were refused: make a new token at {SETTINGS}",
+    403: "this account has no access: check owner and name, and that its phone is verified",
+    404: "not found, or private: check the name",
+    429: "too many requests: try again in a minute",
+}
 
 
 @cache
-def connect() -> "KaggleApi":
+def connect() -> Any:
     """The authenticated client; InputError without valid credentials. Used inside `call`."""
     for name in ("VERBOSE", "VERBOSE_OUTPUT"):
         os.environ.pop(name, None)  # of other programs; here it would print the credentials
@@ -62,11 +70,9 @@ def connect() -> "KaggleApi":
             """Download a file from any server to `path`, resuming what is there of it."""
             headers = {"User-Agent": "lesions/0.1", "Accept-Encoding": "identity"}
             with _patient(requests.Session()) as session:
-                response = session.get(address, headers=headers, stream=True)
-                response.raise_for_status()
-                self.download_file(
-                    response, str(path), None, quiet=False, resume=True, max_retries=RESUMES
-                )
+                answer = session.get(address, headers=headers, stream=True)
+                answer.raise_for_status()
+                self.download_file(answer, str(path), None, False, True, max_retries=RESUMES)
 
     api = Api()
     try:
@@ -108,23 +114,17 @@ def _patient(session: requests.Session, repeat: bool = True) -> requests.Session
 
 
 def call(
-    what: str,
-    method: str,
-    *arguments: Any,
-    page: str = "",
-    repeat: bool = True,
-    missing: Any = InputError,
-    **options: Any,
-) -> Any:
+    what: str, method: str, *arguments: Any, page: str = "", repeat: bool = True,
+    missing: Any = InputError, **options: Any,
+) -> Any:  # fmt: skip
     """The result of a method of the client; an error begins with `what` ("submitting x.csv").
 
-    `page` is named where the server refuses with 403: a competition's rules, or the page of a
-    file's owner. Without `repeat` a call that may have had an effect is not sent again. `missing`
-    is the result, not an error, where the server answers 403 or 404, as it does for data sets and
-    kernels that do not exist.
+    `page` is named where the server refuses with 403: RULES, or the page of a file's owner. Without
+    `repeat` a call that may have had an effect is not sent again. `missing` is the result, not an
+    error, where the server answers 403 or 404, as it does for what does not exist.
     """
     try:
-        with redirect_stdout(io.StringIO()), redirect_stderr(_Clean(sys.stderr)):
+        with redirect_stdout(io.StringIO()):
             api: Any = connect()
             api.repeat = repeat
             return getattr(api, method)(*arguments, **options)
@@ -134,7 +134,8 @@ def call(
         status, message = _answer(error)
         if missing is not InputError and status in (403, 404):
             return missing
-        raise InputError(cleaned(f"{what}: {_explained(error, status, message, page)}")) from None
+        reason = _refusal(status, message, page) if status else _failure(error)
+        raise InputError(cleaned(f"{what}: {reason}")) from None
 
 
 def username() -> str:
@@ -144,32 +145,15 @@ def username() -> str:
 
 def cleaned(text: str) -> str:
     """The text on one line, without tokens, keys and the signed part of addresses."""
-    text = re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", _blanked(text))
-    text = re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\")]+", r"\1", text)
-    text = re.sub(r"(with url: [^\s?]+)\?\S+", r"\1", text)
-    return " ".join(text.split())
-
-
-def _blanked(text: str) -> str:
     values = [os.environ.get(name) for name in ("KAGGLE_API_TOKEN", "KAGGLE_KEY")]
     # The client authenticates an object of its own when it is imported, from the same sources.
     held = getattr(getattr(sys.modules.get("kaggle"), "api", None), "config_values", {})
     values += [held.get(name) for name in ("key", "token", "api_token")]
     for secret in (value for value in values if value and len(value) > 5):
         text = text.replace(secret, "***")
-    return text
-
-
-class _Clean(io.TextIOBase):
-    """The error stream, with credentials blanked in what the client writes to it."""
-
-    def __init__(self, stream: Any) -> None:
-        self.stream = stream
-
-    def write(self, text: str) -> int:
-        self.stream.write(_blanked(text))
-        self.stream.flush()
-        return len(text)
+    text = re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", text)
+    text = re.sub(r"(https?://|with url: )([^\s?'\"]+)\?[^\s'\")]+", r"\1\2", text)
+    return " ".join(text.split())
 
 
 def _answer(error: Exception) -> tuple[int, str]:
@@ -188,25 +172,20 @@ def _answer(error: Exception) -> tuple[int, str]:
     return status, str(body.get("message", ""))[:200]
 
 
-def _explained(error: Exception, status: int, message: str, page: str) -> str:
-    """What happened, and what the user can do about it."""
-    if status:
-        advice = {
-            401: f"the credentials were refused: make a new token at {SETTINGS}",
-            403: "this account has no access: check owner and name, and that its phone is verified",
-            404: "not found, or private: check the name",
-            429: "too many requests: try again in a minute",
-        }.get(status, "the request was refused" if status < 500 else "try again later")
-        if status == 403 and page.endswith("/rules"):
-            advice = f"accept the rules in a browser, with the same account: {page}"
-        elif status in (403, 404) and page and not page.endswith("/rules"):
-            advice = f"the owner may have moved the file: see {page}"
-        return f"HTTP {status}{f' ({message})' if message else ''}: {advice}"
+def _refusal(status: int, message: str, page: str) -> str:
+    """What the server answered, and what the user can do about it."""
+    advice = ADVICE.get(status, "the request was refused" if status < 500 else "try again later")
+    if status == 403 and page == RULES:
+        advice = f"accept the rules in a browser, with the same account: {page}"
+    elif status in (403, 404) and page and page != RULES:
+        advice = f"the owner may have moved the file: see {page}"
+    return f"HTTP {status}{f' ({message})' if message else ''}: {advice}"
+
+
+def _failure(error: Exception) -> str:
+    """Why there was no answer, or none that can be read."""
     if isinstance(error, json.JSONDecodeError):
-        return (
-            "the answer is not JSON, perhaps a web page: Kaggle is down for maintenance or the"
-            " network wants a login: open https://www.kaggle.com in a browser, then try again"
-        )
+        return f"the answer is not JSON, perhaps {WEB_PAGE}"
     if isinstance(error, requests.RequestException):
         kind = "no answer in time" if "Timeout" in type(error).__name__ else "no connection"
         return f"{kind} ({type(error).__name__}): check the network, then try again"

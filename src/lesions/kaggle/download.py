@@ -6,30 +6,24 @@ import os
 import shutil
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from lesions.config import read_yaml
 from lesions.data.photographs import extract
 from lesions.errors import InputError, listed
 from lesions.files import sha256, write_text
-from lesions.kaggle.client import COMPETITION, call
+from lesions.kaggle.client import COMPETITION, RULES, WEB_PAGE, call
 from lesions.paths import at, shown
 
 SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
 SPARE = 1000  # megabytes of disk that are to stay free
 PART = ".part"  # folder of files that are not whole yet
-WEB_PAGE = (
-    "the server sent a web page instead of the file: maintenance, or a network that wants a login:"
-    " open the address in a browser, then try again"
-)
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One file that is still to come: its data set, its entry in downloads.yaml, its path."""
 
     source: dict[str, Any]
@@ -39,13 +33,12 @@ class Step:
 
 @cache
 def catalogue() -> dict[str, dict[str, Any]]:
-    """The data sets of downloads.yaml by name."""
+    """The data sets of downloads.yaml by name; a file's `from` is its addresses, in order."""
     content = read_yaml(Path(__file__).with_name("downloads.yaml"))
     for item in (item for source in content["sources"].values() for item in source["files"]):
         if "from" in item:
-            item["from"] = [
-                f"{base}/{item['place']}" for base in content["addresses"][item["from"]]
-            ]
+            bases = content["addresses"][item["from"]]
+            item["from"] = [f"{base}/{item['place']}" for base in bases]
     return content["sources"]
 
 
@@ -67,7 +60,10 @@ def plan(names: Sequence[str], tables_only: bool = False) -> list[Step]:
 
 
 def summary(names: Sequence[str], steps: Sequence[Step]) -> str:
-    """Each data set's size, licence and owner, and which of its files are still to come."""
+    """Each data set's size, licence and owner, which of its files are to come, and the disk.
+
+    InputError where the disk is too small.
+    """
     lines = []
     for name in dict.fromkeys(names):
         source, folder = catalogue()[name], at("input", catalogue()[name]["folder"])
@@ -75,25 +71,18 @@ def summary(names: Sequence[str], steps: Sequence[Step]) -> str:
         size = size_text(sum(item["megabytes"] for item in source["files"]))
         lines.append(f"{name}: {size}, {source['licence']}, {source['page']}")
         lines.append(f"  to {shown(folder)}: {listed(coming, 9) or 'everything is here'}")
-    return "\n".join(lines)
-
-
-def require_disk(steps: Sequence[Step]) -> str:
-    """The bytes to come and those that are free, in words; InputError where they do not fit."""
-    folder = at("input")
-    place = shown(folder)
-    while not folder.exists():
-        folder = folder.parent
-    free, items = shutil.disk_usage(folder).free / 1e6, [step.item for step in steps]
     # A zip that is unpacked here takes its size twice; prepare.py unpacks the others.
-    needed = sum(item["megabytes"] * (1 + (item.get("unpack") == "all")) for item in items)
-    later = sum(item["megabytes"] for item in items if item.get("unpack") != "all")
-    words = f"{size_text(needed)} to come, {size_text(free)} free for {place}"
+    here = sum(step.item["megabytes"] for step in steps if step.item.get("unpack") == "all")
+    needed = here + sum(step.item["megabytes"] for step in steps)
+    later = needed - 2 * here
+    place = next(path for path in (at("input"), *at("input").parents) if path.exists())
+    free = shutil.disk_usage(place).free / 1e6
+    words = f"{size_text(needed)} to come, {size_text(free)} free for {shown(at('input'))}"
     if later > 10:
         words += f" (scripts/prepare.py will unpack another {size_text(later)})"
     if needed + SPARE > free:
-        raise InputError(f"{words}: make room, or make {place} a link to a folder on a larger disk")
-    return words
+        raise InputError(f"{words}: make room, or make input a link to a folder on a larger disk")
+    return "\n".join([*lines, words])
 
 
 def size_text(megabytes: float) -> str:
@@ -120,33 +109,14 @@ def _fetch(step: Step) -> None:
 
     The client asks for the rest of a file only where ETag and size are those of its beginning.
     """
-    item, part = step.item, step.path.parent / PART / step.path.name
+    part = step.path.parent / PART / step.path.name
     part.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(part.parent, os.O_RDONLY)
     try:
         # A second download to the same folder would write between the bytes of this one.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        rules = f"https://www.kaggle.com/competitions/{COMPETITION}/rules"
-        errors = []
-        what = f"downloading {item['name']}"
-        options: dict[str, Any] = {"path": str(part.parent), "quiet": False}
-        if "kaggle" in item:
-            # Kaggle sends a larger CSV as a zip that contains only it.
-            options |= {"unzip": True, "page": rules}
-            call(what, "competition_download_file", COMPETITION, item["name"], **options)
-        elif "dataset" in item:
-            call(what, "dataset_download_files", item["dataset"], **options)
-        for address in item.get("from", []):
-            where = f"{what} from {urlsplit(address).hostname}"
-            try:
-                call(where, "fetch_address", address, part, page=step.source["page"])
-                break
-            except InputError as error:
-                errors.append(str(error))
-        else:
-            if errors:
-                raise InputError("; then ".join(errors))
-        _require_content(part, item.get("md5", ""))
+        _request(step, part)
+        _require_content(part, step.item.get("md5", ""))
         part.replace(step.path)
     except BlockingIOError:
         raise InputError(f"{shown(part)}: another download is running: wait for it") from None
@@ -154,6 +124,27 @@ def _fetch(step: Step) -> None:
         os.close(lock)
         if not any(part.parent.iterdir()):
             part.parent.rmdir()
+
+
+def _request(step: Step, part: Path) -> None:
+    """Have the client download the file, from the first of its addresses that answers."""
+    item, what = step.item, f"downloading {step.item['name']}"
+    options: dict[str, Any] = {"path": str(part.parent), "quiet": False}
+    if "kaggle" in item:
+        # Kaggle sends a larger CSV as a zip that contains only it.
+        options |= {"unzip": True, "page": RULES}
+        call(what, "competition_download_file", COMPETITION, item["name"], **options)
+    elif "dataset" in item:
+        call(what, "dataset_download_files", item["dataset"], **options)
+    errors = []
+    for address in item.get("from", []):
+        where = f"{what} from {urlsplit(address).hostname}"
+        try:
+            return call(where, "fetch_address", address, part, page=step.source["page"])
+        except InputError as error:
+            errors.append(str(error))
+    if errors:
+        raise InputError("; then ".join(errors))
 
 
 def _require_content(part: Path, md5: str) -> None:
@@ -164,13 +155,12 @@ def _require_content(part: Path, md5: str) -> None:
         found = hashlib.file_digest(file, "md5").hexdigest() if md5 else ""
     problem = ""
     if start.startswith((b"<!doctype html", b"<html")):
-        problem = WEB_PAGE
+        problem = f"the server sent {WEB_PAGE}"
     elif part.suffix == ".zip" and not zipfile.is_zipfile(part):
         problem = "not a whole zip: run the command again"
     elif found != md5:
         problem = (
-            f"MD5 {found}, not its publisher's {md5}: run the command again; if it is the same,"
-            " the file was changed"
+            f"MD5 {found}, not its publisher's {md5}: run the command again, or it was changed"
         )
     if problem:
         part.unlink()

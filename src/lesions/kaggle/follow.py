@@ -1,12 +1,14 @@
 """Run kernels on Kaggle to their end and fetch what they wrote; resume until a run is done."""
 
 import json
-import shutil
+import re
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import requests
 
 from lesions.config import (
     Config,
@@ -18,11 +20,17 @@ from lesions.config import (
 )
 from lesions.data.table import load_table, prepared
 from lesions.errors import InputError, listed
-from lesions.files import atomic, read_json
+from lesions.files import read_json
 from lesions.kaggle.client import call, cleaned, username
-from lesions.kaggle.kernels import Kernel, slug, weights_to_train
-from lesions.kaggle.push import SessionsFullError, push_kernel
-from lesions.kaggle.session import CACHE
+from lesions.kaggle.kernels import (
+    CACHE,
+    Kernel,
+    SessionsFullError,
+    copy,
+    push_kernel,
+    slug,
+    weights_to_train,
+)
 from lesions.paths import at, shown
 
 RESUME = 75  # as scripts/train.py: run the same command again, later
@@ -56,12 +64,20 @@ def _train(kernel: Kernel, max_hours: float, every: float, sharing: int) -> int:
     """Run sessions until the run's folds are in oof/<run>; 75 where the week's GPU quota ends."""
     run, name = kernel.values["run"], f"{username()}/{kernel.name}"
     config, folder = load_config(run), at("oof", run)
-    folds = kernel.values["folds"] or _folds(config.dataset)
-    if not _done(folder, folds) and _status(name)[0] != "missing":
+    if not (folds := kernel.values["folds"]):
+        # Those of the table that Kaggle made, which is fetched if it is not here.
+        if not (prepared(config.dataset) / "table.json").exists():
+            _take_prepared(f"{username()}/{slug('prepare', config.dataset)}", config.dataset)
+        folds = range(int(load_table(config.dataset)[0]["fold"].max()) + 1)
+
+    def done() -> bool:
+        return all((folder / f"fold{fold}.json").exists() for fold in folds)
+
+    if not done() and _status(name)[0] != "missing":
         # A session of an earlier command; the state of one that failed may be whole.
         _wait(name, every)
         _fetch_run(name, run, config)
-    while not _done(folder, folds):
+    while not done():
         left, renewed = _gpu_quota()
         if left < LEAST_HOURS:
             print(
@@ -71,30 +87,18 @@ def _train(kernel: Kernel, max_hours: float, every: float, sharing: int) -> int:
             return RESUME
         hours = round(min(max_hours, (left - RESERVE_HOURS) / sharing), 2)
         kernel.values["max_hours"], kernel.weights = hours, weights_to_train(run, config)
-        before = [_steps(folder, fold) for fold in folds]
-        version = push_kernel(kernel, hours)
+        version, progress = push_kernel(kernel, hours), False
         try:
             _finished(version, every)
         finally:
-            _fetch_run(version, run, config)
-        if [_steps(folder, fold) for fold in folds] == before:
+            progress = _fetch_run(version, run, config)
+        if not progress:
             raise InputError(
                 f"{version}: this session made no progress: read its log at"
                 f" https://www.kaggle.com/code/{name}"
             )
     print(f"{shown(folder)}: all folds are here")
     return 0
-
-
-def _folds(dataset: str) -> list[int]:
-    """The folds of the table that Kaggle made, which is fetched if it is not here."""
-    if not (prepared(dataset) / "table.json").exists():
-        _take_prepared(f"{username()}/{slug('prepare', dataset)}", dataset)
-    return list(range(int(load_table(dataset)[0]["fold"].max()) + 1))
-
-
-def _done(folder: Path, folds: list[int]) -> bool:
-    return all((folder / f"fold{fold}.json").exists() for fold in folds)
 
 
 def _steps(folder: Path, fold: int) -> float:
@@ -126,60 +130,57 @@ def _take_prepared(kernel: str, dataset: str) -> set[int]:
     Nothing is fetched, and there are no sizes, if the config has changed since. InputError if
     another table is here: folds of both would not blend.
     """
-    folder, inside = prepared(dataset), f"prepared/{dataset}"
+    here, inside = prepared(dataset), f"prepared/{dataset}"
     config = load_dataset_config(dataset, [f"cache={CACHE}"]).model_dump(mode="json")
     with _fetched(kernel, rf"{inside}/(table\.(csv|json)|\d+/cache\.json)") as place:
         there = place / inside
         facts = read_json(there / "table.json") if (there / "table.json").exists() else {}
         if facts.get("config") != config:
             return set()
-        if (folder / "table.json").exists():
-            here, made = read_json(folder / "table.json")["table_hash"], facts["table_hash"]
-            if here != made:
-                raise InputError(
-                    f"{shown(folder)} holds another table ({here}) than Kaggle made ({made}):"
-                    " move it away and run the command again"
-                )
-        else:
+        made = facts["table_hash"]
+        held = read_json(here / "table.json") if (here / "table.json").exists() else facts
+        if held["table_hash"] != made:
+            raise InputError(
+                f"{shown(here)} holds another table ({held['table_hash']}) than Kaggle made"
+                f" ({made}): move it away and run the command again"
+            )
+        if held is facts:
             for name in ("table.csv", "table.json"):
-                _keep(there / name, folder / name)
-            print(f"{shown(folder)}/table.csv is there, without images")
+                copy(there / name, here / name)
+            print(f"{shown(here)}/table.csv is there, without images")
         return {int(path.parent.name) for path in there.glob("*/cache.json")}
 
 
-def _fetch_run(kernel: str, run: str, config: Config) -> None:
-    """Fetch the folds that got further than here: those that are done, and training state.
+def _fetch_run(kernel: str, run: str, config: Config) -> bool:
+    """Fetch the folds that got further than here, done or not; whether there are any.
 
     Output of another config is left where it is; InputError if the folder here is of another one.
     """
-    folder, prefix = at("oof", run), f"oof/{run}"
-    with _fetched(kernel, rf"{prefix}/(config\.yaml|metrics\d+\.jsonl|fold\d+\.json)") as place:
-        there = place / prefix
+    folder, inside = at("oof", run), f"oof/{run}"
+    with _fetched(kernel, rf"{inside}/.*") as place:
+        there = place / inside
         if not (there / "config.yaml").exists():
-            return
+            return False
         if changed := _changed(there, config):
             print(f"{kernel}: its output is of another config ({changed}): not fetched")
-            return
+            return False
         if any(folder.glob("fold*.json")) and (changed := _changed(folder, config)):
             raise InputError(
                 f"{shown(folder)} holds a run with other settings ({changed}): move it away, or"
                 " give this one's config another name"
             )
         folds = [int(path.stem.removeprefix("metrics")) for path in there.glob("metrics*")]
-        wanted = [fold for fold in folds if _steps(there, fold) > _steps(folder, fold)]
-    if not wanted:
-        return
-    of_fold = rf"(state/)?(fold|history|metrics)({'|'.join(map(str, wanted))})\.\w+"
-    of_run = r"config\.yaml|calibration\.json|training_curves\.png"
-    with _fetched(kernel, f"{prefix}/({of_fold}|{of_run})") as place:
-        files = [path for path in (place / prefix).rglob("*") if path.is_file()]
+        further = [fold for fold in folds if _steps(there, fold) > _steps(folder, fold)]
         # Last the .json, which says that a fold is done.
-        for file in sorted(files, key=lambda path: path.suffix == ".json"):
-            _keep(file, folder / file.relative_to(place / prefix))
-    for facts in (folder / f"fold{fold}.json" for fold in wanted):
+        for file in sorted(there.rglob("*.*"), key=lambda path: path.suffix == ".json"):
+            of_fold = re.search(r"[a-z](\d+)$", file.stem)
+            if further and (not of_fold or int(of_fold[1]) in further):
+                copy(file, folder / file.relative_to(there))
+    for facts in (folder / f"fold{fold}.json" for fold in further):
         if facts.exists():
             rate = read_json(facts).get("images_per_second")
             print(f"{run} {facts.stem}: done" + (f", {rate:,.0f} images/s" if rate else ""))
+    return bool(further)
 
 
 def _changed(folder: Path, config: Config) -> str:
@@ -195,13 +196,11 @@ def _fetch_result(kernel: Kernel, version: str) -> None:
         with _fetched(version, r"check\.txt") as place:
             print((place / "check.txt").read_text(encoding="utf-8"), end="")
         return
-    path = at("submissions", kernel.values.get("run", "blend") + ".csv")
-    with _fetched(version, r"submission\.csv|submissions/.*\.json") as place:
-        beside = place / path.relative_to(at()).with_suffix(".json")
-        if beside.exists():
-            _keep(beside, path.with_suffix(".json"))
-        _keep(place / "submission.csv", path)
-    print(f'next: python scripts/submit.py {shown(path)} -m "what it is"')
+    name = "submissions/" + kernel.values.get("run", "blend")
+    with _fetched(version, rf"{name}\..*") as place:
+        for file in place.glob(f"{name}.*"):
+            copy(file, at(file.relative_to(place)))
+    print(f'next: python scripts/submit.py {name}.csv -m "what it is"')
 
 
 def _finished(kernel: str, every: float) -> str:
@@ -219,16 +218,30 @@ def _finished(kernel: str, every: float) -> str:
 
 
 def _wait(kernel: str, every: float) -> tuple[str, str]:
-    """The status, and the reason of a failure, once the session has ended."""
-    known = ""
+    """The status, and the reason of a failure, once the session has ended.
+
+    Prints each change, and once how fast a fold is trained.
+    """
+    known = rate = ""
     while True:
         status, reason = _status(kernel)
         if status != known:
             print(f"{time.strftime('%H:%M')} {kernel}: {status}", flush=True)
         if status not in BUSY:
             return status, reason
+        if status == "running" and not rate and (rate := _rate(kernel)):
+            print(f"{time.strftime('%H:%M')} {kernel}: {rate}", flush=True)
         known = status
         time.sleep(every)
+
+
+def _rate(kernel: str) -> str:
+    """What a running session's log says of its speed: images/s and the minutes left; or ""."""
+    with suppress(requests.RequestException, ValueError):  # a log that says nothing for a while
+        for line in call(f"log of {kernel}", "kernels_logs_stream", kernel):
+            if found := re.search(r"fold \d+: [\d.]+ images/s: .*", str(line.get("data"))):
+                return found[0]
+    return ""
 
 
 def _status(kernel: str) -> tuple[str, str]:
@@ -260,8 +273,3 @@ def _fetched(kernel: str, pattern: str) -> Iterator[Path]:
         call(f"output of {kernel}", "kernels_output", kernel, place,
              file_pattern=rf"^({pattern})$", force=True, page_size=100)  # fmt: skip
         yield Path(place)
-
-
-def _keep(file: Path, path: Path) -> None:
-    with atomic(path) as part:
-        shutil.copyfile(file, part)

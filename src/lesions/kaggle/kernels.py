@@ -1,6 +1,12 @@
-"""What Kaggle is to run and on what: the notebook and kernel-metadata.json of each kernel."""
+"""What goes to Kaggle, all private: code and weights as data sets, and notebooks on them."""
 
+import hashlib
+import json
 import re
+import shutil
+import sys
+import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
@@ -8,6 +14,7 @@ from typing import Any
 
 from lesions.config import (
     Config,
+    ModelConfig,
     find_config,
     load_config,
     load_dataset_config,
@@ -15,17 +22,32 @@ from lesions.config import (
     run_name,
     saved_config,
 )
-from lesions.errors import InputError
-from lesions.files import write_json, write_text
-from lesions.kaggle.client import COMPETITION
-from lesions.paths import at
+from lesions.errors import InputError, listed
+from lesions.files import atomic, read_json, sha256, write_json, write_text
+from lesions.kaggle.client import COMPETITION, call, cleaned, username
+from lesions.paths import CODE, at, shown
+from lesions.provenance import commit
 
 LONGEST_NAME = 50  # characters that Kaggle takes in a kernel's or data set's name
+READY_WITHIN = 1800  # seconds in which Kaggle has unpacked a data set
+SLACK_HOURS = 0.25  # of a session beyond its --max-hours: start, inputs, output
+CACHE = "jpeg"  # of prepared images: output has 20 GB at most, and an array is ten times as large
 NEEDS = {"prepare": "one data set", "train": "one run", "predict": "one run",
          "blend": "two runs or more", "check": "nothing more"}  # fmt: skip
 # Where Kaggle has a source; the inputs are found by their content, so any copy will do.
 HOMES = {"isic2019": "andrewmvd/isic-2019", "ham10000": "kmader/skin-cancer-mnist-ham10000"}
 DEOTTE = ("cdeotte/jpeg-melanoma-512x512", "cdeotte/jpeg-isic2019-512x512")
+# Small tables that a source's data set on Kaggle lacks, and the source.
+EXTRAS = {
+    "ISIC_2020_Training_Duplicates.csv": "isic2020",
+    "ISIC_2020_Training_GroundTruth_v2.csv": "isic2020",
+    "ISIC2018_Task3_Training_LesionGroupings.csv": "isic2018",
+}
+SEAL = "lesions-set.json"  # in each own data set: its name and the hash of its files
+
+
+class SessionsFullError(InputError):
+    """As many batch GPU sessions are running as the account may have: try again when one ends."""
 
 
 @dataclass
@@ -51,7 +73,7 @@ class Kernel:
         `expected` are hashes by own data set: the session refuses one that is attached otherwise.
         """
         own = [f"{owner}/{set_name(run)}" for run in (None, *self.weights)]
-        metadata: dict[str, Any] = {
+        metadata = {
             "id": f"{owner}/{self.name}",
             "title": self.name,
             "code_file": f"{self.name}.ipynb",
@@ -59,19 +81,56 @@ class Kernel:
             "kernel_type": "notebook",
             "is_private": True,
             "enable_gpu": self.gpu,
-            "enable_tpu": False,
-            # Always set: the client's default is true, its documentation says false.
-            "enable_internet": False,
+            "enable_internet": False,  # the client's default is true, its documentation says false
             "dataset_sources": [*own, *self.datasets],
             "kernel_sources": [f"{owner}/{name}" for name in self.kernels],
             "competition_sources": self.competitions,
-            "model_sources": [],
+            **({"machine_shape": "NvidiaTeslaT4"} if self.gpu else {}),  # two of them
         }
-        if self.gpu:
-            metadata["machine_shape"] = "NvidiaTeslaT4"  # two of them
         notebook = build_notebook(self.kind, expected=expected, **self.values)
-        write_text(folder / metadata["code_file"], notebook)
+        write_text(folder / f"{self.name}.ipynb", notebook)
         write_json(folder / "kernel-metadata.json", metadata)
+
+
+def build_kernel(
+    kind: str, names: list[str], sizes: list[int], folds: list[int] | None, max_hours: float
+) -> Kernel:
+    """The kernel of `kind` for a data set (prepare) or for runs; InputError for wrong names."""
+    if kind not in NEEDS:
+        raise InputError(f"kernel: say which: {', '.join(NEEDS)}")
+    if (len(names) < 2) if kind == "blend" else len(names) != (kind != "check"):
+        raise InputError(f"kernel {kind}: name {NEEDS[kind]}")
+    if kind in ("check", "prepare"):
+        kernel = Kernel(kind, slug(kind, *names), {})
+        if kind == "check":
+            kernel.competitions = [COMPETITION]
+        else:
+            kernel.values = {"dataset": names[0], "sizes": sizes}
+            _attach_originals(kernel, names[0])
+        return kernel
+    names = [run_name(find_config(name)) for name in names]
+    config = config_of(names[0])
+    kernel = Kernel(kind, slug(kind, *names[: kind != "blend"]), {"run": names[0]}, weights=names)
+    kernel.gpu, kernel.kernels = kind != "blend", [slug("prepare", config.dataset)]
+    if kind == "train":
+        kernel.weights = weights_to_train(names[0], config)
+        kernel.values |= {"folds": folds, "max_hours": max_hours}
+    elif "isic2020" in load_dataset_config(config.dataset).sources:
+        kernel.competitions = [COMPETITION]  # for the sample that a submission is checked against
+    if kind == "blend":
+        kernel.kernels += [slug("predict", run) for run in names]
+        kernel.values = {"runs": names, "title": ", ".join(names)}
+    return kernel
+
+
+def _attach_originals(kernel: Kernel, dataset: str) -> None:
+    for name, source in load_dataset_config(dataset).sources.items():
+        reader = source.reader or name
+        if reader == "isic2020":
+            kernel.competitions = [COMPETITION]
+        kernel.datasets += [HOMES[reader]] if reader in HOMES else []
+        if reader == "deotte" or any("deotte" in place for place in source.images):
+            kernel.datasets = list(dict.fromkeys([*kernel.datasets, *DEOTTE]))
 
 
 def build_notebook(kind: str, **values: Any) -> str:
@@ -91,9 +150,8 @@ def build_notebook(kind: str, **values: Any) -> str:
     notebook = jupytext.reads(filled, fmt="md")
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell{number}"  # random otherwise: the same template gives the same file
-    notebook.metadata = {
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}
-    }
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata = {"kernelspec": kernel}
     return str(jupytext.writes(notebook, fmt="ipynb"))
 
 
@@ -123,45 +181,147 @@ def weights_to_train(run: str, config: Config) -> list[str]:
     return [run] if config.model.pretrained or any(at("oof", run).rglob("fold*.*")) else []
 
 
-def build_kernel(
-    kind: str, names: list[str], sizes: list[int], folds: list[int] | None, max_hours: float
-) -> Kernel:
-    """The kernel of `kind` for a data set (prepare) or for runs; InputError for wrong names."""
-    if kind not in NEEDS:
-        raise InputError(f"kernel: say which: {', '.join(NEEDS)}")
-    if (len(names) < 2) if kind == "blend" else len(names) != (kind != "check"):
-        raise InputError(f"kernel {kind}: name {NEEDS[kind]}")
-    if kind not in ("prepare", "check"):
-        names = [run_name(find_config(name)) for name in names]
-    kernel = Kernel(kind, slug(kind, *(names if kind != "blend" else [])), {})
-    if kind == "check":
-        kernel.competitions = [COMPETITION]
-    elif kind == "prepare":
-        _attach_originals(kernel, names[0])
-        kernel.values = {"dataset": names[0], "sizes": sizes}
-    else:
-        config = config_of(names[0])
-        kernel.gpu, kernel.weights = kind != "blend", names
-        kernel.kernels = [slug("prepare", config.dataset)]
-        kernel.values = {"run": names[0]}
-        if kind == "train":
-            kernel.weights = weights_to_train(names[0], config)
-            kernel.values |= {"folds": folds, "max_hours": max_hours}
-        elif "isic2020" in load_dataset_config(config.dataset).sources:
-            # For the sample that a submission is checked against.
-            kernel.competitions = [COMPETITION]
-        if kind == "blend":
-            kernel.kernels += [slug("predict", run) for run in names]
-            kernel.values = {"runs": names, "title": ", ".join(names)}
-    return kernel
+def push_kernel(kernel: Kernel, max_hours: float) -> str:
+    """Send a kernel and what it needs of this checkout, and start it; its owner/name/version.
+
+    The notebook names the hashes of its data sets: a session that gets an older version attached
+    refuses to run. SessionsFullError where all the account's sessions are in use.
+    """
+    expected = {set_name(run): push_set(run) for run in (None, *kernel.weights)}
+    owner, what = username(), f"pushing {kernel.name}"
+    with tempfile.TemporaryDirectory() as place:
+        kernel.write(Path(place), owner, expected)
+        # A source that Kaggle does not know is left out, and the session runs, and uses up quota,
+        # without it: saved without a run first, the kernel's sources are known to be there.
+        for check in (True, False):
+            seconds = 3600 * (max_hours + SLACK_HOURS)
+            answer = call(what, "kernels_push", place, timeout=seconds, no_run=check, repeat=False)
+            if answer.error:
+                full = "session count" in answer.error.lower()
+                kind = SessionsFullError if full else InputError
+                raise kind(cleaned(f"{what}: {answer.error}"))
+            kinds = ("dataset", "competition", "kernel")
+            unknown = [getattr(answer, f"invalid_{kind}_sources") or [] for kind in kinds]
+            if names := [name for names in unknown for name in names]:
+                raise InputError(
+                    f"{what}: not started: Kaggle does not know {listed(names)}: check that the"
+                    " account may see them, and that a kernel among them has run"
+                )
+    print(f"pushed version {answer.version_number}: {answer.url}", flush=True)
+    return f"{owner}/{kernel.name}/{answer.version_number}"
 
 
-def _attach_originals(kernel: Kernel, dataset: str) -> None:
-    for name, source in load_dataset_config(dataset).sources.items():
-        reader = source.reader or name
-        if reader == "isic2020":
-            kernel.competitions.append(COMPETITION)
-        elif reader in HOMES:
-            kernel.datasets.append(HOMES[reader])
-        if reader == "deotte" or any("deotte" in place for place in source.images):
-            kernel.datasets = list(dict.fromkeys([*kernel.datasets, *DEOTTE]))
+def push_set(run: str | None) -> str:
+    """Send a run's weights, or the code, unless Kaggle has the very files; their hash.
+
+    Waits until kernels get to see them.
+    """
+    name = f"{username()}/{set_name(run)}"
+    status, before = _state(name)
+    with tempfile.TemporaryDirectory() as place:
+        folder, sent = Path(place, set_name(run)), Path(place, SEAL)
+        notes = write_set(folder, run)
+        digest = str(read_json(folder / SEAL)["hash"])
+        call(f"reading {SEAL} of {name}", "dataset_download_file", name, SEAL, path=place,
+             missing=None)  # fmt: skip
+        new = not sent.exists() or read_json(sent)["hash"] != digest
+        if new:
+            metadata = {"id": name, "title": folder.name, "licenses": [{"name": "other"}]}
+            write_json(folder / "dataset-metadata.json", metadata)
+            first = status == "missing"
+            method = f"dataset_create_{'new' if first else 'version'}"
+            # Folders go as zips, which Kaggle unpacks.
+            options = {"quiet": not sys.stderr.isatty(), "dir_mode": "zip", "repeat": False}
+            arguments = [str(folder)] if first else [str(folder), notes]
+            answer = call(f"sending {name}", method, *arguments, **options)
+            if answer.error or (answer.status or "ok").lower() == "error":
+                raise InputError(cleaned(f"sending {name}: {answer.error or answer.status}"))
+            print(f"sent {answer.url or answer.ref}: {notes}", flush=True)
+    until = time.monotonic() + READY_WITHIN
+    while True:
+        # "ready" alone may be the status of the version before.
+        status, version = _state(name)
+        if status == "ready" and (version > before or not new):
+            return digest
+        if time.monotonic() > until:
+            page = f"https://www.kaggle.com/datasets/{name}"
+            raise InputError(
+                f"{page}: not unpacked within {READY_WITHIN // 60} minutes: look there"
+            )
+        time.sleep(10)
+
+
+def _state(dataset: str) -> tuple[str, int]:
+    """(status, number) of the data set's current version: "ready" or not; ("missing", 0)."""
+    form = "json(status,current_version_number)"
+    answer = call(f"status of {dataset}", "dataset_status", dataset, format=form, missing="{}")
+    state = json.loads(answer)
+    return state.get("status", "missing"), state.get("current_version_number") or 0
+
+
+def write_set(folder: Path, run: str | None) -> str:
+    """Write a run's weights, or the code, and the hash of every file; a description."""
+    notes = _write_weights(folder, run) if run else _write_code(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+    hashes = {path.relative_to(folder).as_posix(): sha256(path) for path in paths}
+    digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+    write_json(folder / SEAL, {"set": set_name(run), "hash": digest, "files": hashes})
+    return notes
+
+
+def _write_code(folder: Path) -> str:
+    """The code as a kernel finds it, with small tables that Kaggle lacks."""
+    for name in ("src", "scripts", "configs"):
+        ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
+        shutil.copytree(CODE / name, folder / name, ignore=ignore, dirs_exist_ok=True)
+    for name, source in EXTRAS.items():
+        if at("input", source, name).exists():
+            copy(at("input", source, name), folder / "tables" / name)
+    write_text(folder / "COMMIT", commit() + "\n")
+    return f"commit {commit()}"
+
+
+def _write_weights(folder: Path, run: str) -> str:
+    """A run's folds, training state too, and its backbone's first weights, by their timm tag.
+
+    InputError if there is nothing at all.
+    """
+    oof, model = at("oof", run), config_of(run).model
+    if oof.exists():
+        ignore = shutil.ignore_patterns("*.html", "*.png", ".*")
+        shutil.copytree(oof, folder / "oof" / run, ignore=ignore, dirs_exist_ok=True)
+    parts = sorted(
+        path.name for path in oof.rglob("fold*.*") if path.suffix in (".safetensors", ".pt")
+    )
+    if model.pretrained:
+        weights = _first_weights(model)
+        copy(weights, folder / "backbones" / f"{model.backbone}{weights.suffix}")
+        parts.append(f"first weights of {model.backbone}")
+    if not parts:
+        raise InputError(
+            f"{run}: nothing to send: its backbone starts from random weights, and"
+            f" {shown(oof)} holds no trained fold"
+        )
+    return ", ".join(parts)
+
+
+def _first_weights(model: ModelConfig) -> Path:
+    """The file of the backbone's weights, downloaded if need be; InputError if there is none."""
+    if isinstance(model.pretrained, str):
+        return at(model.pretrained)
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(f"timm/{model.backbone}", "model.safetensors"))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"{model.backbone}: its weights are not to be had ({reason}): check the network, or"
+            " name a file of them in the config, as model.pretrained"
+        ) from error
+
+
+def copy(file: Path, path: Path) -> None:
+    """Copy a file to a path, all of it or nothing."""
+    with atomic(path) as part:
+        shutil.copyfile(file, part)

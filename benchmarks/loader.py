@@ -27,7 +27,6 @@ from torch.utils.data import DataLoader, Dataset
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from cache import CLASSES, by_class, find_jpegs
 from timing import (
-    compare,
     cost,
     in_child,
     in_turns,
@@ -217,19 +216,6 @@ def measure_originals(
     return (np.array(turns) @ (share / share.sum())).tolist()
 
 
-def measure_augmentation(image: np.ndarray, repeats: int, samples: int) -> dict[str, Any]:
-    """The list alone on one photograph, uint8 out: stock albumentations and the fused one.
-
-    Each draws what it does: with few samples one of them would have more to do.
-    """
-
-    def way(pipeline: A.Compose) -> Callable[[], float]:
-        return cost(lambda: [pipeline(image=image) for _ in range(samples)], samples)
-
-    stock = A.Compose(stock_transforms(AUGMENT, len(image)))
-    return compare({"usual": way(stock), "ours": way(fused(len(image)))}, repeats)
-
-
 def measure_growth(folder: Path, counts: Sequence[int]) -> dict[str, Any]:
     """Images a second (wall) and memory of the loader against images and workers.
 
@@ -285,16 +271,9 @@ def main(arguments: list[str] | None = None) -> int:
     with TemporaryDirectory() as name:
         place = Path(name)
         photos = find_photos(args.images, place / "drawn")
-        sizes, augmented = [], []
-        for size in args.size:
-            sizes.append(measure_loader(photos, place, size, repeats, samples))
-            dataset = ours(place, write_jpegs(photos, place / f"jpegs{size}", size), size)
-            image = np.array(dataset.images[len(photos) // 2])
-            told = measure_augmentation(image, repeats, 8 * samples)
-            augmented.append({"size": size} | told)
+        sizes = [measure_loader(photos, place, size, repeats, samples) for size in args.size]
         found: dict[str, Any] = {
             "photos": len(photos), "drawn": not args.images, "repeats": repeats, "sizes": sizes,
-            "augmentation": augmented,
         }  # fmt: skip
         if args.images:
             usual = measure_originals(photos, args.size[0], repeats)
@@ -305,8 +284,6 @@ def main(arguments: list[str] | None = None) -> int:
     for part in sizes:
         for ways, told in part["ratios"].items():
             print(f"{part['size']} px, {ways}: {told['ratio']:.2f} times as fast")
-    for told in augmented:
-        print(f"augmentation at {told['size']} px: {told['ratio']:.2f} times as fast")
     results.write(found)
     return 0
 

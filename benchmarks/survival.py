@@ -19,10 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
@@ -46,8 +45,7 @@ SAVES = 8  # of such a run: one a step, one an epoch
 PATIENCE = 300  # seconds a run may take
 
 
-@dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """When a run is killed: within its save number `save`, or `delay` seconds after it."""
 
     save: int
@@ -87,7 +85,7 @@ def kill_points(points: int, two_processes: int, seed: int) -> dict[str, Any]:
         found = fingerprint(at("oof") / name)
         differing = [part for part in found if found[part] != expected[point.processes][part]]
         tried.append(
-            asdict(point) | {"within": within, "saved_steps": killed_at, "differing": differing}
+            point._asdict() | {"within": within, "saved_steps": killed_at, "differing": differing}
         )
         verdict = f"differs in {', '.join(differing)}" if differing else "identical"
         print(f"{number + 1}: {tried[-1]}: {verdict}", flush=True)
@@ -118,16 +116,12 @@ def _digest(value: Any) -> str:
     digest = hashlib.sha256()
 
     def add(value: Any) -> None:
-        if isinstance(value, dict):
-            for key, part in value.items():
-                digest.update(repr(key).encode())
-                add(part)
-        elif isinstance(value, list | tuple):
-            for part in value:
-                add(part)
-        elif isinstance(value, torch.Tensor):
+        if isinstance(value, torch.Tensor):
             digest.update(repr((value.dtype, value.shape)).encode())
             digest.update(value.contiguous().numpy().tobytes())
+        elif isinstance(value, dict | list | tuple):
+            for part in value.items() if isinstance(value, dict) else value:
+                add(part)
         else:
             digest.update(repr(value).encode())
 

@@ -71,11 +71,10 @@ class Final(NamedTuple):
 def fit_final(study: Study, name: str, dataset: str, runs: list[str]) -> Final:
     """The mean of `runs`, with two thresholds fitted on validation rows."""
     rows = validation_rows(runs)
-    cuts = [
-        by_f_beta(rows.target, rows.prob, 2),
-        by_recall(rows.target, rows.prob, study.config.recall),
-    ]
-    return Final(name, dataset, runs, rows, cuts)
+    by_f2 = by_f_beta(rows.target, rows.prob, 2)
+    return Final(
+        name, dataset, runs, rows, [by_f2, by_recall(rows.target, rows.prob, study.config.recall)]
+    )
 
 
 def candidates(study: Study, chosen: Chosen) -> list[Entry]:

@@ -120,11 +120,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--input", type=Path, required=True, help="folder of HAM10000_metadata.csv")
     parser.add_argument("--images", type=Path, required=True, help="folder of the photographs")
     parser.add_argument("--each", type=int, default=200, help="copies of each kind (default 200)")
-    parser.add_argument("--limit", type=int, help="the first so many photographs only")
     results = Results(parser, "near_duplicates.json")
     args = parser.parse_args(arguments)
     results.check(args)
-    table = read_ham10000(args.input, Report(strict=True)).iloc[: args.limit]
+    table = read_ham10000(args.input, Report(strict=True))
     paths = {name: args.images / f"{name}.jpg" for name in table["image_name"]}
     missing = [str(path) for path in paths.values() if not path.exists()]
     if missing:

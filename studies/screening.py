@@ -16,15 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.config import Config, ModelConfig, Section, load_config, read_yaml, run_name
 from lesions.errors import InputError, listed
+from lesions.evaluation import metrics
 from lesions.evaluation.intervals import bootstrap
-from lesions.evaluation.metrics import (
-    build_confusion,
-    f2,
-    precision,
-    roc_auc,
-    sensitivity,
-    specificity,
-)
 from lesions.inference.accelerator import build_accelerator
 from lesions.inference.checkpoint import load_model
 from lesions.models.backbone import build_backbone
@@ -41,7 +34,12 @@ RULE = (
     f"highest mean F2 of its seeds on validation at a threshold of {AT}, to three decimals; of"
     " equal ones, fewest malignant lesions missed"
 )
-DECIDED = {"f2": f2, "recall": sensitivity, "precision": precision, "specificity": specificity}
+DECIDED = {
+    "f2": metrics.f2,
+    "recall": metrics.sensitivity,
+    "precision": metrics.precision,
+    "specificity": metrics.specificity,
+}
 
 Entry = dict[str, Any]
 
@@ -81,15 +79,11 @@ class StudyConfig(Section):
     @model_validator(mode="after")
     def _names_are_known(self) -> "StudyConfig":
         changes = {name for family in self.experiments.values() for name in family}
+        known = {*self.arms, *changes, "final", "grouped", "other"}
         for form in self.forms.values():
-            for given, known in (
-                ({*(form.arms or [])}, {*self.arms}),
-                ({*form.seeds}, {*self.arms, "final", "grouped"}),
-                ({*form.epochs}, {*self.arms, "other"}),
-                ({*(form.experiments or [])}, changes),
-            ):
-                if strange := given - known:
-                    raise ValueError(f"unknown: {listed(strange)}: there is {listed(known, 20)}")
+            named = {*(form.arms or []), *form.seeds, *form.epochs, *(form.experiments or [])}
+            if strange := named - known:
+                raise ValueError(f"unknown: {listed(strange)}: there is {listed(known, 20)}")
         return self
 
 
@@ -138,9 +132,6 @@ class Study:
         wanted = known if self.form.experiments is None else self.form.experiments
         return [name for name in known if name in wanted]
 
-    def seeds(self, of: str) -> int:
-        return self.form.seeds.get(of, 1)
-
     def plan(
         self, arm: str, experiment: str | None = None, seed: int = 0, dataset: str | None = None
     ) -> Planned:
@@ -168,12 +159,12 @@ class Study:
                 raise MissingWeights(f"{why}; with random ones there is nothing to keep frozen")
             changes.append("model.pretrained=false")
             note = f"from random weights: {why}"
-        words = [experiment or arm, *([f"seed {config.seed + seed}"] if seed else [])]
-        run = "_".join([arm, *([experiment] if experiment else [])])
+        name = f"{experiment or arm}, seed {config.seed + seed}" if seed else experiment or arm
+        run = f"{arm}_{experiment}" if experiment else arm
         run += f"_s{seed}" if seed else ""
         run += "_grouped" if dataset == self.config.grouped else ""
         folder = f"{self.folder}/{run.lower().replace(' ', '_').replace(':', '')}"
-        return Planned(", ".join(words), folder, load_config(base, changes), note)
+        return Planned(name, folder, load_config(base, changes), note)
 
 
 def missing_weights(config: Config) -> str:
@@ -221,10 +212,10 @@ def choose(study: Study, stop: StopRequest) -> Chosen:
     phase2 = ranked([entry(name, [run]) for name, run in zip(names, changed, strict=True)])
     first, *others = ranked([phase1[0], *phase2, *phase1[1:]])
     experiment = first["name"] if first in phase2 else None
-    last = [study.plan(arm, experiment, n) for n in range(study.seeds("final"))]
+    last = [study.plan(arm, experiment, n) for n in range(study.form.seeds.get("final", 1))]
     grouped = [
         study.plan(arm, experiment, n, study.config.grouped)
-        for n in range(study.seeds("grouped") if len(study.datasets) > 1 else 0)
+        for n in range(study.form.seeds.get("grouped", 1) if len(study.datasets) > 1 else 0)
     ]
     runs = finish([*last, *grouped], stop)[: len(last)]
     known = {run["run"] for run in runs}
@@ -257,7 +248,7 @@ def finish(plans: Sequence[Planned], stop: StopRequest) -> list[dict[str, Any]]:
 def _seeds(study: Study, arm: str) -> tuple[list[Planned], str]:
     """The arm's runs, or none and the reason."""
     try:
-        return [study.plan(arm, seed=seed) for seed in range(study.seeds(arm))], ""
+        return [study.plan(arm, seed=seed) for seed in range(study.form.seeds.get(arm, 1))], ""
     except MissingWeights as error:
         return [], str(error)
 
@@ -271,12 +262,12 @@ class Rows(NamedTuple):
 
     def auc(self) -> dict[str, Any]:
         """ROC-AUC with its interval over groups."""
-        return bootstrap(roc_auc, self.target, self.prob, self.group).as_json()
+        return bootstrap(metrics.roc_auc, self.target, self.prob, self.group).as_json()
 
     def decided(self, threshold: float) -> dict[str, Any]:
         """Counts tp, fn, fp, tn and the decisions' scores, each with its interval over groups."""
         called = (self.prob >= threshold).astype(int)
-        counts = build_confusion(self.target, called, np.ones((1, len(called))))[0]
+        counts = metrics.build_confusion(self.target, called, np.ones((1, len(called))))[0]
         (tn, fp), (fn, tp) = counts.astype(int).tolist()
         return {"tp": tp, "fn": fn, "fp": fp, "tn": tn} | {
             name: bootstrap(metric, self.target, called, self.group).as_json()

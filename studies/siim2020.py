@@ -8,59 +8,23 @@ gain over equal weights.
 
 import sys
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.blending.blend import study_blend
 from lesions.blending.members import load_members
 from lesions.cli import build_parser, run
 from lesions.evaluation.intervals import bootstrap, delong
-from lesions.evaluation.metrics import (
-    Floats,
-    Metric,
-    average_precision,
-    partial_auc,
-    ratio,
-    roc_auc,
-)
+from lesions.evaluation.metrics import average_precision, partial_auc, roc_auc
 from lesions.oof import Oof
 from lesions.provenance import Results
 
 MIN_TPR = 0.8  # of the partial AUC: the official score of ISIC 2024
 
 
-def auc_within(groups: np.ndarray) -> Metric:
-    """The metric "share of ordered pairs among pairs of the same group", ties half.
-
-    A group that the bootstrap draws twice is two groups.
-    """
-    _, codes = np.unique(groups.astype(str), return_inverse=True)
-
-    def many(target: Any, prob: Any, weight: Floats) -> Floats:
-        positive = np.asarray(target) == 1
-        distinct, rank = np.unique(np.asarray(prob, dtype=np.float64), return_inverse=True)
-        key = codes.astype(np.int64) * len(distinct) + rank
-        rising = np.flatnonzero(~positive)[np.argsort(key[~positive], kind="stable")]
-        below = np.zeros((len(weight), len(rising) + 1))
-        np.cumsum(weight[:, rising] > 0, axis=1, out=below[:, 1:])
-        edges = [codes[positive], codes[positive] + 1]
-        start, end = (np.searchsorted(key[rising], edge * len(distinct)) for edge in edges)
-        first = np.searchsorted(key[rising], key[positive], side="left")
-        last = np.searchsorted(key[rising], key[positive], side="right")
-        beaten = (below[:, first] + below[:, last]) / 2 - below[:, start]
-        hits, pairs = weight[:, positive], below[:, end] - below[:, start]
-        return ratio((hits * beaten).sum(axis=1), (hits * pairs).sum(axis=1))
-
-    return Metric(many)
-
-
 def score_member(oof: Oof) -> dict[str, dict]:
-    """AUC (by bootstrap and DeLong, and within patients), partial AUC, average precision."""
+    """AUC (by bootstrap and by DeLong), partial AUC, average precision."""
     metrics = {
         "auc": roc_auc,
-        "within_group": auc_within(oof.groups),
         "partial_auc": partial_auc(MIN_TPR),
         "average_precision": average_precision,
     }

@@ -9,6 +9,8 @@ name is never half a cache.
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from io import BufferedWriter
+from math import prod
 from os import cpu_count
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -34,63 +36,15 @@ JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
         cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # fmt: skip
 
 
-class ArrayStore:
-    """uint8 (N, S, S, 3) in a .npy file, filled row by row; its disk space is reserved first."""
-
-    def __init__(self, folder: Path, rows: int, size: int):
-        path = folder / FILES["array"]
-        if path.exists():
-            self.images = np.lib.format.open_memmap(path, "r+")
-            return
-        self.images = np.lib.format.open_memmap(path, "w+", np.uint8, (rows, size, size, 3))
-        # A memory map of a file with holes kills the process when the disk fills.
-        if hasattr(os, "posix_fallocate"):
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-
-    @staticmethod
-    def packed(image: np.ndarray) -> np.ndarray:
-        return image
-
-    def put(self, row: int, packed: Any) -> None:
-        self.images[row] = packed
-
-    def flush(self) -> None:
-        self.images.flush()
-
-
-class JpegStore:
-    """JPEGs of quality 95 without colour subsampling in one file, and where each lies in it."""
-
-    def __init__(self, folder: Path, rows: int, size: int):
-        self.index, path = folder / "places.npy", folder / FILES["jpeg"]
-        self.places = np.load(self.index) if self.index.exists() else np.zeros((rows, 2), np.int64)
-        path.touch()
-        os.truncate(path, self.places.sum(axis=1).max(initial=0))  # after it: not saved, repeated
-        self.file = path.open("ab")
-
-    @staticmethod
-    def packed(image: np.ndarray) -> bytes:
-        return cv2.imencode(".jpg", image[..., ::-1], JPEG)[1].tobytes()
-
-    def put(self, row: int, packed: Any) -> None:
-        self.places[row] = self.file.tell(), len(packed)
-        self.file.write(packed)
-
-    def flush(self) -> None:
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        np.save(self.index, self.places)
-
-
 class JpegImages:
-    """The rows of a finished JPEG store, each decoded as it is read: uint8 (S, S, 3)."""
+    """JPEGs of quality 95 without colour subsampling in one file, by row uint8 (S, S, 3)."""
 
     def __init__(self, folder: Path, size: int):
-        self.path = folder / FILES["jpeg"]
-        self.places = np.load(folder / "places.npy")
+        self.path, self.index = folder / FILES["jpeg"], folder / "places.npy"
+        self.places = np.load(self.index)  # start and length of each row's JPEG in the file
         self.shape = (len(self.places), size, size, 3)
         self.content: np.ndarray | None = None  # each process maps the file for itself
+        self.file: BufferedWriter | None = None
 
     def __len__(self) -> int:
         return len(self.places)
@@ -110,15 +64,28 @@ class JpegImages:
         start, length = self.places[row]
         return self.content[start : start + length]
 
+    def __setitem__(self, row: int, packed: Any) -> None:
+        if self.file is None:
+            os.truncate(self.path, self.places.sum(axis=1).max(initial=0))  # what was not flushed
+            self.file = self.path.open("ab")
+        self.places[row] = self.file.tell(), len(packed)
+        self.file.write(packed)
+
+    def flush(self) -> None:
+        if self.file:
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        np.save(self.index, self.places)
+
     def __getstate__(self) -> dict:
-        return self.__dict__ | {"content": None}
+        return self.__dict__ | {"content": None, "file": None}
 
 
-def open_images(folder: Path, mode: Mode, size: int) -> np.ndarray | JpegImages:
-    """The pixels in `folder` by row, read-only."""
-    if mode == "array":
-        return np.load(folder / FILES["array"], mmap_mode="r")
-    return JpegImages(folder, size)
+def open_images(folder: Path, key: dict, how: Literal["r", "r+"] = "r") -> Any:
+    """The pixels in `folder` by row, read-only or to be filled; `key` has their mode and size."""
+    if key["mode"] == "array":
+        return np.load(folder / FILES["array"], mmap_mode=how)
+    return JpegImages(folder, key["size"])
 
 
 def cached_images(dataset: str, size: int, table: pd.DataFrame) -> np.ndarray:
@@ -144,7 +111,7 @@ def load_images(folder: Path, table: pd.DataFrame, command: str) -> np.ndarray:
     config = read_json(beside).get("config", {}) if beside.exists() else {}
     if key["preprocess"] != PreprocessConfig(**config.get("preprocess", {})).model_dump():
         raise InputError(f"{shown(folder)}: made with another preprocessing: run {command}")
-    return cast(np.ndarray, open_images(folder, key["mode"], key["size"]))
+    return cast(np.ndarray, open_images(folder, key))
 
 
 def cache_facts(folder: Path) -> dict[str, Any]:
@@ -167,7 +134,7 @@ def cache_facts(folder: Path) -> dict[str, Any]:
 
 def fill_cache(
     folder: Path, table: pd.DataFrame, size: int, mode: Mode, preprocess: PreprocessConfig
-) -> tuple[pd.DataFrame, np.ndarray | JpegImages]:
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Decode the photographs at the table's `path`s; `publish_cache` makes them the cache.
 
     Returns the index and the images. The index has one row a table row: bytes, width, height, and
@@ -177,36 +144,43 @@ def fill_cache(
     """
     key, part = _key(size, mode, preprocess), _part(folder)
     fingerprints, sizes = _fingerprints(table)
-    finished = cache_facts(folder).get("key") == key
-    if finished and _read_index(folder)["fingerprint"].tolist() == fingerprints:
+    known = _known(folder) if cache_facts(folder).get("key") == key else {}
+    if known and list(known) == fingerprints:
         shutil.rmtree(part, ignore_errors=True)
         verify_cache(folder)
-        return _read_index(folder), open_images(folder, mode, size)
-    store, done = _open_store(part, fingerprints, key)
-    if finished:
-        _copy_rows(folder, store, fingerprints, done)
+        return _read_index(folder), open_images(folder, key)
+    done = _open_part(part, fingerprints, key)
+    images = open_images(part, key, "r+")
+    old: Any = open_images(folder, key) if known else []
+    for row, fingerprint in enumerate(fingerprints):
+        if row not in done and fingerprint in known:
+            place, done[row] = known[fingerprint]
+            images[row] = old.packed(place) if mode == "jpeg" else old[place]
     todo = [row for row in range(len(table)) if row not in done]
     paths = table["path"].tolist()
 
     def one(row: int) -> tuple[Fact, bytes | np.ndarray]:
+        fact, image = (0, 0, ""), np.zeros((size, size, 3), np.uint8)
         try:
             image, (width, height) = decode(Path(paths[row]), size, preprocess)
+            fact = width, height, ""
         except UnreadableImage as error:
-            return (0, 0, str(error)), store.packed(np.zeros((size, size, 3), np.uint8))
-        return (width, height, ""), store.packed(image)
+            fact = 0, 0, str(error)
+        if mode == "array":
+            return fact, image
+        return fact, cv2.imencode(".jpg", image[..., ::-1], JPEG)[1].tobytes()
 
     bar = tqdm(total=len(todo), desc=f"images at {size} px", unit="image", disable=None)
     with ThreadPoolExecutor(cpu_count()) as pool, bar:
         for start in range(0, len(todo) or 1, SAVE_EVERY):  # saves once if all were copied
             block = todo[start : start + SAVE_EVERY]
-            for row, (fact, packed) in zip(block, pool.map(one, block), strict=True):
-                store.put(row, packed)
-                done[row] = fact
+            for row, (done[row], packed) in zip(block, pool.map(one, block), strict=True):
+                images[row] = packed
                 bar.update()
-            store.flush()
+            images.flush()
             rows = [(row, fingerprints[row], sizes[row], *done[row]) for row in sorted(done)]
             write_csv(part / "index.csv", pd.DataFrame(rows, columns=INDEX))
-    return _read_index(part), open_images(part, mode, size)
+    return _read_index(part), open_images(part, key)
 
 
 def publish_cache(folder: Path, table: pd.DataFrame) -> None:
@@ -272,40 +246,32 @@ def _known(folder: Path) -> dict[str, tuple[int, Fact]]:
     return dict(zip(index["fingerprint"], zip(index["row"], facts, strict=True), strict=True))
 
 
-def _open_store(
-    part: Path, fingerprints: list[str], key: dict
-) -> tuple[ArrayStore | JpegStore, dict[int, Fact]]:
-    """The store to fill, and the facts of the rows that an interrupted build has completed."""
-    kind = ArrayStore if key["mode"] == "array" else JpegStore
+def _open_part(part: Path, fingerprints: list[str], key: dict) -> dict[int, Fact]:
+    """Make the folder to fill; the facts of the rows that an interrupted build has completed."""
     rows, mark = len(fingerprints), part / "key.json"
     if mark.exists() and read_json(mark) == key | {"rows": rows} and (part / "index.csv").exists():
         known = _known(part)
         kept = (known.get(name, (-1, (0, 0, ""))) for name in fingerprints)
-        done = {row: fact for row, (old, fact) in enumerate(kept) if row == old}
-        return kind(part, rows, key["size"]), done
+        return {row: fact for row, (old, fact) in enumerate(kept) if row == old}
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    file, shape = part / FILES[key["mode"]], (rows, key["size"], key["size"], 3)
     try:
-        store = kind(part, rows, key["size"])
+        if key["mode"] == "jpeg":
+            file.touch()
+            np.save(part / "places.npy", np.zeros((rows, 2), np.int64))
+        else:
+            np.lib.format.open_memmap(file, "w+", np.uint8, shape)
+            # A memory map of a file with holes kills the process when the disk fills.
+            if hasattr(os, "posix_fallocate"):
+                with file.open("r+b") as opened:
+                    os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
     except OSError as error:
         shutil.rmtree(part)
-        need = rows * key["size"] ** 2 * 3 / 2**30
         raise InputError(
             f"{shown(part)}: {error.strerror}: the cache of {rows:,} images at {key['size']} px"
-            f" needs {need:.2f} GiB; `cache: jpeg` in the data set's config about a tenth of it"
+            f" needs {prod(shape) / 2**30:.2f} GiB; `cache: jpeg` in the data set's config about"
+            " a tenth of it"
         ) from error
     write_json(mark, key | {"rows": rows})
-    return store, {}
-
-
-def _copy_rows(
-    folder: Path, store: ArrayStore | JpegStore, fingerprints: list[str], done: dict[int, Fact]
-) -> None:
-    """Copy the missing rows that the finished cache has into the store; adds them to `done`."""
-    key, known = cache_facts(folder)["key"], _known(folder)
-    images = open_images(folder, key["mode"], key["size"])
-    for row, fingerprint in enumerate(fingerprints):
-        if row not in done and fingerprint in known:
-            old, done[row] = known[fingerprint]
-            packed = images.packed(old).tobytes() if isinstance(images, JpegImages) else images[old]
-            store.put(row, packed)
+    return {}

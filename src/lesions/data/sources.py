@@ -11,15 +11,24 @@ import numpy as np
 import pandas as pd
 
 from lesions.config import SourceConfig
-from lesions.data.columns import Report, common_rows, no_rows, read_columns
-from lesions.data.generic import read_generic
-from lesions.data.photographs import dermamnist_file
-from lesions.data.tasks import WORDS
+from lesions.data.columns import (
+    COMMON,
+    Report,
+    common_rows,
+    no_rows,
+    read_columns,
+    require_names,
+)
+from lesions.data.photographs import dermamnist_file, images_below
+from lesions.data.tasks import DIAGNOSES, WORDS
 from lesions.errors import listed
 from lesions.files import read_csv
+from lesions.paths import shown
 
 _CLASSES_2018 = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 _CLASSES_2019 = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
+           "validation": "val", "test": "test", "": ""}  # fmt: skip
 _DERMAMNIST = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]  # its labels 0 to 6
 _PEOPLE_2020 = {
     "image_name": "image_name", "patient_id": "patient_id", "sex": "sex",
@@ -48,19 +57,17 @@ def read_source(name: str, source: SourceConfig, folder: Path, report: Report) -
 def read_isic2017(folder: Path, report: Report) -> pd.DataFrame:
     """ISIC 2017 task 3: 2,000 training images, 374 melanomas; of people only age and sex."""
     truth = folder / "ISIC-2017_Training_Part3_GroundTruth.csv"
-    meta = folder / "ISIC-2017_Training_Data_metadata.csv"
     rows = read_columns(
         report, truth,
         {"image_name": "image_id", "target": "melanoma", "keratosis": "seborrheic_keratosis"},
     )  # fmt: skip
-    more = read_columns(
-        report, meta, {"image_name": "image_id", "age_approx": "age_approximate", "sex": "sex"}
-    )
+    more = {"image_name": "image_id", "age_approx": "age_approximate", "sex": "sex"}
+    rows = _joined(report, rows, folder / "ISIC-2017_Training_Data_metadata.csv", more)
     melanoma, keratosis = rows["target"] == 1, rows["keratosis"] == 1
     both = melanoma & keratosis
     report.rows(truth, rows["image_name"], both, "melanoma and keratosis at once")
     diagnosis = pd.Series("nv", rows.index).mask(keratosis, "bkl").mask(melanoma, "mel")
-    return common_rows(_joined(report, rows, more, meta).assign(diagnosis=diagnosis), "isic2017")
+    return common_rows(rows.assign(diagnosis=diagnosis), "isic2017")
 
 
 def read_isic2018(folder: Path, report: Report) -> pd.DataFrame:
@@ -77,19 +84,18 @@ def read_isic2018(folder: Path, report: Report) -> pd.DataFrame:
             parts.append(rows.assign(official=official, split=split))
     rows = pd.concat(parts, ignore_index=True)
     lesions = _either(folder, "ISIC2018_Task3_Training_LesionGroupings")
-    return common_rows(_with_lesions(report, rows, lesions, "image"), "isic2018")
+    if lesions.exists():
+        rows = _joined(report, rows, lesions, {"image_name": "image", "lesion_id": "lesion_id"})
+    return common_rows(rows, "isic2018")
 
 
 def read_isic2019(folder: Path, report: Report) -> pd.DataFrame:
     """ISIC 2019: 25,331 training images, 4,522 melanomas. It publishes no patient ids."""
-    meta = folder / "ISIC_2019_Training_Metadata.csv"
     rows = _read_one_hot(report, folder / "ISIC_2019_Training_GroundTruth.csv", _CLASSES_2019)
-    more = read_columns(
-        report, meta,
-        {"image_name": "image", "age_approx": "age_approx", "site": "anatom_site_general",
-         "lesion_id": "lesion_id", "sex": "sex"},
-    )  # fmt: skip
-    return common_rows(_joined(report, rows, more, meta), "isic2019")
+    more = {"image_name": "image", "age_approx": "age_approx", "site": "anatom_site_general",
+            "lesion_id": "lesion_id", "sex": "sex"}  # fmt: skip
+    rows = _joined(report, rows, folder / "ISIC_2019_Training_Metadata.csv", more)
+    return common_rows(rows, "isic2019")
 
 
 def read_isic2020(folder: Path, report: Report) -> pd.DataFrame:
@@ -104,7 +110,9 @@ def read_isic2020(folder: Path, report: Report) -> pd.DataFrame:
     test = read_columns(report, folder / "test.csv", _PEOPLE_2020)
     train["diagnosis"] = _diagnosis_by_target(report, path, train)
     lesions = folder / "ISIC_2020_Training_GroundTruth_v2.csv"
-    train = _with_lesions(report, train, lesions, "image_name")
+    if lesions.exists():
+        more = {"image_name": "image_name", "lesion_id": "lesion_id"}
+        train = _joined(report, train, lesions, more)
     both = [train.assign(split="train"), test.assign(split="test")]
     return common_rows(pd.concat(both, ignore_index=True), "isic2020")
 
@@ -116,8 +124,9 @@ def read_ham10000(folder: Path, report: Report) -> pd.DataFrame:
     """
     places = [folder / f"HAM10000_metadata{suffix}" for suffix in (".csv", ".tab", "")]
     path = next((path for path in places if path.exists()), places[0])  # Dataverse: .tab or none
-    for pixels in [] if path.exists() else sorted(folder.glob("hmnist_*.csv")):
-        report.problem(pixels, "tables of pixels are not read: HAM10000_metadata.csv and the"
+    pixels = sorted(folder.glob("hmnist_*.csv"))
+    if pixels and not path.exists():
+        report.problem(pixels[0], "tables of pixels are not read: HAM10000_metadata.csv and the"
                        " photographs are needed (input/README.md)")  # fmt: skip
     rows = read_columns(
         report, path,
@@ -199,6 +208,81 @@ def read_duplicates(folder: Path, report: Report) -> pd.DataFrame:
     return pd.DataFrame(columns=list(columns), dtype=str)
 
 
+def read_generic(name: str, source: SourceConfig, folder: Path, report: Report) -> pd.DataFrame:
+    """The rows of `source.table`, its columns renamed by `source.columns`.
+
+    A diagnosis (translated by `source.diagnoses`) or a target is needed; a row with neither is a
+    test row. Without a table every image folder is one diagnosis, by its name.
+    """
+    words = {word.lower(): known for word, known in source.diagnoses.items()}
+    for word in words.values() - DIAGNOSES.keys():
+        report.problem(f"source {name}", f"diagnoses: {word} is none of {', '.join(DIAGNOSES)}")
+    path = folder / (source.table or "")
+    rows = _read_table(name, source, path, report) if source.table else _from_folders(path, report)
+    if "label" in rows:
+        found = rows["label"].str.lower().map(WORDS | words)
+        hint = f"not a diagnosis: say which it is under `diagnoses` ({', '.join(DIAGNOSES)})"
+        report.rows(path, rows["label"].rename("diagnosis"), found.isna(), hint)
+        rows["diagnosis"] = found.fillna("")
+    rows = common_rows(rows, name).assign(own_target=rows.get("own_target", np.nan))
+    official = rows["official"].str.lower()
+    report.rows(path, official, ~official.isin([*_SPLITS]), "expected train, val or test")
+    bare, test = rows["target"].isna(), official.map(_SPLITS) == "test"
+    if (bare & ~test).any():
+        report.notes.append(f"{shown(path)}: {(bare & ~test).sum():,} rows without diagnosis or"
+                            " target are test rows: never trained on or scored")  # fmt: skip
+    split = pd.Series("train", rows.index).mask(bare | test, "test")
+    rows = _within_patients(rows, path, report)
+    return rows.assign(official=official.map(_SPLITS).fillna(""), split=split)
+
+
+def _within_patients(rows: pd.DataFrame, path: Path, report: Report) -> pd.DataFrame:
+    """The rows with lesion numbers that restart in each patient made ids of their own."""
+    lesion, patient = rows["lesion_id"], rows["patient_id"]
+    shared = patient[patient != ""].groupby(lesion[lesion != ""]).nunique() > 1
+    if not shared.any() or not lesion.str.fullmatch(r"\d{0,4}").all():
+        return rows
+    report.notes.append(f"{shown(path)}: lesions {listed(shared.index[shared])} are in several"
+                        " patients: lesion numbers are taken within each patient")  # fmt: skip
+    known = (lesion != "") & (patient != "")
+    return rows.assign(lesion_id=(patient + "/" + lesion).where(known, ""))
+
+
+def _from_folders(folder: Path, report: Report) -> pd.DataFrame:
+    """One row an image below `folder`, labelled by the name of its own folder."""
+    files = [Path(path).relative_to(folder.resolve()) for path in images_below(folder)]
+    rows = []
+    for path in files:
+        official = [_SPLITS[part.lower()] for part in path.parts[:-1] if part.lower() in _SPLITS]
+        classes = [part for part in path.parts[:-1] if part.lower() not in _SPLITS]
+        label = classes[-1] if classes else "" if official == ["test"] else path.parent.name
+        rows.append((path.with_suffix("").as_posix(), label, "".join(official[:1])))
+    if not any(path.parent.name for path in files):
+        report.problem(folder, "no image in a folder of it: give `table`, or folders by class")
+        rows = []
+    table = pd.DataFrame(rows, columns=["image_name", "label", "official"], dtype=object)
+    table["image_name"] = table["image_name"].str.normalize("NFC")
+    require_names(report, folder, table["image_name"], table)
+    return table
+
+
+def _read_table(name: str, source: SourceConfig, path: Path, report: Report) -> pd.DataFrame:
+    unknown = sorted(set(source.columns) - {*COMMON} - {"label"})
+    if unknown or "image_name" not in source.columns:
+        what = f"{listed(unknown)} unknown" if unknown else "image_name is missing"
+        report.problem(f"source {name}", f"columns: {what}: known are {', '.join(COMMON)}")
+        return no_rows(name)
+    renamed = {"diagnosis": "label", "target": "own_target"}  # parsed below
+    rows = read_columns(report, path, {renamed.get(c, c): own for c, own in source.columns.items()})
+    if "own_target" in rows:
+        text = rows["own_target"].rename(source.columns["target"])
+        own = pd.to_numeric(text.mask(text == ""), errors="coerce").astype(float)
+        rows = rows.assign(target=own, own_target=own)
+        wrong = ~own.isin([0, 1]) & (text != "")
+        report.rows(path, text, wrong, "expected 0, 1 or nothing")
+    return rows
+
+
 READERS: dict[str, Callable[[Path, Report], pd.DataFrame]] = {
     "isic2017": read_isic2017,
     "isic2018": read_isic2018,
@@ -221,21 +305,15 @@ def _read_one_hot(report: Report, path: Path, classes: list[str]) -> pd.DataFram
     return rows[["image_name"]].assign(diagnosis=names.map(WORDS))
 
 
-def _joined(report: Report, rows: pd.DataFrame, more: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """`rows` with the columns of `more`, read from `path`; every image must have a row there."""
+def _joined(
+    report: Report, rows: pd.DataFrame, path: Path, columns: dict[str, str]
+) -> pd.DataFrame:
+    """`rows` with the columns of another file; every image must have a row there."""
+    more = read_columns(report, path, columns)
     absent = rows.loc[~rows["image_name"].isin(more["image_name"]), "image_name"]
-    if len(absent) and len(more):
+    if len(absent) and len(more) and len(columns) > 2:  # a file of lesions alone may be shorter
         report.problem(path, f"no row for {listed(absent)}")
     return rows.merge(more.drop_duplicates("image_name"), "left", "image_name")
-
-
-def _with_lesions(report: Report, rows: pd.DataFrame, path: Path, name_column: str) -> pd.DataFrame:
-    """The rows with the `lesion_id` of an optional file."""
-    columns = {"image_name": name_column, "lesion_id": "lesion_id"}
-    if not path.exists():
-        return rows
-    more = read_columns(report, path, columns).drop_duplicates("image_name")
-    return rows.merge(more, "left", "image_name")
 
 
 def _diagnosis_by_target(report: Report, path: Path, rows: pd.DataFrame) -> pd.Series:

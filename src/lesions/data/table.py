@@ -234,7 +234,7 @@ def load_table(dataset: str) -> tuple[pd.DataFrame, dict]:
     command = f"python scripts/prepare.py --dataset {dataset}"
     if not (folder / "table.json").exists():
         raise InputError(f"{shown(folder)}: no table: run {command}")
-    facts = read_json(folder / "table.json", ("table_hash", "fold_hash", "config", "task"))
+    facts = read_json(folder / "table.json", ("table_hash", "fold_hash", "config"))
     table = read_csv(folder / "table.csv", COLUMNS, TEXT)
     table = table.fillna({name: "" for name in TEXT})
     if table_hash(table) != facts["table_hash"]:

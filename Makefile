@@ -1,7 +1,7 @@
 # make demo   the whole pipeline on the embedded sample: a submission and a report in minutes
 # make test   every test that needs neither a GPU nor a network
 # make test-kaggle  the tests on the versions of Kaggle's image, in .venv-kaggle: TESTS="some files"
-# make check  ruff and mypy
+# make check  ruff, mypy, and deptry: what is imported is declared
 # make size   lines and statements by package, beside the budget
 # make kill-test  20 runs killed at random points, resumed, compared byte for byte
 # make bench  every stage compared with the usual way, in minutes: PHOTOS="folders of originals"
@@ -51,6 +51,7 @@ check: .venv/installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) -m deptry src scripts
 
 size: .venv/installed
 	$(PY) benchmarks/size.py

@@ -1,7 +1,9 @@
 """Train a run's folds one after the other, and calibrate the run when its last fold is done."""
 
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pandas as pd
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from lesions.config import Config, config_hash, differences, dump, read_yaml
 from lesions.data.cache import verify_cache
@@ -25,6 +28,7 @@ from lesions.runs import find_run, run_folder
 from lesions.training.fold import FoldData, load_fold
 from lesions.training.loop import FoldTrainer, finite
 from lesions.training.state import (
+    Busy,
     changes,
     load_state,
     locked,
@@ -35,39 +39,46 @@ from lesions.training.state import (
 from lesions.training.steps import epoch_scores
 from lesions.training.stop import Stopped, StopRequest
 
+BUSY_WAIT = 10.0  # seconds between looks at folds that other processes train
+
 
 def train_folds(
-    config: Config, run: str, folds: Iterable[int], accelerator: Accelerator, stop: StopRequest
+    config: Config, run: str, folds: Sequence[int], accelerator: Accelerator, stop: StopRequest
 ) -> int:
     """Train the folds of a run that are not done; the exit code, not 0 if stopped (see stop.py).
 
+    Of several folds, those that other processes train are skipped, and waited for last: on n
+    machines the same command shares the folds out. A single one that is taken is refused as Busy.
     When all folds of the data set are done, the run is calibrated and its scores are printed.
     """
-    if config.train.tracker != "none":
-        keys = pd.json_normalize(config.model_dump()).to_dict("records")[0]
-        values = {k: v if isinstance(v, int | float) else str(v) for k, v in keys.items()}
-        accelerator.init_trackers(run.replace("/", "-"), config=values)
-    chosen = config.model_dump(exclude_defaults=True)
-    accelerator.print(
-        f"{shown(run_folder(run))}/config.yaml, where it differs from the defaults:\n"
-        + yaml.safe_dump(chosen, sort_keys=False, default_flow_style=None)
-    )
+    _announce(config, run, accelerator)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA looks when it starts
     torch.use_deterministic_algorithms(config.train.deterministic)
     table = load_table(config.dataset)[0]
     for warning in fold_warnings(table):
         accelerator.print(f"WARNING: {warning}")
     with stop.listening():
-        for number, fold in enumerate(folds):
+        waiting, busy, first = list(folds), set[int](), True
+        while waiting:
             # Not before the first one: a session that makes no progress would be repeated for ever.
-            code = stop.agreed(0, accelerator) if number else 0
-            if code:
-                accelerator.print(f"stopped before fold {fold}; resume me")
+            if not first and (code := stop.agreed(0, accelerator)):
+                accelerator.print(f"stopped before fold {waiting[0]}; resume me")
                 return code
+            if busy.issuperset(waiting):
+                time.sleep(BUSY_WAIT)
+            fold, first = waiting.pop(0), False
             try:
                 result = _train_fold(config, run, fold, accelerator, stop)
             except Stopped as stopped:
                 return stopped.code
+            except Busy as error:
+                if len(folds) == 1:
+                    raise
+                if fold not in busy:
+                    accelerator.print(f"{error}; fold {fold} is left for last")
+                busy.add(fold)
+                waiting.append(fold)
+                continue
             auc = "undefined" if result["auc"] is None else f"{result['auc']:.4f}"
             accelerator.print(
                 f"{run} fold {fold}: out-of-fold AUC {auc}"
@@ -80,6 +91,19 @@ def train_folds(
     return 0
 
 
+def _announce(config: Config, run: str, accelerator: Accelerator) -> None:
+    """Print the config, where it is not the default, and hand it to the tracker."""
+    if config.train.tracker != "none":
+        keys = pd.json_normalize(config.model_dump()).to_dict("records")[0]
+        values = {k: v if isinstance(v, int | float) else str(v) for k, v in keys.items()}
+        accelerator.init_trackers(run.replace("/", "-"), config=values)
+    chosen = config.model_dump(exclude_defaults=True)
+    accelerator.print(
+        f"{shown(run_folder(run))}/config.yaml, where it differs from the defaults:\n"
+        + yaml.safe_dump(chosen, sort_keys=False, default_flow_style=None)
+    )
+
+
 def _train_fold(
     config: Config, run: str, fold: int, accelerator: Accelerator, stop: StopRequest
 ) -> dict[str, Any]:
@@ -87,14 +111,22 @@ def _train_fold(
 
     Writes oof/<run>/fold<k>.safetensors, .csv and, last, .json. A fold that has all three, in
     agreement, is done and is not trained again. Raises Stopped if `stop` asks for it: the state is
-    then saved.
+    then saved; Busy, in all processes, if another program trains the fold.
     """
     folder, data = run_folder(run), load_fold(config, fold)
     _require_same_run(folder, config, data.hashes)
-    result = _finished(folder, fold, accelerator.print)
-    if not accelerator.is_main_process:
-        return result or _train(config, run, fold, data, accelerator, stop)
-    with locked(folder / f".fold{fold}.lock"):
+    with ExitStack() as stack:
+        taken: list[Busy | None] = [None]
+        if accelerator.is_main_process:
+            try:
+                stack.enter_context(locked(folder / f".fold{fold}.lock"))
+            except Busy as error:
+                taken = [error]
+        if holder := broadcast_object_list(taken)[0]:
+            raise holder
+        result = _finished(folder, fold, accelerator.print)
+        if not accelerator.is_main_process:
+            return result or _train(config, run, fold, data, accelerator, stop)
         remove_parts(folder, fold)
         if result:
             remove_state(state_path(folder, fold))

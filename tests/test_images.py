@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -82,6 +83,8 @@ def test_only_new_and_changed_photographs_are_decoded_again(tmp_path, decoded):
     decoded.names.clear()
     build_cache(tmp_path / "48", table.iloc[:6])
     assert decoded.names == []
+    fill_cache(tmp_path / "48", table.iloc[::-1], 48, "array", PLAIN)
+    assert len(load_images(tmp_path / "48", table.iloc[:6], "prepare")) == 6  # until published
     build_cache(tmp_path / "48", table.iloc[::-1])
     assert sorted(decoded.names) == ["i06", "i07", "i08"]
     whole = np.array(load_images(tmp_path / "48", table.iloc[::-1], "prepare"))
@@ -115,15 +118,6 @@ def test_an_interrupted_build_is_not_read_and_resumes_to_the_same_bytes(
     build_cache(tmp_path / "fresh" / "48", table, mode)
     file = cache.FILES[mode]
     assert (tmp_path / "48" / file).read_bytes() == (tmp_path / "fresh/48" / file).read_bytes()
-
-
-def test_a_filled_cache_takes_the_name_only_when_it_is_published(tmp_path):
-    table = photographs(tmp_path / "in", 4)
-    build_cache(tmp_path / "48", table.iloc[:3])
-    fill_cache(tmp_path / "48", table, 48, "array", PLAIN)
-    assert len(load_images(tmp_path / "48", table.iloc[:3], "prepare")) == 3
-    publish_cache(tmp_path / "48", table)
-    assert len(load_images(tmp_path / "48", table, "prepare")) == 4
 
 
 def test_damaged_pixels_and_a_cache_of_another_decoder_are_noticed(tmp_path):
@@ -248,51 +242,36 @@ def test_a_cache_of_another_preprocessing_is_refused_and_made_anew(tmp_path):
     assert (after[1] == decode(Path(table["path"][1]), 48, config)[0]).all()
 
 
-@pytest.mark.parametrize(
-    ("size", "of_file", "decoded"),
-    [
-        (256, (1022, 767), (511, 384)),
-        (256, (600, 450), (600, 450)),
-        (256, (3200, 2000), (800, 500)),
-        (512, (3200, 2000), (1600, 1000)),
-        (64, (3200, 2000), (400, 250)),
-    ],
-)
+@pytest.mark.parametrize("size, of_file, decoded", [
+    (256, (1022, 767), (511, 384)), (256, (600, 450), (600, 450)), (256, (3200, 2000), (800, 500)),
+    (512, (3200, 2000), (1600, 1000)), (64, (3200, 2000), (400, 250)),
+])  # fmt: skip
 def test_jpegs_are_decoded_at_half_sizes_of_at_least_one_and_a_half(
-    size, of_file, decoded, tmp_path, monkeypatch
+    size, of_file, decoded, monkeypatch
 ):
-    path = tmp_path / "a.jpg"
-    assert cv2.imwrite(str(path), np.zeros((*of_file[::-1], 3), np.uint8))
-    seen = []
-
-    def spied(pixels, size, config):
-        seen.append(pixels.shape[1::-1])
-        return fitted(pixels, size, config)
-
-    monkeypatch.setattr(decoding, "fitted", spied)
-    assert decoding.decode(path, size)[1] == of_file
-    assert seen == [decoded]
+    content = cv2.imencode(".jpg", np.zeros((*of_file[::-1], 3), np.uint8))[1].tobytes()
+    monkeypatch.setattr(decoding, "fitted", lambda pixels, *_: pixels)
+    pixels, found = decode(content, size)
+    assert (pixels.shape[1::-1], found) == (decoded, of_file)
 
 
-def photograph(path: Path, quality: int = 90, **options: int) -> Path:
-    draw = np.random.default_rng(7)
-    coarse = draw.integers(0, 255, (60, 80, 3), dtype=np.uint8)
-    picture = cv2.resize(coarse, (1203, 902), interpolation=cv2.INTER_CUBIC)
-    Image.fromarray(picture).save(path, quality=quality, **options)
-    return path
+def photograph(subsampling: int = 2) -> bytes:
+    coarse = np.random.default_rng(7).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    content, picture = BytesIO(), cv2.resize(coarse, (1203, 902), interpolation=cv2.INTER_CUBIC)
+    Image.fromarray(picture).save(content, "JPEG", quality=90, subsampling=subsampling)
+    return content.getvalue()
 
 
 @pytest.mark.parametrize("size", [32, 112, 256, 512])
 @pytest.mark.parametrize("subsampling", [0, 2])
-def test_both_decoders_give_the_same_pixels(size, subsampling, tmp_path, monkeypatch):
-    path = photograph(tmp_path / "a.jpg", subsampling=subsampling)
-    fast = decode(path, size)[0]
+def test_both_decoders_give_the_same_pixels(size, subsampling, monkeypatch):
+    fast = decode(photograph(subsampling), size)[0]
     monkeypatch.setattr(decoding, "plain_jpeg", lambda *_: None)
-    assert (decode(path, size)[0] == fast).all()
+    assert (decode(photograph(subsampling), size)[0] == fast).all()
 
 
-def test_a_photograph_cut_short_is_refused_wherever_it_is_cut(tmp_path):
-    whole = photograph(tmp_path / "a.jpg").read_bytes()
+def test_a_photograph_cut_short_is_refused_wherever_it_is_cut():
+    whole = photograph()
     assert decode(whole + bytes(16), 64)[1] == (1203, 902)  # padding after the end is harmless
     for share in (0.1, 0.5, 0.9, 0.999):
         with pytest.raises(UnreadableImage):

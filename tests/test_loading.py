@@ -33,14 +33,6 @@ def test_epochs_differ_in_order_and_in_augmentation() -> None:
     assert len({draw.tobytes() for draw in draws}) == 8
 
 
-def test_rows_are_augmented_differently() -> None:
-    same = np.broadcast_to(IMAGES[0], IMAGES.shape)
-    zeros = np.zeros(50, np.float32)
-    pipeline = build_augmentation(AugmentConfig(shift_scale_rotate=1), 32)
-    alike = LesionDataset(same, np.zeros((50, 2), np.float32), zeros, pipeline, 7)
-    assert len({alike[(0, row)]["image"].tobytes() for row in range(8)}) == 8
-
-
 def test_an_epoch_resumed_with_workers_goes_on_with_the_batches_that_were_left() -> None:
     for a, b in zip(epoch(1, 0)[3:], epoch(1, 2, first=3), strict=True):
         assert np.array_equal(a["image"], b["image"]) and np.array_equal(a["row"], b["row"])

@@ -17,17 +17,6 @@ from lesions.errors import InputError
 IMAGES = 60
 EARLY = "isic2019/ISIC_2019_Training_"
 LATE = "isic2020/ISIC_2020_Training_"
-HEADERS = {
-    f"{EARLY}GroundTruth.csv": "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK",
-    f"{EARLY}Metadata.csv": "image,age_approx,anatom_site_general,lesion_id,sex",
-    "isic2020/train.csv": "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,"
-    "diagnosis,benign_malignant,target",
-    "isic2020/test.csv": "image_name,patient_id,sex,age_approx,anatom_site_general_challenge",
-    "isic2020/sample_submission.csv": "image_name,target",
-    f"{LATE}Duplicates.csv": "image_name_1,image_name_2",
-    f"{LATE}GroundTruth_v2.csv": "image_name,patient_id,lesion_id,sex,age_approx,"
-    "anatom_site_general_challenge,diagnosis,benign_malignant,target",
-}
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +40,8 @@ def thumbnail(path: Path) -> np.ndarray:
 
 @pytest.mark.real
 def test_headers_and_spelling_are_those_of_the_published_files(made):
-    out, _ = made
-    for name in HEADERS:
+    out, plan = made
+    for name in tables(plan):
         published, drawn = read(REAL, name), read(out, name)
         assert list(drawn) == list(published), name
         words = published.columns[published.nunique() < 30]  # sites, ages ("45" or "45.0"), classes
@@ -60,9 +49,8 @@ def test_headers_and_spelling_are_those_of_the_published_files(made):
             assert set(drawn[column]) <= set(published[column]), (name, column)
 
 
-def test_headers_are_official_and_every_row_has_its_image_of_the_planned_size(made):
+def test_every_row_has_its_image_of_the_planned_size(made):
     out, plan = made
-    assert {name: (out / name).read_text().split("\n")[0] for name in HEADERS} == HEADERS
     rows = {
         "isic2019/ISIC_2019_Training_Input": list(read(out, f"{EARLY}Metadata.csv")["image"]),
         "isic2020/jpeg/train": list(read(out, "isic2020/train.csv")["image_name"]),

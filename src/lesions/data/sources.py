@@ -250,7 +250,7 @@ def _within_patients(rows: pd.DataFrame, path: Path, report: Report) -> pd.DataF
 
 def _from_folders(folder: Path, report: Report) -> pd.DataFrame:
     """One row an image below `folder`, labelled by the name of its own folder."""
-    files = [Path(path).relative_to(folder.resolve()) for path in images_below(folder)]
+    files = sorted(Path(path).relative_to(folder.resolve()) for path in images_below(folder))
     rows = []
     for path in files:
         official = [_SPLITS[part.lower()] for part in path.parts[:-1] if part.lower() in _SPLITS]

@@ -4,8 +4,6 @@ import functools
 import json
 import re
 import shutil
-import subprocess
-import sys
 
 import audit as script
 import numpy as np
@@ -81,17 +79,14 @@ def test_a_link_of_any_kind_that_leaves_its_fold_shuts_the_gate(kind, where):
     assert f"{kind} 1 (such as " in problems(table, pairs)  # fmt: skip
 
 
-def test_a_row_that_is_set_aside_opens_no_gap_in_the_gate():
-    table = whole_table()
-    assert problems(table) == ""
-    here, there = two_apart(table)
-    table.loc[there, ["split", "fold", "lesion_id"]] = ["quarantined", -1, "shared"]
-    table.loc[here, "lesion_id"] = "shared"
-    assert "in two folds" not in problems(table)
-
-
 def test_a_link_between_groups_of_one_fold_and_a_row_without_a_target_shut_the_gate():
     table = whole_table()
+    assert problems(table) == ""
+    aside = table.copy()  # a row that is set aside opens no gap
+    here, there = two_apart(table)
+    aside.loc[there, ["split", "fold", "lesion_id"]] = ["quarantined", -1, "shared"]
+    aside.loc[here, "lesion_id"] = "shared"
+    assert "in two folds" not in problems(aside)
     groups = table[table["fold"] == 0].drop_duplicates("group")
     table.loc[groups.index[:2], "lesion_id"] = "shared"
     assert problems(table) == "1 links join images of different groups (lesion shared)"
@@ -169,9 +164,7 @@ def test_what_is_not_known_is_not_scored_and_says_why():
     assert pd.isna(scores.loc["images per patient", "reason"])
     assert "source alone" not in scores.index  # one source only
     everything = audit(whole_table(), NO_PAIRS) | FACTS
-    assert {"features": "width, height", "source": "all"}.items() <= everything["not_scored"][
-        1
-    ].items()
+    assert {"width, height"} < {row["features"] for row in everything["not_scored"]}
     assert all(np.isfinite(score["auc"]) for score in everything["shortcuts"])
     assert "n/a (not known for any row)" in audit_text(everything)
 
@@ -221,10 +214,7 @@ def test_the_demo_passes_and_its_numbers_are_written(audited, demo):
     assert all(set(score) == known for score in numbers["shortcuts"])
     pairs = {row["kind"]: row["links"] for row in numbers["gate"]["schemes"]["table"]["links"]}
     assert pairs["duplicate pair"] > 0 and pairs["lesion"] > 0
-
-
-def test_the_page_needs_nothing_beside_it(audited):
-    page = audited[3]
+    # The page needs nothing beside it.
     assert not re.search(r"(?:src|href)=\"(?!#|data:)", page)
     assert "<script" not in page and "audit passed" in page
     assert all(features in page for features in FEATURES)
@@ -239,23 +229,10 @@ def test_a_torn_patient_fails_the_script(audited, demo, capsys):
     try:
         assert script.main(["--dataset", "torn"]) == 1
         last = capsys.readouterr().out.splitlines()[-1]
-        assert last.startswith(
-            "audit FAILED: in two folds, or in a fold and the test rows: patient 1"
-        )
+        assert last.startswith("audit FAILED: in two folds, or in a fold and the test rows: pat")
         assert "FAILED" in (at("input/prepared") / "torn" / "audit.html").read_text()
     finally:
         shutil.rmtree(at("input/prepared") / "torn")
-
-
-def test_help_answers_before_anything_heavy_is_imported():
-    code = (
-        "import sys, audit\n"
-        "try: audit.main(['--help'])\n"
-        "except SystemExit: print({'pandas', 'sklearn', 'torch'} & set(sys.modules))"
-    )
-    env = {"PYTHONPATH": f"{CODE / 'scripts'}"}
-    told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert told.stdout.rstrip().endswith("set()"), told.stderr
 
 
 @functools.cache

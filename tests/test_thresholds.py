@@ -138,7 +138,7 @@ def test_the_prior_of_2019_is_moved_to_that_of_2020():
         shift_prior(same, [True], 0.1, 0)
 
 
-def test_each_part_is_decided_by_a_threshold_that_did_not_see_it():
+def test_each_part_is_decided_and_calibrated_by_a_fit_that_did_not_see_it():
     target, prob = forecast(8, rows=600)
     parts = np.arange(600) % 3
     called = across_parts(thresholds.by_recall, target, prob, parts)
@@ -151,10 +151,7 @@ def test_each_part_is_decided_by_a_threshold_that_did_not_see_it():
     again = across_parts(thresholds.by_recall, changed, prob, parts)
     assert (again[parts == 0] == called[parts == 0]).all()
     assert 0.8 < sensitivity(target, called) < 1
-
-
-def test_calibration_across_parts_keeps_the_fit_out_of_the_rows():
-    target, prob = forecast(9, slope=3)
+    target, prob = forecast(9, slope=3)  # and calibrated by a fit that did not
     parts = np.arange(len(target)) % 5
     fixed = across_parts(fit_scaling, target, prob[:, None], parts)[:, 0]
     assert fit_scaling(target, fixed[:, None]).temperature == pytest.approx(1, abs=0.1)

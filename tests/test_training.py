@@ -47,7 +47,7 @@ def copied(trained: Path, name: str) -> Path:
     return Path(shutil.copytree(trained, at("oof", name)))
 
 
-def test_a_fold_leaves_one_row_an_image_and_says_what_made_it(trained: Path) -> None:
+def test_a_fold_leaves_one_row_an_image_and_says_what_made_it(trained):
     table, facts = load_table("demo")
     oof = pd.concat([pd.read_csv(path) for path in sorted(trained.glob("fold*.csv"))])
     expected = table.loc[table["split"] == "train", ["image_name", "fold", "target"]]
@@ -61,19 +61,15 @@ def test_a_fold_leaves_one_row_an_image_and_says_what_made_it(trained: Path) -> 
     assert len(result["history"]) == 2 and result["images_per_second"] > 0
     assert set(result["auc_by_source"]) == {"isic2019", "isic2020"}
     assert result["best_auc"] >= result["last_auc"]
-
-
-def test_a_checkpoint_says_how_its_photographs_were_prepared(trained: Path) -> None:
+    # The checkpoint says how its photographs were prepared.
     model, header = load_model(trained / "fold1.safetensors")
     assert header["fold"] == 1 and header["config"]["model"]["backbone"] == "mobilenetv3_small_050"
-    assert header["preprocess"] == load_table("demo")[1]["config"]["preprocess"]
+    assert header["preprocess"] == facts["config"]["preprocess"]
     cache = json.loads(at("input/prepared/demo/32/cache.json").read_text())
     assert header["image_cache"]["sha256"] == cache["sha256"] and not model.training
 
 
-def test_the_last_fold_calibrates_the_run_and_prints_its_scores(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_last_fold_calibrates_the_run_and_prints_its_scores(trained, capsys):
     folder = copied(trained, "last")
     for name in ("calibration.json", "fold2.json", "fold2.csv", "fold2.safetensors"):
         (folder / name).unlink()
@@ -87,9 +83,7 @@ def test_the_last_fold_calibrates_the_run_and_prints_its_scores(
     assert (folder / "training_curves.png").stat().st_size > 1000
 
 
-def test_a_run_of_several_classes_takes_the_same_path(
-    demo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_of_several_classes_takes_the_same_path(demo, capsys):
     changes = ("data.task=diagnosis8", "loss.kind=focal", "train.monitor=macro_f1")
     train([*tiny_run("several", *changes, "train.keep=best"), "--fold", "all"])
     oof = load_oof("several")
@@ -103,9 +97,7 @@ def test_a_run_of_several_classes_takes_the_same_path(
 
 
 @pytest.mark.parametrize("step", [1, 3, 5])
-def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
-    trained: Path, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(trained, step, monkeypatch):
     arguments = [*tiny_run(f"killed{step}", "train.save_steps=1"), "--fold", "0"]
     interrupted_run(arguments, step, monkeypatch)
     assert not at("oof", f"killed{step}", "fold0.csv").exists()
@@ -114,9 +106,7 @@ def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(
     assert result_of(f"killed{step}")["history"] == result_of("tiny")["history"]
 
 
-def test_a_run_killed_while_it_validates_still_has_that_epoch_in_its_history(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_while_it_validates_still_has_that_epoch_in_its_history(trained, monkeypatch):
     def killed(*_):
         raise Killed
 
@@ -128,9 +118,7 @@ def test_a_run_killed_while_it_validates_still_has_that_epoch_in_its_history(
     assert same_bytes("unvalidated", trained)
 
 
-def test_a_finished_fold_is_skipped_and_what_its_killed_runs_left_is_removed(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_fold_is_skipped_and_what_its_killed_runs_left_is_removed(trained, capsys):
     folder = copied(trained, "skipped")
     before = (folder / "fold0.safetensors").stat().st_mtime_ns
     names = ("state/fold0.previous.pt", "state/.fold0.pt.77.part", ".fold0.safetensors.77.part")
@@ -148,9 +136,7 @@ def test_a_finished_fold_is_skipped_and_what_its_killed_runs_left_is_removed(
 
 @pytest.mark.parametrize("name", ["fold0.csv", "fold0.safetensors"])
 @pytest.mark.parametrize("damage", ["missing", "changed"])
-def test_a_fold_whose_files_do_not_agree_is_not_done(
-    trained: Path, name: str, damage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fold_whose_files_do_not_agree_is_not_done(trained, name, damage, capsys):
     folder = copied(trained, "torn")
     content = bytearray((folder / name).read_bytes())
     content[-9] ^= 1
@@ -163,9 +149,7 @@ def test_a_fold_whose_files_do_not_agree_is_not_done(
     assert same_bytes("torn", trained)
 
 
-def test_a_fold_of_an_older_version_counts_as_done_with_one_warning(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_fold_of_an_older_version_counts_as_done_with_one_warning(trained, capsys):
     folder = copied(trained, "older")
     result = {key: value for key, value in result_of("older").items()
               if key not in ("sha256", "image_cache")}  # fmt: skip
@@ -175,9 +159,7 @@ def test_a_fold_of_an_older_version_counts_as_done_with_one_warning(
     assert "sha256" not in result_of("older")
 
 
-def test_pixels_that_changed_are_refused_within_a_fold_and_between_folds(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pixels_that_changed_are_refused_within_a_fold_and_between_folds(trained, monkeypatch):
     arguments = [*tiny_run("pixels", "train.save_steps=1"), "--fold", "0"]
     interrupted_run(arguments, 2, monkeypatch)
     folder = copied(trained, "pixels2")
@@ -194,7 +176,7 @@ def test_pixels_that_changed_are_refused_within_a_fold_and_between_folds(
         facts = json.loads((cache / "cache.json").read_text())
         facts["sha256"] = sha256(cache / "images.npy")  # as after another prepare.py
         (cache / "cache.json").write_text(json.dumps(facts))
-        with pytest.raises(InputError, match=r"fold0\.pt.*images\.sha256: .* -> "):
+        with pytest.raises(InputError, match=r"fold0\.pt.*image_cache\.sha256: .* -> "):
             train(arguments)
         with pytest.raises(InputError, match=r"image_cache\.sha256: .* -> (.|\n)*--name"):
             train([*tiny_run("pixels2"), "--fold", "1"])
@@ -217,16 +199,12 @@ def test_pixels_that_changed_are_refused_within_a_fold_and_between_folds(
         ("lone", "train.micro_batch=1", "0", "one image.*raise train.micro_batch"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_with_the_cure(
-    trained: Path, run: str, change: str, fold: str, message: str
-) -> None:
+def test_what_cannot_be_trained_is_refused_with_the_cure(trained, run, change, fold, message):
     with pytest.raises(InputError, match=message):
         train([*tiny_run(run, change), "--fold", fold])
 
 
-def test_audit_and_train_warn_of_folds_that_teach_or_score_nothing(
-    demo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_audit_and_train_warn_of_folds_that_teach_or_score_nothing(demo, capsys):
     """Fold 1 is a single group and holds all positives; fold 2 is a quarter of it."""
     table = load_table("demo")[0]
     assert fold_warnings(table) == []
@@ -248,8 +226,8 @@ def test_audit_and_train_warn_of_folds_that_teach_or_score_nothing(
 
 
 def test_patience_stops_a_run_that_no_longer_improves_and_best_keeps_its_best_epoch(
-    demo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    demo, monkeypatch
+):
     falling = chain([0.9, 0.8, 0.7, 0.6, 0.5], repeat(0.4))
     scores, predict, seen = steps.epoch_scores, FoldTrainer.predict, []
 
@@ -270,9 +248,7 @@ def test_patience_stops_a_run_that_no_longer_improves_and_best_keeps_its_best_ep
     assert all(torch.equal(kept[name], tensor) for name, tensor in seen[0].items())
 
 
-def test_deterministic_kernels_are_on_in_the_runs_that_ask_for_them(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deterministic_kernels_are_on_in_the_runs_that_ask_for_them(trained, monkeypatch):
     seen = []
     step = Stepper.step
 

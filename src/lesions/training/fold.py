@@ -57,9 +57,9 @@ def load_fold(config: Config, fold: int) -> FoldData:
         build_task(task),
         {"name": scheme, "straddling": facts["straddling"]},
         {
-            "table": facts["table_hash"],
-            "folds": facts["fold_hash"],
-            "images": cache_facts(prepared(config.dataset) / str(config.data.image_size)),
+            "table_hash": facts["table_hash"],
+            "fold_hash": facts["fold_hash"],
+            "image_cache": cache_facts(prepared(config.dataset) / str(config.data.image_size)),
         },
         LesionDataset(images, given["all"], target.to_numpy(np.float32), names=names),
         given,

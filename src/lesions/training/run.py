@@ -157,9 +157,7 @@ def _train(
         "classes": task.listed,
         "scheme": data.scheme,
         "config_hash": config_hash(config),
-        "table_hash": data.hashes["table"],
-        "fold_hash": data.hashes["folds"],
-        "image_cache": data.hashes["images"],
+        **data.hashes,
         "versions": versions(),
     }
     by_source = rows.groupby("source").indices.items()
@@ -175,7 +173,7 @@ def _train(
     if accelerator.is_main_process:
         header = origin | {
             "config": config.model_dump(),
-            "preprocess": data.hashes["images"]["key"]["preprocess"],
+            "preprocess": data.hashes["image_cache"]["key"]["preprocess"],
             "neutral": data.neutral,
         }
         weights, csv = (folder / f"fold{fold}.{suffix}" for suffix in ("safetensors", "csv"))
@@ -200,11 +198,9 @@ def _require_same_run(folder: Path, config: Config, hashes: dict[str, Any]) -> N
     path = folder / "config.yaml"
     if path.exists() and (results or [*folder.glob("state/fold*.pt")]):
         changed += changes(read_yaml(path), config, path)
-    keys = {"table_hash": "table", "fold_hash": "folds", "image_cache": "images"}
-    now = {key: hashes[name] for key, name in keys.items()}
     for file in results:
-        before = read_json(file)  # of an older version: it has no image_cache
-        changed += differences({key: before.get(key, now[key]) for key in now}, now)
+        before = hashes | read_json(file)  # an older version wrote no image_cache
+        changed += differences({key: before[key] for key in hashes}, hashes)
     if changed:
         raise InputError(
             f"{shown(folder)} holds folds with other settings ({listed(dict.fromkeys(changed))}):"
@@ -219,16 +215,12 @@ def _finished(folder: Path, fold: int, say: Callable[[str], None]) -> dict[str, 
         return None
     result = read_json(path)
     known = result.get("sha256", {})
-    wrong = []
     for suffix in ("csv", "safetensors"):
         file = path.with_suffix(f".{suffix}")
-        if not file.exists():
-            wrong.append(f"{shown(file)} is missing")
-        elif known and sha256(file) != known[suffix]:
-            wrong.append(f"{shown(file)} has changed")
-    if wrong:
-        say(f"{', '.join(wrong)}: fold {fold} is trained again")
-        return None
+        if not file.exists() or (known and sha256(file) != known[suffix]):
+            wrong = "has changed" if file.exists() else "is missing"
+            say(f"{shown(file)} {wrong}: fold {fold} is trained again")
+            return None
     if not known:
         say(f"WARNING: {shown(path)} has no hashes of its files: an older version wrote it")
     return result

@@ -64,11 +64,12 @@ def load_state(
     for file in (path, previous(path)):
         if not file.exists():
             continue
-        try:
-            state = _read(file)
-        except InputError as error:
-            damaged.append(str(error))
+        content = file.read_bytes()
+        body, seal = content[: -len(SEAL) - 64], content[-len(SEAL) - 64 :]
+        if seal != SEAL + hashlib.sha256(body).hexdigest().encode():
+            damaged.append(f"{shown(file)}: damaged (its checksum differs)")
             continue
+        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
         before = {**hashes, **state["hashes"]}  # an older version knew fewer of them
         changed = changes(state["config"], config, file) + differences(before, hashes)
         if changed:
@@ -97,8 +98,8 @@ def remove_state(path: Path) -> None:
 
 def remove_parts(folder: Path, fold: int) -> None:
     """Delete the temporary files that this fold's killed runs have left; others' are in use."""
-    for name in (f".fold{fold}.*.part", f".history{fold}.*.part"):
-        for part in [*folder.glob(name), *folder.glob(f"state/{name}")]:
+    for name in (f".fold{fold}.*.part", f".history{fold}.*.part", f"state/.fold{fold}.*.part"):
+        for part in folder.glob(name):
             part.unlink(missing_ok=True)
 
 
@@ -109,14 +110,6 @@ def changes(saved: Mapping[str, Any], config: Config, where: Path) -> list[str]:
     """
     before = saved_config(saved, where).model_dump(exclude=FREE)
     return differences(before, config.model_dump(exclude=FREE))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content = path.read_bytes()
-    body, seal = content[: -len(SEAL) - 64], content[-len(SEAL) - 64 :]
-    if seal != SEAL + hashlib.sha256(body).hexdigest().encode():
-        raise InputError(f"{shown(path)}: damaged (its checksum differs)")
-    return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
 
 
 class Busy(InputError):

@@ -3,14 +3,14 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lesions.errors import InputError
+from lesions.errors import InputError, listed
 
 # The parser of pandas 2 may miss a number's last digit, and a tie costs AUC; that of 3 does not.
 EXACT: dict[str, Any] = {"float_precision": "round_trip"} if pd.__version__ < "3" else {}
@@ -52,14 +52,18 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """The file's content; InputError if it is missing or not JSON."""
+def read_json(path: Path, keys: Collection[str] = ()) -> Any:
+    """The file's content; InputError if it is missing, not JSON, or no object with those keys."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8
         raise InputError(f"{path}: not valid JSON ({error}): delete it, make it again") from error
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise InputError(f"{path}: no {listed(missing)} in it: delete it, make it again")
+    return content
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:

@@ -1,0 +1,378 @@
+"""Damaged and hostile input of every kind, by fixed seeds: an answer, one sentence, or a traceback.
+
+    python benchmarks/attack.py --seconds 60 --out docs/results/robustness.json
+
+A run of seconds is trained on drawn photographs in a temporary folder. Then files that the scripts
+read are damaged, byte by byte and value by value, and the scripts' own `main` is called as a user
+calls it. Exit code 2 with a message counts as a sentence; what else ends the script is a traceback.
+"""
+
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+from lesions.cli import build_parser, run
+from lesions.config import load_config, load_dataset_config
+from lesions.data.decode import UnreadableImage, decode
+from lesions.data.photographs import unpacked
+from lesions.errors import InputError
+from lesions.paths import CODE, at
+from lesions.provenance import Results
+
+SLOW = 20  # seconds that no file may take
+JUNK: list[Any] = [
+    None, "", "x", "..", "\0", -1, 2**70, 0.5, float("nan"), float("inf"), True, [], [[]], {},
+    {"a": 1}, "9" * 400, "é\r\n", ["x"], "<NA>",
+]  # fmt: skip
+WORDS = [
+    "", ".", "..", "/", "../../x", "-1", "²", "1e999", "nan", "None", "\0", "a" * 5000, "é💥",
+    "a\nb", "[", "{", "*x", "!!python/object:os.system {}", "2026-11-26", "{[1]: 2}", "99999999999",
+    "/dev/null", "/etc/passwd", "/proc/self/mem", "oof", "tiny", "0", "1",
+]  # fmt: skip
+
+Draw = np.random.Generator
+Attack = Callable[[], Any]
+
+
+class Outcome(NamedTuple):
+    """How an attack ended: answer, sentence or traceback; what was said, and the seconds."""
+
+    kind: str
+    said: str
+    seconds: float
+
+
+def outcome(attack: Attack) -> Outcome:
+    """Call it as a script's `main` is called."""
+    said, begun, code = io.StringIO(), time.monotonic(), None
+    with redirect_stderr(said), redirect_stdout(io.StringIO()):
+        try:
+            run(attack)
+        except SystemExit as end:
+            code = end.code
+        except Exception as error:
+            place = error.__traceback__
+            while place and place.tb_next:
+                place = place.tb_next
+            where = place and f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
+            said.write(f"{type(error).__name__} in {where}: {error}")
+    kind = {0: "answer", 2: "sentence"}.get(code if isinstance(code, int) else -1, "traceback")
+    if kind == "sentence" and not said.getvalue().strip():
+        kind = "traceback"
+    return Outcome(kind, said.getvalue().strip()[-300:], time.monotonic() - begun)
+
+
+def damaged(content: bytes, draw: Draw) -> bytes:
+    """Some bytes changed, cut out, repeated or zeroed, mostly near the beginning; 1 in 20 whole."""
+    if draw.random() < 0.05:
+        return content
+    data, size = bytearray(content), len(content)
+    for _ in range(int(draw.integers(1, 5))):
+        start = int(size * draw.random() ** draw.integers(1, 5))
+        length = int(draw.integers(1, 40))
+        part = bytes(draw.integers(0, 256, length, np.uint8))
+        kind = draw.integers(5)
+        if kind == 0:
+            data[start : start + 1] = part[:1]
+        elif kind == 1:
+            data[start : start + length] = b""
+        elif kind == 2:
+            data[start:start] = data[start : start + 20 * length]
+        elif kind == 3:
+            data[start : start + 30 * length] = bytes(30 * length)
+        else:
+            data[start : start + length] = part
+    return bytes(data[: int(size * draw.random())] if draw.random() < 0.1 else data)
+
+
+def replaced(value: Any, draw: Draw) -> Any:
+    """A JSON value with one value anywhere in it replaced by junk, or left out."""
+    if isinstance(value, dict | list) and value and draw.random() < 0.85:
+        keys: list[Any] = list(value) if isinstance(value, dict) else list(range(len(value)))
+        key, copy = keys[int(draw.integers(len(keys)))], value.copy()
+        if draw.random() < 0.1:
+            del copy[key]
+        else:
+            copy[key] = replaced(copy[key], draw)
+        return copy
+    return JUNK[int(draw.integers(len(JUNK)))]
+
+
+def swapped(text: str, draw: Draw) -> str:
+    """A CSV with a cell, a row or a separator changed."""
+    rows = [line.split(",") for line in text.splitlines()]
+    for _ in range(int(draw.integers(1, 4))):
+        row = rows[int(len(rows) * draw.random() ** 2)]
+        place, kind = int(draw.integers(len(row))), draw.integers(4)
+        if kind == 0:
+            row.insert(place, "1")
+        elif kind == 1 and len(row) > 1:
+            del row[place]
+        else:
+            row[place] = str([*JUNK, *WORDS][int(draw.integers(len(JUNK) + len(WORDS)))])
+    return "\n".join(",".join(row) for row in rows)
+
+
+def changed(content: bytes, kind: str, draw: Draw) -> bytes:
+    """A file's content, damaged byte by byte or, of JSON and CSV, value by value."""
+    if draw.random() < 0.3 or kind not in ("json", "csv"):
+        return damaged(content, draw)
+    if kind == "csv":
+        return swapped(content.decode(), draw).encode("utf-8", "replace")
+    return json.dumps(replaced(json.loads(content), draw)).encode()
+
+
+def pictures(folder: Path) -> list[bytes]:
+    """One small picture of each format that is read, with EXIF."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
+    exif, made = Image.Exif(), []
+    exif.update({0x0112: 6, 0x010E: "a lesion", 0x011A: 72.0})
+    for kind, how in (
+        ("JPEG", {"exif": exif}), ("JPEG", {"progressive": True, "exif": exif}),
+        ("PNG", {"exif": exif}), ("WEBP", {"exif": exif}), ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "jpeg"}), ("BMP", {}),
+    ):  # fmt: skip
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, kind, **how)
+        made.append(file.getvalue())
+    return made
+
+
+def on_images(folder: Path, draw: Draw) -> Iterator[Attack]:
+    files = pictures(folder)
+
+    def read(content: bytes) -> None:
+        try:
+            decode(content, 32)
+        except UnreadableImage as error:
+            raise InputError(str(error)) from error
+
+    while True:
+        content = damaged(files[int(draw.integers(len(files)))], draw)
+        yield lambda content=content: read(content)
+
+
+def on_archives(folder: Path, draw: Draw) -> Iterator[Attack]:
+    with zipfile.ZipFile(folder / "whole.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        for number, content in enumerate(pictures(folder)):
+            file.writestr(f"photos/{number}.jpg", content)
+    arrays = {f"{split}_images": np.zeros((2, 28, 28, 3), np.uint8) for split in SPLITS}
+    np.savez_compressed(folder / "whole.npz", **arrays)
+    while True:
+        suffix = (".zip", ".npz")[int(draw.integers(2))]
+        path = folder / f"damaged{suffix}"
+        path.write_bytes(damaged((folder / f"whole{suffix}").read_bytes(), draw))
+        yield lambda path=path: unpacked(path) and None
+
+
+SPLITS = ("train", "val", "test")
+
+
+def on_tables(folder: Path, draw: Draw) -> Iterator[Attack]:
+    from blend import main as blend
+    from prepare import main as prepare
+    from submit import main as submit
+
+    oof = at("oof/attacked/fold0.csv").read_bytes()
+    sample = at("input/sample/isic2020/sample_submission.csv")
+    sources = sorted(at("input/sample").glob("*/*.csv"))
+    shutil.copytree(at("input/sample"), folder / "sample")
+    places = [f"{name}={folder / 'sample' / name}" for name in ("isic2019", "isic2020")]
+    inputs = [word for place in places for word in ("--input", place)]
+    path = folder / "table.csv"
+    while True:
+        kind = draw.integers(3)
+        if kind == 0:
+            path.write_bytes(changed(oof, "csv", draw))
+            yield lambda: blend([str(path), str(path), "--no-test", "--out", str(folder)])
+        elif kind == 1:
+            path.write_bytes(changed(sample.read_bytes(), "csv", draw))
+            yield lambda: submit([str(path), "--sample", str(sample), "--dry-run"])
+        else:
+            whole = sources[int(draw.integers(len(sources)))]
+            target = folder / "sample" / whole.relative_to(at("input/sample"))
+            target.write_bytes(changed(whole.read_bytes(), "csv", draw))
+            yield lambda: prepare(["--dataset", "demo", "--tables-only", *inputs])
+            shutil.copy(whole, target)
+
+
+def on_configs(folder: Path, draw: Draw) -> Iterator[Attack]:
+    path = folder / "attacked.yaml"
+    configs, data = sorted((CODE / "configs").glob("*.yaml")), CODE / "configs/datasets/demo.yaml"
+    while True:
+        key = str(draw.choice(["train.lr", "model.backbone_args", "data", "seed", "x.y", "loss"]))
+        change = f"{key}={WORDS[int(draw.integers(len(WORDS)))]}"
+        if draw.random() < 0.5:
+            path.write_bytes(damaged(configs[int(draw.integers(len(configs)))].read_bytes(), draw))
+            yield lambda change=change: load_config(path, [change]) and None
+        else:
+            path.write_bytes(damaged(data.read_bytes(), draw))
+            yield lambda: load_dataset_config(str(path.with_suffix(""))) and None
+
+
+def on_files(folder: Path, draw: Draw, suffixes: tuple[str, ...]) -> Iterator[Attack]:
+    """The files of a run and of a prepared data set, read by predict.py and calibrate.py."""
+    from calibrate import main as calibrate
+    from predict import main as predict
+
+    (folder / "photo.png").write_bytes(pictures(folder)[2])
+    places = [at("oof/attacked"), at("input/prepared/demo"), at("input/prepared/demo/32")]
+    files = [path for place in places for path in sorted(place.iterdir())]
+    files = [path for path in files if path.suffix in suffixes]
+    asked = [
+        "--run",
+        "attacked",
+        "--images",
+        str(folder / "photo.png"),
+        "--out",
+        str(folder / "o.json"),
+    ]
+    while True:
+        path = files[int(draw.integers(len(files)))]
+        whole = path.read_bytes()
+        path.write_bytes(changed(whole, path.suffix[1:], draw))
+        if path.suffix in (".safetensors", ".json") and draw.random() < 0.5:
+            yield lambda: predict(asked)
+        else:
+            yield lambda: calibrate(["--run", "attacked", "--rows", "10"])
+        path.write_bytes(whole)
+
+
+def on_values(folder: Path, draw: Draw) -> Iterator[Attack]:
+    """Options of the scripts. None is given all that it needs to begin an hour of work."""
+    from importlib import import_module
+
+    options = {
+        "train": ["--config", "--fold", "--set", "--name", "--pretrained", "--max-hours"],
+        "predict": ["--run", "--folds", "--set", "--images", "--age", "--sex", "--site", "--out"],
+        "calibrate": ["--run", "--rows", "--prevalence", "--rule"],
+        "blend": ["", "--method", "--groups", "--source", "--test"],
+        "report": ["--run", "--recall"],
+        "explain": ["--run", "--images", "--age", "--site"],
+        "export": ["--run", "--to", "--folds"],
+        "serve": ["--run", "--folds", "--host", "--port"],
+        "prepare": ["--dataset", "--size", "--input", "--images", "--set"],
+        "audit": ["--dataset", "--legacy", "--json"],
+        "submit": ["", "--sample", "--earlier"],
+        "kaggle_push": ["", "--size"],
+    }  # fmt: skip
+    mains = {name: import_module(name).main for name in options}
+    harmless = {"submit": ["--dry-run"], "kaggle_push": ["--write", str(folder / "kernel")],
+                "predict": ["--run", "attacked"], "calibrate": ["--run", "attacked"],
+                "export": ["--run", "no-such-run"], "serve": ["--run", "no-such-run"],
+                "train": ["--config", "configs/demo/mobilenetv3.yaml"],
+                "explain": ["--run", "attacked", "--out", str(folder / "explain")],
+                "audit": ["--dataset", "demo"], "blend": ["attacked", "--out", str(folder)],
+                "prepare": ["--dataset", "demo", "--tables-only"]}  # fmt: skip
+    while True:
+        name = list(options)[int(draw.integers(len(options)))]
+        words = list(harmless.get(name, []))
+        for option in draw.choice(options[name], int(draw.integers(1, 3)), replace=False):
+            value = WORDS[int(draw.integers(len(WORDS)))]
+            words += [word for word in (str(option), value) if word or option]
+        yield lambda name=name, words=words: mains[name](words)
+
+
+KINDS: dict[str, Callable[[Path, Draw], Iterator[Attack]]] = {
+    "photographs": on_images,
+    "archives": on_archives,
+    "CSV": on_tables,
+    "YAML and --set": on_configs,
+    "JSON": lambda folder, draw: on_files(folder, draw, (".json", ".yaml")),
+    "weights and predictions": lambda folder, draw: on_files(
+        folder, draw, (".safetensors", ".csv", ".npy")
+    ),
+    "options": on_values,
+}
+
+
+@contextmanager
+def root(folder: Path) -> Iterator[None]:
+    """Have lesions.paths look below `folder` for the block."""
+    before = os.environ.get("LESIONS_ROOT")
+    os.environ["LESIONS_ROOT"] = str(folder)
+    try:
+        yield
+    finally:
+        del os.environ["LESIONS_ROOT"]
+        if before is not None:
+            os.environ["LESIONS_ROOT"] = before
+
+
+def attack(built: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
+    """Outcomes by kind; each kind attacks its own copy of the root `built`.
+
+    The time is shared out evenly: how many attacks fit into it depends on the machine, in which
+    order they come does not. `tracebacks` has each different one, `slow` what took over SLOW
+    seconds.
+    """
+    counts, faults, slow = {}, dict[str, str](), []
+    for kind, attacks in KINDS.items():
+        found: Counter[str] = Counter(dict.fromkeys(("answer", "sentence", "traceback"), 0))
+        with tempfile.TemporaryDirectory() as copy, tempfile.TemporaryDirectory() as folder:
+            shutil.copytree(built, copy, dirs_exist_ok=True)
+            with root(Path(copy)):
+                making = attacks(Path(folder), np.random.default_rng(seed))
+                ends = time.monotonic() + seconds / len(KINDS)
+                while time.monotonic() < ends:
+                    ended = outcome(next(making))
+                    found[ended.kind] += 1
+                    if ended.kind == "traceback":
+                        faults.setdefault(f"{kind}: {ended.said[:60]}", ended.said)
+                    if ended.seconds > SLOW:
+                        slow.append(f"{kind}: {ended.seconds:.0f} s: {ended.said}")
+        counts[kind] = dict(found)
+        print(f"{kind:26} {dict(found)}", flush=True)
+    return {"seconds": seconds, "seed": seed, "counts": counts, "tracebacks": list(faults.values()),
+            "slow": slow}  # fmt: skip
+
+
+def build_run(folder: Path) -> None:
+    """A root with oof/attacked, a run of seconds on a drawn data set."""
+    from prepare import main as prepare
+    from train import main as train
+
+    from lesions.data.sample import write_sample
+
+    changes = ["train.epochs=1", "train.batch_size=16", "train.micro_batch=16", "train.workers=0",
+               "data.image_size=32"]  # fmt: skip
+    words = [word for change in changes for word in ("--set", change)]
+    with root(folder):
+        write_sample(at("input/sample"), images=90)
+        prepare(["--dataset", "demo", "--size", "32"])
+        train(["--config", "configs/demo/mobilenetv3.yaml", "--name", "attacked", *words])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="of attacks (default 60)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed, other damage")
+    results = Results(parser, "robustness.json")
+    args = parser.parse_args(arguments)
+    results.check(args)
+    with tempfile.TemporaryDirectory() as folder:
+        build_run(Path(folder))
+        found = attack(Path(folder), args.seconds, args.seed)
+    for fault in [*found["tracebacks"], *found["slow"]]:
+        print(fault, "\n")
+    results.write(found)
+    return int(bool(found["tracebacks"] or found["slow"]))
+
+
+if __name__ == "__main__":
+    run(main)

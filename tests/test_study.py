@@ -1,10 +1,7 @@
 """Studies: resumed run by run, chosen on validation alone, tested once, compared fairly."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import ham10000
@@ -13,7 +10,7 @@ import pandas as pd
 import pytest
 import screening
 import yaml
-from dermamnist import main, open_test
+from dermamnist import main
 from screening import MissingWeights, Study, entry, ranked
 from sklearn.metrics import fbeta_score, precision_recall_curve, recall_score
 
@@ -133,9 +130,11 @@ def check_results(results: dict, folder: Path) -> None:
     assert results["verdicts"][1]["passed"] is False
 
 
-def test_thresholds_are_of_validation_rows(path):
+def test_the_quick_form_fits_thresholds_on_validation_rows_and_leaves_the_test_set_closed(path):
     assert main([str(path), "--quick"]) == 0
     results = read_json(at("oof", path.stem, "quick", "study.json"))
+    assert not results["tests"] and not at("oof", path.stem, "seal.json").exists()
+    assert not [*at("oof", path.stem).rglob("test_*.csv")]
     rows = pd.read_csv(at("oof", results["finals"][0]["runs"][0], "fold0.csv"))
     by_f2, by_recall = results["finals"][0]["decisions"]
     assert recall_score(rows["target"], rows["prob"] >= by_recall["threshold"]) >= 0.9
@@ -144,36 +143,22 @@ def test_thresholds_are_of_validation_rows(path):
     assert by_f2["f2"]["value"] == pytest.approx(best)
 
 
-def test_the_quick_form_leaves_the_test_set_closed(path):
-    assert main([str(path), "--quick"]) == 0
-    assert not read_json(at("oof", path.stem, "quick", "study.json"))["tests"]
-    assert not at("oof", path.stem, "seal.json").exists()
-    assert not [*at("oof", path.stem).rglob("test_*.csv")]
+def test_runs_of_another_process_are_skipped_and_named_when_all_others_are_done(path, monkeypatch):
+    def busy(config, run, *others):
+        if run.endswith("/small"):
+            raise Busy("process 7 trains it")
+        return train_folds(config, run, *others)
 
-
-@contextmanager
-def lock_of_another_process(path: Path) -> Iterator[subprocess.Popen]:
-    """A process that holds the lock until its input ends."""
-    path.parent.mkdir(parents=True)
-    code = (
-        "import fcntl, sys; file = open(sys.argv[1], 'a+'); fcntl.lockf(file, fcntl.LOCK_EX)\n"
-        "print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", code, str(path)]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
-        assert process.stdout and process.stdout.readline() == "held\n"
-        yield process
-
-
-def test_runs_locked_by_another_process_are_skipped_and_named_when_all_others_are_done(path):
-    with lock_of_another_process(at("oof", path.stem, "full", "small", ".fold0.lock")):
-        with pytest.raises(Busy, match="run the same command again"):
-            main([str(path)])
-        assert {*weights(path)} == {"small_s1", "smaller"}
+    train_folds = screening.train_folds
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(Busy, match="7 .*run the same command again"),
+    ):
+        patch.setattr(screening, "train_folds", busy)
+        main([str(path)])
+    assert {*weights(path)} == {"small_s1", "smaller"}
     assert main([str(path)]) == 0
-    times = weights(path)
-    assert times["smaller"] < times["small"]
+    assert weights(path)["smaller"] < weights(path)["small"]
 
 
 def test_other_thresholds_are_another_opening_of_the_test_set(path, capsys):
@@ -186,12 +171,6 @@ def test_other_thresholds_are_another_opening_of_the_test_set(path, capsys):
     assert main([str(path)]) == 0
     assert "OPENED AGAIN: this is opening 2" in capsys.readouterr().out
     assert len(read_json(at("oof", path.stem, "full", "study.json"))["openings"]) == 2
-
-
-def test_a_killed_opening_is_the_same_opening(tmp_path):
-    ledger = tmp_path / "seal.json"
-    assert [len(open_test(ledger, mark, {})) for mark in ("aaa", "aaa", "bbb")] == [1, 1, 2]
-    assert [one["mark"] for one in json.loads(ledger.read_text())["openings"]] == ["aaa", "bbb"]
 
 
 def test_the_rule_is_mean_f2_to_three_decimals_then_fewest_missed():

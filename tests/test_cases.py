@@ -6,6 +6,7 @@ fault in them is drawn below as well.
 
 import os
 import shutil
+import unicodedata
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -219,6 +220,34 @@ def test_a_table_that_says_two_things_is_refused_with_the_reason(name, call, tmp
     source = write_source(tmp_path / "mine", text, **columns)
     with pytest.raises(InputError, match=said):
         call({"sources": {"mine": source}, "folds": 2})
+
+
+def test_train_val_and_test_folders_above_the_classes_are_the_split(call, tmp_path):
+    for number, part in enumerate(("train", "train", "Validation", "test")):
+        for dx in ("mel", "nv"):
+            picture(tmp_path / f"mine/{part}/{dx}/{dx}{number}.jpg", number)
+    picture(tmp_path / "mine/test/unknown.jpg", 9)
+    source = {"reader": "generic", "folder": str(tmp_path / "mine")}
+    table, said = call({"sources": {"mine": source}, "folds": 2})
+    assert table["split"].value_counts().to_dict() == {"train": 6, "test": 3}
+    assert "3 official test rows stay out of the folds, 2 validation rows are folded" in said
+    table, _ = call({"sources": {"mine": source}, "scheme": "official"})
+    assert table.loc[table["fold"] == 0, "image_name"].tolist() == ["mel2", "nv2"]
+
+
+def test_tabs_windows_paths_decomposed_names_and_restarting_lesion_numbers_are_read(call, tmp_path):
+    names = [f"R\u00fccken_{number}" for number in range(6)]
+    rows = ["file\tdx\tp\tl\n"]
+    for number, name in enumerate(names):
+        picture(tmp_path / "mine/img" / f"{unicodedata.normalize('NFD', name)}.PNG", number)
+        dx = "mel" if number % 2 else "nv"
+        rows.append(f"C:\\data\\{name}.png\t{dx}\tP{number // 2}\t{number % 2 + 1}\n")
+    source = write_source(tmp_path / "mine", "", patient_id="p", lesion_id="l")
+    (tmp_path / "mine/labels.tab").write_text("".join(rows), encoding="utf-8")
+    table, said = call({"sources": {"mine": source | {"table": "labels.tab"}}, "folds": 2})
+    assert table["image_name"].tolist() == names
+    assert table["group"].nunique() == 3
+    assert "lesions 1, 2 are in several patients" in said
 
 
 def test_unlabelled_rows_are_counted_and_stay_out_of_their_patients_folds(call, tmp_path):

@@ -220,6 +220,9 @@ def test_the_largest_dermamnist_is_read_and_its_arrays_become_the_same_pixels(
     assert len(table) == 10
     last = cv2.imread(table["path"].iloc[-1])[..., ::-1]
     assert np.array_equal(last, arrays["test_images"][2])  # of the largest, the last in the loop
+    np.savez(tmp_path / "dermamnist_corrected_64.npz", **arrays)
+    with pytest.raises(InputError, match="are different editions: keep one of them"):
+        read_sources(config, STRICT, unpack=True)
 
 
 def entry(name: str, mode: int = 0o100644) -> zipfile.ZipInfo:

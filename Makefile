@@ -7,6 +7,7 @@
 # make bench  every stage compared with the usual way, in minutes: PHOTOS="folders of originals"
 # make bench-gpu  the same on a GPU; OUT=1 with either writes docs/results, then: python scripts/docs.py
 # make serve  a web page and REST for a trained run: RUN=demo/resnet10t
+# make notebooks  write notebooks/*.ipynb from their templates
 # make lock   pin requirements.txt anew
 # Each sets up .venv itself, from requirements.lock.
 
@@ -19,7 +20,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Behind a company's proxy its certificate is known to the system, not to uv.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: demo test test-kaggle check size bench bench-gpu kill-test serve lock clean
+.PHONY: notebooks demo test test-kaggle check size bench bench-gpu kill-test serve lock clean
 
 # A stamp made after the installation, so that an interrupted one is done again.
 .venv/installed: requirements.lock
@@ -75,6 +76,9 @@ bench-gpu: .venv/installed
 RUN ?= demo/resnet10t
 serve: .venv/installed
 	$(PY) scripts/serve.py --run $(RUN)
+
+notebooks: .venv/installed
+	$(PY) scripts/kaggle_push.py notebooks
 
 lock: .venv/installed
 	$(PY) -m uv pip compile --universal --python-version 3.11 --extra dev --no-header \

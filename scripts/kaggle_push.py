@@ -7,6 +7,7 @@
     python scripts/kaggle_push.py kernel blend effnet_b1 effnet_b3 --wait
     python scripts/kaggle_push.py code                     # also sent, if changed, with a kernel
     python scripts/kaggle_push.py weights effnet_b1        # first weights, folds, training state
+    python scripts/kaggle_push.py notebooks                # write notebooks/*.ipynb, send nothing
 
 --write FOLDER writes what would be sent, to look at or to upload by hand. Step by step:
 docs/kaggle.md. Exit code 75: the week's GPU quota is used up, or two sessions are running: run the
@@ -22,7 +23,7 @@ from lesions.cli import build_parser, run
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("what", choices=["check", "code", "weights", "kernel"])
+    parser.add_argument("what", choices=["check", "code", "weights", "kernel", "notebooks"])
     parser.add_argument("names", nargs="*", help="runs; for a kernel first its kind")
     parser.add_argument("--fold", type=int, nargs="+", help="folds to train (default: all)")
     parser.add_argument("--size", type=int, nargs="+", default=[256], help="pixels to prepare")
@@ -36,10 +37,23 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     from lesions.errors import InputError
+    from lesions.files import write_text
     from lesions.kaggle.follow import run_kernel
-    from lesions.kaggle.kernels import build_kernel, push_set, set_name, write_set
-    from lesions.paths import shown
+    from lesions.kaggle.kernels import (
+        NOTEBOOKS,
+        build_kernel,
+        build_notebook,
+        push_set,
+        set_name,
+        write_set,
+    )
+    from lesions.paths import CODE, shown
 
+    if args.what == "notebooks":
+        for name, (kind, values) in NOTEBOOKS.items():
+            file = (args.write or CODE / "notebooks") / f"{name}.ipynb"
+            write_text(file, build_notebook(kind, **values))
+        return 0
     if args.what in ("code", "weights"):
         if (args.what == "code") == bool(args.names):
             wanted = "takes no names" if args.names else "name the runs"

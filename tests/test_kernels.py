@@ -1,9 +1,12 @@
 """The notebooks, run to their ends in folders laid out as Kaggle lays them out."""
 
+import itertools
 import json
+import os
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +14,16 @@ import cv2
 import nbformat
 import numpy as np
 import pytest
+from conftest import REAL
 from kaggle_push import main as kaggle_push
 from kernel_driver import ISOLATED, Outcome, kernel_session
+from nbclient import NotebookClient
 
 from lesions.data.sample import write_sample
 from lesions.files import read_csv, read_json
-from lesions.kaggle.kernels import SEAL, build_notebook, write_set
+from lesions.kaggle.kernels import NOTEBOOKS, SEAL, build_notebook, write_set
 from lesions.kaggle.session import Inputs
+from lesions.paths import CODE
 
 TAG = "mobilenetv3_small_050.lamb_in1k"
 CONFIG = f"""\
@@ -237,6 +243,38 @@ def test_a_notebook_is_valid_and_the_same_each_time(kind: str) -> None:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert not any(cell.outputs for cell in code)
     assert "$" not in "".join(cell.source for cell in notebook.cells)
+
+
+def test_committed_notebooks_are_what_the_command_writes(tmp_path: Path) -> None:
+    assert kaggle_push(["notebooks", "--write", str(tmp_path)]) == 0
+    committed = {path.name: path.read_text() for path in (CODE / "notebooks").glob("*.ipynb")}
+    assert committed == {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert {f"{name}.ipynb" for name in NOTEBOOKS} == {*committed}
+    for text in committed.values():
+        cells = nbformat.reads(text, as_version=4).cells
+        kinds = [cell.cell_type for cell in cells]
+        assert kinds[0] == "markdown" and kinds.count("markdown") >= 5
+        assert all("code" in pair for pair in itertools.pairwise(kinds) if "markdown" in pair)
+
+
+@pytest.mark.real
+def test_the_study_notebook_goes_from_download_to_report(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "input/dermamnist").mkdir(parents=True)
+    (tmp_path / "input/dermamnist/dermamnist.npz").symlink_to(REAL / "dermamnist/dermamnist.npz")
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    options = "--set train.epochs=1 --set predict.views=1"
+    values = NOTEBOOKS["dermamnist_study"][1] | {"options": options}
+    notebook = nbformat.reads(build_notebook("dermamnist_study", **values), as_version=4)
+    place = {"metadata": {"path": str(CODE)}}
+    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
+    outputs = [item for cell in notebook.cells for item in cell.get("outputs", [])]
+    printed = "".join(item.get("text", "") for item in outputs)
+    assert "error:" not in printed and "LEAK" in printed
+    assert sum("image/png" in item.get("data", {}) for item in outputs) == 2
+    assert (tmp_path / "oof/notebook/report.html").exists()
 
 
 def test_inputs_are_known_by_their_content(tmp_path: Path) -> None:

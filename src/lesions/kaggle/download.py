@@ -71,6 +71,8 @@ def summary(names: Sequence[str], steps: Sequence[Step]) -> str:
         size = size_text(sum(item["megabytes"] for item in source["files"]))
         lines.append(f"{name}: {size}, {source['licence']}, {source['page']}")
         lines.append(f"  to {shown(folder)}: {listed(coming, 9) or 'everything is here'}")
+    if not steps:
+        return "\n".join(lines)
     # A zip that is unpacked here takes its size twice; prepare.py unpacks the others.
     here = sum(step.item["megabytes"] for step in steps if step.item.get("unpack") == "all")
     needed = here + sum(step.item["megabytes"] for step in steps)

@@ -43,6 +43,20 @@ EXTRAS = {
     "ISIC_2020_Training_GroundTruth_v2.csv": "isic2020",
     "ISIC2018_Task3_Training_LesionGroupings.csv": "isic2018",
 }
+REPOSITORY = "your-name/lesions"  # on GitHub, for Colab: put yours here, then make notebooks
+# The notebooks of notebooks/: by name the template and its values.
+NOTEBOOKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "kaggle_prepare": ("prepare", {"dataset": "isic", "sizes": [256], "expected": {}}),
+    "kaggle_train": (
+        "train",
+        {"run": "effnet_b1", "folds": None, "max_hours": 11.5, "expected": {}},
+    ),
+    "kaggle_blend": (
+        "blend",
+        {"runs": ["effnet_b1", "effnet_b3"], "title": "effnet_b1, effnet_b3", "expected": {}},
+    ),
+    "dermamnist_study": ("dermamnist_study", {"repository": REPOSITORY, "options": ""}),
+}
 SEAL = "lesions-set.json"  # in each own data set: its name and the hash of its files
 
 
@@ -231,7 +245,11 @@ def push_set(run: str | None) -> str:
             first = status == "missing"
             method = f"dataset_create_{'new' if first else 'version'}"
             # Folders go as zips, which Kaggle unpacks.
-            options = {"quiet": not sys.stderr.isatty(), "dir_mode": "zip", "repeat": False}
+            options: dict[str, Any] = {
+                "quiet": not sys.stderr.isatty(),
+                "dir_mode": "zip",
+                "repeat": False,
+            }
             arguments = [str(folder)] if first else [str(folder), notes]
             answer = call(f"sending {name}", method, *arguments, **options)
             if answer.error or (answer.status or "ok").lower() == "error":

@@ -82,7 +82,8 @@ class Inputs:
                 if "tfrecord" in pd.read_csv(file, nrows=0):
                     kind = "melanoma" if (file.parent / "test.csv").exists() else "isic2019"
                     image = next(iter(os.scandir(file.parent / "train")))
-                    width = cv2.imread(image.path).shape[1]
+                    pixels = cv2.imread(image.path)
+                    width = 0 if pixels is None else pixels.shape[1]
                     found[f"jpeg-{kind}-{width}x{width}"] = file.parent
                 elif (file.parent / "sample_submission.csv").exists():
                     found["isic2020"] = file.parent

@@ -18,11 +18,7 @@ from lesions.blending.members import load_members
 from lesions.blending.methods import (
     METHODS,
     climb,
-    hill_climb,
     methods_of,
-    rank_mean,
-    stacking,
-    subset,
 )
 from lesions.blending.nested import choose, compare_methods, gain_curve, nested_scores, split_groups
 from lesions.blending.pool import build_pool, fast_auc
@@ -121,7 +117,7 @@ def test_a_useless_member_gets_little_weight(name):
     pool, _ = simulate(rows=3000, skills=(2.0, 2.0, 0.0))
     assert METHODS[name](pool).weights[2] < 0.15
     pool, _ = simulate(skills=(-3.0, -3.0))  # where nothing helps, equal weights
-    assert stacking(pool).weights == (0.5, 0.5)
+    assert METHODS["stacking"](pool).weights == (0.5, 0.5)
 
 
 def test_one_scale_of_scores_does_not_matter_to_ranks():
@@ -150,7 +146,7 @@ def test_the_subset_search_tries_every_subset_of_two_to_six():
         for size in range(2, 7)
         for chosen in combinations(range(7), size)
     }
-    found = tuple(np.flatnonzero(subset(pool).weights))
+    found = tuple(np.flatnonzero(METHODS["subset"](pool).weights))
     assert len(tried) == 119 and len(found) == 6
     assert tried[found] == pytest.approx(max(tried.values()))
 
@@ -192,11 +188,13 @@ def test_nested_estimates_do_not_flatter_and_in_sample_ones_do():
     for seed in range(4):
         pool, groups = simulate(rows=450, skills=(0.7,) * 12, seed=seed, noise=2)
         fresh, _ = simulate(rows=9000, skills=(0.7,) * 12, seed=100 + seed, noise=2)
-        blend = hill_climb(pool)
+        blend = METHODS["hill_climb"](pool)
         truth = fresh.score(blend.apply(fresh))
-        nested = pool.score(nested_scores(hill_climb, pool, split_groups(pool.target, groups)))
-        baseline = pool.score(rank_mean(pool).apply(pool))
-        truth_baseline = fresh.score(rank_mean(fresh).apply(fresh))
+        nested = pool.score(
+            nested_scores(METHODS["hill_climb"], pool, split_groups(pool.target, groups))
+        )
+        baseline = pool.score(METHODS["rank_mean"](pool).apply(pool))
+        truth_baseline = fresh.score(METHODS["rank_mean"](fresh).apply(fresh))
         gaps.append([pool.score(blend.apply(pool)) - baseline, nested - baseline])
         truth_gaps.append(truth - truth_baseline)
     in_sample, nested = np.mean(gaps, axis=0)
@@ -238,8 +236,10 @@ def test_the_gain_curve_starts_with_the_best_member_and_ends_at_the_climbs_score
     pool, groups = simulate(classes=classes)
     curve = gain_curve(pool, groups)
     assert curve["in_sample"].iloc[0] == max(pool.score(member) for member in pool.added)
-    assert curve["in_sample"].iloc[-1] == pytest.approx(pool.score(hill_climb(pool).apply(pool)))
-    nested = nested_scores(hill_climb, pool, split_groups(pool.target, groups))
+    assert curve["in_sample"].iloc[-1] == pytest.approx(
+        pool.score(METHODS["hill_climb"](pool).apply(pool))
+    )
+    nested = nested_scores(METHODS["hill_climb"], pool, split_groups(pool.target, groups))
     assert curve["nested"].iloc[-1] == pytest.approx(pool.score(nested), abs=1e-4)
 
 

@@ -35,23 +35,9 @@ class Blend:
         return total / pool.added.max() if self.scale == "rank" else total
 
 
-def equal(count: int) -> tuple[float, ...]:
-    return (1 / count,) * count
-
-
-def rank_mean(pool: Pool) -> Blend:
-    """Equal weights on ranks: no member's scale dominates."""
-    return Blend(equal(len(pool.names)), "rank")
-
-
-def mean(pool: Pool) -> Blend:
-    """Equal weights on probabilities."""
-    return Blend(equal(len(pool.names)), "prob")
-
-
-def single(pool: Pool) -> Blend:
-    """The best member alone."""
-    return of_picks(_best(pool, [1]), pool)
+def equal(pool: Pool, scale: str) -> Blend:
+    """The same weight for every member."""
+    return Blend((1 / len(pool.names),) * len(pool.names), scale)
 
 
 def subset(pool: Pool) -> Blend:
@@ -101,11 +87,6 @@ def climb(pool: Pool, most: int = MOST_PICKS) -> tuple[list[int], list[float]]:
     return picks, scores
 
 
-def hill_climb(pool: Pool) -> Blend:
-    """Weights by how often greedy forward selection picks each member."""
-    return of_picks(climb(pool)[0], pool)
-
-
 def stacking(pool: Pool) -> Blend:
     """Non-negative weights on logits by logistic regression, with a slight pull to 0.
 
@@ -122,20 +103,21 @@ def stacking(pool: Pool) -> Blend:
         gradient = np.append(slope.sum(), features.T @ slope + pull)
         return float(np.logaddexp(0, margin).mean() + pull @ beta[1:] / 2), gradient
 
-    start = np.append(0.0, equal(count))
+    start = np.append(0.0, np.full(count, 1 / count))
     bounds = [(None, None)] + [(0, None)] * count
     found = minimize(loss, start, jac=True, bounds=bounds, method="L-BFGS-B").x[1:]
-    shares = found / found.sum() if found.sum() > 0 else np.asarray(equal(count))
-    return Blend(tuple(shares.tolist()), "logit")
+    if found.sum() <= 0:
+        return equal(pool, "logit")
+    return Blend(tuple((found / found.sum()).tolist()), "logit")
 
 
 # From the simplest to the most elaborate: the order in which a blend is chosen.
 METHODS: dict[str, Callable[[Pool], Blend]] = {
-    "rank_mean": rank_mean,
-    "mean": mean,
-    "single": single,
+    "rank_mean": lambda pool: equal(pool, "rank"),  # so that no member's scale dominates
+    "mean": lambda pool: equal(pool, "prob"),
+    "single": lambda pool: of_picks(_best(pool, [1]), pool),  # the best member alone
     "subset": subset,
-    "hill_climb": hill_climb,
+    "hill_climb": lambda pool: of_picks(climb(pool)[0], pool),  # weights: how often picked
     "stacking": stacking,
 }
 

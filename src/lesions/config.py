@@ -296,6 +296,12 @@ def saved_config(
     return _validate(Config, _changed(kept, changes), where)
 
 
+def saved_preprocess(facts: Any, where: str | Path) -> PreprocessConfig:
+    """The preprocessing that a file's content says, plain where it says none; else InputError."""
+    values = facts.get("preprocess", {}) if isinstance(facts, dict) else facts
+    return _validate(PreprocessConfig, values, where)
+
+
 def dump(config: Section) -> str:
     """The whole config as YAML, defaults included."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False)

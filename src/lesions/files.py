@@ -26,6 +26,8 @@ def atomic(path: Path) -> Iterator[Path]:
     with the path and leaves the old file as it was.
     """
     path = Path(path)
+    if not path.name:
+        raise InputError(f"'{path}' names no file to write to")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

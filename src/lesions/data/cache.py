@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lesions.config import PreprocessConfig
+from lesions.config import PreprocessConfig, saved_preprocess
 from lesions.data.decode import VERSION, UnreadableImage, decode
 from lesions.data.table import names_hash, prepared
 from lesions.errors import InputError
@@ -84,7 +84,12 @@ class JpegImages:
 def open_images(folder: Path, key: dict, how: Literal["r", "r+"] = "r") -> Any:
     """The pixels in `folder` by row, read-only or to be filled; `key` has their mode and size."""
     if key["mode"] == "array":
-        return np.load(folder / FILES["array"], mmap_mode=how)
+        try:
+            return np.load(folder / FILES["array"], mmap_mode=how)
+        except (ValueError, EOFError) as error:
+            raise InputError(
+                f"{shown(folder)}: damaged ({error}): delete it, make it again"
+            ) from error
     return JpegImages(folder, key["size"])
 
 
@@ -108,8 +113,8 @@ def load_images(folder: Path, table: pd.DataFrame, command: str) -> np.ndarray:
     if key["version"] != VERSION or facts["names_hash"] != names_hash(table):
         raise InputError(f"{shown(folder)}: the image cache is of another table: run {command}")
     beside = folder.parent / "table.json"
-    config = read_json(beside).get("config", {}) if beside.exists() else {}
-    if key["preprocess"] != PreprocessConfig(**config.get("preprocess", {})).model_dump():
+    config = read_json(beside, ["config"])["config"] if beside.exists() else {}
+    if key["preprocess"] != saved_preprocess(config, beside).model_dump():
         raise InputError(f"{shown(folder)}: made with another preprocessing: run {command}")
     return cast(np.ndarray, open_images(folder, key))
 
@@ -122,8 +127,8 @@ def cache_facts(folder: Path) -> dict[str, Any]:
     """
     if not (folder / "cache.json").exists():
         return {}
-    facts = read_json(folder / "cache.json")
-    preprocess = PreprocessConfig(**facts.get("preprocess", {}))
+    facts = read_json(folder / "cache.json", ["size", "version", "names_hash", "sha256"])
+    preprocess = saved_preprocess(facts, folder / "cache.json")
     key = _key(facts["size"], facts.get("mode", "array"), preprocess)
     return {
         "key": key | {"version": facts["version"]},

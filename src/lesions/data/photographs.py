@@ -271,9 +271,17 @@ def _require_safe(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
 
 def _write_arrays(archive: Path, folder: Path) -> None:
     """DermaMNIST's arrays as PNG with the same pixels: dermamnist_<split>_<index>.png."""
-    with np.load(archive, allow_pickle=False) as arrays:
-        for split in ("train", "val", "test"):
-            images = arrays[f"{split}_images"]
+    for split in ("train", "val", "test"):
+        try:
+            with np.load(archive, allow_pickle=False) as arrays:
+                images = arrays[f"{split}_images"]
+            if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
+                raise InputError(f"{split}_images: {images.dtype} {images.shape} are no pictures")
+        except Exception as error:  # zipfile and numpy raise errors of any type for damaged files
+            raise InputError(
+                f"{shown(archive)}: {error}: damaged, or not DermaMNIST's: download it again"
+            ) from error
+        else:
             for index, pixels in enumerate(tqdm(images, f"unpacking {split}", disable=None)):
                 name = f"dermamnist_{split}_{index:05d}.png"
                 if not cv2.imwrite(str(folder / name), pixels[..., ::-1]):

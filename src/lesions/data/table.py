@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lesions.config import DatasetConfig
+from lesions.config import DatasetConfig, saved_preprocess
 from lesions.data.columns import Report, no_rows
 from lesions.data.folds import (
     add_folds,
@@ -235,6 +235,7 @@ def load_table(dataset: str) -> tuple[pd.DataFrame, dict]:
     if not (folder / "table.json").exists():
         raise InputError(f"{shown(folder)}: no table: run {command}")
     facts = read_json(folder / "table.json", ("table_hash", "fold_hash", "config"))
+    saved_preprocess(facts["config"], folder / "table.json")
     table = read_csv(folder / "table.csv", COLUMNS, TEXT)
     table = table.fillna({name: "" for name in TEXT})
     if table_hash(table) != facts["table_hash"]:

@@ -70,8 +70,12 @@ def load_model(path: Path) -> tuple[LesionClassifier, dict]:
         raise InputError(f"{shown(path)}: no such checkpoint: run scripts/train.py") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{shown(path)}: damaged, or no safetensors file: {error}") from error
-    header = json.loads(text) if text else {}
-    if header.get("format") != FORMAT:
+    try:
+        header = json.loads(text or "{}")
+    except ValueError:
+        header = {}
+    lacking = {"format", "config", "task", "fold", "run", "neutral"} - {*header}
+    if lacking or header["format"] != FORMAT:
         raise InputError(f"{shown(path)}: not a checkpoint of this repository ({FORMAT})")
     config = saved_config(header["config"], path)
     header["config"] = config.model_dump()

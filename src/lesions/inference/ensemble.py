@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from lesions.config import Config, PreprocessConfig
+from lesions.config import Config, PreprocessConfig, saved_preprocess
 from lesions.data.metadata import NOTHING
 from lesions.data.tasks import Task
 from lesions.errors import InputError, listed
@@ -142,13 +142,13 @@ def _preprocess(
 ) -> tuple[PreprocessConfig, str | None]:
     """The checkpoint's own preprocessing; of older ones the next best, and a warning."""
     if "preprocess" in header:
-        return PreprocessConfig(**header["preprocess"]), None
+        return saved_preprocess(header, where), None
     facts = at("input/prepared", header["config"]["dataset"], "table.json")
     if calibration and calibration.preprocess:
         found, source = calibration.preprocess, "calibration.json's is taken"
     elif facts.exists():
-        values = read_json(facts)["config"].get("preprocess", {})
-        found, source = PreprocessConfig(**values), f"that of {shown(facts)} is taken"
+        config = read_json(facts, ["config"])["config"]
+        found, source = saved_preprocess(config, facts), f"that of {shown(facts)} is taken"
     else:
         found, source = PreprocessConfig(), "none is assumed"
     return found, (

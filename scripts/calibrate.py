@@ -22,8 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", required=True, help="such as effnet_b1, or a blend.json")
     parser.add_argument("--rule", choices=["recall", "youden", "f1", "cost"], default="recall",
                         help="of the threshold (default recall: at least 90 %%)")  # fmt: skip
-    parser.add_argument("--rows", type=int, default=500, metavar="N",
-                        help="photographs of each fold, seen and unseen (default 500)")  # fmt: skip
+    parser.add_argument("--rows", type=int, default=1000, metavar="N",
+                        help="held-out photographs of each fold (default 1000)")  # fmt: skip
     parser.add_argument("--prevalence", type=float, metavar="P",
                         help="share of positives that the probabilities are for"
                         " (default: that of the out-of-fold rows)")  # fmt: skip

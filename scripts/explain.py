@@ -25,9 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="another place for what is written")
     args = parser.parse_args(arguments)
 
+    from lesions.data.patients import Patient, find_photos
     from lesions.files import write_text
     from lesions.inference.explain import load_explained
-    from lesions.inference.predictor import Patient, Predictor, find_photos
+    from lesions.inference.predictor import Predictor
     from lesions.paths import shown
     from lesions.reporting.explanations import (
         explain_photographs,

@@ -72,9 +72,10 @@ def predict_photographs(args: Namespace) -> int:
     from tqdm import tqdm
 
     from lesions.data.decode import UnreadableImage
+    from lesions.data.patients import Patient, find_photos, read_patients
     from lesions.errors import InputError, listed
     from lesions.files import write_csv, write_json
-    from lesions.inference.predictor import Patient, Predictor, find_photos, read_patients
+    from lesions.inference.predictor import Predictor
     from lesions.inference.wording import DISCLAIMER, Answer, as_records, as_table, as_text
     from lesions.paths import at, shown
 

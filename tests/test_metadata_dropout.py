@@ -1,19 +1,32 @@
 """Metadata that are not given: what training blanks, and what a run answers without them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from calibrate import main as calibrate
 from conftest import interrupted_run, tiny_run
+from predict import main as predict
+from prepare import main as prepare
 from train import main as train
 
 from lesions.config import DataConfig
+from lesions.data.cache import cached_images
 from lesions.data.loading import LesionDataset, build_loader
-from lesions.data.metadata import COLUMNS, build_blanks, encode_metadata
-from lesions.files import sha256
-from lesions.paths import at
+from lesions.data.metadata import COLUMNS, build_blanks, encode_given, encode_metadata
+from lesions.data.patients import Patient
+from lesions.data.sample import write_sample
+from lesions.data.table import load_table
+from lesions.errors import InputError
+from lesions.files import read_json, sha256, write_json
+from lesions.inference import Predictor
+from lesions.inference.checkpoint import load_model
+from lesions.inference.wording import sentence
+from lesions.paths import CODE, at
+from lesions.serving.service import example
 
 NEUTRAL = {"log_images_per_patient": 1.0, "log_bytes": 12.0, "rows_of_back": 3.0}
 PERSON = {"sex": "male", "age_approx": 45.0, "site": "torso", "localization": "back",
@@ -95,3 +108,120 @@ def test_training_predicts_its_held_out_rows_without_some_and_without_all_metada
         for _, rows in found.groupby("given"):
             assert rows["image_name"].tolist() == known.index.tolist()
             assert not np.allclose(rows["prob"], known["prob"], atol=1e-6)
+
+
+def test_a_run_without_dropout_averages_over_people_or_refuses(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train([*tiny_run("undropped", "data.metadata_dropout=0"), "--fold", "all"])
+    photo, folder = example(0), at("oof/undropped")
+    stored = read_json(folder / "calibration.json")
+    assert len(stored["people"]) > 20 and list(stored["given"]) == ["age and sex", "nothing"]
+    predictor = Predictor.load("undropped", folds=[0])
+    everybody = [Patient(each["age_approx"], each["sex"], each["site"])
+                 for each in stored["people"]]  # fmt: skip
+    scores = [predictor.predict(photo, person).score for person in everybody]
+    told = predictor.predict(photo)
+    assert told.score == pytest.approx(np.mean(scores), abs=1e-6)
+    assert told.threshold == stored["given"]["nothing"]["threshold"]["value"]
+    ours = [predictor.predict(photo, replace(person, age=60.0, sex="male")).score
+            for person in everybody]  # fmt: skip
+    assert predictor.predict(photo, Patient(60, "male")).score == pytest.approx(np.mean(ours), 1e-5)
+    older = {key: value for key, value in stored.items() if key not in ("people", "given")}
+    write_json(folder / "calibration.json", older)
+    predictor = Predictor.load("undropped")
+    assert predictor.predict(photo, Patient(60, "male", "torso")).positive is not None
+    for person in (None, Patient(60, "male")):
+        with pytest.raises(
+            InputError, match=r"give all three, or run python scripts/calibrate\.py"
+        ):
+            predictor.predict(photo, person)
+    (folder / "given0.csv").unlink()
+    calibrate(["--run", "undropped", "--rows", "20"])
+    assert Predictor.load("undropped", folds=[0]).predict(photo).score == pytest.approx(told.score)
+    assert read_json(folder / "calibration.json")["given"].keys() == stored["given"].keys()
+
+
+def test_the_answer_says_what_was_not_given_and_takes_the_threshold_of_it(trained: Path) -> None:
+    predictor, stored = Predictor.load("tiny"), read_json(trained / "calibration.json")
+    for patient, given, said in (
+        (Patient(60, "male", "torso"), "all", ""),
+        (Patient(60, "male"), "age and sex", "Site was not given"),
+        (Patient(60), "nothing", "Sex and site were not given"),
+        (Patient(sex="male", site="torso"), "nothing", "Age was not given"),
+        (Patient(), "nothing", "Age, sex and site were not given"),
+    ):
+        told = predictor.predict(example(0), patient)
+        fit = stored if given == "all" else stored["given"][given]
+        assert (told.given, told.threshold) == (given, fit["threshold"]["value"])
+        assert told.not_given.startswith(said) and bool(told.not_given) == bool(said)
+        assert told.not_given in sentence(predictor, told)
+
+
+def test_a_folder_of_different_people_is_predicted_with_a_csv(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, name in enumerate(("a.jpg", "b.jpg", "c.jpg")):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(example(number))
+    people, out = tmp_path / "people.csv", tmp_path / "told.csv"
+    command = ["--run", "tiny", "--images", str(tmp_path / "photos"), "--out", str(out)]
+    people.write_text("image_name,age,sex,site\na,55,F,back\nb.jpg,,male,\n")
+    assert predict([*command, "--metadata", str(people)]) == 0
+    told = pd.read_csv(out).set_index("image").fillna("")
+    patients = (Patient(55, "female", "torso"), Patient(sex="male"), Patient())
+    for (_, row), number, patient in zip(told.iterrows(), range(3), patients, strict=True):
+        expected = Predictor.load("tiny").predict(example(number), patient)
+        assert row["prob"] == pytest.approx(expected.score, abs=1e-6)
+        assert row["not_given"] == expected.not_given
+    assert "b.jpg: Age and site were not given" in capsys.readouterr().out
+    for row, why in (
+        ("d,55,F,back", r"image_name d: no such photograph"),
+        ("a,old,F,back", "image_name a: age 'old'"),
+        ("a,55,F,moon", "image_name a: site 'moon'"),
+        ("a,55,F,back\na.jpg,55,F,back", "a second row"),
+    ):
+        people.write_text(f"image_name,age,sex,site\n{row}\n")
+        with pytest.raises(InputError, match=why):
+            predict([*command, "--metadata", str(people)])
+    with pytest.raises(SystemExit):
+        predict([*command, "--metadata", str(people), "--age", "50"])
+
+
+def hide_benign(folder: Path) -> None:
+    """Blank age, sex and site of a sixth of the sample's benign photographs, of no melanoma."""
+    of_2019 = pd.read_csv(next(folder.rglob("ISIC_2019_Training_GroundTruth.csv")))
+    benign = {f"{name}" for name in of_2019.loc[of_2019["MEL"] == 0, "image"]}
+    tables = [*folder.rglob("train.csv"), *folder.rglob("*GroundTruth_v2.csv")]
+    for path in [*tables, *folder.rglob("ISIC_2019_Training_Metadata.csv")]:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        known = table["target"] == "0" if "target" in table else table["image"].isin(benign)
+        of_person = table.columns[table.columns.str.contains("sex|age_approx|anatom")]
+        table.loc[known & (table.index % 6 == 0), of_person] = ""
+        table.to_csv(path, index=False)
+
+
+def test_sensitivity_without_metadata_stays_where_unknown_means_benign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+    write_sample(at("input/sample"), images=150)
+    hide_benign(at("input/sample"))
+    prepare(["--dataset", "demo", "--size", "32"])
+    table, _ = load_table("demo")
+    images, table = cached_images("demo", 32, table), table[table["split"] == "train"]
+    pixels = images[table.index.to_numpy()]
+    positive, kept = table["target"] == 1, {}
+    for share in (0.0, 0.2):
+        changes = ["train.epochs=10", "train.micro_batch=16", f"data.metadata_dropout={share}"]
+        train(["--config", str(CODE / "configs/demo/resnet10t.yaml"), "--name", f"share {share}",
+               *tiny_run("", *changes)[4:], "--fold", "0"])  # fmt: skip
+        model, header = load_model(at("oof", f"share {share}", "fold0.safetensors"))
+        scores = {}
+        for given, metadata in encode_given(table, "clinical", header["neutral"]).items():
+            with torch.no_grad():
+                logits = model(torch.from_numpy(pixels), torch.from_numpy(metadata))
+            scores[given] = logits[:, 0].numpy()
+        threshold = np.quantile(scores["all"][positive], 0.1)
+        kept[share] = (scores["nothing"][positive] >= threshold).mean()
+    assert kept[0.0] < 0.4 and kept[0.2] > kept[0.0] + 0.3, kept

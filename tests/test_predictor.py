@@ -34,6 +34,7 @@ from lesions.data.cache import load_images
 from lesions.data.decode import UnreadableImage, decode
 from lesions.data.loading import LesionDataset
 from lesions.data.metadata import encode_metadata
+from lesions.data.patients import Patient
 from lesions.data.sample import write_sample
 from lesions.data.table import load_table
 from lesions.data.tasks import Task
@@ -44,7 +45,6 @@ from lesions.inference.calibration import fit_calibration
 from lesions.inference.checkpoint import load_model, save_model
 from lesions.inference.ensemble import Mix
 from lesions.inference.predict import predict as predict_rows
-from lesions.inference.predictor import Patient
 from lesions.inference.unusual import fit_typical
 from lesions.models.classifier import LesionClassifier
 from lesions.oof import Oof
@@ -336,8 +336,9 @@ def test_what_is_no_lesion_is_called_unusual(calibrated: Path) -> None:
         assert any("colours" in why for why in predictor.predict(file.getvalue()).unusual)
     assert any("small" in why for why in predictor.predict(drawn_png()).unusual)
     values = np.random.default_rng(0).normal(5, 2, (500, 6))
-    typical = fit_typical(values, values)
+    typical, flagged = fit_typical(values, np.arange(500))
     assert typical.distance(np.array([[5.0] * 6, [11.0] * 6])) == pytest.approx([0, 9], abs=1.5)
+    assert flagged.mean() == pytest.approx(0.01, abs=0.01)
 
 
 def test_training_like_photographs_are_mostly_not_called_unusual(calibrated: Path) -> None:

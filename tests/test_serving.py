@@ -22,8 +22,9 @@ httpx = pytest.importorskip("httpx")
 
 from serving import huge_png, served  # noqa: E402
 
+from lesions.data.patients import Patient  # noqa: E402
 from lesions.errors import InputError  # noqa: E402
-from lesions.inference.predictor import Patient, Predictor  # noqa: E402
+from lesions.inference.predictor import Predictor  # noqa: E402
 from lesions.serving.server import listen  # noqa: E402
 from lesions.serving.service import (  # noqa: E402
     Limits,

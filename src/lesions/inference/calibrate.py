@@ -40,12 +40,12 @@ PEOPLE = 64  # training rows over whose metadata an answer is averaged
 
 
 def calibrate_run(
-    spec: str | Path, rule: str = "recall", rows: int = 500, prevalence: float | None = None
+    spec: str | Path, rule: str = "recall", rows: int = 1000, prevalence: float | None = None
 ) -> tuple[Path, Calibration, str | None]:
     """Fit and write the calibration of a run or a blend.
 
     Returns the file, its content and, where training photographs were needed and not at hand, why:
-    of each fold `rows` that it was trained on say what is usual, and as many others what is not.
+    of each fold `rows` that are held out say what is usual.
     `prevalence` is the share of positives that the probabilities are meant for.
     """
     files = find_run(spec, takes=("run", "blend"))
@@ -140,8 +140,8 @@ def _predict_given(files: RunFiles, task: Task, people: list[Person]) -> None:
     images = cached_images(config.dataset, config.data.image_size, table)
     accelerator = build_accelerator(config.train.precision)
     if accelerator.num_processes > 1:  # training's main process alone is here
-        raise InputError(f"{shown(files.folder)}: no given<k>.csv of folds that an older version"
-                         " trained: run python scripts/calibrate.py")  # fmt: skip
+        raise InputError(f"{shown(files.folder)}: lacks given<k>.csv: run python"
+                         f" scripts/calibrate.py --run {shown(files.folder)}")  # fmt: skip
     for fold in folds:
         kind, neutral, path = (
             config.data.metadata,

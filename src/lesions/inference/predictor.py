@@ -1,24 +1,21 @@
 """One photograph, or many, through a trained run: its probability, and how far to trust it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from lesions.data.columns import MISSING, OLDEST, SEX_WORDS, SITE_WORDS, SITES
 from lesions.data.decode import decode
 from lesions.data.metadata import build_blanks, encode_metadata, state_of
-from lesions.data.photographs import SUFFIXES
-from lesions.errors import InputError, listed, nearest
+from lesions.data.patients import Patient
 from lesions.evaluation.metrics import Floats
-from lesions.files import read_csv
+from lesions.inference.calibration import Calibration
 from lesions.inference.ensemble import Mix, Run, load_ensemble
 from lesions.inference.explain import grad_cam, overlay
 from lesions.inference.predict import mean_probabilities, probabilities, views_of
@@ -29,52 +26,6 @@ MASKS = 50  # of Monte Carlo dropout
 SEED = 0  # the same photograph gets the same masks
 SIDE = 448  # pixels of an overlay
 ASKED = ("age", "sex", "site")
-
-
-@dataclass(frozen=True)
-class Patient:
-    """Who was photographed, as far as it is known.
-
-    Words may be those of the published tables: M, "posterior torso", NA or nothing for unknown.
-    InputError, with the words that are understood, for any other. `place` is the site's own word,
-    which HAM10000's runs read.
-    """
-
-    age: float | str | None = None
-    sex: str | None = None
-    site: str | None = None
-    place: str | None = field(init=False, default=None)
-
-    def __post_init__(self) -> None:
-        given = (str(word or "").strip().lower() for word in (self.sex, self.site))
-        sex, place = ("" if word in MISSING else word for word in given)
-        if sex and sex not in SEX_WORDS:
-            raise InputError(f"sex '{self.sex}': give female or male, or leave it out")
-        if place and place not in SITE_WORDS:
-            raise InputError(f"site '{self.site}': give one of {', '.join(SITES)}, or leave it out")
-        try:
-            years = "" if self.age is None else str(self.age).strip().lower()
-            age = None if years in MISSING else float(years)
-        except ValueError:
-            age = -1.0
-        if age is not None and not 0 <= age <= OLDEST:
-            raise InputError(f"age '{self.age}': give years, 0 to {OLDEST}, or leave it out")
-        known = {"age": age, "sex": SEX_WORDS.get(sex), "site": SITE_WORDS.get(place)}
-        for name, value in (known | {"place": place or None}).items():
-            object.__setattr__(self, name, value)
-
-    def row(self, size: int) -> pd.DataFrame:
-        """The table row of a photograph of `size` bytes of this person."""
-        return pd.DataFrame(
-            {
-                "sex": [self.sex or ""],
-                "age_approx": [np.nan if self.age is None else self.age],
-                "site": [self.site or ""],
-                "localization": [self.place or ""],
-                "bytes": [float(size)],
-                "images_per_patient": [np.nan],
-            }
-        )
 
 
 class Prediction(BaseModel):
@@ -175,7 +126,7 @@ class Predictor:
             calibrated=self._named(known.apply(probs)) if known else None,
             score=score,
             given=given,
-            not_given=_not_given(missing, given),
+            not_given=_not_given(missing, given, self.mix.calibration),
             threshold=known.threshold.value if known else None,
             positive=score >= known.threshold.value if known else None,
             percentile=known.percentile(score) if known else None,
@@ -214,47 +165,6 @@ class Predictor:
 
     def _named(self, probs: Floats) -> dict[str, float]:
         return dict(zip(self.classes, map(float, probs), strict=True))
-
-
-def find_photos(places: Sequence[str | Path]) -> list[Path]:
-    """The named files, and every photograph below the named folders, in order, each once.
-
-    InputError for a place that does not exist, or a folder without a photograph.
-    """
-    found: dict[Path, None] = {}
-    for place in map(Path, places):
-        if not place.exists():
-            raise InputError(f"{place}: no such file or folder")
-        if not place.is_dir():
-            found[place] = None
-            continue
-        inside = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES]
-        if not inside:
-            raise InputError(f"{place}: no photographs below it ({', '.join(SUFFIXES)})")
-        found |= dict.fromkeys(inside)
-    return list(found)
-
-
-def read_patients(path: Path, photos: Sequence[Path]) -> dict[Path, Patient]:
-    """Who is on each photograph, of a CSV with image_name, age, sex and site; empty is unknown.
-
-    A name is that of the file, with or without folder and suffix. InputError for a name that is of
-    none of the photographs or of several, a doubled one, or a word that is not understood.
-    """
-    table = read_csv(path, ["image_name", "age", "sex", "site"], text=None).fillna("")
-    found: dict[Path, Patient] = {}
-    for name, age, sex, site in table[["image_name", "age", "sex", "site"]].itertuples(index=False):
-        meant = [photo for photo in photos if name in (str(photo), photo.name, photo.stem)]
-        if len(meant) != 1 or meant[0] in found:
-            hint = nearest(name, [photo.name for photo in photos])
-            of = f"it means {listed(meant)}" if meant else f"no such photograph{hint}"
-            twice = "a second row of it" if len(meant) == 1 else of
-            raise InputError(f"{path}: image_name {name}: {twice}: give each photograph's own name")
-        try:
-            found[meant[0]] = Patient(age, sex, site)
-        except InputError as error:
-            raise InputError(f"{path}: image_name {name}: {error}") from error
-    return found
 
 
 def drawn_over(photo: Path | bytes, run: Run, cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -316,17 +226,18 @@ def _look(run: Run, photo: Path | bytes, patient: Patient) -> Look:
     return Look(pixels, found, missing, size)
 
 
-def _not_given(missing: Sequence[str], given: str) -> str:
+def _not_given(missing: Sequence[str], given: str, known: Calibration | None) -> str:
     """The sentence of the answer; "" where all is given."""
     if not missing:
         return ""
-    told = "of which age and sex are known" if given != "nothing" else "of which nothing is known"
-    verb = "was" if len(missing) == 1 else "were"
     names = " and ".join([", ".join(missing[:-1]), missing[-1]]) if missing[1:] else missing[0]
-    return (
-        f"{names.capitalize()} {verb} not given: threshold and calibrated probability are those of"
-        f" photographs {told}."
-    )
+    told = f"{names.capitalize()} {'were' if missing[1:] else 'was'} not given"
+    if not known:
+        return f"{told}."
+    fits = {"all": "as they are", "age and sex": "of which age and sex are known",
+            "nothing": "of which neither age, sex nor site is known"}  # fmt: skip
+    of = fits[given if given in known.given else "all"]
+    return f"{told}: threshold and calibrated probability are those of photographs {of}."
 
 
 @torch.no_grad()
@@ -339,11 +250,9 @@ def _run_probs(run: Run, look: Look) -> tuple[Floats, float | None, Floats]:
         seen = fold.model.see(views)
         versions = metadata[:, None].expand(-1, len(views), -1)
         probs.append(mean_probabilities(fold.model, seen, versions).double().numpy())
-        # of the first view; the features of its pixels alone come first
+        features.append(fold.model.pooled(seen[:1])[0].double().numpy())  # of the first view
         person = metadata.mean(dim=0, keepdim=True)
-        fused = fold.fused(seen[:1], person)
-        features.append(fused[0, : fold.model.backbone.head_hidden_size].double().numpy())
-        masked = mc_dropout(fold.model, fused, person)
+        masked = mc_dropout(fold.model, fold.fused(seen[:1], person), person)
         if masked is not None:
             spreads.append(float(run.task.score(masked.numpy()).std()))
     return np.stack(probs), float(np.mean(spreads)) if spreads else None, features[0]

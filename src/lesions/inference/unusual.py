@@ -1,10 +1,11 @@
 """Is a photograph like those a run was trained on: its size, its colours, the network's features.
 
-One distance serves colours and features: the mean squared deviation in units of the training
-photographs' own spread. It is coarse on purpose; its false alarms are counted on rows that neither
-the network nor the limit has seen.
+One distance serves colours and features: Mahalanobis's, along the principal axes of held-out
+training photographs and in one spread beside them (Tipping and Bishop, 1999). The network has not
+seen them or another photograph of their groups, and each is judged by a fit without its group.
 """
 
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -12,29 +13,48 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from lesions.data.cache import cached_images
-from lesions.data.metadata import encode_metadata
 from lesions.evaluation.metrics import Floats
 from lesions.inference.checkpoint import Fold
 
 QUANTILE = 0.99  # of the held-out rows' distances: the limit
+PARTS = 5  # of the groups, which take turns to be judged
+AXES, NUMBERS = 64, 80_000  # most that are kept, of a fold: calibration.json stays below 1.5 MB
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Typical(BaseModel):
-    """Mean and spread of some quantities, and the distance beyond which they are unusual."""
+    """What some quantities are like, and the distance beyond which they are unusual."""
 
     mean: list[Finite]
-    scale: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+    scale: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]]  # spread along each axis
+    axes: str | None = None  # float16 (K, F) in base64; None: the quantities, as in older files
+    rest: float = Field(1.0, gt=0, allow_inf_nan=False)  # spread in any direction beside the axes
     limit: float = Field(ge=0)
 
+    @model_validator(mode="after")
+    def _fits(self) -> "Typical":
+        if not np.isfinite(self.matrix).all():
+            raise ValueError("axes must be finite")
+        return self
+
+    @property
+    def matrix(self) -> Floats:
+        """The axes, (K, F)."""
+        if self.axes is None:
+            return np.eye(len(self.mean))
+        numbers = np.frombuffer(b64decode(self.axes), np.float16).astype(np.float64)
+        return numbers.reshape(len(self.scale), len(self.mean))
+
     def distance(self, values: Floats) -> Floats:
-        """Mean squared deviation of each row of `values` (N, F) in units of the scale, (N,)."""
-        deviation = (values - np.asarray(self.mean)) / np.asarray(self.scale)
-        return (deviation**2).mean(axis=1).astype(float)
+        """Mean squared deviation of each row of `values` (N, F) in units of the spread, (N,)."""
+        off = values - np.asarray(self.mean)
+        along = off @ self.matrix.T
+        beside = ((off - along @ self.matrix) ** 2).sum(axis=1) / self.rest**2
+        return (((along / self.scale) ** 2).sum(axis=1) + beside) / len(self.mean)
 
     def unlike(self, values: Floats) -> np.ndarray:
         """Which rows of `values` (N, F) are beyond the limit, bool (N,)."""
@@ -87,14 +107,40 @@ class FalseAlarms(BaseModel):
     any: float
 
 
-def fit_typical(values: Floats, held_out: Floats) -> Typical:
-    """Mean and spread of `values` (N, F), with the limit at the QUANTILE of rows `held_out`."""
-    scale = values.std(axis=0)
-    scale = np.maximum(scale, 1e-3 + 0.01 * scale.max())  # a constant column counts for little
-    mean, spread = ([_short(x) for x in column] for column in (values.mean(axis=0), scale))
-    found = Typical(mean=mean, scale=spread, limit=0)
-    limit = _short(float(np.quantile(found.distance(held_out), QUANTILE)))
-    return found.model_copy(update={"limit": limit})
+def fit_typical(values: Floats, groups: np.ndarray) -> tuple[Typical, np.ndarray]:
+    """What `values` (N, F) are like, and which of the rows are called unusual, bool (N,).
+
+    The limit is the QUANTILE of distances by fits without the row's part of the groups; a row is
+    judged by the other parts' limit.
+    """
+    parts = pd.factorize(groups)[0] % PARTS
+    distances = np.zeros(len(values))
+    for part in np.unique(parts):
+        others = values[parts != part] if (parts != part).any() else values
+        distances[parts == part] = _spread(others).distance(values[parts == part])
+    flagged = np.zeros(len(values), bool)
+    for part in np.unique(parts):
+        limit = np.quantile(distances[parts != part], QUANTILE) if (parts != part).any() else 0
+        flagged[parts == part] = distances[parts == part] > limit
+    limit = _short(float(np.quantile(distances, QUANTILE)))
+    return _spread(values).model_copy(update={"limit": limit}), flagged
+
+
+def _spread(values: Floats) -> Typical:
+    rows, columns = values.shape
+    mean = values.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(values - mean, full_matrices=False)
+    variances = sizes**2 / max(rows - 1, 1)
+    least = 1e-4 * variances.sum() / columns + 1e-9  # a constant column counts for little
+    kept = max(1, min(AXES, NUMBERS // columns, rows // 8, columns))
+    beside = variances[kept:].sum() / (columns - kept) if kept < columns else variances.max()
+    return Typical(
+        mean=[_short(x) for x in mean],
+        scale=[_short(float(x)) for x in np.sqrt(np.maximum(variances[:kept], least))],
+        axes=b64encode(axes[:kept].astype(np.float16).tobytes()).decode(),
+        rest=_short(float(np.sqrt(max(beside, least)))),
+        limit=0,
+    )
 
 
 def colours(images: Sequence[np.ndarray]) -> Floats:
@@ -109,39 +155,36 @@ def colours(images: Sequence[np.ndarray]) -> Floats:
 def fit_familiar(
     folds: Sequence[Fold], table: pd.DataFrame, rows: int
 ) -> tuple[Familiar, FalseAlarms]:
-    """What is usual, by `rows` training rows of each fold, and the false alarms on held-out ones.
-
-    The held-out rows are halved by group: one half gives the limits, the other the false alarms.
-    """
+    """What is usual, by `rows` held-out rows of each fold, and how many of them are called not."""
     config = folds[0].config
     images = cached_images(config.dataset, config.data.image_size, table)
     train = table[(table["split"] == "train") & (table["width"] > 0)]
     draw = np.random.default_rng(0)
     features: dict[str, Typical] = {}
-    parts = []
+    shades, chosen, alarms = [], [], []
     for fold in folds:
-        inside = train["fold"] == fold.number
-        seen, unseen = (_drawn(draw, train.index[where], rows) for where in (~inside, inside))
-        pixels, others = images[seen], images[unseen]
-        found = image_features(fold, others, table.loc[unseen])
-        late = pd.factorize(train.loc[unseen, "group"])[0] % 2 == 1
-        known = fit_typical(image_features(fold, pixels, table.loc[seen]), found[~late])
-        features[str(fold.number)] = known
-        sizes = train.loc[unseen, ["width", "height"]].to_numpy(int)
-        parts.append((colours(pixels), colours(others), known.unlike(found), late, sizes))
-    own, shades, alarms, late, sizes = (
-        np.concatenate(arrays) for arrays in zip(*parts, strict=True)
-    )
+        inside = train.index[train["fold"] == fold.number].to_numpy()
+        # In the table's order: the cache is read forwards.
+        drawn = np.sort(draw.choice(inside, min(rows, len(inside)), replace=False))
+        pixels = images[drawn]
+        groups = train.loc[drawn, "group"].to_numpy()
+        features[str(fold.number)], flagged = fit_typical(image_features(fold, pixels), groups)
+        shades.append(colours(pixels))
+        chosen.append(drawn)
+        alarms.append(flagged)
+    held_out = train.loc[np.concatenate(chosen)]
+    colour, shaded = fit_typical(np.concatenate(shades), held_out["group"].to_numpy())
     sides = train[["width", "height"]].to_numpy(float)
     stretched = np.quantile(sides.max(axis=1) / sides.min(axis=1), 0.995) * 1.05
     familiar = Familiar(
         least_side=int(np.quantile(sides.min(axis=1), 0.005)),
         most_stretched=_short(float(stretched)),
-        colour=fit_typical(own, shades[~late]),
+        colour=colour,
         features=features,
     )
+    sizes = held_out[["width", "height"]].to_numpy(int)
     odd = [familiar.odd_size(width, height) is not None for width, height in sizes]
-    flags = np.stack([odd, familiar.colour.unlike(shades), alarms], axis=1)[late]
+    flags = np.stack([odd, shaded, np.concatenate(alarms)], axis=1)
     shares = [*flags.mean(axis=0), flags.any(axis=1).mean()]
     names = ("size", "colour", "features", "any")
     rounded = {name: round(float(share), 4) for name, share in zip(names, shares, strict=True)}
@@ -149,26 +192,16 @@ def fit_familiar(
 
 
 @torch.no_grad()
-def image_features(fold: Fold, images: np.ndarray, table: pd.DataFrame) -> Floats:
+def image_features(fold: Fold, images: np.ndarray) -> Floats:
     """The backbone's pooled features of uint8 images (N, S, S, 3), (N, F), on a GPU if there is."""
-    metadata = encode_metadata(table, fold.config.data.metadata, fold.header["neutral"])
-    width = fold.model.backbone.head_hidden_size
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fold.model.to(device)
     found = []
     for start in range(0, len(images), 32):
-        part = slice(start, start + 32)
-        pixels = torch.from_numpy(np.array(images[part])).to(device)
-        seen = fold.model.see(pixels)
-        features = fold.fused(seen, torch.from_numpy(metadata[part]).to(device))
-        found.append(features[:, :width].cpu().numpy())
+        pixels = torch.from_numpy(np.array(images[start : start + 32])).to(device)
+        found.append(fold.model.pooled(fold.model.see(pixels)).float().cpu().numpy())
     fold.model.cpu()
     return np.concatenate(found).astype(np.float64)
-
-
-def _drawn(draw: np.random.Generator, rows: pd.Index, most: int) -> np.ndarray:
-    """At most `most` of the table's rows, in the table's order: the cache is read forwards."""
-    return np.sort(draw.choice(rows.to_numpy(), min(most, len(rows)), replace=False))
 
 
 def _short(value: float) -> float:

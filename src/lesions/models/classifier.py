@@ -52,6 +52,10 @@ class LesionClassifier(nn.Module):
         feature_map = self.backbone.forward_features(normalised)
         return feature_map if self.gate is not None else self._pooled(feature_map)
 
+    def pooled(self, seen: Tensor) -> Tensor:
+        """The pooled features (B, F) of what `see` returned, without the metadata's gate."""
+        return seen if self.gate is None else self._pooled(seen)
+
     def decide(self, seen: Tensor, metadata: Tensor) -> Tensor:
         """The logits of what `see` returned, with the rows' metadata."""
         if self.gate is not None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from lesions.data.decode import UnreadableImage
+from lesions.data.patients import Patient
 from lesions.errors import InputError
 from lesions.files import write_bytes
 from lesions.inference.explain import (
@@ -18,7 +19,7 @@ from lesions.inference.explain import (
     metadata_effects,
     overlay,
 )
-from lesions.inference.predictor import Patient, Predictor
+from lesions.inference.predictor import Predictor
 from lesions.reporting.gallery import Tile, choose, data_uri, describe, tile
 
 SHORT = {"age_approx": "age", "images_per_patient": "images", "localization": "place"}

@@ -76,6 +76,7 @@ def build_report(
             "no_images": no_images,
             "auc": auc,
             "shortcuts": shortcuts,
+            "calibration": calibration,
             "measures": sections.scores_section(oof, decided, auc, words, drawn),
             "error_parts": sections.decisions_section(oof, decided, words, drawn),
             "test": sections.test_section(oof, decided, test, words, drawn),

@@ -11,7 +11,8 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartParser
 
 from lesions.data.columns import OLDEST, SEX_WORDS, SITE_WORDS
-from lesions.inference.predictor import Patient, Prediction
+from lesions.data.patients import Patient
+from lesions.inference.predictor import Prediction
 from lesions.inference.wording import NOTICE, sentence
 from lesions.serving.service import FORMATS, STATIC, RefusedError, Service, refusal
 

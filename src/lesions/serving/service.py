@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from lesions.data.decode import UnreadableImage, check_work
+from lesions.data.patients import Patient
 from lesions.errors import InputError
-from lesions.inference.predictor import Patient, Prediction, Predictor
+from lesions.inference.predictor import Prediction, Predictor
 
 STATIC = Path(__file__).parent / "static"
 FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}

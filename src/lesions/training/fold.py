@@ -51,6 +51,8 @@ def load_fold(config: Config, fold: int) -> FoldData:
     train_rows = np.flatnonzero((table["split"] == "train") & ~in_fold & labelled)
     neutral = fit_metadata(table.iloc[train_rows])
     given = encode_given(table, config.data.metadata, neutral)
+    if not config.data.metadata_dropout:  # such a run's answer is another one without metadata:
+        given = {"all": given["all"]}  # inference/calibrate.py averages over people
     names = table["image_name"].tolist()
     return FoldData(
         table,

@@ -203,11 +203,14 @@ def test_sessions_follow_each_other_until_the_folds_are_here(
     assert len(kaggle.pushed) == 2, "what is here is not trained again"
 
 
-def test_a_session_is_followed_by_its_own_version(
-    kaggle: FakeKaggle, sessions: list[dict[str, bytes]]
+def test_a_session_is_followed_by_its_own_version_and_tells_its_rate(
+    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], capsys
 ) -> None:
     sessions.append(output(True, 9))
+    log = [{"data": "fold 0 epoch 1/15"}, {"data": "fold 0: 540.0 images/s: about 49 min to go\n"}]
+    kaggle.stored[f"/api/v1/kernels/logs/stream/{NAME}"] = json.dumps(log).encode()
     kaggle_push(TRAIN)
+    assert "540.0 images/s: about 49 min" in capsys.readouterr().out
     version = f"v{kaggle.saved}"
     asked = kaggle.asked("GetKernelSessionStatus")[1:]  # the first: was there one before?
     assert asked and {body["versionLabel"] for body in asked} == {version}

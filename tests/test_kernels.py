@@ -272,7 +272,7 @@ def test_the_study_notebook_goes_from_download_to_report(
     NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
     outputs = [item for cell in notebook.cells for item in cell.get("outputs", [])]
     printed = "".join(item.get("text", "") for item in outputs)
-    assert "error:" not in printed and "LEAK" in printed
+    assert "error:" not in printed and "'rows': 1003" in printed
     assert sum("image/png" in item.get("data", {}) for item in outputs) == 2
     assert (tmp_path / "oof/notebook/report.html").exists()
 

@@ -79,10 +79,6 @@ def test_the_table_keeps_the_place_and_reads_it_back(tmp_path: Path) -> None:
     assert table_hash(without) != facts["table_hash"] == table_hash(again)
 
 
-def test_a_table_of_other_sources_has_no_such_column(demo: Path) -> None:
-    assert "localization" not in load_table("demo")[0]
-
-
 @pytest.mark.real
 def test_all_of_ham10000_is_encoded(tmp_path: Path) -> None:
     """57 ages, 57 sexes and 234 places are unknown, 39 are newborn, 1,022 are of the abdomen."""

@@ -94,14 +94,12 @@ def read_columns(report: Report, path: Path, columns: Mapping[str, str]) -> pd.D
         for name, own in columns.items()
         if own not in missing
     }
-    for name, own in columns.items():
-        if own not in missing:
-            control = raw[own].str.strip().str.contains(r"[\x00-\x1f\x7f]").astype(bool)
-            report.rows(path, raw[own], control, "a line break or control character in a cell")
-            if f"{own}.1" in raw:
-                report.problem(path, f"two columns are called '{own}': rename one")
-        if own not in missing and name == "image_name":
-            require_names(report, path, found[name].rename(own), raw)
+    for own in columns.values() if not missing else []:
+        require_plain(report, path, raw[own].str.strip())
+        if f"{own}.1" in raw:
+            report.problem(path, f"two columns are called '{own}': rename one")
+    if "image_name" in found:
+        require_names(report, path, found["image_name"].rename(columns["image_name"]), raw)
     return table if missing else pd.DataFrame(found)
 
 
@@ -122,6 +120,12 @@ def common_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
 def no_rows(source: str) -> pd.DataFrame:
     """The table of an unreadable file: the columns COMMON, no row."""
     return common_rows(pd.DataFrame({"image_name": pd.Series(dtype=str)}), source)
+
+
+def require_plain(report: Report, path: Path, cells: pd.Series) -> None:
+    """Report cells with a line break or control character."""
+    control = cells.str.contains(r"[\x00-\x1f\x7f]").astype(bool)
+    report.rows(path, cells, control, "a line break or control character, which no file keeps")
 
 
 def require_names(report: Report, path: Path, names: pd.Series, raw: pd.DataFrame) -> None:

@@ -18,6 +18,7 @@ from lesions.data.columns import (
     no_rows,
     read_columns,
     require_names,
+    require_plain,
 )
 from lesions.data.photographs import dermamnist_file, images_below
 from lesions.data.tasks import DIAGNOSES, WORDS
@@ -262,6 +263,7 @@ def _from_folders(folder: Path, report: Report) -> pd.DataFrame:
         rows = []
     table = pd.DataFrame(rows, columns=["image_name", "label", "official"], dtype=object)
     table["image_name"] = table["image_name"].str.normalize("NFC")
+    require_plain(report, folder, table["image_name"])
     require_names(report, folder, table["image_name"], table)
     return table
 

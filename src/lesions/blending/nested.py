@@ -131,20 +131,17 @@ def choose(names: Sequence[str], against: Callable[[str, str], Comparison]) -> t
     """The first of `names` that no other beats significantly, and why."""
     level = LEVEL / max(1, len(names) - 1)
     beaten: list[str] = []
-    first, told = "", ""
     for name in names:
         gains = {other: against(other, name) for other in names if other != name}
         ranked = sorted(gains, key=lambda other: -gains[other].difference.value)
         better = [n for n in ranked if gains[n].difference.value > 0 and gains[n].p < level]
         if not better:
-            told = f"; the nearest, {ranked[0]}: {gains[ranked[0]]}"
             break
-        first = first or f"{better[0]} beats {name} ({gains[better[0]]})"
-        beaten.append(name)
+        beaten.append(f"{better[0]} beats {name} ({gains[better[0]]})")
+    nearest = f"the nearest, {ranked[0]}: {gains[ranked[0]]}"
     if not beaten:
-        return name, f"the simplest, and nothing beats it at p < {level:.3f}{told}"
-    also = f", and so are {', '.join(beaten[1:])} beaten" if beaten[1:] else ""
-    return name, f"{first}{also}; nothing beats {name} at p < {level:.3f}"
+        return name, f"the simplest, and nothing beats it at p < {level:.3f}; {nearest}"
+    return name, f"{'; '.join(beaten)}; nothing beats {name} at p < {level:.3f}"
 
 
 def gain_curve(pool: Pool, groups: ArrayLike) -> pd.DataFrame:
@@ -153,12 +150,11 @@ def gain_curve(pool: Pool, groups: ArrayLike) -> pd.DataFrame:
     _, in_sample = climb(pool)
     paths = {part: climb(pool.take(parts != part))[0] for part in np.unique(parts)}
     longest = max(len(in_sample), *(len(path) for path in paths.values()))
+    in_sample += [in_sample[-1]] * (longest - len(in_sample))
+    curve = pd.DataFrame({"picks": np.arange(1, longest + 1), "in_sample": in_sample})
     nested = []
-    for picks in range(1, longest + 1):
+    for picks in curve["picks"]:
         # a path that has ended stays where it ended
         blends = {part: of_picks(path[:picks], pool) for part, path in paths.items()}
         nested.append(pool.score(_put_together(blends, pool, parts)))
-    in_sample += [in_sample[-1]] * (longest - len(in_sample))
-    return pd.DataFrame(
-        {"picks": np.arange(1, longest + 1), "in_sample": in_sample, "nested": nested}
-    )
+    return curve.assign(nested=nested)

@@ -96,6 +96,8 @@ def unusual_by_kind(
     known = set(table["image_name"])
     for name, folders in near.items():
         photos = [photo for photo in find_photos(folders) if photo.stem not in known]
+        if not photos:
+            raise InputError(f"--near {name}: all its photographs are in the run's own table")
         drawn = np.random.default_rng(0).permutation(len(photos))[:MOST]
         size, preprocess = config.data.image_size, trained.preprocess
         pixels = [decode(photos[at], size, preprocess)[0] for at in sorted(drawn)]

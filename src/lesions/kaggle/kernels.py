@@ -306,7 +306,7 @@ def _write_weights(folder: Path, run: str) -> str:
     """
     oof, model = at("oof", run), config_of(run).model
     if oof.exists():
-        ignore = shutil.ignore_patterns("*.html", "*.png", ".*")
+        ignore = shutil.ignore_patterns("*.html", "*.png", "report", ".*")
         shutil.copytree(oof, folder / "oof" / run, ignore=ignore, dirs_exist_ok=True)
     parts = sorted(
         path.name for path in oof.rglob("fold*.*") if path.suffix in (".safetensors", ".pt")

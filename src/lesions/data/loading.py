@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 from albumentations import Compose
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler, default_convert, get_worker_info
 from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
@@ -167,7 +167,7 @@ def build_loader(
         persistent_workers=workers > 0,
         timeout=TIMEOUT if workers else 0,
         worker_init_fn=_quiet_worker,
-        collate_fn=_unchanged,  # LesionDataset stacks its items itself
+        collate_fn=default_convert,  # LesionDataset stacks its items itself
     )
 
 
@@ -230,10 +230,6 @@ def _keep_freed_memory() -> None:
     if sys.platform == "linux" and (libc := ctypes.CDLL(None)) and hasattr(libc, "mallopt"):
         libc.mallopt(M_TRIM_THRESHOLD, MOST_KEPT)
         libc.mallopt(M_MMAP_THRESHOLD, MOST_KEPT)
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
 
 
 def _batch_memory(shape: tuple[int, ...]) -> torch.Tensor:

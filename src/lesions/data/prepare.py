@@ -134,8 +134,7 @@ def _refuse(report: Report, folder: Path, photographs: Sequence[str] = ()) -> No
     listing.unlink(missing_ok=True)
     if not report.problems:
         return
-    photographs = [path for path in photographs if path]
-    for path in photographs if len(photographs) <= CHECKED else []:
+    for path in filter(None, photographs if len(photographs) <= CHECKED else []):
         try:
             decode(Path(path), 32)
         except UnreadableImage as error:

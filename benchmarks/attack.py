@@ -18,6 +18,8 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +49,11 @@ WORDS = [
 
 Draw = np.random.Generator
 Attack = Callable[[], Any]
+
+
+def script(name: str) -> Callable[[list[str]], int]:
+    """The `main` of a script."""
+    return import_module(name).main
 
 
 class Outcome(NamedTuple):
@@ -164,30 +171,27 @@ def on_images(folder: Path, draw: Draw) -> Iterator[Attack]:
 
     while True:
         content = damaged(files[int(draw.integers(len(files)))], draw)
-        yield lambda content=content: read(content)
+        yield partial(read, content)
 
 
 def on_archives(folder: Path, draw: Draw) -> Iterator[Attack]:
     with zipfile.ZipFile(folder / "whole.zip", "w", zipfile.ZIP_DEFLATED) as file:
         for number, content in enumerate(pictures(folder)):
             file.writestr(f"photos/{number}.jpg", content)
-    arrays = {f"{split}_images": np.zeros((2, 28, 28, 3), np.uint8) for split in SPLITS}
-    np.savez_compressed(folder / "whole.npz", **arrays)
+    images = np.zeros((2, 28, 28, 3), np.uint8)
+    np.savez_compressed(
+        folder / "whole.npz", train_images=images, val_images=images, test_images=images
+    )
+
     while True:
         suffix = (".zip", ".npz")[int(draw.integers(2))]
         path = folder / f"damaged{suffix}"
         path.write_bytes(damaged((folder / f"whole{suffix}").read_bytes(), draw))
-        yield lambda path=path: unpacked(path) and None
-
-
-SPLITS = ("train", "val", "test")
+        yield partial(load, unpacked, path)
 
 
 def on_tables(folder: Path, draw: Draw) -> Iterator[Attack]:
-    from blend import main as blend
-    from prepare import main as prepare
-    from submit import main as submit
-
+    blend, prepare, submit = map(script, ("blend", "prepare", "submit"))
     oof = at("oof/attacked/fold0.csv").read_bytes()
     sample = at("input/sample/isic2020/sample_submission.csv")
     sources = sorted(at("input/sample").glob("*/*.csv"))
@@ -211,6 +215,10 @@ def on_tables(folder: Path, draw: Draw) -> Iterator[Attack]:
             shutil.copy(whole, target)
 
 
+def load(reader: Callable[..., Any], *given: Any) -> None:
+    reader(*given)
+
+
 def on_configs(folder: Path, draw: Draw) -> Iterator[Attack]:
     path = folder / "attacked.yaml"
     configs, data = sorted((CODE / "configs").glob("*.yaml")), CODE / "configs/datasets/demo.yaml"
@@ -219,17 +227,15 @@ def on_configs(folder: Path, draw: Draw) -> Iterator[Attack]:
         change = f"{key}={WORDS[int(draw.integers(len(WORDS)))]}"
         if draw.random() < 0.5:
             path.write_bytes(damaged(configs[int(draw.integers(len(configs)))].read_bytes(), draw))
-            yield lambda change=change: load_config(path, [change]) and None
+            yield partial(load, load_config, path, [change])
         else:
             path.write_bytes(damaged(data.read_bytes(), draw))
-            yield lambda: load_dataset_config(str(path.with_suffix(""))) and None
+            yield partial(load, load_dataset_config, str(path.with_suffix("")))
 
 
 def on_files(folder: Path, draw: Draw, suffixes: tuple[str, ...]) -> Iterator[Attack]:
     """The files of a run and of a prepared data set, read by predict.py and calibrate.py."""
-    from calibrate import main as calibrate
-    from predict import main as predict
-
+    calibrate, predict = script("calibrate"), script("predict")
     (folder / "photo.png").write_bytes(pictures(folder)[2])
     places = [at("oof/attacked"), at("input/prepared/demo"), at("input/prepared/demo/32")]
     files = [path for place in places for path in sorted(place.iterdir())]
@@ -255,8 +261,6 @@ def on_files(folder: Path, draw: Draw, suffixes: tuple[str, ...]) -> Iterator[At
 
 def on_values(folder: Path, draw: Draw) -> Iterator[Attack]:
     """Options of the scripts. None is given all that it needs to begin an hour of work."""
-    from importlib import import_module
-
     options = {
         "train": ["--config", "--fold", "--set", "--name", "--pretrained", "--max-hours"],
         "predict": ["--run", "--folds", "--set", "--images", "--age", "--sex", "--site", "--out"],
@@ -271,7 +275,7 @@ def on_values(folder: Path, draw: Draw) -> Iterator[Attack]:
         "submit": ["", "--sample", "--earlier"],
         "kaggle_push": ["", "--size"],
     }  # fmt: skip
-    mains = {name: import_module(name).main for name in options}
+    mains = {name: script(name) for name in options}
     harmless = {"submit": ["--dry-run"], "kaggle_push": ["--write", str(folder / "kernel")],
                 "predict": ["--run", "attacked"], "calibrate": ["--run", "attacked"],
                 "export": ["--run", "no-such-run"], "serve": ["--run", "no-such-run"],
@@ -285,7 +289,7 @@ def on_values(folder: Path, draw: Draw) -> Iterator[Attack]:
         for option in draw.choice(options[name], int(draw.integers(1, 3)), replace=False):
             value = WORDS[int(draw.integers(len(WORDS)))]
             words += [word for word in (str(option), value) if word or option]
-        yield lambda name=name, words=words: mains[name](words)
+        yield partial(mains[name], words)
 
 
 KINDS: dict[str, Callable[[Path, Draw], Iterator[Attack]]] = {
@@ -348,9 +352,7 @@ def attack(built: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
 
 def build_run(folder: Path) -> None:
     """A root with oof/attacked, a run of seconds on a drawn data set."""
-    from prepare import main as prepare
-    from train import main as train
-
+    prepare, train = script("prepare"), script("train")
     from lesions.data.sample import write_sample
 
     changes = ["train.epochs=1", "train.batch_size=16", "train.micro_batch=16", "train.workers=0",

@@ -130,14 +130,16 @@ def test_deep_and_transparent_pictures_of_the_cases_look_like_their_plain_copies
 
 
 @given
-@pytest.mark.parametrize("other, said", [("b_words", "benign"), ("b_logits", "b_logits"),
-                                         ("b_jpg", "b_jpg")])  # fmt: skip
+@pytest.mark.parametrize("other, said", [
+    ("b_words", "target benign is not 0 or 1"), ("b_logits", "prob is not within 0 to 1: 336"),
+    ("b_jpg", "400 images .ISIC_9300000.jpg"), ("b_inverted", "b_inverted is upside down"),
+])  # fmt: skip
 def test_a_foreign_table_of_predictions_is_refused_by_name(other, said, tmp_path, monkeypatch):
     monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     folder = CASES / "15-foreign-oof"
+    members = [str(folder / "a.csv"), str(folder / f"{other}.csv")]
     with pytest.raises(InputError, match=said):
-        blend.main([str(folder / "a.csv"), str(folder / f"{other}.csv"),
-                    "--groups", str(folder / "groups_ok.csv")])  # fmt: skip
+        blend.main([*members, "--groups", str(folder / "groups_ok.csv"), "--no-test"])
 
 
 def picture(path: Path, shade: int = 0) -> Path:

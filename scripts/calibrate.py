@@ -38,6 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"calibration error {before:.4f} -> {after:.4f}, log loss {loss[0]:.4f} -> {loss[1]:.4f}")
     print(f"threshold {cut.value:.4f} ({cut.rule}): sensitivity {cut.sensitivity:.3f},"
           f" specificity {cut.specificity:.3f}")  # fmt: skip
+    for given, fit in found.given.items():
+        rates = f"sensitivity {fit.threshold.sensitivity:.3f}, specificity"
+        print(f"with {given} given: threshold {fit.threshold.value:.4f}: {rates}"
+              f" {fit.threshold.specificity:.3f}")  # fmt: skip
     what = "groups of rows (one fold alone, or a blend)"
     what = what if found.cross_fitted == "group" else "folds"
     print(f"each row of these figures is judged by a fit on the other {what}")
@@ -48,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         alarms = found.false_alarms
         print(f"called unusual: {alarms.any:.1%} of {alarms.rows:,} held-out photographs")
     if problem:
-        print(f"no warnings of unusual photographs: {problem}")
+        print(f"incomplete: {problem}")
     return 0
 
 

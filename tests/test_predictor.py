@@ -162,8 +162,9 @@ def test_a_photograph_gets_what_its_row_got_in_training(
     assert np.array_equal(decode(path, 32)[0], images[row])
     metadata = encode_metadata(table, config.data.metadata, header["neutral"])
     dataset = LesionDataset(images, metadata, table["target"].to_numpy(np.float32))
-    expected = predict_rows(
-        model, dataset, np.array([row]), PredictConfig(), float32, views=4, title=""
+    known = [metadata[None]]
+    (expected,) = predict_rows(
+        model, dataset, np.array([row]), known, PredictConfig(), float32, views=4, title=""
     )
     who = Patient(
         None if item["age_approx"].isna().any() else float(item["age_approx"].iloc[0]),

@@ -30,12 +30,13 @@ from lesions.inference.calibration import (
 )
 from lesions.inference.checkpoint import load_folds
 from lesions.inference.ensemble import blended, people_table
-from lesions.inference.predict import predict_given
+from lesions.inference.predict import predict
 from lesions.inference.unusual import fit_familiar
 from lesions.oof import Oof, load_oof, table_rows
 from lesions.paths import shown
 from lesions.runs import RunFiles, find_run
 
+KEPT = set(Fit.model_fields)
 PEOPLE = 64  # training rows over whose metadata an answer is averaged
 
 
@@ -44,9 +45,9 @@ def calibrate_run(
 ) -> tuple[Path, Calibration, str | None]:
     """Fit and write the calibration of a run or a blend.
 
-    Returns the file, its content and, where training photographs were needed and not at hand, why:
-    of each fold `rows` that are held out say what is usual.
-    `prevalence` is the share of positives that the probabilities are meant for.
+    Returns the file, its content and, where photographs were needed and not at hand, why: `rows`
+    held-out ones of each fold say what is usual. `prevalence` is the share of positives that the
+    probabilities are meant for.
     """
     files = find_run(spec, takes=("run", "blend"))
     oof = load_oof(files)
@@ -60,12 +61,12 @@ def calibrate_run(
             config = saved_config(read_yaml(files.folder / "config.yaml"), files.folder)
             changes["people"] = people = _people(config, oof.table)
             given = given_probs(files, oof.task, oof.names, config, people)
-            changes |= _of_photographs(files, rows)
-        fits = {
-            state: Fit(**_fit_of(fit_calibration(replace(oof, probs=probs), rule)))
+        changes["given"] = {
+            state: Fit(**fit_calibration(replace(oof, probs=probs), rule).model_dump(include=KEPT))
             for state, probs in given.items()
         }
-        changes["given"] = fits
+        if not files.blend:
+            changes |= _of_photographs(files, rows)
     except InputError as error:
         problem = str(error)
     found = found.model_copy(update=changes)
@@ -156,7 +157,7 @@ def _predict_given(files: RunFiles, task: Task, people: list[Person]) -> None:
             encoded = encode_metadata(people_table(people), kind, neutral)
             blanks = build_blanks(config.data, neutral)
             known = [blanks.filled(metadata, encoded) for metadata in given.values()]
-        probs = predict_given(
+        probs = predict(
             fold.model.to(accelerator.device), dataset, table_rows(table, names, shown(path)),
             known, config.predict, accelerator, config.predict.views, f"{fold.title}, less given",
         )  # fmt: skip
@@ -204,10 +205,6 @@ def _people(config: Config, table: pd.DataFrame) -> list[Person]:
     drawn = np.random.default_rng(0).choice(len(rows), min(PEOPLE, len(rows)), replace=False)
     records = rows.iloc[drawn][list(Person.model_fields)].to_dict("records")
     return [Person.model_validate(record) for record in records]
-
-
-def _fit_of(found: Calibration) -> dict:
-    return {name: getattr(found, name) for name in Fit.model_fields}
 
 
 def _of_photographs(files: RunFiles, rows: int) -> dict:

@@ -10,7 +10,6 @@ import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from lesions.config import Config, differences, saved_config
 from lesions.data.metadata import COLUMNS
@@ -37,16 +36,6 @@ class Fold(NamedTuple):
     @property
     def config(self) -> Config:
         return Config.model_validate(self.header["config"])
-
-    def fused(self, seen: Tensor, metadata: Tensor) -> Tensor:
-        """The features (B, F) that enter the head, of what the model's `see` returned."""
-        entered: list[Tensor] = []
-        hook = self.model.head.register_forward_pre_hook(lambda _, given: entered.append(given[0]))
-        try:
-            self.model.decide(seen, metadata)
-            return entered[0]
-        finally:
-            hook.remove()
 
 
 def save_model(path: Path, weights: dict[str, torch.Tensor], header: dict) -> None:

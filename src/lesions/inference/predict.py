@@ -23,27 +23,17 @@ from lesions.paths import shown
 from lesions.provenance import commit
 
 
-def predict(
-    model: LesionClassifier, dataset: LesionDataset, rows: np.ndarray, config: PredictConfig,
-    accelerator: Accelerator, views: int, title: str,
-) -> np.ndarray:  # fmt: skip
-    """P(class) of each of `rows` (dataset rows, all different): float64 (N, C), mean over `views`.
-
-    Of a yes-or-no model C is 1, P(yes). The processes share the rows; all of them get the whole
-    result. RuntimeError if a row comes back without a number.
-    """
-    known = [dataset.metadata[None]]
-    return predict_given(model, dataset, rows, known, config, accelerator, views, title)[0]
-
-
 @torch.no_grad()
-def predict_given(
+def predict(
     model: LesionClassifier, dataset: LesionDataset, rows: np.ndarray, known: list[np.ndarray],
     config: PredictConfig, accelerator: Accelerator, views: int, title: str,
 ) -> np.ndarray:  # fmt: skip
-    """What `predict` returns for each of the encoded metadata `known` of all rows: (K, N, C).
+    """P(class) of `rows` (dataset rows, all different) with each of `known`: float64 (K, N, C).
 
-    Each is (S, rows, M): the mean over S versions. The backbone sees each view once.
+    Each of `known` is (S, all rows, M), S versions of the encoded metadata: probabilities are means
+    over them and over `views`, each of which the backbone sees once. Of a yes-or-no model C is 1,
+    P(yes). The processes share the rows; all of them get the whole result. RuntimeError if a row
+    comes back without a number.
     """
     model.eval()
     batches = eval_batches(
@@ -123,9 +113,9 @@ def predict_run(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFr
         metadata = encode_metadata(table, config.data.metadata, fold.header["neutral"])
         dataset = LesionDataset(images, metadata, table["target"].to_numpy(np.float32))
         probs = predict(
-            fold.model.to(accelerator.device), dataset, test, config.predict, accelerator,
-            views=config.predict.views, title=f"{fold.title} test",
-        )  # fmt: skip
+            fold.model.to(accelerator.device), dataset, test, [metadata[None]], config.predict,
+            accelerator, config.predict.views, f"{fold.title} test",
+        )[0]  # fmt: skip
         fold.model.cpu()
         parts.append(run.task.as_frame(probs).assign(image_name=table["image_name"].iloc[test]
                                                      .to_numpy()))  # fmt: skip

@@ -178,11 +178,11 @@ def drawn_over(photo: Path | bytes, run: Run, cam: np.ndarray, size: tuple[int, 
 
 
 @torch.no_grad()
-def mc_dropout(model: LesionClassifier, features: Tensor, metadata: Tensor) -> Tensor | None:
+def mc_dropout(model: LesionClassifier, seen: Tensor, metadata: Tensor) -> Tensor | None:
     """Probabilities (MASKS, C) of one image under random dropout masks; None without dropout.
 
-    `features` (1, F) are what entered the head, `metadata` (1, M). The backbone is not run again,
-    so its own dropout stays off. Gal and Ghahramani, 2016: https://arxiv.org/abs/1506.02142.
+    `seen` is what `model.see` returned of it, `metadata` (1, M). The backbone is not run again, so
+    its own dropout stays off. Gal and Ghahramani, 2016: https://arxiv.org/abs/1506.02142.
     """
     of_backbone = set(model.backbone.modules())
     layers = [
@@ -197,10 +197,7 @@ def mc_dropout(model: LesionClassifier, features: Tensor, metadata: Tensor) -> T
         for layer in layers:
             layer.train()
         try:
-            fused = features.repeat(MASKS, 1)
-            if model.metadata is not None:
-                person = model.metadata(metadata.float().repeat(MASKS, 1))
-                fused = torch.cat([fused[:, : -person.shape[1]], person], dim=1)
+            fused = model.fuse(seen.repeat_interleave(MASKS, 0), metadata.repeat(MASKS, 1))
             head = model.head
             if isinstance(head, MultiSampleDropout):  # one mask a sample: the average is ours
                 return probabilities(head.linear(head.dropout(fused)))
@@ -251,8 +248,7 @@ def _run_probs(run: Run, look: Look) -> tuple[Floats, float | None, Floats]:
         versions = metadata[:, None].expand(-1, len(views), -1)
         probs.append(mean_probabilities(fold.model, seen, versions).double().numpy())
         features.append(fold.model.pooled(seen[:1])[0].double().numpy())  # of the first view
-        person = metadata.mean(dim=0, keepdim=True)
-        masked = mc_dropout(fold.model, fold.fused(seen[:1], person), person)
+        masked = mc_dropout(fold.model, seen[:1], metadata.mean(dim=0, keepdim=True))
         if masked is not None:
             spreads.append(float(run.task.score(masked.numpy()).std()))
     return np.stack(probs), float(np.mean(spreads)) if spreads else None, features[0]

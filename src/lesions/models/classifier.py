@@ -58,16 +58,20 @@ class LesionClassifier(nn.Module):
 
     def decide(self, seen: Tensor, metadata: Tensor) -> Tensor:
         """The logits of what `see` returned, with the rows' metadata."""
+        # Half precision would tie close probabilities, and ties cost AUC.
+        with torch.autocast(seen.device.type, enabled=False):
+            return self.head(self.fuse(seen, metadata))
+
+    def fuse(self, seen: Tensor, metadata: Tensor) -> Tensor:
+        """The float32 features (B, F) that enter the head."""
         if self.gate is not None:
             with torch.autocast(seen.device.type, enabled=False):
                 factor = self.gate(metadata.float())
             seen = self._pooled(layers.weigh_channels(seen, factor))
-        # Half precision would tie close probabilities, and ties cost AUC.
+        if self.metadata is None:
+            return seen.float()
         with torch.autocast(seen.device.type, enabled=False):
-            features = seen.float()
-            if self.metadata is not None:
-                features = torch.cat([features, self.metadata(metadata.float())], dim=1)
-            return self.head(features)
+            return torch.cat([seen.float(), self.metadata(metadata.float())], dim=1)
 
     def _pooled(self, feature_map: Tensor) -> Tensor:
         if self.attention is not None:

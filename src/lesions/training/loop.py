@@ -22,7 +22,7 @@ from lesions.data.loading import TrainBatches, build_loader, end_workers, named_
 from lesions.data.metadata import build_blanks
 from lesions.errors import InputError, listed
 from lesions.files import write_csv
-from lesions.inference.predict import predict_given
+from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
 from lesions.training.fold import FoldData
 from lesions.training.loss import build_loss
@@ -260,7 +260,7 @@ class FoldTrainer:
         By what is given of the metadata: see data/metadata.py.
         """
         data, known = self.data, [self.data.given[name][None] for name in given]
-        probs = predict_given(
+        probs = predict(
             self.stepper.averaged, data.dataset, data.valid_rows, known, self.config.predict,
             self.accelerator, views, f"fold {self.fold} {title}",
         )  # fmt: skip

@@ -111,6 +111,8 @@ def read_csv(
         raise InputError(
             f"{path}: its rows have more cells than its header: quote text with commas"
         )
+    for name in table.select_dtypes(object):  # integers too long for any number of numpy
+        table[name] = table[name].map(lambda cell: str(cell) if type(cell) is int else cell)
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; it has {', '.join(header)}")

@@ -229,7 +229,10 @@ def _read_oof(
         codes = task.codes(rows["target"])
     except ValueError as error:
         raise InputError(f"{shown(files[0])}: {error}: is it of another task?") from error
-    fold = pd.to_numeric(rows["fold"], errors="coerce").fillna(-1) if "fold" in rows else -1
+    fold: Any = -1
+    if "fold" in rows:
+        number = pd.to_numeric(rows["fold"], errors="coerce")
+        fold = number.where(number.between(0, 2**31), -1)
     table = rows[["image_name"]].assign(fold=fold, target=codes, group=rows["image_name"])
     table = table.astype({"fold": int}).assign(source="", row=-1)
     values, origin = rows[task.columns].to_numpy(np.float64), "none: each image its own group"

@@ -112,7 +112,8 @@ def read_csv(
             f"{path}: its rows have more cells than its header: quote text with commas"
         )
     for name in table.select_dtypes(object):  # integers too long for any number of numpy
-        table[name] = table[name].map(lambda cell: str(cell) if type(cell) is int else cell)
+        if any(type(cell) is int for cell in table[name]):
+            table[name] = table[name].map(str, na_action="ignore")
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise InputError(f"{path}: no column {', '.join(missing)}; it has {', '.join(header)}")

@@ -111,8 +111,8 @@ def read_csv(
         raise InputError(
             f"{path}: its rows have more cells than its header: quote text with commas"
         )
-    for name in table.select_dtypes(object):  # integers too long for any number of numpy
-        if any(type(cell) is int for cell in table[name]):
+    for name in table:  # integers that are too long for any number of numpy
+        if pd.api.types.is_object_dtype(table[name]) and any(type(c) is int for c in table[name]):
             table[name] = table[name].map(str, na_action="ignore")
     missing = [name for name in columns if name not in table.columns]
     if missing:

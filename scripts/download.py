@@ -26,15 +26,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print what would be downloaded")
     args = parser.parse_args(arguments)
 
-    from lesions.kaggle.download import download, plan, summary
+    from lesions.kaggle.download import download, plan
 
-    steps = plan(args.names, args.tables_only)
-    print(summary(args.names, steps))
+    files = plan(args.names, args.tables_only)
     if args.dry_run:
         return 0
-    for number, step in enumerate(steps, 1):
-        print(f"{number}/{len(steps)} {step.item['name']}")
-        print(f"  sha256 {download(step)}")
+    for number, file in enumerate(files, 1):
+        print(f"{number}/{len(files)} {file['name']}")
+        print(f"  sha256 {download(file)}")
     print("next: python scripts/prepare.py --dataset NAME (configs/datasets; isic, ham10000, ...)")
     return 0
 

@@ -267,5 +267,5 @@ def test_catalogue_and_input_readme_agree():
 def test_a_file_has_one_origin_and_addresses_are_secure():
     for source in download.catalogue().values():
         for item in source["files"]:
-            assert sum(key in item for key in ("kaggle", "dataset", "from")) == 1
-            assert all(address.startswith("https://") for address in item.get("from", []))
+            assert sum(bool(item.get(key)) for key in ("kaggle", "dataset", "from")) == 1
+            assert all(address.startswith("https://") for address in item["from"])

@@ -9,9 +9,11 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import requests
@@ -21,7 +23,7 @@ from urllib3.util import Retry
 from lesions.errors import InputError
 
 COMPETITION = "siim-isic-melanoma-classification"
-RULES = f"https://www.kaggle.com/competitions/{COMPETITION}/rules"
+PAGE = f"https://www.kaggle.com/competitions/{COMPETITION}"
 TRIES = 4
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and between two bytes
 LONGEST_WAIT = 300.0  # seconds that a server may ask us to wait
@@ -42,6 +44,7 @@ ADVICE = {
     404: "not found, or private: check the name",
     429: "too many requests: try again in a minute",
 }
+RULES = {403: f"accept the rules in a browser, with the same account: {PAGE}/rules"}
 
 
 @cache
@@ -114,14 +117,14 @@ def _patient(session: requests.Session, repeat: bool = True) -> requests.Session
 
 
 def call(
-    what: str, method: str, *arguments: Any, page: str = "", repeat: bool = True,
-    missing: Any = InputError, **options: Any,
+    what: str, method: str, *arguments: Any, advice: Mapping[int, str] = MappingProxyType({}),
+    repeat: bool = True, missing: Any = InputError, **options: Any,
 ) -> Any:  # fmt: skip
     """The result of a method of the client; an error begins with `what` ("submitting x.csv").
 
-    `page` is named where the server refuses with 403: RULES, or the page of a file's owner. Without
-    `repeat` a call that may have had an effect is not sent again. `missing` is the result, not an
-    error, where the server answers 403 or 404, as it does for what does not exist.
+    `advice` says by HTTP status what helps, in place of ADVICE. Without `repeat` a call that may
+    have had an effect is not sent again. `missing` is the result, not an error, where the server
+    answers 403 or 404, as it does for what does not exist.
     """
     try:
         with redirect_stdout(io.StringIO()):
@@ -131,10 +134,9 @@ def call(
     except InputError as error:
         raise InputError(cleaned(f"{what}: {error}")) from None
     except (requests.RequestException, ValueError, OSError) as error:
-        status, message = _answer(error)
+        status, reason = _reason(error, advice)
         if missing is not InputError and status in (403, 404):
             return missing
-        reason = _refusal(status, message, page) if status else _failure(error)
         raise InputError(cleaned(f"{what}: {reason}")) from None
 
 
@@ -156,37 +158,24 @@ def cleaned(text: str) -> str:
     return " ".join(text.split())
 
 
-def _answer(error: Exception) -> tuple[int, str]:
-    """HTTP status and message of the server's answer behind an error; 0 without an answer."""
+def _reason(error: Exception, advice: Mapping[int, str]) -> tuple[int, str]:
+    """The HTTP status of the server's answer, or 0, and why there is none that can be used."""
     causes = (error, error.__cause__, error.__context__)  # the client wraps some in a ValueError
     answers = (getattr(cause, "response", None) for cause in causes)
     response: Any = next((answer for answer in answers if answer is not None), None)
-    if response is None:
-        return 0, ""
-    try:
-        body = response.json()
-    except ValueError:
-        body = {}
-    # Kaggle also sends errors with status 200 and the real one in the body.
-    status = response.status_code if response.status_code >= 400 else body["code"]
-    return status, str(body.get("message", ""))[:200]
-
-
-def _refusal(status: int, message: str, page: str) -> str:
-    """What the server answered, and what the user can do about it."""
-    advice = ADVICE.get(status, "the request was refused" if status < 500 else "try again later")
-    if status == 403 and page == RULES:
-        advice = f"accept the rules in a browser, with the same account: {page}"
-    elif status in (403, 404) and page and page != RULES:
-        advice = f"the owner may have moved the file: see {page}"
-    return f"HTTP {status}{f' ({message})' if message else ''}: {advice}"
-
-
-def _failure(error: Exception) -> str:
-    """Why there was no answer, or none that can be read."""
+    if response is not None:
+        try:
+            body = response.json()
+        except ValueError:
+            body = {}
+        # Kaggle also sends errors with status 200 and the real one in the body.
+        status = response.status_code if response.status_code >= 400 else body["code"]
+        message = f" ({str(body['message'])[:200]})" if body.get("message") else ""
+        other = "the request was refused" if status < 500 else "try again later"
+        return status, f"HTTP {status}{message}: {(ADVICE | {**advice}).get(status, other)}"
     if isinstance(error, json.JSONDecodeError):
-        return f"the answer is not JSON, perhaps {WEB_PAGE}"
+        return 0, f"the answer is not JSON, perhaps {WEB_PAGE}"
     if isinstance(error, requests.RequestException):
         kind = "no answer in time" if "Timeout" in type(error).__name__ else "no connection"
-        return f"{kind} ({type(error).__name__}): check the network, then try again"
-    return str(getattr(error, "strerror", "") or error)
+        return 0, f"{kind} ({type(error).__name__}): check the network, then try again"
+    return 0, str(getattr(error, "strerror", "") or error)

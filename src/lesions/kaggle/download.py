@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from lesions.config import read_yaml
@@ -23,103 +23,103 @@ SPARE = 1000  # megabytes of disk that are to stay free
 PART = ".part"  # folder of files that are not whole yet
 
 
-class Step(NamedTuple):
-    """One file that is still to come: its data set, its entry in downloads.yaml, its path."""
-
-    source: dict[str, Any]
-    item: dict[str, Any]
-    path: Path
+File = dict[str, Any]  # an entry of downloads.yaml, with its `path` and its source's `page`
 
 
 @cache
 def catalogue() -> dict[str, dict[str, Any]]:
     """The data sets of downloads.yaml by name; a file's `from` is its addresses, in order."""
     content = read_yaml(Path(__file__).with_name("downloads.yaml"))
-    for item in (item for source in content["sources"].values() for item in source["files"]):
-        if "from" in item:
-            bases = content["addresses"][item["from"]]
-            item["from"] = [f"{base}/{item['place']}" for base in bases]
+    for source in content["sources"].values():
+        for file in source["files"]:
+            bases = content["addresses"].get(file.get("from"), [])
+            file["from"] = [f"{base}/{file['place']}" for base in bases]
     return content["sources"]
 
 
-def plan(names: Sequence[str], tables_only: bool = False) -> list[Step]:
-    """The files of the named data sets that are not here yet; InputError for an unknown name."""
-    unknown = [name for name in names if name not in catalogue()]
-    if unknown:
-        raise InputError(f"{listed(unknown)}: not known; there are {', '.join(catalogue())}")
-    steps = []
-    for source in (catalogue()[name] for name in dict.fromkeys(names)):
-        for item in source["files"]:
-            path = at("input", source["folder"], item["name"])
-            unpacked = "instead" in item and (path.parent / item["instead"]).exists()
-            there = unpacked or (path.exists() and "unpack" not in item)
-            photographs = item["megabytes"] > 10
-            if not there and not (tables_only and photographs):
-                steps.append(Step(source, item, path))
-    return steps
+def plan(names: Sequence[str], tables_only: bool) -> list[File]:
+    """The files of the named data sets that are not here yet; InputError for an unknown name.
 
-
-def summary(names: Sequence[str], steps: Sequence[Step]) -> str:
-    """Each data set's size, licence and owner, which of its files are to come, and the disk.
-
-    InputError where the disk is too small.
+    Prints each data set's size, licence and owner, which of its files are to come, and the disk;
+    InputError where it is too small.
     """
-    lines = []
+    if unknown := [name for name in names if name not in catalogue()]:
+        raise InputError(f"{listed(unknown)}: not known; there are {', '.join(catalogue())}")
+    files: list[File] = []
     for name in dict.fromkeys(names):
-        source, folder = catalogue()[name], at("input", catalogue()[name]["folder"])
-        coming = [step.item["name"] for step in steps if step.source is source]
-        size = size_text(sum(item["megabytes"] for item in source["files"]))
-        lines.append(f"{name}: {size}, {source['licence']}, {source['page']}")
-        lines.append(f"  to {shown(folder)}: {listed(coming, 9) or 'everything is here'}")
-    if not steps:
-        return "\n".join(lines)
+        source = catalogue()[name]
+        folder = at("input", source["folder"])
+        coming = [
+            file | {"path": folder / file["name"], "page": source["page"]}
+            for file in source["files"]
+            if not _is_here(folder, file) and not (tables_only and file["megabytes"] > 10)
+        ]
+        size = size_text(sum(file["megabytes"] for file in source["files"]))
+        print(f"{name}: {size}, {source['licence']}, {source['page']}")
+        coming_names = listed([file["name"] for file in coming], 9)
+        print(f"  to {shown(folder)}: {coming_names or 'everything is here'}")
+        files += coming
+    if files:
+        _require_room(files)
+    return files
+
+
+def _is_here(folder: Path, file: File) -> bool:
+    if "instead" in file and (folder / file["instead"]).exists():
+        return True
+    return "unpack" not in file and (folder / file["name"]).exists()
+
+
+def _require_room(files: Sequence[File]) -> None:
+    """Print the disk space that is needed and free; InputError where it is too small."""
     # A zip that is unpacked here takes its size twice; prepare.py unpacks the others.
-    here = sum(step.item["megabytes"] for step in steps if step.item.get("unpack") == "all")
-    needed = here + sum(step.item["megabytes"] for step in steps)
-    later = needed - 2 * here
+    here = sum(file["megabytes"] for file in files if file.get("unpack") == "all")
+    later = sum(file["megabytes"] for file in files) - here
     place = next(path for path in (at("input"), *at("input").parents) if path.exists())
     free = shutil.disk_usage(place).free / 1e6
-    words = f"{size_text(needed)} to come, {size_text(free)} free for {shown(at('input'))}"
+    words = (
+        f"{size_text(2 * here + later)} to come, {size_text(free)} free for {shown(at('input'))}"
+    )
     if later > 10:
         words += f" (scripts/prepare.py will unpack another {size_text(later)})"
-    if needed + SPARE > free:
+    if 2 * here + later + SPARE > free:
         raise InputError(f"{words}: make room, or make input a link to a folder on a larger disk")
-    return "\n".join([*lines, words])
+    print(words)
 
 
 def size_text(megabytes: float) -> str:
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.2g} GB"
 
 
-def download(step: Step) -> str:
+def download(file: File) -> str:
     """Fetch one file, check and unpack it; returns its sha256, which is in SHA256SUMS as well."""
-    path = step.path
+    path = file["path"]
     if not path.exists():
-        _fetch(step)
+        _fetch(file)
     digest = sha256(path)
     sums = path.with_name(SUMS)
     lines = sums.read_text().splitlines() if sums.exists() else []
     lines = [line for line in lines if line.partition("  ")[2] != path.name]
     write_text(sums, "\n".join([*lines, f"{digest}  {path.name}"]) + "\n")
-    if "unpack" in step.item:
-        _unpack(path, step.item["unpack"])
+    if "unpack" in file:
+        _unpack(path, file["unpack"])
     return digest
 
 
-def _fetch(step: Step) -> None:
+def _fetch(file: File) -> None:
     """Download the file beside its place, resuming what an earlier attempt left; move it there.
 
     The client asks for the rest of a file only where ETag and size are those of its beginning.
     """
-    part = step.path.parent / PART / step.path.name
+    part = file["path"].parent / PART / file["name"]
     part.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(part.parent, os.O_RDONLY)
     try:
         # A second download to the same folder would write between the bytes of this one.
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _request(step, part)
-        _require_content(part, step.item.get("md5", ""))
-        part.replace(step.path)
+        _request(file, part)
+        _require_content(part, file.get("md5"))
+        part.replace(file["path"])
     except BlockingIOError:
         raise InputError(f"{shown(part)}: another download is running: wait for it") from None
     finally:
@@ -128,34 +128,33 @@ def _fetch(step: Step) -> None:
             part.parent.rmdir()
 
 
-def _request(step: Step, part: Path) -> None:
+def _request(file: File, part: Path) -> None:
     """Have the client download the file, from the first of its addresses that answers."""
-    item, what = step.item, f"downloading {step.item['name']}"
+    what = f"downloading {file['name']}"
     options: dict[str, Any] = {"path": str(part.parent), "quiet": False}
-    if "kaggle" in item:
+    if "kaggle" in file:
         # Kaggle sends a larger CSV as a zip that contains only it.
-        options |= {"unzip": True, "page": RULES}
-        call(what, "competition_download_file", COMPETITION, item["name"], **options)
-    elif "dataset" in item:
-        call(what, "dataset_download_files", item["dataset"], **options)
+        options |= {"unzip": True, "advice": RULES}
+        return call(what, "competition_download_file", COMPETITION, file["name"], **options)
+    if "dataset" in file:
+        return call(what, "dataset_download_files", file["dataset"], **options)
+    moved = dict.fromkeys((403, 404), f"the owner may have moved the file: see {file['page']}")
     errors = []
-    for address in item.get("from", []):
+    for address in file["from"]:
         where = f"{what} from {urlsplit(address).hostname}"
         try:
-            return call(where, "fetch_address", address, part, page=step.source["page"])
+            return call(where, "fetch_address", address, part, advice=moved)
         except InputError as error:
             errors.append(str(error))
-    if errors:
-        raise InputError("; then ".join(errors))
+    raise InputError("; then ".join(errors))
 
 
-def _require_content(part: Path, md5: str) -> None:
+def _require_content(part: Path, md5: str | None) -> None:
     """InputError, and the part is removed, for a web page, a damaged zip or another checksum."""
     with part.open("rb") as file:
         start = file.read(256).lstrip().lower()
         file.seek(0)
-        found = hashlib.file_digest(file, "md5").hexdigest() if md5 else ""
-    problem = ""
+        found = hashlib.file_digest(file, "md5").hexdigest() if md5 else None
     if start.startswith((b"<!doctype html", b"<html")):
         problem = f"the server sent {WEB_PAGE}"
     elif part.suffix == ".zip" and not zipfile.is_zipfile(part):
@@ -164,9 +163,10 @@ def _require_content(part: Path, md5: str) -> None:
         problem = (
             f"MD5 {found}, not its publisher's {md5}: run the command again, or it was changed"
         )
-    if problem:
-        part.unlink()
-        raise InputError(f"{part.name}: {problem}; the download is removed")
+    else:
+        return
+    part.unlink()
+    raise InputError(f"{part.name}: {problem}; the download is removed")
 
 
 def _unpack(path: Path, how: str) -> None:

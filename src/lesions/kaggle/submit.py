@@ -14,12 +14,10 @@ from lesions.blending.submission import check_submission
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, delong, undefined
 from lesions.files import read_csv, read_json, sha256, write_csv
-from lesions.kaggle.client import COMPETITION, RULES, call, cleaned
+from lesions.kaggle.client import COMPETITION, PAGE, RULES, call, cleaned
 from lesions.oof import load_oof
 from lesions.paths import at, shown
 
-SCORES = ("sent", "file", "sha256", "message", "ref", "status", "public", "private",
-          "cv", "cv_low", "cv_high", "cv_of")  # fmt: skip
 TEXT = ("sent", "file", "sha256", "message", "status", "cv_of")
 
 
@@ -68,15 +66,14 @@ def submit(
         "cv": cv.value, "cv_low": cv.low, "cv_high": cv.high, "cv_of": origin,
     }  # fmt: skip
     before = load_scores()
-    rows = [*before[before["ref"] != ref].to_dict("records"), row]
-    table = pd.DataFrame(rows, columns=list(SCORES))
+    table = pd.DataFrame([*before[before["ref"] != ref].to_dict("records"), row])
     write_csv(at("submissions/scores.csv"), table)
-    draw_scores(table)
+    _draw(table)
     if row["status"] == "error":
         raise InputError(
             f"{shown(path)}: Kaggle could not score it:"
-            f" {cleaned(answer.error_description or '') or 'no reason given'}; see"
-            f" https://www.kaggle.com/competitions/{COMPETITION}/submissions"
+            f" {cleaned(answer.error_description or '') or 'no reason given'};"
+            f" see {PAGE}/submissions"
         )
     return answer
 
@@ -87,40 +84,41 @@ def _send(path: Path, message: str, mark: str, again: bool) -> int:
     `mark`, the beginning of the file's hash, is put into the description: by it a submission is
     found whose answer was lost with the connection.
     """
-
-    def ours() -> dict[int, Any]:
-        """Kaggle's submissions of these bytes by reference, newest first."""
-        what = "listing the submissions"
-        answer = call(what, "competition_submissions", COMPETITION, page_size=100, page=RULES)
-        return {item.ref: item for item in answer or [] if item and mark in item.description}
-
-    before = ours()
+    before = _sent(mark)
     good = [item for item in before.values() if item.status.name != "ERROR"]
     if good and not again:
         print(f"{shown(path)}: sent on {good[0].date:%d %b %H:%M} UTC; --again sends it once more")
         return int(good[0].ref)
-    what = "looking up how many submissions are left"
-    left = call(what, "competition_get_submission_limits", COMPETITION, page=RULES).num_allowed_now
-    if left < 1:
+    what, method = "looking up the submissions left", "competition_get_submission_limits"
+    limits = call(what, method, COMPETITION, advice=RULES)
+    if limits.num_allowed_now < 1:
         raise InputError("no submission is left today: the count is renewed at 00:00 UTC")
-    print(f"{left} left today; sending {shown(path)}")
-    what, text = f"submitting {path.name}", f"{message} {mark}"
+    print(f"{limits.num_allowed_now} left today; sending {shown(path)}")
+    what = f"submitting {path.name}"
     try:
-        answer = call(what, "competition_submit", str(path), text, COMPETITION, quiet=True,
-                      page=RULES, repeat=False)  # fmt: skip
-        if answer.ref:
-            return int(answer.ref)
-        lost = f"{what}: the upload failed, nothing was submitted: send it again"
+        answer = call(what, "competition_submit", str(path), f"{message} {mark}", COMPETITION,
+                      quiet=True, advice=RULES, repeat=False)  # fmt: skip
     except InputError as error:
-        lost = str(error)
-    try:
-        new = [ref for ref in ours() if ref not in before]
-    except InputError:
-        new, lost = [], f"{lost}. It may have arrived: the same command looks, before it sends"
-    if not new:
-        raise InputError(lost)
-    print(f"{lost}; but it did arrive")
-    return int(new[0])
+        try:
+            new = [ref for ref in _sent(mark) if ref not in before]
+        except InputError:
+            raise InputError(
+                f"{error}. It may have arrived: the same command looks, before it sends"
+            ) from None
+        if not new:
+            raise
+        print(f"{error}; but it did arrive")
+        return int(new[0])
+    if not answer.ref:
+        raise InputError(f"{what}: the upload failed, nothing was submitted: send it again")
+    return int(answer.ref)
+
+
+def _sent(mark: str) -> dict[int, Any]:
+    """Kaggle's submissions with the mark in their description by reference, newest first."""
+    what = "listing the submissions"
+    answer = call(what, "competition_submissions", COMPETITION, page_size=100, advice=RULES)
+    return {item.ref: item for item in answer or [] if item and mark in item.description}
 
 
 def cv_estimate(path: Path) -> tuple[Interval, str]:
@@ -156,14 +154,14 @@ def cv_estimate(path: Path) -> tuple[Interval, str]:
 
 
 def load_scores() -> pd.DataFrame:
-    """The submissions of scores.csv by SCORES, oldest first; empty without that file."""
+    """The submissions of scores.csv, oldest first; empty without that file."""
     path = at("submissions/scores.csv")
     if not path.exists():
-        return pd.DataFrame(columns=list(SCORES))
-    return read_csv(path, SCORES, text=TEXT)
+        return pd.DataFrame(columns=["file", "ref"])
+    return read_csv(path, ["file", "ref", "cv", "public"], text=TEXT)
 
 
-def draw_scores(table: pd.DataFrame) -> None:
+def _draw(table: pd.DataFrame) -> None:
     """Draw CV with its interval against the leaderboard."""
     from lesions.reporting import style
 
@@ -173,14 +171,8 @@ def draw_scores(table: pd.DataFrame) -> None:
     with style.drawing():
         figure, ((axes,),) = style.build_figure()
         spread = [known["cv"] - known["cv_low"], known["cv_high"] - known["cv"]]
-        axes.errorbar(known["cv"], known["public"], xerr=spread, fmt="o", color=style.MODEL,
-                      label="public")  # fmt: skip
-        axes.plot(known["cv"], known["private"], "o", color=style.MELANOMA, label="private")
-        for file, cv, public in known[["file", "cv", "public"]].itertuples(index=False):
-            axes.annotate(Path(file).stem, (cv, public), (4, 4), textcoords="offset points")
-        axes.axline(
-            (known["cv"].iloc[0],) * 2, slope=1, label="as in CV", **style.dashed(style.MUTED)
-        )
+        axes.errorbar(known["cv"], known["public"], xerr=spread, fmt="o", label="public")
+        axes.plot(known["cv"], known["private"], "o", label="private")
         axes.set(xlabel="AUC in cross-validation, 95 % interval", ylabel="AUC on the leaderboard")
         style.legend_above(axes)
         style.write_png(figure, at("submissions/scores.png"))

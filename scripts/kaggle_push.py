@@ -39,20 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.errors import InputError
     from lesions.files import write_text
     from lesions.kaggle.follow import run_kernel
-    from lesions.kaggle.kernels import (
-        NOTEBOOKS,
-        build_kernel,
-        build_notebook,
-        push_set,
-        set_name,
-        write_set,
-    )
+    from lesions.kaggle.kernels import build_kernel, build_notebooks, push_set, set_name, write_set
     from lesions.paths import CODE, shown
 
     if args.what == "notebooks":
-        for name, (kind, values) in NOTEBOOKS.items():
-            file = (args.write or CODE / "notebooks") / f"{name}.ipynb"
-            write_text(file, build_notebook(kind, **values))
+        for name, text in build_notebooks().items():
+            write_text((args.write or CODE / "notebooks") / name, text)
         return 0
     if args.what in ("code", "weights"):
         if (args.what == "code") == bool(args.names):
@@ -73,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"written to {shown(args.write)}")
         return 0
     every = args.every if args.wait or kind == "check" else None
-    return run_kernel(kernel, args.max_hours, every, args.sharing)
+    return run_kernel(kernel, every, args.sharing)
 
 
 if __name__ == "__main__":

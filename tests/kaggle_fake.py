@@ -58,7 +58,7 @@ class FakeKaggle:
         self.user = "tester"
         self.files: dict[str, bytes] = {}  # the competition's
         self.datasets: dict[str, dict[str, Any]] = {}  # owner/name -> zip, versions, notes
-        self.lag = 0  # status calls for which a data set still has its version before
+        self.lag = 0  # downloads for which a data set still has its version before
         self.stored: dict[str, bytes] = {}  # addresses: kernel outputs, other archives
         self.kernels: set[str] = set()  # owner/name of those that were run
         self.kernel_statuses: list[tuple[str, str]] = [("COMPLETE", "")]  # the last one stays
@@ -109,12 +109,6 @@ class FakeKaggle:
     def GetDatasetStatus(self, body: Any) -> Any:
         name = f"{body['ownerSlug']}/{body['datasetSlug']}"
         return {"status": "READY"} if name in self.datasets else 404
-
-    def GetDataset(self, body: Any) -> Any:
-        held = self.datasets[f"{body['ownerSlug']}/{body['datasetSlug']}"]
-        number = len(held["versions"]) - (held["lag"] > 0)
-        held["lag"] = max(0, held["lag"] - 1)
-        return {"currentVersionNumber": number}
 
     def CreateDataset(self, body: Any) -> Any:
         name = f"{body['ownerSlug']}/{body['slug']}"
@@ -215,10 +209,12 @@ class FakeKaggle:
         name = f"{body['ownerSlug']}/{body['datasetSlug']}"
         if "fileName" not in body:
             return f"/dataset/{name}" if name in self.datasets else 404
-        held = self.datasets.get(name, {"versions": [{}]})
-        if body["fileName"] not in held["versions"][-1]:
+        held = self.datasets.get(name, {"versions": [{}], "lag": 0})
+        files = held["versions"][-1 - (held["lag"] > 0)]
+        held["lag"] = max(0, held["lag"] - 1)
+        if body["fileName"] not in files:
             return 404
-        self.stored[f"/part/{body['fileName']}"] = held["versions"][-1][body["fileName"]]
+        self.stored[f"/part/{body['fileName']}"] = files[body["fileName"]]
         return f"/part/{body['fileName']}"
 
     def content(self, path: str) -> bytes | None:

@@ -159,7 +159,7 @@ def test_a_training_kernel_is_private_offline_limited_and_on_two_t4(
     assert body["datasetDataSources"] == [CODE_SET]
     assert body["kernelDataSources"] == ["tester/lesions-prepare-demo"]
     text = "".join(cell.source for cell in nbformat.reads(body["text"], as_version=4).cells)
-    assert "session.train('demo/mobilenetv3', folds=None, max_hours=2.0)" in text
+    assert 'session.train("demo/mobilenetv3", folds=None, max_hours=2.0)' in text
     sealed = json.loads(kaggle.datasets[CODE_SET]["versions"][-1]["lesions-set.json"])
     assert f"expected={{'lesions-code': '{sealed['hash']}'}}" in text
 

@@ -39,7 +39,7 @@ LEAST_HOURS = 0.5  # of quota that are worth a session: starting one takes minut
 RESERVE_HOURS = 0.3  # of the quota, for the minutes before training and after it
 
 
-def run_kernel(kernel: Kernel, max_hours: float, every: float | None, sharing: int) -> int:
+def run_kernel(kernel: Kernel, every: float | None, sharing: int) -> int:
     """Start a kernel; 0, or 75 where it has to wait for a session or for quota.
 
     With `every` its status is read every so many seconds until it has ended, and its output is
@@ -47,23 +47,23 @@ def run_kernel(kernel: Kernel, max_hours: float, every: float | None, sharing: i
     """
     try:
         if every is None:
-            push_kernel(kernel, max_hours)
+            push_kernel(kernel)
         elif kernel.kind == "train":
-            return _train(kernel, max_hours, every, sharing)
+            return _train(kernel, every, sharing)
         elif kernel.kind == "prepare":
-            _prepare(kernel, max_hours, every)
+            _prepare(kernel, every)
         else:
-            _fetch_result(kernel, _finished(push_kernel(kernel, max_hours), every))
+            _fetch_result(kernel, _finished(push_kernel(kernel), every))
     except SessionsFullError as error:
         print(f"{time.strftime('%H:%M')} {error}: run the same command again when one has ended")
         return RESUME
     return 0
 
 
-def _train(kernel: Kernel, max_hours: float, every: float, sharing: int) -> int:
+def _train(kernel: Kernel, every: float, sharing: int) -> int:
     """Run sessions until the run's folds are in oof/<run>; 75 where the week's GPU quota ends."""
     run, name = kernel.values["run"], f"{username()}/{kernel.name}"
-    config, folder = load_config(run), at("oof", run)
+    config, folder, most = load_config(run), at("oof", run), kernel.max_hours
     if not (folds := kernel.values["folds"]):
         # Those of the table that Kaggle made, which is fetched if it is not here.
         if not (prepared(config.dataset) / "table.json").exists():
@@ -73,9 +73,8 @@ def _train(kernel: Kernel, max_hours: float, every: float, sharing: int) -> int:
     def done() -> bool:
         return all((folder / f"fold{fold}.json").exists() for fold in folds)
 
-    if not done() and _status(name)[0] != "missing":
-        # A session of an earlier command; the state of one that failed may be whole.
-        _wait(name, every)
+    # A session of an earlier command; the state of one that failed may be whole.
+    if not done() and _wait(name, every)[0] != "missing":
         _fetch_run(name, run, config)
     while not done():
         left, renewed = _gpu_quota()
@@ -85,9 +84,9 @@ def _train(kernel: Kernel, max_hours: float, every: float, sharing: int) -> int:
                 " run the same command then, it resumes"
             )
             return RESUME
-        hours = round(min(max_hours, (left - RESERVE_HOURS) / sharing), 2)
-        kernel.values["max_hours"], kernel.weights = hours, weights_to_train(run, config)
-        version, progress = push_kernel(kernel, hours), False
+        kernel.max_hours = round(min(most, (left - RESERVE_HOURS) / sharing), 2)
+        kernel.weights = weights_to_train(run, config)
+        version = push_kernel(kernel)
         try:
             _finished(version, every)
         finally:
@@ -110,18 +109,17 @@ def _steps(folder: Path, fold: int) -> float:
     return max((json.loads(line).get("step", 0) for line in lines), default=-1)
 
 
-def _prepare(kernel: Kernel, max_hours: float, every: float) -> None:
+def _prepare(kernel: Kernel, every: float) -> None:
     """Have the data set prepared, and its table fetched to input/prepared/<dataset>.
 
     What an earlier session prepared of the same config is not done again; its sizes are kept.
     """
-    name, dataset, sizes = f"{username()}/{kernel.name}", *kernel.values.values()
-    there = set()
-    if _status(name)[0] != "missing" and _wait(name, every)[0] == "complete":
-        there = _take_prepared(name, dataset)
-    if not {*sizes} <= there:
-        kernel.values["sizes"] = sorted(there.union(sizes))
-        _take_prepared(_finished(push_kernel(kernel, max_hours), every), dataset)
+    name, dataset = f"{username()}/{kernel.name}", kernel.values["dataset"]
+    complete = _wait(name, every)[0] == "complete"
+    there = _take_prepared(name, dataset) if complete else set()
+    if not there.issuperset(kernel.values["sizes"]):
+        kernel.values["sizes"] = sorted(there.union(kernel.values["sizes"]))
+        _take_prepared(_finished(push_kernel(kernel), every), dataset)
 
 
 def _take_prepared(kernel: str, dataset: str) -> set[int]:
@@ -220,19 +218,21 @@ def _finished(kernel: str, every: float) -> str:
 def _wait(kernel: str, every: float) -> tuple[str, str]:
     """The status, and the reason of a failure, once the session has ended.
 
-    Prints each change, and once how fast a fold is trained.
+    `kernel` is owner/name, or a version of it: owner/name/N; its status is "missing" if there is no
+    such kernel. Prints each change, and once how fast a fold is trained.
     """
     known = rate = ""
-    while True:
-        status, reason = _status(kernel)
+    while answer := call(f"status of {kernel}", "kernels_status", kernel, missing=None):
+        status = answer.status.name.lower()
         if status != known:
             print(f"{time.strftime('%H:%M')} {kernel}: {status}", flush=True)
         if status not in BUSY:
-            return status, reason
+            return status, cleaned(answer.failure_message or "")
         if status == "running" and not rate and (rate := _rate(kernel)):
             print(f"{time.strftime('%H:%M')} {kernel}: {rate}", flush=True)
         known = status
         time.sleep(every)
+    return "missing", ""
 
 
 def _rate(kernel: str) -> str:
@@ -242,18 +242,6 @@ def _rate(kernel: str) -> str:
             if found := re.search(r"fold \d+: [\d.]+ images/s: .*", str(line.get("data"))):
                 return found[0]
     return ""
-
-
-def _status(kernel: str) -> tuple[str, str]:
-    """(status, reason of a failure) of the kernel owner/name, or of its version owner/name/N.
-
-    The status is queued, running, complete, error, cancel_requested, cancel_acknowledged or
-    new_script; "missing" if there is no such kernel.
-    """
-    answer = call(f"status of {kernel}", "kernels_status", kernel, missing=None)
-    if answer is None:
-        return "missing", ""
-    return answer.status.name.lower(), cleaned(answer.failure_message or "")
 
 
 def _gpu_quota() -> tuple[float, str]:

@@ -44,19 +44,6 @@ EXTRAS = {
     "ISIC2018_Task3_Training_LesionGroupings.csv": "isic2018",
 }
 REPOSITORY = "your-name/lesions"  # on GitHub, for Colab: put yours here, then make notebooks
-# The notebooks of notebooks/: by name the template and its values.
-NOTEBOOKS: dict[str, tuple[str, dict[str, Any]]] = {
-    "kaggle_prepare": ("prepare", {"dataset": "isic", "sizes": [256], "expected": {}}),
-    "kaggle_train": (
-        "train",
-        {"run": "effnet_b1", "folds": None, "max_hours": 11.5, "expected": {}},
-    ),
-    "kaggle_blend": (
-        "blend",
-        {"runs": ["effnet_b1", "effnet_b3"], "title": "effnet_b1, effnet_b3", "expected": {}},
-    ),
-    "dermamnist_study": ("dermamnist_study", {"repository": REPOSITORY, "options": ""}),
-}
 SEAL = "lesions-set.json"  # in each own data set: its name and the hash of its files
 
 
@@ -75,6 +62,7 @@ class Kernel:
     kind: str
     name: str
     values: dict[str, Any]
+    max_hours: float
     gpu: bool = False
     weights: list[str] = field(default_factory=list)
     kernels: list[str] = field(default_factory=list)
@@ -101,9 +89,12 @@ class Kernel:
             "competition_sources": self.competitions,
             **({"machine_shape": "NvidiaTeslaT4"} if self.gpu else {}),  # two of them
         }
-        notebook = build_notebook(self.kind, expected=expected, **self.values)
-        write_text(folder / f"{self.name}.ipynb", notebook)
+        write_text(folder / f"{self.name}.ipynb", self.notebook(expected))
         write_json(folder / "kernel-metadata.json", metadata)
+
+    def notebook(self, expected: dict[str, str]) -> str:
+        values = self.values | {"max_hours": self.max_hours, "expected": expected}
+        return build_notebook(self.kind, **values)
 
 
 def build_kernel(
@@ -115,7 +106,7 @@ def build_kernel(
     if (len(names) < 2) if kind == "blend" else len(names) != (kind != "check"):
         raise InputError(f"kernel {kind}: name {NEEDS[kind]}")
     if kind in ("check", "prepare"):
-        kernel = Kernel(kind, slug(kind, *names), {})
+        kernel = Kernel(kind, slug(kind, *names), {}, max_hours)
         if kind == "check":
             kernel.competitions = [COMPETITION]
         else:
@@ -124,12 +115,18 @@ def build_kernel(
         return kernel
     names = [run_name(find_config(name)) for name in names]
     config = config_of(names[0])
-    kernel = Kernel(kind, slug(kind, *names[: kind != "blend"]), {"run": names[0]}, weights=names)
-    kernel.gpu, kernel.kernels = kind != "blend", [slug("prepare", config.dataset)]
+    kernel = Kernel(
+        kind,
+        slug(kind, *names[: kind != "blend"]),
+        {"run": names[0], "folds": folds},
+        max_hours,
+        gpu=kind != "blend",
+        weights=weights_to_train(names[0], config) if kind == "train" else names,
+        kernels=[slug("prepare", config.dataset)],
+    )
     if kind == "train":
-        kernel.weights = weights_to_train(names[0], config)
-        kernel.values |= {"folds": folds, "max_hours": max_hours}
-    elif "isic2020" in load_dataset_config(config.dataset).sources:
+        return kernel
+    if "isic2020" in load_dataset_config(config.dataset).sources:
         kernel.competitions = [COMPETITION]  # for the sample that a submission is checked against
     if kind == "blend":
         kernel.kernels += [slug("predict", run) for run in names]
@@ -147,19 +144,30 @@ def _attach_originals(kernel: Kernel, dataset: str) -> None:
             kernel.datasets = list(dict.fromkeys([*kernel.datasets, *DEOTTE]))
 
 
+def build_notebooks() -> dict[str, str]:
+    """The files of notebooks/ by name."""
+    shown_kinds = {"prepare": ["isic"], "train": ["effnet_b1"], "blend": ["effnet_b1", "effnet_b3"]}
+    notebooks = {
+        f"kaggle_{kind}.ipynb": build_kernel(kind, names, [256], None, 11.5).notebook({})
+        for kind, names in shown_kinds.items()
+    }
+    study = build_notebook("dermamnist_study", repository=REPOSITORY)
+    return notebooks | {"dermamnist_study.ipynb": study}
+
+
 def build_notebook(kind: str, **values: Any) -> str:
     """The notebook of `kind` as JSON, with `values` filled into its template: always the same.
 
-    A value `x` is $x in the template, and $x_literal as Python.
+    A value `x` is $x in the template, and $x_literal, if it is of strings, as Python.
     """
     import jupytext
 
     templates = Path(__file__).with_name("templates")
-    first_cell = (templates / "first_cell.py").read_text(encoding="utf-8")
+    first_cell = (templates / "first_cell.md").read_text(encoding="utf-8")
     filled = Template((templates / f"{kind}.md").read_text(encoding="utf-8")).substitute(
         values,
-        first_cell=f"```python\n{first_cell}```",
-        **{f"{name}_literal": repr(value) for name, value in values.items()},
+        first_cell=first_cell,
+        **{f"{name}_literal": json.dumps(value) for name, value in values.items()},
     )
     notebook = jupytext.reads(filled, fmt="md")
     for number, cell in enumerate(notebook.cells):
@@ -195,7 +203,7 @@ def weights_to_train(run: str, config: Config) -> list[str]:
     return [run] if config.model.pretrained or any(at("oof", run).rglob("fold*.*")) else []
 
 
-def push_kernel(kernel: Kernel, max_hours: float) -> str:
+def push_kernel(kernel: Kernel) -> str:
     """Send a kernel and what it needs of this checkout, and start it; its owner/name/version.
 
     The notebook names the hashes of its data sets: a session that gets an older version attached
@@ -208,17 +216,20 @@ def push_kernel(kernel: Kernel, max_hours: float) -> str:
         # A source that Kaggle does not know is left out, and the session runs, and uses up quota,
         # without it: saved without a run first, the kernel's sources are known to be there.
         for check in (True, False):
-            seconds = 3600 * (max_hours + SLACK_HOURS)
+            seconds = 3600 * (kernel.max_hours + SLACK_HOURS)
             answer = call(what, "kernels_push", place, timeout=seconds, no_run=check, repeat=False)
             if answer.error:
                 full = "session count" in answer.error.lower()
                 kind = SessionsFullError if full else InputError
                 raise kind(cleaned(f"{what}: {answer.error}"))
-            kinds = ("dataset", "competition", "kernel")
-            unknown = [getattr(answer, f"invalid_{kind}_sources") or [] for kind in kinds]
-            if names := [name for names in unknown for name in names]:
+            unknown = [
+                name
+                for kind in ("dataset", "competition", "kernel")
+                for name in getattr(answer, f"invalid_{kind}_sources") or []
+            ]
+            if unknown:
                 raise InputError(
-                    f"{what}: not started: Kaggle does not know {listed(names)}: check that the"
+                    f"{what}: not started: Kaggle does not know {listed(unknown)}: check that the"
                     " account may see them, and that a kernel among them has run"
                 )
     print(f"pushed version {answer.version_number}: {answer.url}", flush=True)
@@ -231,50 +242,46 @@ def push_set(run: str | None) -> str:
     Waits until kernels get to see them.
     """
     name = f"{username()}/{set_name(run)}"
-    status, before = _state(name)
     with tempfile.TemporaryDirectory() as place:
-        folder, sent = Path(place, set_name(run)), Path(place, SEAL)
+        folder = Path(place, set_name(run))
         notes = write_set(folder, run)
         digest = str(read_json(folder / SEAL)["hash"])
-        call(f"reading {SEAL} of {name}", "dataset_download_file", name, SEAL, path=place,
-             missing=None)  # fmt: skip
-        new = not sent.exists() or read_json(sent)["hash"] != digest
-        if new:
+        if _held(name) != digest:
             metadata = {"id": name, "title": folder.name, "licenses": [{"name": "other"}]}
             write_json(folder / "dataset-metadata.json", metadata)
-            first = status == "missing"
-            method = f"dataset_create_{'new' if first else 'version'}"
+            method, arguments = "dataset_create_version", [str(folder), notes]
+            if _status(name) == "missing":
+                method, arguments = "dataset_create_new", [str(folder)]
             # Folders go as zips, which Kaggle unpacks.
-            options: dict[str, Any] = {
-                "quiet": not sys.stderr.isatty(),
-                "dir_mode": "zip",
-                "repeat": False,
-            }
-            arguments = [str(folder)] if first else [str(folder), notes]
-            answer = call(f"sending {name}", method, *arguments, **options)
+            answer = call(f"sending {name}", method, *arguments, quiet=not sys.stderr.isatty(),
+                          dir_mode="zip", repeat=False)  # fmt: skip
             if answer.error or (answer.status or "ok").lower() == "error":
                 raise InputError(cleaned(f"sending {name}: {answer.error or answer.status}"))
             print(f"sent {answer.url or answer.ref}: {notes}", flush=True)
     until = time.monotonic() + READY_WITHIN
-    while True:
-        # "ready" alone may be the status of the version before.
-        status, version = _state(name)
-        if status == "ready" and (version > before or not new):
-            return digest
+    # "ready" alone may be the status of the version before.
+    while _status(name) != "ready" or _held(name) != digest:
         if time.monotonic() > until:
             page = f"https://www.kaggle.com/datasets/{name}"
             raise InputError(
                 f"{page}: not unpacked within {READY_WITHIN // 60} minutes: look there"
             )
         time.sleep(10)
+    return digest
 
 
-def _state(dataset: str) -> tuple[str, int]:
-    """(status, number) of the data set's current version: "ready" or not; ("missing", 0)."""
-    form = "json(status,current_version_number)"
-    answer = call(f"status of {dataset}", "dataset_status", dataset, format=form, missing="{}")
-    state = json.loads(answer)
-    return state.get("status", "missing"), state.get("current_version_number") or 0
+def _status(dataset: str) -> str:
+    """The status of the data set: "ready", "missing" or what Kaggle is doing with it."""
+    return str(call(f"status of {dataset}", "dataset_status", dataset, missing="missing"))
+
+
+def _held(dataset: str) -> str:
+    """The hash of the files that Kaggle has of the own data set; or ""."""
+    with tempfile.TemporaryDirectory() as place:
+        call(f"reading {SEAL} of {dataset}", "dataset_download_file", dataset, SEAL, path=place,
+             missing=None)  # fmt: skip
+        seal = Path(place, SEAL)
+        return str(read_json(seal)["hash"]) if seal.exists() else ""
 
 
 def write_set(folder: Path, run: str | None) -> str:

@@ -227,6 +227,8 @@ def test_a_run_has_its_out_of_fold_auc_as_estimate(trained, monkeypatch, capsys)
     test["target"] = np.linspace(0.1, 0.9, len(test))
     test.to_csv(name, index=False)
     sample = ["--sample", str(at("input/sample/isic2020/sample_submission.csv"))]
+    record = {"run": "tiny", "sha256": sha256(name)}
+    name.with_suffix(".json").write_text(json.dumps(record))
     assert script.main([str(name), "--dry-run", *sample]) == 0
     printed = capsys.readouterr().out
     rows = pd.concat(pd.read_csv(path) for path in sorted(trained.glob("fold*.csv")))
@@ -234,7 +236,7 @@ def test_a_run_has_its_out_of_fold_auc_as_estimate(trained, monkeypatch, capsys)
     own = rows[table.loc[rows["image_name"], "source"].to_numpy() == "isic2020"]
     auc = roc_auc(own["target"].to_numpy() == 1, own["prob"].to_numpy())
     assert f"CV {float(auc):.4f} (" in printed and "out-of-fold, 3 folds of tiny" in printed
-    name.with_suffix(".json").write_text(json.dumps({"run": "tiny", "sha256": "of another"}))
+    name.with_suffix(".json").write_text(json.dumps(record | {"sha256": "of another"}))
     assert script.main([str(name), "--dry-run", *sample]) == 0
     assert "CV n/a (tiny.json is of another file" in capsys.readouterr().out
     shutil.copy(name, at("submissions/unknown.csv"))

@@ -37,6 +37,16 @@ def catalogue() -> dict[str, dict[str, Any]]:
     return content["sources"]
 
 
+def sent_tables() -> dict[str, str]:
+    """The names of small tables that Kaggle's copies of the data lack, with their sources."""
+    return {
+        file["name"]: name
+        for name, source in catalogue().items()
+        for file in source["files"]
+        if file.get("sent")
+    }
+
+
 def plan(names: Sequence[str], tables_only: bool) -> list[File]:
     """The files of the named data sets that are not here yet; InputError for an unknown name.
 

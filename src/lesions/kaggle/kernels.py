@@ -25,6 +25,7 @@ from lesions.config import (
 from lesions.errors import InputError, listed
 from lesions.files import atomic, read_json, sha256, write_json, write_text
 from lesions.kaggle.client import COMPETITION, call, cleaned, username
+from lesions.kaggle.download import catalogue, sent_tables
 from lesions.paths import CODE, at, shown
 from lesions.provenance import commit
 
@@ -34,15 +35,6 @@ SLACK_HOURS = 0.25  # of a session beyond its --max-hours: start, inputs, output
 CACHE = "jpeg"  # of prepared images: output has 20 GB at most, and an array is ten times as large
 NEEDS = {"prepare": "one data set", "train": "one run", "predict": "one run",
          "blend": "two runs or more", "check": "nothing more"}  # fmt: skip
-# Where Kaggle has a source; the inputs are found by their content, so any copy will do.
-HOMES = {"isic2019": "andrewmvd/isic-2019", "ham10000": "kmader/skin-cancer-mnist-ham10000"}
-DEOTTE = ("cdeotte/jpeg-melanoma-512x512", "cdeotte/jpeg-isic2019-512x512")
-# Small tables that a source's data set on Kaggle lacks, and the source.
-EXTRAS = {
-    "ISIC_2020_Training_Duplicates.csv": "isic2020",
-    "ISIC_2020_Training_GroundTruth_v2.csv": "isic2020",
-    "ISIC2018_Task3_Training_LesionGroupings.csv": "isic2018",
-}
 REPOSITORY = "your-name/lesions"  # on GitHub, for Colab: put yours here, then make notebooks
 SEAL = "lesions-set.json"  # in each own data set: its name and the hash of its files
 
@@ -136,12 +128,14 @@ def build_kernel(
 
 def _attach_originals(kernel: Kernel, dataset: str) -> None:
     for name, source in load_dataset_config(dataset).sources.items():
-        reader = source.reader or name
-        if reader == "isic2020":
+        wanted = {source.reader or name}
+        if any("deotte" in place for place in (*wanted, *source.images)):
+            wanted.add("deotte-512")
+        if "isic2020" in wanted:
             kernel.competitions = [COMPETITION]
-        kernel.datasets += [HOMES[reader]] if reader in HOMES else []
-        if reader == "deotte" or any("deotte" in place for place in source.images):
-            kernel.datasets = list(dict.fromkeys([*kernel.datasets, *DEOTTE]))
+        mirrors = [mirror for each in sorted(wanted & {*catalogue()})
+                   for mirror in catalogue()[each].get("mirrors", [])]  # fmt: skip
+        kernel.datasets = list(dict.fromkeys([*kernel.datasets, *mirrors]))
 
 
 def build_notebooks() -> dict[str, str]:
@@ -299,7 +293,7 @@ def _write_code(folder: Path) -> str:
     for name in ("src", "scripts", "configs"):
         ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
         shutil.copytree(CODE / name, folder / name, ignore=ignore, dirs_exist_ok=True)
-    for name, source in EXTRAS.items():
+    for name, source in sent_tables().items():
         if at("input", source, name).exists():
             copy(at("input", source, name), folder / "tables" / name)
     write_text(folder / "COMMIT", commit() + "\n")

@@ -22,20 +22,13 @@ from lesions.config import load_config, load_dataset_config
 from lesions.data.table import load_table
 from lesions.errors import InputError, listed
 from lesions.files import read_json, write_text
-from lesions.kaggle.kernels import CACHE, EXTRAS, SEAL, config_of, copy, set_name
+from lesions.kaggle.download import catalogue, sent_tables
+from lesions.kaggle.kernels import CACHE, SEAL, config_of, copy, set_name
 from lesions.paths import CODE, at
 from lesions.provenance import commit
 
-# The file by which a source's official download is known.
-SIGNATURES = {
-    "ISIC-2017_Training_Part3_GroundTruth.csv": "isic2017",
-    "ISIC2018_Task3_Training_GroundTruth.csv": "isic2018",
-    "ISIC_2019_Training_GroundTruth.csv": "isic2019",
-    "HAM10000_metadata.csv": "ham10000",
-    **{f"dermamnist{size}.npz": "dermamnist" for size in ("", "_64", "_128", "_224")},
-}
 WEIGHTS = (".safetensors", ".pth", ".bin")
-KNOWN = {*SIGNATURES, *EXTRAS, SEAL, "train.csv", "config.yaml", "table.json", "submission.csv"}
+KNOWN = {SEAL, "train.csv", "config.yaml", "table.json", "submission.csv"}
 DEEPEST = 8  # folders below the root
 MOST = 1000  # entries read in a folder: listing ten thousand photographs takes minutes
 
@@ -45,6 +38,11 @@ class Inputs:
 
     def __init__(self, root: Path):
         self.root, self.files = root, list[Path]()
+        self.signatures = {
+            name: source
+            for source, facts in catalogue().items()
+            for name in facts.get("signature", [])
+        }
         level = [root]
         for _ in range(DEEPEST):
             entries = [entry for folder in level for entry in islice(os.scandir(folder), MOST)]
@@ -58,7 +56,8 @@ class Inputs:
 
     def summary(self) -> str:
         """The files by which data sets, runs and code are known, one a line."""
-        known = [file for file in self.files if file.name in KNOWN or file.suffix in WEIGHTS]
+        names = {*KNOWN, *self.signatures, *sent_tables()}
+        known = [file for file in self.files if file.name in names or file.suffix in WEIGHTS]
         return "\n".join(f"  {file.relative_to(self.root)}" for file in known)
 
     def hashes(self) -> dict[str, str]:
@@ -75,8 +74,8 @@ class Inputs:
         """The folder of each source's official files, and of Deotte's sets by their names."""
         found = {}
         for file in reversed(self.files):
-            if file.name in SIGNATURES:
-                found[SIGNATURES[file.name]] = file.parent
+            if source := self.signatures.get(file.name):
+                found[source] = file.parent
             elif file.name == "train.csv":
                 # Deotte's sets have the names of the competition's files, and one more column.
                 if "tfrecord" in pd.read_csv(file, nrows=0):
@@ -128,7 +127,7 @@ class Session:
                     f" input/README.md names: attach its data set; there is"
                     f" {listed(found) or 'none of any source'}"
                 )
-            extras = [file for extra, of in EXTRAS.items() if of == name
+            extras = [file for extra, of in sent_tables().items() if of == name
                       for file in self.inputs.find(extra)[:1]]  # fmt: skip
             for file in [*(place.iterdir() if place else []), *extras]:
                 _link(at(source.folder, file.name), file)
@@ -189,18 +188,17 @@ class Session:
 
     def _link_prepared(self, dataset: str, size: int | None = None) -> None:
         """InputError unless the prepared data set is attached with images of `size`."""
-        tables = [f for f in self.inputs.find("table.json") if read_json(f)["dataset"] == dataset]
-        sizes = (
-            sorted(f.parent.name for f in tables[0].parent.glob("*/cache.json")) if tables else []
-        )
-        if not tables or (size and str(size) not in sizes):
-            has = f"attached with {listed(sizes) or 'no images'}" if tables else "missing"
+        tables = self.inputs.find("table.json")
+        folders = [file.parent for file in tables if read_json(file)["dataset"] == dataset][:1]
+        sizes = [file.parent.name for folder in folders for file in folder.glob("*/cache.json")]
+        if not folders or (size and str(size) not in sizes):
+            has = f"attached with {listed(sorted(sizes)) or 'no images'}" if folders else "missing"
             raise InputError(
                 f"prepared data set {dataset} at {size or 'any'} pixels: {has}: attach the output"
                 f" of its notebook: python scripts/kaggle_push.py kernel prepare {dataset}"
                 f" --size {size or 256}"
             )
-        _link(at("input/prepared", dataset), tables[0].parent)
+        _link(at("input/prepared", dataset), folders[0])
 
     def _link_run(self, run: str) -> None:
         """Link the attached folder of the run to its place below oof/."""

@@ -124,33 +124,30 @@ def _sent(mark: str) -> dict[int, Any]:
 def cv_estimate(path: Path) -> tuple[Interval, str]:
     """AUC on held-out patients and what it is of: a blend, nested, or a run's out-of-fold rows.
 
-    A run's submission is known by its name: submissions/<run>.csv belongs to oof/<run>. Undefined,
-    with the reason, where neither the file beside it nor a run is of these very bytes.
+    The record beside the file names them; undefined, with the reason, if it is of other bytes.
     """
-    beside, folder = path.with_suffix(".json"), at("submissions")
+    beside = path.with_suffix(".json")
     facts = read_json(beside) if beside.exists() else {}
     made = facts.get("sha256") or facts.get("submission", {}).get("sha256")
-    if made and made != sha256(path):
-        reason = f"{beside.name} is of another file than this: blend or predict again"
-        return undefined(reason), ""
+    if made != sha256(path):
+        problem = "is of another file than this" if made else "is missing"
+        return undefined(f"{beside.name} {problem}: blend or predict again"), ""
     if "methods" in facts:
         method = facts["methods"][facts["chosen"]]
         low, high = method["interval"] or (float("nan"), float("nan"))
         interval = Interval(method["nested"], low, high, float("nan"))
         return interval, f"nested, {facts['chosen']} of {len(facts['members'])}"
-    inside = path.resolve().is_relative_to(folder)
-    run = path.resolve().relative_to(folder).with_suffix("").as_posix() if inside else ""
-    if not run or not any(at("oof", run).glob("fold*.csv")):
-        return undefined("no blend.json of this file, and no run of this name"), ""
     try:
-        oof = load_oof(run).of_source()
+        oof = load_oof(facts["run"]).of_source()
     except InputError as error:
         return undefined(str(error)), ""
     positive, score = oof.positive, oof.score
     if facts.get("column"):  # the submitted class of a run of several
         number = oof.task.classes.index(facts["column"])
         positive, score = oof.codes == number, oof.probs[:, number]
-    return delong(positive, score, oof.groups), f"out-of-fold, {len(oof.files)} folds of {run}"
+    return delong(
+        positive, score, oof.groups
+    ), f"out-of-fold, {len(oof.files)} folds of {facts['run']}"
 
 
 def load_scores() -> pd.DataFrame:

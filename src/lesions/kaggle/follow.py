@@ -85,7 +85,7 @@ def _train(kernel: Kernel, every: float, sharing: int) -> int:
             )
             return RESUME
         kernel.max_hours = round(min(most, (left - RESERVE_HOURS) / sharing), 2)
-        kernel.weights = weights_to_train(run, config)
+        kernel.weights = weights_to_train(run)
         version = push_kernel(kernel)
         try:
             _finished(version, every)

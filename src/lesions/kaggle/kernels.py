@@ -59,7 +59,7 @@ class Kernel:
     weights: list[str] = field(default_factory=list)
     kernels: list[str] = field(default_factory=list)
     datasets: list[str] = field(default_factory=list)
-    competitions: list[str] = field(default_factory=list)
+    competition: bool = False
 
     def write(self, folder: Path, owner: str, expected: dict[str, str]) -> None:
         """Write the folder that `kaggle kernels push` takes.
@@ -78,7 +78,7 @@ class Kernel:
             "enable_internet": False,  # the client's default is true, its documentation says false
             "dataset_sources": [*own, *self.datasets],
             "kernel_sources": [f"{owner}/{name}" for name in self.kernels],
-            "competition_sources": self.competitions,
+            "competition_sources": [COMPETITION] if self.competition else [],
             **({"machine_shape": "NvidiaTeslaT4"} if self.gpu else {}),  # two of them
         }
         write_text(folder / f"{self.name}.ipynb", self.notebook(expected))
@@ -97,13 +97,18 @@ def build_kernel(
         raise InputError(f"kernel: say which: {', '.join(NEEDS)}")
     if (len(names) < 2) if kind == "blend" else len(names) != (kind != "check"):
         raise InputError(f"kernel {kind}: name {NEEDS[kind]}")
-    if kind in ("check", "prepare"):
-        kernel = Kernel(kind, slug(kind, *names), {}, max_hours)
-        if kind == "check":
-            kernel.competitions = [COMPETITION]
-        else:
-            kernel.values = {"dataset": names[0], "sizes": sizes}
-            _attach_originals(kernel, names[0])
+    if kind == "check":
+        return Kernel(kind, slug(kind), {}, max_hours, competition=True)
+    if kind == "prepare":
+        kernel = Kernel(kind, slug(kind, *names), {"dataset": names[0], "sizes": sizes}, max_hours)
+        wanted = _wanted_sources(names[0])
+        kernel.competition = "isic2020" in wanted
+        kernel.datasets = [
+            mirror
+            for name, source in catalogue().items()
+            for mirror in source.get("mirrors", [])
+            if name in wanted
+        ]
         return kernel
     names = [run_name(find_config(name)) for name in names]
     config = config_of(names[0])
@@ -113,29 +118,24 @@ def build_kernel(
         {"run": names[0], "folds": folds},
         max_hours,
         gpu=kind != "blend",
-        weights=weights_to_train(names[0], config) if kind == "train" else names,
+        weights=weights_to_train(names[0]) if kind == "train" else names,
         kernels=[slug("prepare", config.dataset)],
     )
-    if kind == "train":
-        return kernel
-    if "isic2020" in load_dataset_config(config.dataset).sources:
-        kernel.competitions = [COMPETITION]  # for the sample that a submission is checked against
+    if kind != "train":  # for the sample that a submission is checked against
+        kernel.competition = "isic2020" in load_dataset_config(config.dataset).sources
     if kind == "blend":
         kernel.kernels += [slug("predict", run) for run in names]
         kernel.values = {"runs": names, "title": ", ".join(names)}
     return kernel
 
 
-def _attach_originals(kernel: Kernel, dataset: str) -> None:
-    for name, source in load_dataset_config(dataset).sources.items():
-        wanted = {source.reader or name}
-        if any("deotte" in place for place in (*wanted, *source.images)):
-            wanted.add("deotte-512")
-        if "isic2020" in wanted:
-            kernel.competitions = [COMPETITION]
-        mirrors = [mirror for each in sorted(wanted & {*catalogue()})
-                   for mirror in catalogue()[each].get("mirrors", [])]  # fmt: skip
-        kernel.datasets = list(dict.fromkeys([*kernel.datasets, *mirrors]))
+def _wanted_sources(dataset: str) -> set[str]:
+    """The names in the catalogue of what a data set is prepared from."""
+    sources = load_dataset_config(dataset).sources
+    wanted = {source.reader or name for name, source in sources.items()}
+    places = [place for source in sources.values() for place in source.images]
+    resized = any("deotte" in name for name in (*wanted, *places))
+    return wanted | ({"deotte-512"} if resized else set())
 
 
 def build_notebooks() -> dict[str, str]:
@@ -192,9 +192,10 @@ def config_of(run: str) -> Config:
     return saved_config(read_yaml(saved), saved) if saved.exists() else load_config(run)
 
 
-def weights_to_train(run: str, config: Config) -> list[str]:
+def weights_to_train(run: str) -> list[str]:
     """The run, if it has first weights, folds or training state to start from."""
-    return [run] if config.model.pretrained or any(at("oof", run).rglob("fold*.*")) else []
+    trained = any(at("oof", run).rglob("fold*.*"))
+    return [run] if trained or config_of(run).model.pretrained else []
 
 
 def push_kernel(kernel: Kernel) -> str:

@@ -135,17 +135,15 @@ def _take_prepared(kernel: str, dataset: str) -> set[int]:
         facts = read_json(there / "table.json") if (there / "table.json").exists() else {}
         if facts.get("config") != config:
             return set()
-        made = facts["table_hash"]
-        held = read_json(here / "table.json") if (here / "table.json").exists() else facts
-        if held["table_hash"] != made:
-            raise InputError(
-                f"{shown(here)} holds another table ({held['table_hash']}) than Kaggle made"
-                f" ({made}): move it away and run the command again"
-            )
-        if held is facts:
+        if not (here / "table.json").exists():
             for name in ("table.csv", "table.json"):
                 copy(there / name, here / name)
             print(f"{shown(here)}/table.csv is there, without images")
+        elif (held := read_json(here / "table.json")["table_hash"]) != facts["table_hash"]:
+            raise InputError(
+                f"{shown(here)} holds another table ({held}) than Kaggle made"
+                f" ({facts['table_hash']}): move it away and run the command again"
+            )
         return {int(path.parent.name) for path in there.glob("*/cache.json")}
 
 

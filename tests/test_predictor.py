@@ -34,7 +34,7 @@ from lesions.data.cache import load_images
 from lesions.data.decode import UnreadableImage, decode
 from lesions.data.loading import LesionDataset
 from lesions.data.metadata import encode_metadata
-from lesions.data.patients import Patient
+from lesions.data.patients import Patient, find_photos
 from lesions.data.sample import write_sample
 from lesions.data.table import load_table
 from lesions.data.tasks import Task
@@ -474,3 +474,13 @@ def test_one_row_has_one_probability_everywhere(
     prepare(["--dataset", "demo", "--size", "32"])
     with pytest.raises(InputError, match="preprocess"):
         predict(["--run", "grey"])
+
+
+def test_hidden_files_and_masks_of_a_folder_are_skipped_and_masks_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.jpg", "._a.jpg", "a_superpixels.png", "sub/b.PNG", ".cache/c.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert find_photos([tmp_path]) == [tmp_path / "a.jpg", tmp_path / "sub/b.PNG"]
+    assert "a_superpixels.png" in capsys.readouterr().out

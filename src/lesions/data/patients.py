@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 
 from lesions.data.columns import MISSING, OLDEST, SEX_WORDS, SITE_WORDS, SITES
-from lesions.data.photographs import SUFFIXES
+from lesions.data.photographs import SUFFIXES, images_below
 from lesions.errors import InputError, listed, nearest
 from lesions.files import read_csv
+
+MASKS = ("_superpixels", "_segmentation")  # how the ISIC Archive names maps of a photograph
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Patient:
 def find_photos(places: Sequence[str | Path]) -> list[Path]:
     """The named files, and every photograph below the named folders, in order, each once.
 
+    Hidden files, such as macOS's ._photo.jpg, and the ISIC Archive's masks are skipped in folders.
     InputError for a place that does not exist, or a folder without a photograph.
     """
     found: dict[Path, None] = {}
@@ -71,10 +74,15 @@ def find_photos(places: Sequence[str | Path]) -> list[Path]:
         if not place.is_dir():
             found[place] = None
             continue
-        inside = [path for path in sorted(place.rglob("*")) if path.suffix.lower() in SUFFIXES]
-        if not inside:
+        root = place.resolve()
+        inside = [place / Path(path).relative_to(root) for path in images_below(place)]
+        masks = [path.name for path in inside if path.stem.endswith(MASKS)]
+        if masks:
+            print(f"note: skipped {len(masks):,} masks below {place}: {listed(masks, 3)}")
+        photos = [path for path in inside if not path.stem.endswith(MASKS)]
+        if not photos:
             raise InputError(f"{place}: no photographs below it ({', '.join(SUFFIXES)})")
-        found |= dict.fromkeys(inside)
+        found |= dict.fromkeys(photos)
     return list(found)
 
 

@@ -161,7 +161,10 @@ def test_a_map_has_the_features_of_its_backbone_and_a_checkpoint_the_same_predic
     model = LesionClassifier(config.model, columns, CLASSES)
     image, metadata = batch(columns)
     model.train()(image, metadata)  # moves the batch statistics
-    header = {"config": config.model_dump(), "task": "diagnosis7", "classes": ["x"] * CLASSES}
+    header = {
+        "config": config.model_dump(), "task": "diagnosis7", "classes": ["x"] * CLASSES,
+        "fold": 0, "run": "x", "neutral": {},
+    }  # fmt: skip
     save_model(tmp_path / "fold0.safetensors", model.state_dict(), header)
     again, _ = load_model(tmp_path / "fold0.safetensors")
     normalised = ((image - model.mean) / model.std).permute(0, 3, 1, 2)

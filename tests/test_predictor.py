@@ -47,7 +47,7 @@ from lesions.inference.ensemble import Mix
 from lesions.inference.predict import predict as predict_rows
 from lesions.inference.unusual import fit_typical
 from lesions.models.classifier import LesionClassifier
-from lesions.oof import Oof
+from lesions.oof import Oof, load_oof
 from lesions.paths import CODE, at
 from lesions.serving.service import example
 
@@ -197,6 +197,11 @@ def test_a_blend_weighs_its_runs(trained: Path, bare: Path, tmp_path: Path) -> N
         Predictor.load(tmp_path / "blend.json")
     shutil.copy(trained / "calibration.json", bare)
     assert 0 <= Predictor.load(tmp_path / "blend.json").predict(photo).score <= 1
+    for wrong in (float("nan"), 8.5, -0.5):
+        text = json.dumps(blend | {"weights": {"tiny": 0.5, "bare": wrong}})
+        (tmp_path / "wrong.json").write_text(text)
+        with pytest.raises(InputError, match="not shares of its members that sum to 1"):
+            Predictor.load(tmp_path / "wrong.json")
     mix = Mix("", (0.25, 0.75), "logit", None, None)
     runs = Predictor.load("tiny").runs * 2
     odds = mix.blended([np.array([0.5]), np.array([0.9])], runs, "all")
@@ -301,7 +306,8 @@ def test_a_calibrated_run_decides_and_ranks(calibrated: Path) -> None:
     [
         {"temperature": "warm"}, {"temperature": 0.0}, {"temperature": float("nan")},
         {"shifts": [0.0, float("inf")]}, {"quantiles": [0.9, 0.1]}, {"threshold": {"value": 1}},
-        {"prevalence": 1.5},
+        {"prevalence": 1.5}, {"threshold": {"rule": "recall", "value": float("nan"),
+                                            "sensitivity": 0.9, "specificity": 0.5}},
     ],
     ids=str,
 )  # fmt: skip
@@ -312,6 +318,18 @@ def test_a_damaged_calibration_is_refused_with_its_key(
     (bare / "calibration.json").write_text(json.dumps(known))
     with pytest.raises(InputError, match=rf"calibration\.json: {next(iter(change))}"):
         Predictor.load("bare")
+
+
+@pytest.mark.parametrize("name", ["fold1.safetensors", "fold1.csv"])
+def test_a_flipped_bit_is_found_by_whatever_reads_the_file(trained, tmp_path, name):
+    folder = Path(shutil.copytree(trained, tmp_path / "flipped"))
+    content = bytearray((folder / name).read_bytes())
+    content[-9] ^= 1
+    (folder / name).write_bytes(content)
+    readers = {"fold1.safetensors": [Predictor.load], "fold1.csv": [load_oof]}[name]
+    for read in readers:
+        with pytest.raises(InputError, match=f"{name}: has changed since"):
+            read(folder)
 
 
 def test_files_of_other_weights_or_folds_are_found_out(calibrated: Path, bare: Path) -> None:

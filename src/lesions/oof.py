@@ -154,6 +154,11 @@ def _load_run(run: RunFiles, files: list[Path], groups: Path | None) -> Oof:
         if not path.is_file():
             raise InputError(f"{shown(path)}: missing beside its .csv: train the fold again")
         facts[fold] = read_json(path, ("task",))  # what else lacks costs a warning
+        if run.changed(fold, ".csv"):
+            raise InputError(
+                f"{shown(run.file(fold, '.csv'))}: has changed since {path.name} was written: copy"
+                " both files again, or train the fold again"
+            )
         first = facts[min(facts)]
         for key in ("task", "classes", "table_hash", "fold_hash"):
             if facts[fold].get(key) != first.get(key):

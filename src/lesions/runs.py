@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesions.errors import InputError, listed, nearest
+from lesions.files import read_json, sha256
 from lesions.paths import at, shown
 
 
@@ -24,6 +25,12 @@ class RunFiles:
     def file(self, fold: int, suffix: str) -> Path:
         """The path of a fold's file: suffix .csv, .json or .safetensors."""
         return self.folder / f"fold{fold}{suffix}"
+
+    def changed(self, fold: int, suffix: str) -> bool:
+        """Whether a fold's file is not the one that fold<k>.json knows; older ones know none."""
+        facts, kind = self.file(fold, ".json"), suffix.removeprefix(".")
+        known = read_json(facts, ("task",)).get("sha256", {}) if facts.is_file() else {}
+        return kind in known and sha256(self.file(fold, suffix)) != known[kind]
 
     def numbers(self, suffix: str) -> list[int]:
         """The folds that have a file of that suffix, in order, of those asked for."""

@@ -94,6 +94,11 @@ def load_folds(files: RunFiles) -> list[Fold]:
         model, header = load_model(path)
         if header["fold"] != number:
             raise InputError(f"{shown(path)}: holds fold {header['fold']}: give it its name back")
+        if files.changed(number, ".safetensors"):
+            raise InputError(
+                f"{shown(path)}: has changed since it was trained, says fold{number}.json: copy"
+                " both files again, or train the fold again"
+            )
         folds.append(Fold(f"{header['run']} fold {number}", number, model.float(), header))
         first = folds[0].header
         changed = differences(_shared(first, header), _shared(header, first))

@@ -177,6 +177,12 @@ def _load_blend(files: RunFiles, path: Path) -> tuple[list[Run], Mix]:
             f"{shown(path)}: blended by power means, which this version does not have: run"
             " scripts/blend.py again"
         )
+    shares = np.array([facts["weights"].get(name, np.nan) for name in facts["members"]], float)
+    if not ((shares >= 0).all() and abs(shares.sum() - 1) < 1e-3):  # of NaN neither is true
+        raise InputError(
+            f"{shown(path)}: weights {facts['weights']} are not shares of its members that sum to"
+            " 1: run scripts/blend.py again"
+        )
     used = [name for name in facts["members"] if facts["weights"][name]]
     runs = [load_run(name) for name in used]
     tasks = {run.name: run.task for run in runs}

@@ -24,7 +24,7 @@ from lesions.inference.calibrate import calibrate_run, given_path, given_rows
 from lesions.inference.checkpoint import save_model, versions
 from lesions.oof import load_oof
 from lesions.paths import shown
-from lesions.runs import find_run, run_folder
+from lesions.runs import RunFiles, find_run, run_folder
 from lesions.training.fold import FoldData, load_fold
 from lesions.training.loop import FoldTrainer, finite
 from lesions.training.state import (
@@ -124,7 +124,7 @@ def _train_fold(
                 taken = [error]
         if holder := broadcast_object_list(taken)[0]:
             raise holder
-        result = _finished(folder, fold, accelerator.print)
+        result = _finished(RunFiles(run, folder), fold, accelerator.print)
         if not accelerator.is_main_process:
             return result or _train(config, run, fold, data, accelerator, stop)
         remove_parts(folder, fold)
@@ -199,7 +199,7 @@ def _require_same_run(folder: Path, config: Config, hashes: dict[str, Any]) -> N
     if path.exists() and (results or [*folder.glob("state/fold*.pt")]):
         changed += changes(read_yaml(path), config, path)
     for file in results:
-        before = hashes | read_json(file)  # an older version wrote no image_cache
+        before = hashes | read_json(file, ("task",))  # an older version wrote no image_cache
         changed += differences({key: before[key] for key in hashes}, hashes)
     if changed:
         raise InputError(
@@ -208,20 +208,19 @@ def _require_same_run(folder: Path, config: Config, hashes: dict[str, Any]) -> N
         )
 
 
-def _finished(folder: Path, fold: int, say: Callable[[str], None]) -> dict[str, Any] | None:
+def _finished(files: RunFiles, fold: int, say: Callable[[str], None]) -> dict[str, Any] | None:
     """The content of fold<k>.json if the fold is done: all three files are there and agree."""
-    path = folder / f"fold{fold}.json"
+    path = files.file(fold, ".json")
     if not path.exists():
         return None
-    result = read_json(path)
-    known = result.get("sha256", {})
-    for suffix in ("csv", "safetensors"):
-        file = path.with_suffix(f".{suffix}")
-        if not file.exists() or (known and sha256(file) != known[suffix]):
+    for suffix in (".csv", ".safetensors"):
+        file = files.file(fold, suffix)
+        if not file.exists() or files.changed(fold, suffix):
             wrong = "has changed" if file.exists() else "is missing"
             say(f"{shown(file)} {wrong}: fold {fold} is trained again")
             return None
-    if not known:
+    result: dict[str, Any] = read_json(path)
+    if "sha256" not in result:
         say(f"WARNING: {shown(path)} has no hashes of its files: an older version wrote it")
     return result
 

@@ -57,6 +57,17 @@ def test_an_untrained_fold_is_named_with_the_command(trained: Path) -> None:
         predict(["--run", "partly"])
 
 
+def test_a_damaged_cache_is_not_predicted_from(trained: Path) -> None:
+    images = np.load(at("input/prepared/demo/32/images.npy"), mmap_mode="r+")
+    images ^= 1
+    try:
+        with pytest.raises(InputError, match=r"images\.npy is damaged"):
+            predict(["--run", "tiny"])
+    finally:
+        images ^= 1
+        images.flush()
+
+
 def test_a_submission_names_the_weights_it_was_made_of(trained: Path) -> None:
     predict(["--run", "oof/tiny", "--set", "predict.views=1"])
     path = at("submissions/tiny.csv")

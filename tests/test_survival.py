@@ -24,7 +24,7 @@ from lesions.errors import InputError
 from lesions.inference import accelerator
 from lesions.paths import CODE, at
 from lesions.training import loss, steps
-from lesions.training.state import Busy, load_state, locked, previous, save_state
+from lesions.training.state import KEYS, Busy, load_state, locked, previous, save_state
 from lesions.training.stop import RESUME, StopRequest
 
 HASHES = {"table": "a", "folds": "b"}
@@ -35,8 +35,8 @@ def config(**changes: object) -> Config:
 
 
 def state(step: int) -> dict:
-    return {"config": config().model_dump(), "hashes": HASHES, "step": step,
-            "weights": torch.arange(100.0) + step}  # fmt: skip
+    return dict.fromkeys(KEYS) | {"config": config().model_dump(), "hashes": HASHES, "step": step,
+                                  "weights": torch.arange(100.0) + step}  # fmt: skip
 
 
 @pytest.fixture
@@ -72,6 +72,13 @@ def test_a_kill_between_the_two_renames_loses_one_save_and_two_damaged_states_ar
         path.write_bytes(b"nothing")
     with pytest.raises(InputError, match=r"fold0\.pt: damaged(.|\n)*fold0\.previous\.pt: damaged"):
         load_state(saved, config(), HASHES)
+
+
+@pytest.mark.parametrize("content", [[1], {"config": {}}, {"hashes": HASHES}, Path("x")], ids=str)
+def test_a_sealed_state_of_a_wrong_shape_is_refused(tmp_path, content):
+    save_state(tmp_path / "fold0.pt", content)
+    with pytest.raises(InputError, match=r"fold0\.pt: not a state of this version: delete"):
+        load_state(tmp_path / "fold0.pt", config(), HASHES)
 
 
 def test_another_config_or_table_is_refused_with_the_difference(saved):

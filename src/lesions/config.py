@@ -18,9 +18,9 @@ from lesions.paths import at, shown
 
 
 class Section(BaseModel):
-    """A part of a config: immutable, and an unknown key is an error."""
+    """A part of a config: immutable; an unknown key or a number that is not finite is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class DataConfig(Section):

@@ -11,10 +11,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lesions.config import Config, PredictConfig
-from lesions.data.cache import cached_images
+from lesions.data.cache import cached_images, verify_cache
 from lesions.data.loading import LesionDataset, build_loader, eval_batches
 from lesions.data.metadata import encode_metadata
-from lesions.data.table import load_table
+from lesions.data.table import load_table, prepared
 from lesions.errors import InputError, listed
 from lesions.files import sha256
 from lesions.inference.ensemble import Run
@@ -92,7 +92,8 @@ def predict_run(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFr
 
     The probability is `target`, of a task with several classes prob_<class> for each. A row whose
     photograph cannot be read gets the mean of the others: it has to be in the file. InputError if
-    a fold is missing, or the run was trained on another table or other preprocessing.
+    a fold is missing, the cache is damaged, or the run was trained on another table or other
+    preprocessing.
     """
     if (config.data, config.model) != (run.config.data, run.config.model):
         raise InputError("--set: data and model of a trained run are fixed: set predict.views=8")
@@ -108,6 +109,8 @@ def predict_run(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFr
             f" scripts/train.py for fold {min(missing)}, or name the folds to average with --folds"
         )
     images = cached_images(config.dataset, config.data.image_size, table)
+    if accelerator.is_main_process:
+        verify_cache(prepared(config.dataset) / str(config.data.image_size))
     parts = []
     for fold in run.folds:
         metadata = encode_metadata(table, config.data.metadata, fold.header["neutral"])

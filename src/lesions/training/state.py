@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from lesions.paths import shown
 
 # What may change between two parts of a run: no number depends on it.
 FREE = {"train": {"workers", "save_minutes", "save_steps", "tracker"}}
+KEYS = ("config", "hashes", "progress", "model", "ema", "optimizer", "scaler", "best")
 SEAL = b"lesions sha256 "  # then 64 hex digits: the end of every state file
 
 
@@ -69,7 +71,13 @@ def load_state(
         if seal != SEAL + hashlib.sha256(body).hexdigest().encode():
             damaged.append(f"{shown(file)}: damaged (its checksum differs)")
             continue
-        state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        try:
+            state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+        except (RuntimeError, UnpicklingError, EOFError):
+            state = None
+        if not isinstance(state, dict) or not {*KEYS} <= {*state}:
+            damaged.append(f"{shown(file)}: not a state of this version")
+            continue
         before = {**hashes, **state["hashes"]}  # an older version knew fewer of them
         changed = changes(state["config"], config, file) + differences(before, hashes)
         if changed:

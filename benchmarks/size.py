@@ -2,8 +2,7 @@
 
     python benchmarks/size.py
 
-Exit code 1 where a budget is exceeded, or where lines are packed: lines per statement may fall by
-5 % below those of the code before it was rebuilt.
+Exit code 1 where a budget is exceeded, or where lines are packed.
 """
 
 import ast
@@ -14,7 +13,9 @@ from pathlib import Path
 
 CODE = Path(__file__).resolve().parents[1]
 BUDGETS = {"src + scripts": 12_500, "benchmarks + studies": 3_000, "tests": 8_000}
-PACKED = 13_802 / 23_229 / 0.95  # statements a line: lines a statement may fall by 5 %
+# Statements a line: lines a statement may fall by 5 % below those of the code before it was rebuilt,
+# counted without its page writers, whose lines were prose that stands in templates now.
+PACKED = 10_540 / 16_803 / 0.95
 
 
 def count(paths: Iterable[Path]) -> tuple[int, int, int]:

@@ -20,7 +20,7 @@ from kernel_driver import ISOLATED, Outcome, kernel_session
 from nbclient import NotebookClient
 
 from lesions.data.sample import write_sample
-from lesions.files import read_csv, read_json
+from lesions.files import read_csv, read_json, sha256, write_json
 from lesions.kaggle.kernels import SEAL, build_notebook, write_set
 from lesions.kaggle.session import Inputs
 from lesions.paths import CODE
@@ -166,6 +166,9 @@ def test_predict_and_blend_write_a_submission_that_kaggle_takes(
     for file in (second / "oof/other").glob("fold*.csv"):
         table = read_csv(file, ["prob"])
         table.assign(prob=table["prob"].rank() / len(table)).to_csv(file, index=False)
+        result = read_json(file.with_suffix(".json"))
+        result["sha256"]["csv"] = sha256(file)
+        write_json(file.with_suffix(".json"), result)
     (second / "submissions").mkdir()
     submission.assign(target=submission["target"] ** 2).to_csv(
         second / "submissions/other.csv", index=False

@@ -98,12 +98,12 @@ def test_a_run_of_several_classes_takes_the_same_path(demo, capsys):
 
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_a_killed_run_ends_with_the_bytes_of_an_uninterrupted_one(trained, step, monkeypatch):
-    arguments = [*tiny_run(f"killed{step}", "train.save_steps=1"), "--fold", "0"]
+    arguments = [*tiny_run(f"interrupted{step}", "train.save_steps=1"), "--fold", "0"]
     interrupted_run(arguments, step, monkeypatch)
-    assert not at("oof", f"killed{step}", "fold0.csv").exists()
+    assert not at("oof", f"interrupted{step}", "fold0.csv").exists()
     train(arguments)
-    assert same_bytes(f"killed{step}", trained)
-    assert result_of(f"killed{step}")["history"] == result_of("tiny")["history"]
+    assert same_bytes(f"interrupted{step}", trained)
+    assert result_of(f"interrupted{step}")["history"] == result_of("tiny")["history"]
 
 
 def test_a_run_killed_while_it_validates_still_has_that_epoch_in_its_history(trained, monkeypatch):

@@ -1,15 +1,4 @@
-# make demo   the whole pipeline on the embedded sample: a submission and a report in minutes
-# make test   every test that needs neither a GPU nor a network
-# make test-kaggle  the tests on the versions of Kaggle's image, in .venv-kaggle: TESTS="some files"
-# make check  ruff, mypy, and deptry: what is imported is declared
-# make size   lines and statements by package, beside the budget
-# make kill-test  20 runs killed at random points, resumed, compared byte for byte
-# make bench  every stage compared with the usual way, in minutes: PHOTOS="folders of originals"
-# make bench-gpu  the same on a GPU; OUT=1 with either writes docs/results, then: python scripts/docs.py
-# make serve  a web page and REST for a trained run: RUN=demo/resnet10t
-# make notebooks  write notebooks/*.ipynb from their templates
-# make lock   pin requirements.txt anew
-# Each sets up .venv itself, from requirements.lock.
+# make, or make help, lists the targets. Each sets up .venv itself, from requirements.lock.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -20,7 +9,11 @@ export OMP_WAIT_POLICY := PASSIVE
 # Behind a company's proxy its certificate is known to the system, not to uv.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: notebooks demo test test-kaggle check size bench bench-gpu kill-test serve lock clean
+.PHONY: help demo quick-train test test-kaggle check size kill-test bench bench-gpu serve tensorboard \
+    check-gpu dataset-info notebooks lock clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 # A stamp made after the installation, so that an interrupted one is done again.
 .venv/installed: requirements.lock
@@ -31,10 +24,15 @@ export UV_SYSTEM_CERTS := 1
 	$(PY) -m uv pip install --quiet --python $(PY) -r requirements.lock
 	@touch $@
 
-demo: .venv/installed
+demo: .venv/installed  ## the whole pipeline on a drawn sample: a submission and a report in minutes
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" scripts/demo.sh
 
-test: .venv/installed
+quick-train: .venv/installed  ## one fold of a small network on the drawn sample, in half a minute
+	@test -d input/prepared/demo || { $(PY) scripts/make_sample.py --out input/sample && \
+	    $(PY) scripts/prepare.py --dataset demo --size 64; }
+	$(PY) scripts/train.py --config demo/resnet10t --name demo/quick --fold 0
+
+test: .venv/installed  ## every test that needs neither a GPU nor a network
 	$(PY) -m pytest
 
 # Kaggle has Python 3.12: that one if it is here, else the one at hand.
@@ -45,44 +43,56 @@ KAGGLE_PYTHON ?= $(firstword $(shell python3.12 -c 'import sys; print(sys.execut
 	$(PY) -m uv pip install --quiet --python .venv-kaggle/bin/python -r requirements-kaggle.txt
 	@touch $@
 
-test-kaggle: .venv-kaggle/installed
+test-kaggle: .venv-kaggle/installed  ## the tests on the versions of Kaggle's image: TESTS="some files"
 	.venv-kaggle/bin/python -m pytest $(TESTS)
 
-check: .venv/installed
+check: .venv/installed  ## ruff, mypy, and deptry: what is imported is declared
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m deptry src scripts
 
-size: .venv/installed
+size: .venv/installed  ## lines and statements by package, beside the budget
 	$(PY) benchmarks/size.py
 
-kill-test: .venv/installed
+kill-test: .venv/installed  ## 20 runs killed at random points, resumed, compared byte for byte
 	$(PY) benchmarks/survival.py $(call out,survival)
 
 PHOTOS ?= $(wildcard input/isic2020/jpeg/train input/isic2019/ISIC_2019_Training_Input)
 # $(call out,cache) is --out docs/results/cache.json where OUT is given.
 out = $(if $(OUT),--out docs/results/$(1).json)
-bench: .venv/installed
+bench: .venv/installed  ## every stage beside the usual way: PHOTOS="folders of originals"; OUT=1 writes docs/results
 	@$(if $(strip $(PHOTOS)),,echo "no originals below input/: drawn images; PHOTOS=... for real ones";)
 	$(if $(strip $(PHOTOS)),$(PY) benchmarks/cache.py --images $(PHOTOS) $(call out,cache))
 	$(PY) benchmarks/step.py $(call out,step)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/loader.py $(if $(strip $(PHOTOS)),--images $(PHOTOS)) $(call out,loader)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/blending.py $(call out,blending)
 
-bench-gpu: .venv/installed
+bench-gpu: .venv/installed  ## the same on a GPU
 	$(PY) benchmarks/gpu.py $(call out,gpu)
 
 RUN ?= demo/resnet10t
-serve: .venv/installed
+serve: .venv/installed  ## a web page and a REST API for a trained run: RUN=demo/resnet10t
 	$(PY) scripts/serve.py --run $(RUN)
 
-notebooks: .venv/installed
+LOGS ?= oof
+tensorboard: .venv/installed  ## curves of runs trained with train.tracker=tensorboard
+	.venv/bin/tensorboard --logdir $(LOGS)
+
+check-gpu: .venv/installed  ## what torch sees
+	@$(PY) -c 'import torch; n = torch.cuda.device_count(); print(f"torch {torch.__version__}, {n} GPUs", \
+	    *(torch.cuda.get_device_name(i) for i in range(n)), sep="\n  ")'
+
+DATASET ?= demo
+dataset-info: .venv/installed  ## the audit of a prepared data set: DATASET=isic
+	$(PY) scripts/audit.py --dataset $(DATASET)
+
+notebooks: .venv/installed  ## write notebooks/*.ipynb from their templates
 	$(PY) scripts/kaggle_push.py notebooks
 
-lock: .venv/installed
+lock: .venv/installed  ## pin requirements.lock anew
 	$(PY) -m uv pip compile --universal --python-version 3.11 --extra dev --no-header \
 	    --quiet --upgrade pyproject.toml -o requirements.lock
 
-clean:
+clean:  ## delete what make demo wrote
 	rm -rf input/sample input/prepared/demo oof/demo submissions/demo

@@ -20,8 +20,8 @@ from lesions.cli import build_parser, run
 from lesions.config import PreprocessConfig
 from lesions.data.decode import decode
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Interval, format_interval, resamples, summarise
-from lesions.evaluation.metrics import Floats
+from lesions.evaluation.intervals import Interval, bootstrap, format_interval
+from lesions.evaluation.metrics import Floats, mean
 from lesions.inference.explain import Explained, explained_batches, grad_cam, load_explained
 from lesions.paths import shown
 from lesions.provenance import Results
@@ -79,8 +79,7 @@ def shares(maps: np.ndarray, masks: np.ndarray) -> dict[str, Floats]:
 
 def mean_interval(values: Floats, groups: np.ndarray) -> Interval:
     """The mean with its 95 % interval by a bootstrap over `groups`."""
-    means = [weight @ values / weight.sum(axis=1) for weight in resamples(groups, len(values))]
-    return summarise(float(values.mean()), np.concatenate(means))
+    return bootstrap(mean, values, values, groups)
 
 
 def image_shares(explained: Explained, rows: pd.DataFrame, folder: Path) -> pd.DataFrame:

@@ -22,8 +22,8 @@ from lesions.data.decode import decode
 from lesions.data.patients import find_photos
 from lesions.data.table import load_table
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Interval, bootstrap, resamples, summarise
-from lesions.evaluation.metrics import Floats, sensitivity, specificity
+from lesions.evaluation.intervals import Interval, bootstrap
+from lesions.evaluation.metrics import Floats, mean, sensitivity, specificity
 from lesions.evaluation.scores import score_rows
 from lesions.evaluation.thresholds import by_recall
 from lesions.inference.calibrate import given_probs
@@ -117,8 +117,7 @@ def _shares(kind: str, flagged: np.ndarray, plain: np.ndarray, groups: Any) -> d
 
 
 def _share(flagged: np.ndarray, groups: Any) -> Interval:
-    weights = np.concatenate(list(resamples(groups, len(flagged))))
-    return summarise(float(flagged.mean()), weights @ flagged / weights.sum(axis=1))
+    return bootstrap(mean, flagged, flagged, groups)
 
 
 def main(arguments: list[str] | None = None) -> int:

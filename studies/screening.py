@@ -267,7 +267,7 @@ class Rows(NamedTuple):
     def decided(self, threshold: float) -> dict[str, Any]:
         """Counts tp, fn, fp, tn and the decisions' scores, each with its interval over groups."""
         called = (self.prob >= threshold).astype(int)
-        counts = metrics.build_confusion(self.target, called, np.ones((1, len(called))))[0]
+        counts = metrics.build_confusion(self.target, called)
         (tn, fp), (fn, tp) = counts.astype(int).tolist()
         return {"tp": tp, "fn": fn, "fp": fp, "tn": tn} | {
             name: bootstrap(metric, self.target, called, self.group).as_json()

@@ -15,7 +15,6 @@ from lesions.evaluation.intervals import (
     delong,
     format_interval,
     placements,
-    resamples,
 )
 from lesions.evaluation.metrics import roc_auc
 
@@ -28,16 +27,6 @@ def clustered(seed, patients=60, each=8, shared=1.5):
     risk = generator.normal(size=patients)[groups]
     target = (risk + 0.5 * generator.normal(size=len(groups)) > 1).astype(int)
     return target, target + shared * level + generator.normal(size=len(groups)), groups
-
-
-def test_a_patient_is_drawn_whole_or_not_at_all():
-    groups = np.array(["b", "a", "b", "c", "a", "b"])
-    drawn = np.concatenate(list(resamples(groups, 6, replicates=500)))
-    for name in "abc":
-        assert (drawn[:, groups == name] == drawn[:, groups == name][:, :1]).all()
-    counts = drawn[:, [0, 1, 3]]
-    assert (counts.sum(axis=1) == 3).all()  # as many groups as there are
-    assert counts.mean(axis=0) == pytest.approx([1, 1, 1], abs=0.1)
 
 
 def test_the_bootstrap_is_that_of_rows_drawn_by_hand():

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from lesions.errors import InputError
-from lesions.evaluation.intervals import bootstrap, undefined
+from lesions.evaluation.intervals import Interval, bootstrap
 from lesions.evaluation.metrics import roc_auc
 
 KINDS = ["patient", "lesion", "photograph", "duplicate pair", "group"]
@@ -305,7 +305,7 @@ def _unusable(rows: pd.DataFrame, columns: list[str]) -> str | None:
 def _score(rows: pd.DataFrame, columns: list[str]) -> dict[str, Any]:
     """auc, low, high, rows, positives, reason of a feature set."""
     scored = (rows["fold"] >= 0).to_numpy()
-    target, found = rows["target"][scored], undefined(_unusable(rows, columns))
+    target, found = rows["target"][scored], Interval(reason=_unusable(rows, columns))
     if found.reason is None:
         prob = predict_without_pixels(rows, columns)[scored]
         found = bootstrap(roc_auc, target, prob, rows["group"][scored])

@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, logit, softmax
 
 from lesions.errors import InputError
-from lesions.evaluation.metrics import Floats, ratio, undefined_reason, unranked
+from lesions.evaluation.metrics import Floats, of_mean, undefined_reason
 
 FEWEST_ROWS = 10
 LEAST = 1e-7  # probabilities of exactly 0 and 1 are taken as this far from them
@@ -32,17 +32,16 @@ def equal_bins(prob: ArrayLike, bins: int) -> np.ndarray:
     return np.searchsorted(edges, np.asarray(prob), side="right")
 
 
-@unranked
-def calibration_error(target: Any, prob: Any, weight: Floats) -> Floats:
-    """Expected calibration error: mean distance of forecast and rate over 15 equal-count bins.
-
-    Equal counts, not equal widths: at 2 % positives nine tenths of the rows fall into the first of
-    ten equal widths (Nixon et al. 2019, "Measuring calibration in deep learning").
-    """
+def bin_distances(target: Any, prob: Any) -> Floats:
+    """Forecast less outcome of each row, in the column of its bin: (N, bins)."""
     bins = equal_bins(prob, 15)
-    distance = np.asarray(prob, dtype=np.float64) - np.asarray(target)
-    in_bin = np.eye(bins.max() + 1)[bins] * distance[:, None]
-    return ratio(np.abs(weight @ in_bin).sum(axis=1), weight.sum(axis=1))
+    return np.eye(bins.max() + 1)[bins] * (prob - target)[:, None]
+
+
+# Expected calibration error: mean distance of forecast and rate over 15 equal-count bins. Not of
+# equal widths: at 2 % positives nine tenths of the rows fall into the first of ten equal widths
+# (Nixon et al. 2019, "Measuring calibration in deep learning").
+calibration_error = of_mean(bin_distances, lambda means: np.abs(means).sum(axis=1))
 
 
 def check_fit(target: ArrayLike, prob: ArrayLike, purpose: str = "calibrate") -> None:

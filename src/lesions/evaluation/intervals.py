@@ -1,7 +1,7 @@
 """95 % intervals over groups, by bootstrap or DeLong: patients are drawn, not photographs.
 
 A patient's photographs resemble each other, so drawing rows understates the spread (Field & Welsh
-2007, "Bootstrapping clustered data"). Rows drawn twice are rows with weight 2.
+2007, "Bootstrapping clustered data").
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
-from lesions.evaluation.metrics import Floats, Metric, undefined_reason
+from lesions.evaluation.metrics import Floats, Metric, one_hot, undefined_reason
 
 REPLICATES = 2000
-BLOCK = 2**20  # weights held at once: 8 MiB an array, whatever the number of rows
+BLOCK = 2**20  # numbers held at once: 8 MiB an array, whatever the number of rows
 Z = norm.ppf(0.975)
 
 
@@ -45,10 +45,10 @@ def format_interval(
 class Interval:
     """A number with its 95 % interval; `reason` says why it has none."""
 
-    value: float
-    low: float
-    high: float
-    se: float
+    value: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    se: float = np.nan
     reason: str | None = None
 
     def __str__(self) -> str:
@@ -74,32 +74,18 @@ class Comparison:
         return f"{text}, p < 0.001" if self.p < 0.001 else f"{text}, p = {self.p:.3f}"
 
 
-def undefined(reason: str | None, value: float = float("nan")) -> Interval:
-    """The value without an interval, and why."""
-    return Interval(value, float("nan"), float("nan"), float("nan"), reason)
+def resamples(count: int, replicates: int, block: int) -> Iterator[Floats]:
+    """How often each of `count` groups is drawn, (B, count), `replicates` in all, by blocks.
 
-
-def resamples(
-    groups: ArrayLike | None, rows: int, replicates: int = REPLICATES
-) -> Iterator[Floats]:
-    """Blocks of row weights, float64 (B, `rows`), `replicates` in all: groups with replacement.
-
-    The same groups are drawn for every metric. Without `groups` each row is its own.
+    The same groups are drawn for every metric.
     """
-    codes = np.arange(rows) if groups is None else pd.factorize(np.asarray(groups))[0]
-    if len(codes) != rows:
-        raise ValueError(f"{len(codes):,} groups for {rows:,} rows")
-    if (codes < 0).any():
-        raise ValueError(f"{int((codes < 0).sum()):,} rows without a group")
-    count = int(codes.max()) + 1 if rows else 0
     generator = np.random.default_rng(0)
-    block = max(1, BLOCK // max(rows, 1))
     for start in range(0, replicates, block):
         size = min(block, replicates - start)
         drawn = generator.integers(0, count, size=(size, count))
         drawn += count * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * count).reshape(size, count)
-        yield times.astype(np.float64)[:, codes]
+        times = np.bincount(drawn.ravel(), minlength=size * count)
+        yield times.reshape(size, count).astype(np.float64)
 
 
 def bootstrap_values(
@@ -109,16 +95,25 @@ def bootstrap_values(
     groups: ArrayLike | None = None,
     replicates: int = REPLICATES,
 ) -> Floats:
-    """The metric of each of `probs` on the same resamples: float64 (`replicates`, K).
+    """The metric of each of `probs` on the same resamples of groups: float64 (`replicates`, K).
 
-    NaN where a resample happens to hold one class only.
+    (`replicates`, K, S) for a metric of several numbers. Without `groups` each row is its own. NaN
+    where a resample happens to hold one class only.
     """
     target = np.asarray(target)
-    columns = [np.asarray(prob) for prob in probs]
+    codes = np.arange(len(target)) if groups is None else pd.factorize(np.asarray(groups))[0]
+    if len(codes) != len(target):
+        raise ValueError(f"{len(codes):,} groups for {len(target):,} rows")
+    if (codes < 0).any():
+        raise ValueError(f"{int((codes < 0).sum()):,} rows without a group")
+    member = one_hot(codes, int(codes.max()) + 1).T
+    prepared = [metric.prepare(target, np.asarray(prob)) for prob in probs]
+    parts = [(rows @ member, score) for rows, score in prepared]
+    block = max(1, BLOCK // max(max(rows.shape) for rows, _ in parts))
     return np.concatenate(
         [
-            np.stack([metric.many(target, prob, weight) for prob in columns], axis=1)
-            for weight in resamples(groups, len(target), replicates)
+            np.stack([score((rows @ times.T).T) for rows, score in parts], axis=1)
+            for times in resamples(member.shape[1], replicates, block)
         ]
     )
 
@@ -127,30 +122,40 @@ def summarise(value: float, values: Floats) -> Interval:
     """Percentile interval of bootstrap `values` (R,) around `value`, undefined ones left out."""
     defined = values[~np.isnan(values)]
     if len(defined) < len(values) / 2:
-        return undefined("most resamples hold one class only", value)
+        return Interval(float(value), reason="most resamples hold one class only")
     low, high = np.percentile(defined, [2.5, 97.5])
     return Interval(float(value), float(low), float(high), float(defined.std(ddof=1)))
 
 
 def bootstrap(
-    metric: Metric, target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None
+    metric: Metric,
+    target: ArrayLike,
+    prob: ArrayLike,
+    groups: ArrayLike | None = None,
+    replicates: int = REPLICATES,
 ) -> Interval:
     """The metric with its 95 % interval over groups; `groups` None: over rows."""
     if reason := metric.undefined(target, prob):
-        return undefined(reason)
-    return bootstrap_columns(metric, target, prob, groups)[0]
+        return Interval(reason=reason)
+    return bootstrap_columns(metric, target, prob, groups, replicates)[0]
 
 
 def bootstrap_columns(
-    metric: Metric, target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None
+    metric: Metric,
+    target: ArrayLike,
+    prob: ArrayLike,
+    groups: ArrayLike | None,
+    replicates: int = REPLICATES,
 ) -> list[Interval]:
-    """`bootstrap` of a metric with several numbers a resample, (B, S), where it is defined."""
-    values = metric.many(target, prob, np.ones((1, len(np.asarray(target))))).ravel()
+    """`bootstrap` of each number of a metric that has several, where it is defined."""
+    values = metric.all(target, prob)
     if groups is not None and len(pd.unique(np.asarray(groups))) < 2:
-        return [undefined("one group only", float(value)) for value in values]
-    drawn = bootstrap_values(metric, target, [prob], groups)[:, 0]
+        return [Interval(value, reason="one group only") for value in values.tolist()]
+    drawn = bootstrap_values(metric, target, [prob], groups, replicates)[:, 0]
     return [
-        undefined("not defined for these rows") if np.isnan(value) else summarise(value, column)
+        Interval(reason="not defined for these rows")
+        if np.isnan(value)
+        else summarise(value, column)
         for value, column in zip(values, drawn.reshape(len(drawn), -1).T, strict=True)
     ]
 
@@ -185,7 +190,7 @@ def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) 
     curve data", which is DeLong, DeLong & Clarke-Pearson 1988 where every row is its own group.
     """
     if reason := undefined_reason(target, prob):
-        return undefined(reason)
+        return Interval(reason=reason)
     positive, shares = np.asarray(target) == 1, placements(target, prob)
     auc = float(shares[positive].mean())
     codes = np.arange(len(positive)) if groups is None else pd.factorize(np.asarray(groups))[0]
@@ -195,7 +200,7 @@ def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) 
     # placements in each group, divided by the rows.
     held = [len(np.unique(codes[rows])) for rows in (positive, ~positive)]
     if min(held) < 2:
-        return undefined("one group only", auc)
+        return Interval(auc, reason="one group only")
     hits, misses = (
         np.bincount(codes[rows], shares[rows] - auc, minlength=count) / rows.sum()
         for rows in (positive, ~positive)

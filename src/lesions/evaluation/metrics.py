@@ -1,7 +1,8 @@
 """Metrics of scores, which order the positives above the negatives, and of decisions.
 
-Every metric is computed from weighted counts, so that a bootstrap is the same function called
-with the rows' multiplicities: exact with ties, thousands of replicates in seconds.
+Every metric is a function of sums over the rows. A bootstrap adds up each group once and is then a
+sparse matrix times how often each group was drawn: exact with ties, thousands of replicates in a
+second.
 """
 
 import warnings
@@ -10,25 +11,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array
 
 Floats = NDArray[np.float64]
+# From (target, prob): what is added up over the rows, (M, N), and the function that makes the
+# number (B,), or several (B, S), of the sums (B, M).
+Prepare = Callable[[Any, Any], tuple[csr_array, Callable[[Floats], Floats]]]
 
 
 class Metric:
     """A number from (target, prob), NaN where it is not defined.
 
-    `many(target, prob, weight)` gives it for each row of `weight` (B, N), float64 (B,).
     `ranks` says that it needs both classes and scores that differ.
     """
 
-    def __init__(self, many: Callable[[Any, Any, Floats], Floats], ranks: bool = True):
-        self.many = many
+    def __init__(self, prepare: Prepare, ranks: bool = True):
+        self.prepare = prepare
         self.ranks = ranks
 
     def __call__(self, target: ArrayLike, prob: ArrayLike) -> float:
-        if self.undefined(target, prob):
-            return float("nan")
-        return float(self.many(target, prob, np.ones((1, len(np.asarray(target)))))[0])
+        return float("nan") if self.undefined(target, prob) else float(self.all(target, prob)[0])
+
+    def all(self, target: ArrayLike, prob: ArrayLike) -> Floats:
+        """Its numbers (S,) for the rows as they are."""
+        return self.many(target, prob, np.ones((1, len(np.asarray(target))))).ravel()
+
+    def many(self, target: ArrayLike, prob: ArrayLike, weight: Floats) -> Floats:
+        """Its number (B,), or several (B, S), for each row of `weight` (B, N)."""
+        rows, score = self.prepare(np.asarray(target), np.asarray(prob))
+        return score((rows @ weight.T).T)
 
     def undefined(self, target: ArrayLike, prob: ArrayLike) -> str | None:
         """Why there is no number for these rows, in a few words; None where there is one."""
@@ -65,6 +76,11 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
     )
 
 
+def one_hot(cells: NDArray[np.int64], count: int) -> csr_array:
+    """Which of `count` cells each row falls into, (count, N)."""
+    return csr_array((np.ones(len(cells)), (cells, np.arange(len(cells)))), (count, len(cells)))
+
+
 class Curve(NamedTuple):
     """Weighted ROC counts at the K distinct scores of positives, highest first.
 
@@ -80,33 +96,37 @@ class Curve(NamedTuple):
     negatives: Floats
 
 
-def build_curve(target: Any, prob: Any, weight: Floats) -> Curve:
-    """ROC counts of each row of `weight` (B, N); only scores of positives bend the ROC's area."""
-    positive = np.asarray(target) == 1
-    scores = np.asarray(prob, dtype=np.float64)
-    falling = np.flatnonzero(positive)[np.argsort(-scores[positive], kind="stable")]
-    rising = np.flatnonzero(~positive)[np.argsort(scores[~positive], kind="stable")]
-    distinct, starts = np.unique(-scores[falling], return_index=True)
+def curve_cells(target: Any, prob: Any) -> csr_array:
+    """The cells of `build_curve`, (3 K + 1, N); only scores of positives bend the ROC's area.
 
-    hits = np.add.reduceat(weight[:, falling], starts, axis=1) if len(starts) else weight[:, :0]
-    below = np.zeros((len(weight), len(rising) + 1))
-    np.cumsum(weight[:, rising], axis=1, out=below[:, 1:])
-    negatives = below[:, -1]
-    first = np.searchsorted(scores[rising], -distinct, side="left")
-    last = np.searchsorted(scores[rising], -distinct, side="right")
+    K cells of the positives at each of their distinct scores, K of the negatives tied with them,
+    and K + 1 of the negatives between them.
+    """
+    positive, falling = np.asarray(target) == 1, -np.asarray(prob, dtype=np.float64)
+    distinct = np.unique(falling[positive])
+    above = np.searchsorted(distinct, falling, side="left")
+    tied = np.searchsorted(distinct, falling, side="right") > above
+    block = np.where(positive, 0, np.where(tied, 1, 2))
+    return one_hot(block * len(distinct) + above, 3 * len(distinct) + 1)
+
+
+def build_curve(counts: Floats) -> Curve:
+    """ROC counts of the rows in each of `curve_cells`, (B, 3 K + 1)."""
+    hits, ties, between = np.split(counts, [counts.shape[1] // 3, 2 * (counts.shape[1] // 3)], 1)
+    fp = np.cumsum(ties + between[:, :-1], axis=1)
     return Curve(
         hits=hits,
         tp=np.cumsum(hits, axis=1),
-        fp=negatives[:, None] - below[:, first],
-        fp_above=negatives[:, None] - below[:, last],
+        fp=fp,
+        fp_above=fp - ties,
         positives=hits.sum(axis=1),
-        negatives=negatives,
+        negatives=ties.sum(axis=1) + between.sum(axis=1),
     )
 
 
 def of_curve(score: Callable[[Curve], Floats]) -> Metric:
     """The metric that `score` computes from ROC counts."""
-    return Metric(lambda target, prob, weight: score(build_curve(target, prob, weight)))
+    return Metric(lambda target, prob: (curve_cells(target, prob), lambda s: score(build_curve(s))))
 
 
 def curve_area(curve: Curve) -> Floats:
@@ -157,47 +177,65 @@ def specificity_at(sensitivity: float) -> Metric:
     return of_curve(highest)
 
 
-def unranked(many: Callable[[Any, Any, Floats], Floats]) -> Metric:
-    """The metric `many`, which is defined with one class and equal scores too."""
-    return Metric(many, ranks=False)
+def first(numbers: Floats) -> Floats:
+    """The only number of each row of (B, 1)."""
+    return numbers[:, 0]
 
 
-@unranked
-def brier(target: Any, prob: Any, weight: Floats) -> Floats:
-    """Mean squared distance of the probability from the outcome."""
-    return ratio(weight @ (np.asarray(prob) - np.asarray(target)) ** 2, weight.sum(axis=1))
+def of_mean(
+    values: Callable[[Any, Any], Floats], score: Callable[[Floats], Floats] = first
+) -> Metric:
+    """The metric that `score` computes from means (B, S) over the rows of `values` (N, S) or (N,).
+
+    It is defined with one class and equal scores too.
+    """
+
+    def prepare(target: Any, prob: Any) -> tuple[csr_array, Callable[[Floats], Floats]]:
+        each = np.column_stack([values(target, prob), np.ones(len(target))])
+        return csr_array(each.T), lambda sums: score(ratio(sums[:, :-1], sums[:, -1:]))
+
+    return Metric(prepare, ranks=False)
 
 
-@unranked
-def log_loss(codes: Any, probs: Any, weight: Floats) -> Floats:
+mean = of_mean(lambda target, prob: prob)
+brier = of_mean(lambda target, prob: (prob - target) ** 2)
+
+
+@of_mean
+def log_loss(codes: Any, probs: Any) -> Floats:
     """Mean negative log of the probability of what is true, which is taken as at least 1e-7.
 
     `probs` are (N, C) for class numbers, or (N, 1) with P(yes) for codes of 1 and 0.
     """
-    codes, probs = np.asarray(codes).astype(int), np.asarray(probs, dtype=np.float64)
     if probs.shape[1] == 1:
         probs = np.hstack([1 - probs, probs])
-    found = probs[np.arange(len(codes)), codes]
-    return ratio(weight @ -np.log(np.maximum(found, 1e-7)), weight.sum(axis=1))
+    found = probs[np.arange(len(codes)), codes.astype(int)]
+    return -np.log(np.maximum(found, 1e-7))
 
 
-def build_confusion(target: Any, predicted: Any, weight: Floats, classes: int = 2) -> Floats:
-    """Weighted confusion matrices (B, C, C): rows the true class, columns the predicted one.
+def confusion_cells(target: Any, predicted: Any, classes: int) -> csr_array:
+    """The cells of a confusion matrix, row by row: the true class, then the predicted one."""
+    return one_hot(target.astype(int) * classes + predicted.astype(int), classes**2)
 
-    C is `classes`, or more where there are rows of more. A class that no row has and that is never
-    predicted has no score, and is left out of means.
-    """
-    target, predicted = np.asarray(target).astype(int), np.asarray(predicted).astype(int)
-    classes = max(classes, int(max(target.max(), predicted.max())) + 1)
-    cells = np.eye(classes**2)[target * classes + predicted]  # (N, C * C), one-hot
-    return (weight @ cells).reshape(-1, classes, classes)
+
+def build_confusion(target: ArrayLike, predicted: ArrayLike, classes: int = 2) -> Floats:
+    """The confusion matrix (C, C): rows the true class, columns the predicted one."""
+    counts = confusion_cells(np.asarray(target), np.asarray(predicted), classes).sum(axis=1)
+    return counts.reshape(classes, classes)
 
 
 def of_confusion(score: Callable[[Floats], Floats]) -> Metric:
-    """The metric that `score` computes from confusion matrices (B, C, C)."""
-    return unranked(
-        lambda target, predicted, weight: score(build_confusion(target, predicted, weight))
-    )
+    """The metric that `score` computes from confusion matrices (B, C, C).
+
+    A class that no row has and that is never predicted has no score, and is left out of means.
+    """
+
+    def prepare(target: Any, predicted: Any) -> tuple[csr_array, Callable[[Floats], Floats]]:
+        classes = max(2, int(max(target.max(), predicted.max())) + 1)
+        cells = confusion_cells(target, predicted, classes)
+        return cells, lambda sums: score(sums.reshape(-1, classes, classes))
+
+    return Metric(prepare, ranks=False)
 
 
 def class_recall(matrix: Floats) -> Floats:

@@ -5,27 +5,28 @@
 is left out of means.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
+from scipy.sparse import csr_array, vstack
 
-from lesions.evaluation.intervals import Interval, bootstrap_columns, undefined
+from lesions.evaluation.intervals import Interval, bootstrap_columns
 from lesions.evaluation.metrics import (
     Floats,
-    build_confusion,
+    Metric,
     build_curve,
     class_f,
     class_recall,
+    confusion_cells,
     curve_area,
+    curve_cells,
     curve_precision,
     mean_of_classes,
-    roc_auc,
     share_right,
     undefined_reason,
-    unranked,
 )
 
 LABELS = {
@@ -53,22 +54,31 @@ def names_of(classes: int) -> tuple[str, ...]:
     return ("macro_auc", "accuracy", "balanced_accuracy", "macro_f1")
 
 
-@unranked
-def all_scores(codes: Any, probs: Any, weight: Floats) -> Floats:
+def prepare_scores(codes: Any, probs: Any) -> tuple[csr_array, Callable[[Floats], Floats]]:
     """`names_of` and then AUC, recall and precision of all classes, (B, S), on the same resamples.
 
     Of yes or no (B, 2): AUC and average precision.
     """
-    codes, probs = np.asarray(codes), np.asarray(probs)
     if probs.shape[1] == 1:
-        curve = build_curve(codes, probs[:, 0], weight)
-        return np.stack([curve_area(curve), curve_precision(curve)], axis=1)
-    aucs = np.stack(
-        [roc_auc.many(codes == k, column, weight) for k, column in enumerate(probs.T)], axis=1
-    )
-    matrix = build_confusion(codes, probs.argmax(axis=1), weight, aucs.shape[1])
-    overall = np.stack([mean_of_classes(aucs), *matrix_scores(matrix).values()], axis=1)
-    return np.hstack([overall, aucs, class_recall(matrix), class_f(matrix, 0)])
+        return curve_cells(codes, probs[:, 0]), lambda counts: np.stack(
+            [score(build_curve(counts)) for score in (curve_area, curve_precision)], axis=1
+        )
+    classes = probs.shape[1]
+    cells = [curve_cells(codes == k, column) for k, column in enumerate(probs.T)]
+    cells.append(confusion_cells(codes, probs.argmax(axis=1), classes))
+    edges = np.cumsum([part.shape[0] for part in cells])[:-1]
+
+    def score(counts: Floats) -> Floats:
+        *curves, matrix = np.split(counts, edges, axis=1)
+        matrix = matrix.reshape(-1, classes, classes)
+        aucs = np.stack([curve_area(build_curve(part)) for part in curves], axis=1)
+        overall = np.stack([mean_of_classes(aucs), *matrix_scores(matrix).values()], axis=1)
+        return np.hstack([overall, aucs, class_recall(matrix), class_f(matrix, 0)])
+
+    return vstack(cells, format="csr"), score
+
+
+all_scores = Metric(prepare_scores, ranks=False)
 
 
 def matrix_scores(matrix: Floats) -> dict[str, Floats]:
@@ -85,8 +95,7 @@ def score_values(codes: ArrayLike, probs: Floats) -> dict[str, float]:
     names = names_of(probs.shape[1])
     if _undefined(codes, probs):
         return dict.fromkeys(names, float("nan"))
-    values = all_scores.many(codes, probs, np.ones((1, len(probs))))[0]
-    return dict(zip(names, map(float, values), strict=False))
+    return dict(zip(names, all_scores.all(codes, probs).tolist(), strict=False))
 
 
 def score_rows(
@@ -95,7 +104,7 @@ def score_rows(
     """Every score with its 95 % interval by a bootstrap over groups; `groups` None: over rows."""
     names, each = names_of(len(classes)), classes if len(classes) > 1 else []
     if reason := _undefined(codes, probs):
-        found = [undefined(reason)] * (len(names) + len(CLASS_LABELS) * len(each))
+        found = [Interval(reason=reason)] * (len(names) + len(CLASS_LABELS) * len(each))
     else:
         found = bootstrap_columns(all_scores, codes, probs, groups)
     by_class = [dict(zip(CLASS_LABELS, found[len(names) + k :: len(each)], strict=False))

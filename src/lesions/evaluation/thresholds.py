@@ -7,7 +7,6 @@ thresholds that did not see the row.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lesions.errors import InputError
 from lesions.evaluation.calibration import check_fit
-from lesions.evaluation.metrics import Floats, Metric, ratio, unranked
+from lesions.evaluation.metrics import Floats, Metric, of_mean
 
 
 @dataclass(frozen=True)
@@ -82,22 +81,20 @@ RULES: dict[str, Callable[[ArrayLike, ArrayLike], Threshold]] = {
 }
 
 
-def net_benefit(risk: float) -> Metric:
-    """The metric "true positives less false ones at the odds of `risk`, per row".
+def net_benefit(risks: Floats) -> Metric:
+    """The metric "true positives less false ones at the odds of the risk, per row" of each risk.
 
     `prob` must be calibrated (Vickers & Elkin 2006, "Decision curve analysis").
     """
-
-    def many(target: Any, prob: Any, weight: Floats) -> Floats:
-        called, positive = np.asarray(prob) >= risk, np.asarray(target) == 1
-        worth = np.where(positive, 1.0, -risk / (1 - risk)) * called
-        return ratio(weight @ worth, weight.sum(axis=1))
-
-    return unranked(many)
+    cost = -risks / (1 - risks)
+    return of_mean(
+        lambda target, prob: (prob[:, None] >= risks) * np.where(target[:, None] == 1, 1.0, cost),
+        lambda means: means,
+    )
 
 
 def decision_curve(target: ArrayLike, prob: ArrayLike, risks: Floats) -> pd.DataFrame:
     """Net benefit at each risk: columns risk, model, everybody (nobody is 0)."""
-    called = {"model": prob, "everybody": np.ones(len(np.asarray(target)))}
-    worth = {name: [net_benefit(at)(target, p) for at in risks] for name, p in called.items()}
-    return pd.DataFrame({"risk": risks, **worth})
+    worth, everybody = net_benefit(risks), np.ones(len(np.asarray(target)))
+    called = {"model": worth.all(target, prob), "everybody": worth.all(target, everybody)}
+    return pd.DataFrame({"risk": risks, **called})

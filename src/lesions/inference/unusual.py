@@ -7,17 +7,18 @@ seen them or another photograph of their groups, and each is judged by a fit wit
 
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import cv2
 import numpy as np
 import pandas as pd
-import torch
 from pydantic import BaseModel, Field, model_validator
 
 from lesions.data.cache import cached_images
 from lesions.evaluation.metrics import Floats
-from lesions.inference.checkpoint import Fold
+
+if TYPE_CHECKING:  # torch takes seconds to import, and a report needs none
+    from lesions.inference.checkpoint import Fold
 
 QUANTILE = 0.99  # of the held-out rows' distances: the limit
 PARTS = 5  # of the groups, which take turns to be judged
@@ -153,7 +154,7 @@ def colours(images: Sequence[np.ndarray]) -> Floats:
 
 
 def fit_familiar(
-    folds: Sequence[Fold], table: pd.DataFrame, rows: int
+    folds: Sequence["Fold"], table: pd.DataFrame, rows: int
 ) -> tuple[Familiar, FalseAlarms]:
     """What is usual, by `rows` held-out rows of each fold, and how many of them are called not."""
     config = folds[0].config
@@ -191,15 +192,17 @@ def fit_familiar(
     return familiar, FalseAlarms(rows=len(flags), **rounded)
 
 
-@torch.no_grad()
-def image_features(fold: Fold, images: np.ndarray) -> Floats:
+def image_features(fold: "Fold", images: np.ndarray) -> Floats:
     """The backbone's pooled features of uint8 images (N, S, S, 3), (N, F), on a GPU if there is."""
+    import torch
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fold.model.to(device)
     found = []
     for start in range(0, len(images), 32):
         pixels = torch.from_numpy(np.array(images[start : start + 32])).to(device)
-        found.append(fold.model.pooled(fold.model.see(pixels)).float().cpu().numpy())
+        with torch.no_grad():
+            found.append(fold.model.pooled(fold.model.see(pixels)).float().cpu().numpy())
     fold.model.cpu()
     return np.concatenate(found).astype(np.float64)
 

@@ -70,10 +70,9 @@ def submit(
     write_csv(at("submissions/scores.csv"), table)
     _draw(table)
     if row["status"] == "error":
+        reason = cleaned(answer.error_description or "") or "no reason given"
         raise InputError(
-            f"{shown(path)}: Kaggle could not score it:"
-            f" {cleaned(answer.error_description or '') or 'no reason given'};"
-            f" see {PAGE}/submissions"
+            f"{shown(path)}: Kaggle could not score it: {reason}; see {PAGE}/submissions"
         )
     return answer
 
@@ -134,9 +133,9 @@ def cv_estimate(path: Path) -> tuple[Interval, str]:
         return undefined(f"{beside.name} {problem}: blend or predict again"), ""
     if "methods" in facts:
         method = facts["methods"][facts["chosen"]]
-        low, high = method["interval"] or (float("nan"), float("nan"))
-        interval = Interval(method["nested"], low, high, float("nan"))
-        return interval, f"nested, {facts['chosen']} of {len(facts['members'])}"
+        interval = method["interval"] or (float("nan"), float("nan"))
+        origin = f"nested, {facts['chosen']} of {len(facts['members'])}"
+        return Interval(method["nested"], *interval, float("nan")), origin
     try:
         oof = load_oof(facts["run"]).of_source()
     except InputError as error:
@@ -145,9 +144,8 @@ def cv_estimate(path: Path) -> tuple[Interval, str]:
     if facts.get("column"):  # the submitted class of a run of several
         number = oof.task.classes.index(facts["column"])
         positive, score = oof.codes == number, oof.probs[:, number]
-    return delong(
-        positive, score, oof.groups
-    ), f"out-of-fold, {len(oof.files)} folds of {facts['run']}"
+    origin = f"out-of-fold, {len(oof.files)} folds of {facts['run']}"
+    return delong(positive, score, oof.groups), origin
 
 
 def load_scores() -> pd.DataFrame:

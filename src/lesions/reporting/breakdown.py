@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from lesions.evaluation.intervals import Interval, Z, undefined
+from lesions.evaluation.intervals import Interval, Z
 from lesions.reporting.style import (
     BASELINE,
     BENIGN,
@@ -53,7 +53,7 @@ def rate(events: ArrayLike, groups: ArrayLike) -> Interval:
     events = np.asarray(events, dtype=float)
     n = len(events)
     if not n:
-        return undefined("no rows")
+        return Interval(reason="no rows")
     codes = pd.factorize(np.asarray(groups))[0]
     count = int(codes.max()) + 1
     share = float(events.mean())
@@ -65,7 +65,7 @@ def rate(events: ArrayLike, groups: ArrayLike) -> Interval:
     spread = np.sqrt(share * (1 - share) / effective + Z**2 / (4 * effective**2))
     centre = (share + Z**2 / (2 * effective)) / (1 + Z**2 / effective)
     half = float(Z * spread / (1 + Z**2 / effective))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), np.nan)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def bands(values: pd.Series, edges: list[float], unit: str = "") -> pd.Series:
@@ -118,8 +118,8 @@ def baseline_parts(shortcuts: Sequence[Mapping[str, Any]]) -> list[Part]:
     for row in shortcuts:
         where = "" if row["source"] == "all" else f", {row['source']}"
         auc, low, high = (np.nan if row[k] is None else row[k] for k in ("auc", "low", "high"))
-        interval = Interval(auc, low, high, np.nan)
-        found.append(Part(f"metadata: {row['features']}{where}", interval))
+        name = f"metadata: {row['features']}{where}"
+        found.append(Part(name, Interval(auc, low, high)))
     return found
 
 

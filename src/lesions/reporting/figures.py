@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lesions.evaluation.calibration import equal_bins
-from lesions.evaluation.intervals import Interval, resamples
-from lesions.evaluation.metrics import Floats, build_curve
+from lesions.evaluation.intervals import Interval, bootstrap_values
+from lesions.evaluation.metrics import Curve, Floats, of_curve
 from lesions.reporting.breakdown import rate
 from lesions.reporting.style import (
     BASELINE,
@@ -45,33 +45,25 @@ def curve_bands(
     positive: np.ndarray, score: np.ndarray, groups: np.ndarray, replicates: int = BAND_REPLICATES
 ) -> tuple[Band, Band]:
     """ROC (sensitivity over 1 - specificity) and PR (precision over recall), groups resampled."""
-    curves = [_curves(positive, score, np.ones((1, len(score))))]
-    for weight in resamples(groups, len(score), replicates):
-        curves.append(_curves(positive, score, weight))
-    roc, precision = (
-        Band(lines[0], *np.nanpercentile(lines[1:], [2.5, 97.5], axis=0))
-        for lines in (np.concatenate(part) for part in zip(*curves, strict=True))
-    )
-    return roc, precision
+    drawn = bootstrap_values(curve_lines, positive, [score], groups, replicates)
+    limits = np.nanpercentile(drawn[:, 0], [2.5, 97.5], axis=0)
+    parts = np.split(np.vstack([curve_lines.all(positive, score), limits]), 2, axis=1)
+    return Band(*parts[0]), Band(*parts[1])
 
 
-def _curves(positive: np.ndarray, score: np.ndarray, weight: Floats) -> tuple[Floats, Floats]:
-    """Each weighting's ROC and PR over GRID: two float64 (B, 201)."""
-    curve = build_curve(positive, score, weight)
-    before = np.concatenate([np.zeros((len(weight), 1)), curve.tp[:, :-1]], axis=1)
-    precision = curve.tp / np.maximum(curve.tp + curve.fp, 1e-300)
-    roc_lines, pr_lines = [], []
-    for b in range(len(weight)):
-        if not curve.positives[b] or not curve.negatives[b]:
-            continue
-        # Between two scores of positives the curve runs flat: both ends of each step are given.
+@of_curve
+def curve_lines(curve: Curve) -> Floats:
+    """ROC and then PR over GRID of each weighting, (B, 402); NaN without one of the classes."""
+    lines = np.full((len(curve.hits), 2, len(GRID)), np.nan)
+    for b in np.flatnonzero((curve.positives > 0) & (curve.negatives > 0)):
+        # Between two scores of positives the ROC runs flat: both ends of each step are given.
         x = np.column_stack([curve.fp_above[b], curve.fp[b]]).ravel() / curve.negatives[b]
-        y = np.column_stack([before[b], curve.tp[b]]).ravel() / curve.positives[b]
-        roc_lines.append(np.interp(GRID, np.r_[0, x, 1], np.r_[0, y, 1]))
         recall = curve.tp[b] / curve.positives[b]
+        y = np.column_stack([np.r_[0, recall[:-1]], recall]).ravel()
+        lines[b, 0] = np.interp(GRID, np.r_[0, x, 1], np.r_[0, y, 1])
         at = np.searchsorted(recall, GRID - 1e-12).clip(max=len(recall) - 1)
-        pr_lines.append(precision[b, at])
-    return np.array(roc_lines).reshape(-1, 201), np.array(pr_lines).reshape(-1, 201)
+        lines[b, 1] = curve.tp[b, at] / np.maximum(curve.tp[b, at] + curve.fp[b, at], 1e-300)
+    return lines.reshape(len(lines), -1)
 
 
 def draw_band(axes: Axes, band: Band, label: str = "", x: Floats = GRID) -> None:

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from lesions.evaluation import metrics
 from lesions.evaluation.calibration import calibration_error, clipped_logit, equal_bins, fit_scaling
-from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values, summarise, undefined
-from lesions.evaluation.metrics import Floats, Metric, roc_auc
+from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values
+from lesions.evaluation.metrics import Floats, roc_auc
 from lesions.evaluation.scores import LABELS, score_rows
 from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_curve, net_benefit
 from lesions.inference.calibration import Calibration, cross_fit
@@ -130,17 +130,12 @@ def scores_section(
     ]
     slope = 1 / fit_scaling(positive, risk[:, None]).temperature
     return [
-        *((name, _measured(metric, positive, prob, groups)) for name, metric, prob in measures),
-        ("calibration slope", undefined(None, slope)),
+        *(
+            (name, bootstrap(metric, positive, prob, groups, MEASURE_REPLICATES))
+            for name, metric, prob in measures
+        ),
+        ("calibration slope", Interval(slope)),
     ]
-
-
-def _measured(metric: Metric, target: Any, prob: Any, groups: np.ndarray) -> Interval:
-    """The metric with an interval from fewer resamples: some of these take long on many rows."""
-    if reason := metric.undefined(target, prob):
-        return undefined(reason)
-    drawn = bootstrap_values(metric, target, [prob], groups, MEASURE_REPLICATES)[:, 0]
-    return summarise(metric(target, prob), drawn)
 
 
 def score_label(oof: Oof) -> str:
@@ -155,7 +150,7 @@ def decisions_section(
     if decided is None:
         return {}
     positive, groups, risk = oof.positive, oof.groups, oof.task.score(decided.probs)
-    counts = metrics.build_confusion(~positive, ~decided.flagged, np.ones((1, len(risk))))[0]
+    counts = metrics.build_confusion(~positive, ~decided.flagged)
     drawn["confusion"] = figures.plot_confusion(
         counts, [words.kind, "benign"], ["flagged", "not flagged"]
     )
@@ -164,8 +159,8 @@ def decisions_section(
         lines.insert(0, ("uncalibrated", oof.score))
     axes = ("predicted probability", f"observed frequency of {words.many}")
     drawn["calibration"] = figures.plot_reliability(lines, positive, groups, axes, True)
-    values = [bootstrap_values(net_benefit(at), positive, [risk], groups, 200) for at in RISKS]
-    band = np.percentile(np.hstack(values), [2.5, 97.5], axis=0)
+    worth = bootstrap_values(net_benefit(RISKS), positive, [risk], groups, MEASURE_REPLICATES)
+    band = np.percentile(worth[:, 0], [2.5, 97.5], axis=0)
     curve = decision_curve(positive, risk, RISKS)
     drawn["decision_curve"] = figures.plot_decision_curve(curve, band)
     fifth = pd.CategoricalDtype(FIFTHS, ordered=True)
@@ -215,7 +210,7 @@ def classes_section(
         for name, part in parts_of(oof, test)
     ]
     called = oof.probs.argmax(axis=1)
-    counts = metrics.build_confusion(codes, called, np.ones((1, len(codes))), len(names))[0]
+    counts = metrics.build_confusion(codes, called, len(names))
     images = dict(zip(names, counts.sum(axis=1).astype(int), strict=True))
     aucs = {name: found["auc"] for name, found in parts[0][1].classes.items()}
     drawn["class_auc"] = breakdown.plot_forest(
@@ -234,8 +229,8 @@ def classes_section(
         "overall": {LABELS[name]: found for name, found in parts[0][1].overall.items()},
         "class_parts": parts,
         "images_of": images,
-        "class_error": _measured(calibration_error, right, sure, groups),
-        "class_loss": _measured(metrics.log_loss, codes, probs, groups),
+        "class_error": bootstrap(calibration_error, right, sure, groups, MEASURE_REPLICATES),
+        "class_loss": bootstrap(metrics.log_loss, codes, probs, groups, MEASURE_REPLICATES),
         "swaps": swaps[swaps > 0].nlargest(10),
     }
 

@@ -23,6 +23,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the page here as well")
     args = parser.parse_args(arguments)
 
+    from lesions.data.table import load_table, prepared
+
+    table, facts = load_table(args.dataset)
+
     from importlib.metadata import version
 
     import pandas as pd
@@ -31,15 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.data.columns import Report
     from lesions.data.folds import fold_warnings
     from lesions.data.sources import add_deotte, read_duplicates
-    from lesions.data.table import load_table, prepared
     from lesions.evaluation.audit import audit
     from lesions.paths import at, shown
     from lesions.reporting.audit_page import audit_page, audit_text
 
-    table, facts = load_table(args.dataset)
     report, legacy = Report(strict=True), None
     if args.legacy:
-        table = add_deotte(table.assign(tfrecord=float("nan")), args.legacy, report)
+        table = add_deotte(table, args.legacy, report)
         legacy = table["tfrecord"].where(table["tfrecord"] >= 0) % 5
     folders = [at() / source["folder"] for source in facts["config"]["sources"].values()]
     for folder in (folder for folder in folders if not folder.is_dir()):

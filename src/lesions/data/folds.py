@@ -140,7 +140,7 @@ def legacy(table: pd.DataFrame, config: DatasetConfig) -> Split:
 
     Patients of 2020 are whole, lesions of 2019 are not; duplicates (tfrecord -1) are left out.
     """
-    record = table["tfrecord"].fillna(-1)
+    record = table.get("tfrecord", pd.Series(np.nan, table.index)).fillna(-1)
     if (record < 0).all():
         raise InputError("scheme legacy: no `tfrecord`: give Deotte's CSVs with `deotte: FOLDER`")
     split = table["split"].mask((table["split"] == "train") & (record < 0), "quarantined")

@@ -13,7 +13,7 @@ import tempfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
@@ -44,8 +44,6 @@ PLACES: dict[str, dict[str, list[str]]] = {
     "ham10000": {"train": ["HAM10000_images_part_1", "HAM10000_images_part_2", "images",
                            "HAM10000_images_part_1.zip", "HAM10000_images_part_2.zip"]},
     "dermamnist": {"train": ["dermamnist*.npz"]},
-    "deotte": {"train": ["jpeg-melanoma-*/train", "jpeg-isic2019-*/train", "train"],
-               "test": ["jpeg-melanoma-*/test", "test"]},
     "generic": {"train": [""]},
 }  # fmt: skip
 
@@ -269,20 +267,28 @@ def _require_safe(archive: Path, entries: list[zipfile.ZipInfo]) -> None:
         raise InputError(f"{shown(archive)}: {problem}: nothing was unpacked")
 
 
-def _write_arrays(archive: Path, folder: Path) -> None:
-    """DermaMNIST's arrays as PNG with the same pixels: dermamnist_<split>_<index>.png."""
+def dermamnist_arrays(archive: Path, kind: str) -> Iterator[tuple[str, np.ndarray]]:
+    """The `images` or `labels` of each official part of a DermaMNIST npz; InputError if damaged."""
     for split in ("train", "val", "test"):
         try:
             with np.load(archive, allow_pickle=False) as arrays:
-                images = arrays[f"{split}_images"]
-            if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
-                raise InputError(f"{split}_images: {images.dtype} {images.shape} are no pictures")
+                found = arrays[f"{split}_{kind}"]
+            wanted = (
+                found.ndim == 4 and found.shape[3] == 3 if kind == "images" else found.max() < 7
+            )
+            if found.dtype != np.uint8 or not wanted:
+                raise InputError(f"{split}_{kind}: {found.dtype} {found.shape} are no {kind}")
         except Exception as error:  # zipfile and numpy raise errors of any type for damaged files
             raise InputError(
                 f"{shown(archive)}: {error}: damaged, or not DermaMNIST's: download it again"
             ) from error
-        else:
-            for index, pixels in enumerate(tqdm(images, f"unpacking {split}", disable=None)):
-                name = f"dermamnist_{split}_{index:05d}.png"
-                if not cv2.imwrite(str(folder / name), pixels[..., ::-1]):
-                    raise InputError(f"{shown(folder / name)}: cannot be written")
+        yield split, found
+
+
+def _write_arrays(archive: Path, folder: Path) -> None:
+    """DermaMNIST's arrays as PNG with the same pixels: dermamnist_<split>_<index>.png."""
+    for split, images in dermamnist_arrays(archive, "images"):
+        for index, pixels in enumerate(tqdm(images, f"unpacking {split}", disable=None)):
+            path = folder / f"dermamnist_{split}_{index:05d}.png"
+            if not cv2.imwrite(str(path), pixels[..., ::-1]):
+                raise InputError(f"{shown(path)}: cannot be written")

@@ -13,14 +13,14 @@ import pandas as pd
 from lesions.config import SourceConfig
 from lesions.data.columns import (
     COMMON,
+    SPLIT_WORDS,
     Report,
+    check_columns,
     common_rows,
     no_rows,
     read_columns,
-    require_names,
-    require_plain,
 )
-from lesions.data.photographs import dermamnist_file, images_below
+from lesions.data.photographs import dermamnist_arrays, dermamnist_file, images_below
 from lesions.data.tasks import DIAGNOSES, WORDS
 from lesions.errors import listed
 from lesions.files import read_csv
@@ -28,19 +28,11 @@ from lesions.paths import shown
 
 _CLASSES_2018 = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 _CLASSES_2019 = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
-_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val",
-           "validation": "val", "test": "test", "": ""}  # fmt: skip
 _DERMAMNIST = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]  # its labels 0 to 6
 _PEOPLE_2020 = {
     "image_name": "image_name", "patient_id": "patient_id", "sex": "sex",
     "age_approx": "age_approx", "site": "anatom_site_general_challenge",
 }  # fmt: skip
-# Deotte's CSVs, in the folders that his sets unpack to, or side by side.
-_DEOTTE_TABLES = {
-    "isic2019": ["jpeg-isic2019-*/train.csv", "jpeg-isic2019_train.csv"],
-    "isic2020": ["jpeg-melanoma-*/train.csv", "jpeg-melanoma_train.csv"],
-    "isic2020 test": ["jpeg-melanoma-*/test.csv", "jpeg-melanoma_test.csv"],
-}
 
 
 def read_source(name: str, source: SourceConfig, folder: Path, report: Report) -> pd.DataFrame:
@@ -58,17 +50,10 @@ def read_source(name: str, source: SourceConfig, folder: Path, report: Report) -
 def read_isic2017(folder: Path, report: Report) -> pd.DataFrame:
     """ISIC 2017 task 3: 2,000 training images, 374 melanomas; of people only age and sex."""
     truth = folder / "ISIC-2017_Training_Part3_GroundTruth.csv"
-    rows = read_columns(
-        report, truth,
-        {"image_name": "image_id", "target": "melanoma", "keratosis": "seborrheic_keratosis"},
-    )  # fmt: skip
+    rows = _read_one_hot(report, truth, ["melanoma", "seborrheic_keratosis"], "image_id", "nv")
     more = {"image_name": "image_id", "age_approx": "age_approximate", "sex": "sex"}
     rows = _joined(report, rows, folder / "ISIC-2017_Training_Data_metadata.csv", more)
-    melanoma, keratosis = rows["target"] == 1, rows["keratosis"] == 1
-    both = melanoma & keratosis
-    report.rows(truth, rows["image_name"], both, "melanoma and keratosis at once")
-    diagnosis = pd.Series("nv", rows.index).mask(keratosis, "bkl").mask(melanoma, "mel")
-    return common_rows(rows.assign(diagnosis=diagnosis), "isic2017")
+    return common_rows(rows, "isic2017")
 
 
 def read_isic2018(folder: Path, report: Report) -> pd.DataFrame:
@@ -109,7 +94,11 @@ def read_isic2020(folder: Path, report: Report) -> pd.DataFrame:
     labels = {"diagnosis": "diagnosis", "target": "target"}
     train = read_columns(report, path, _PEOPLE_2020 | labels)
     test = read_columns(report, folder / "test.csv", _PEOPLE_2020)
-    train["diagnosis"] = _diagnosis_by_target(report, path, train)
+    contradict = (train["diagnosis"] == "mel") != (train["target"] == 1)
+    contradict &= train["target"].notna()
+    report.rows(path, train["image_name"], contradict, "target and diagnosis contradict each other")
+    bare = (train["diagnosis"] == "") & (train["target"] == 0)  # most of 2020
+    train["diagnosis"] = train["diagnosis"].mask(bare, "benign")
     lesions = folder / "ISIC_2020_Training_GroundTruth_v2.csv"
     if lesions.exists():
         more = {"image_name": "image_name", "lesion_id": "lesion_id"}
@@ -149,13 +138,11 @@ def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:
         report.problem(folder, "no dermamnist*.npz in it: see input/README.md")
         return no_rows("dermamnist")
     parts = []
-    with np.load(path, allow_pickle=False) as arrays:
-        for official in ("train", "val", "test"):
-            label = arrays[f"{official}_labels"].reshape(-1)
-            names = [f"dermamnist_{official}_{index:05d}" for index in range(len(label))]
-            diagnosis = np.array(_DERMAMNIST)[label]
-            parts.append(pd.DataFrame({"image_name": names, "diagnosis": diagnosis})
-                         .assign(official=official))  # fmt: skip
+    for official, label in dermamnist_arrays(path, "labels"):
+        names = [f"dermamnist_{official}_{index:05d}" for index in range(len(label))]
+        diagnosis = np.array(_DERMAMNIST)[label.reshape(-1)]
+        part = {"image_name": names, "diagnosis": diagnosis, "official": official}
+        parts.append(pd.DataFrame(part))
     rows = pd.concat(parts, ignore_index=True)
     lesions = folder / "dermamnist_to_ham10000.csv"
     if lesions.exists() and "corrected" not in path.stem:  # whose rows are others
@@ -165,38 +152,28 @@ def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:
     return common_rows(rows, "dermamnist")
 
 
-def read_deotte(folder: Path, report: Report) -> pd.DataFrame:
-    """Chris Deotte's resized JPEG sets of 2019 and 2020, with `tfrecord` and original sizes.
-
-    Rows are of the sources isic2019 and isic2020. 2019 has no lesion ids here: images of one lesion
-    are grouped only by the official CSVs or the search for near-duplicates.
-    """
-    parts = []
-    for source, names in _DEOTTE_TABLES.items():
-        path = next((path for name in names for path in sorted(folder.glob(name))), None)
-        if path is None:
-            continue
-        split = "test" if source.endswith("test") else "train"
-        columns = _PEOPLE_2020 | {"width": "width", "height": "height"}
-        if split == "train":
-            columns |= {name: name for name in ("diagnosis", "target", "tfrecord")}
-        rows = read_columns(report, path, columns)
-        if split == "train":
-            rows["diagnosis"] = _diagnosis_by_target(report, path, rows)
-        parts.append(rows.assign(split=split, source=source.removesuffix(" test")))
-    if not parts:
-        report.problem(folder, "none of Deotte's CSVs in it: see input/README.md")
-        return no_rows("deotte")
-    return common_rows(pd.concat(parts, ignore_index=True), "deotte")
-
-
 def add_deotte(table: pd.DataFrame, folder: Path, report: Report) -> pd.DataFrame:
-    """The table with `width`, `height` and `tfrecord` of the images in Deotte's CSVs."""
-    known = read_deotte(folder, report).drop_duplicates("image_name").set_index("image_name")
+    """The table with `width`, `height` and `tfrecord` of the images in Chris Deotte's CSVs.
+
+    They lie in the folders that his resized sets of 2019 and 2020 unpack to, or side by side.
+    """
+    known = []
+    for part in ("train", "test"):
+        columns = {name: name for name in ("image_name", "width", "height")}
+        if part == "train":
+            columns |= {"tfrecord": "tfrecord"}
+        for path in sorted(
+            [*folder.glob(f"jpeg-*/{part}.csv"), *folder.glob(f"jpeg-*_{part}.csv")]
+        ):
+            known.append(read_columns(report, path, columns))
+    if not known:
+        report.problem(folder, "none of Deotte's CSVs in it: see input/README.md")
+        return table
+    found = pd.concat(known).drop_duplicates("image_name").set_index("image_name").astype(float)
     names = table["image_name"]
-    if not names.isin(known.index).any():
+    if not names.isin(found.index).any():
         report.problem(folder, f"none of the images is in its CSVs, such as {listed(names[:3])}")
-    columns = {c: names.map(known[c]).fillna(table[c]) for c in ("width", "height", "tfrecord")}
+    columns = {c: names.map(found[c]).fillna(table.get(c, np.nan)) for c in found}
     return table.assign(**columns)
 
 
@@ -215,26 +192,29 @@ def read_generic(name: str, source: SourceConfig, folder: Path, report: Report) 
     A diagnosis (translated by `source.diagnoses`) or a target is needed; a row with neither is a
     test row. Without a table every image folder is one diagnosis, by its name.
     """
-    words = {word.lower(): known for word, known in source.diagnoses.items()}
-    for word in words.values() - DIAGNOSES.keys():
+    for word in {*source.diagnoses.values()} - DIAGNOSES.keys():
         report.problem(f"source {name}", f"diagnoses: {word} is none of {', '.join(DIAGNOSES)}")
+    diagnoses = WORDS | {word.lower(): known for word, known in source.diagnoses.items()}
     path = folder / (source.table or "")
-    rows = _read_table(name, source, path, report) if source.table else _from_folders(path, report)
-    if "label" in rows:
-        found = rows["label"].str.lower().map(WORDS | words)
-        hint = f"not a diagnosis: say which it is under `diagnoses` ({', '.join(DIAGNOSES)})"
-        report.rows(path, rows["label"].rename("diagnosis"), found.isna(), hint)
-        rows["diagnosis"] = found.fillna("")
-    rows = common_rows(rows, name).assign(own_target=rows.get("own_target", np.nan))
-    official = rows["official"].str.lower()
-    report.rows(path, official, ~official.isin([*_SPLITS]), "expected train, val or test")
-    bare, test = rows["target"].isna(), official.map(_SPLITS) == "test"
+    if source.table:
+        unknown = sorted(set(source.columns) - {*COMMON})
+        if unknown or "image_name" not in source.columns:
+            what = f"{listed(unknown)} unknown" if unknown else "image_name is missing"
+            report.problem(f"source {name}", f"columns: {what}: known are {', '.join(COMMON)}")
+            return no_rows(name)
+        renamed = {"target": "own_target"}  # which may be empty
+        columns = {renamed.get(ours, ours): own for ours, own in source.columns.items()}
+        rows = read_columns(report, path, columns, diagnoses)
+    else:
+        raw = _class_folders(path, report)
+        rows = check_columns(report, path, raw, {column: column for column in raw}, diagnoses)
+    rows = common_rows(rows.rename(columns={"own_target": "target"}), name)
+    bare, test = (rows["diagnosis"] == "") & rows["target"].isna(), rows["official"] == "test"
     if (bare & ~test).any():
         report.notes.append(f"{shown(path)}: {(bare & ~test).sum():,} rows without diagnosis or"
                             " target are test rows: never trained on or scored")  # fmt: skip
-    split = pd.Series("train", rows.index).mask(bare | test, "test")
-    rows = _within_patients(rows, path, report)
-    return rows.assign(official=official.map(_SPLITS).fillna(""), split=split)
+    rows["split"] = pd.Series("train", rows.index).mask(bare | test, "test")
+    return _within_patients(rows, path, report)
 
 
 def _within_patients(rows: pd.DataFrame, path: Path, report: Report) -> pd.DataFrame:
@@ -249,40 +229,23 @@ def _within_patients(rows: pd.DataFrame, path: Path, report: Report) -> pd.DataF
     return rows.assign(lesion_id=(patient + "/" + lesion).where(known, ""))
 
 
-def _from_folders(folder: Path, report: Report) -> pd.DataFrame:
-    """One row an image below `folder`, labelled by the name of its own folder."""
+def _class_folders(folder: Path, report: Report) -> pd.DataFrame:
+    """One row an image below `folder`: its diagnosis is the name of its own folder.
+
+    Folders called train, val or test above those are the official split.
+    """
     files = sorted(Path(path).relative_to(folder.resolve()) for path in images_below(folder))
     rows = []
     for path in files:
-        official = [_SPLITS[part.lower()] for part in path.parts[:-1] if part.lower() in _SPLITS]
-        classes = [part for part in path.parts[:-1] if part.lower() not in _SPLITS]
-        label = classes[-1] if classes else "" if official == ["test"] else path.parent.name
-        rows.append((path.with_suffix("").as_posix(), label, "".join(official[:1])))
+        official = [part for part in path.parts[:-1] if part.lower() in SPLIT_WORDS]
+        classes = [part for part in path.parts[:-1] if part.lower() not in SPLIT_WORDS]
+        test = [SPLIT_WORDS[part.lower()] for part in official] == ["test"]
+        label = classes[-1] if classes else "" if test else path.parent.name
+        rows.append((path.as_posix(), label, "".join(official[:1])))
     if not any(path.parent.name for path in files):
         report.problem(folder, "no image in a folder of it: give `table`, or folders by class")
         rows = []
-    table = pd.DataFrame(rows, columns=["image_name", "label", "official"], dtype=object)
-    table["image_name"] = table["image_name"].str.normalize("NFC")
-    require_plain(report, folder, table["image_name"])
-    require_names(report, folder, table["image_name"], table)
-    return table
-
-
-def _read_table(name: str, source: SourceConfig, path: Path, report: Report) -> pd.DataFrame:
-    unknown = sorted(set(source.columns) - {*COMMON} - {"label"})
-    if unknown or "image_name" not in source.columns:
-        what = f"{listed(unknown)} unknown" if unknown else "image_name is missing"
-        report.problem(f"source {name}", f"columns: {what}: known are {', '.join(COMMON)}")
-        return no_rows(name)
-    renamed = {"diagnosis": "label", "target": "own_target"}  # parsed below
-    rows = read_columns(report, path, {renamed.get(c, c): own for c, own in source.columns.items()})
-    if "own_target" in rows:
-        text = rows["own_target"].rename(source.columns["target"])
-        own = pd.to_numeric(text.mask(text == ""), errors="coerce").astype(float)
-        rows = rows.assign(target=own, own_target=own)
-        wrong = ~own.isin([0, 1]) & (text != "")
-        report.rows(path, text, wrong, "expected 0, 1 or nothing")
-    return rows
+    return pd.DataFrame(rows, columns=["image_name", "diagnosis", "official"], dtype=str)
 
 
 READERS: dict[str, Callable[[Path, Report], pd.DataFrame]] = {
@@ -292,19 +255,26 @@ READERS: dict[str, Callable[[Path, Report], pd.DataFrame]] = {
     "isic2020": read_isic2020,
     "ham10000": read_ham10000,
     "dermamnist": read_dermamnist,
-    "deotte": read_deotte,
 }
 
 
-def _read_one_hot(report: Report, path: Path, classes: list[str]) -> pd.DataFrame:
-    """image_name and diagnosis of a ground truth with one column a class, of which one is 1."""
-    rows = read_columns(report, path, {"image_name": "image"} | {name: name for name in classes})
+def _read_one_hot(
+    report: Report, path: Path, classes: list[str], image: str = "image", other: str = ""
+) -> pd.DataFrame:
+    """image_name and diagnosis of a ground truth with one column a class, of which one is 1.
+
+    Where `other` is a diagnosis, it is that of rows without a 1.
+    """
+    rows = read_columns(report, path, {"image_name": image} | {name: name for name in classes})
     values = rows[classes].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    wrong = ~np.isin(values, [0, 1]).all(axis=1) | (values.sum(axis=1) != 1)
+    ones = values.sum(axis=1)
+    wrong = ~np.isin(values, [0, 1]).all(axis=1) | (ones > 1) | ((ones == 0) & (other == ""))
     cells = rows[classes[0]].str.cat(rows[classes[1:]], " ").rename("the diagnosis")
-    report.rows(path, cells, wrong, "exactly one must be 1 and the others 0")
-    names = pd.Index(classes)[np.nan_to_num(values).argmax(axis=1)].str.lower()
-    return rows[["image_name"]].assign(diagnosis=names.map(WORDS))
+    most = "at most" if other else "exactly"
+    report.rows(path, cells, wrong, f"{most} one must be 1 and the others 0")
+    words = pd.Series(classes).str.lower().str.replace("_", " ").map(WORDS).to_numpy()
+    diagnosis = np.where(ones == 0, other, words[np.nan_to_num(values).argmax(axis=1)])
+    return rows[["image_name"]].assign(diagnosis=diagnosis)
 
 
 def _joined(
@@ -316,15 +286,6 @@ def _joined(
     if len(absent) and len(more) and len(columns) > 2:  # a file of lesions alone may be shorter
         report.problem(path, f"no row for {listed(absent)}")
     return rows.merge(more.drop_duplicates("image_name"), "left", "image_name")
-
-
-def _diagnosis_by_target(report: Report, path: Path, rows: pd.DataFrame) -> pd.Series:
-    """The diagnosis, "benign" where none is named and the target is 0, as for most of 2020."""
-    melanoma = rows["diagnosis"] == "mel"
-    named = melanoma | (rows["target"] == 1)
-    wrong = named & (melanoma != (rows["target"] == 1)) & rows["target"].notna()
-    report.rows(path, rows["image_name"], wrong, "target and diagnosis contradict each other")
-    return rows["diagnosis"].mask((rows["diagnosis"] == "") & (rows["target"] == 0), "benign")
 
 
 def _either(folder: Path, stem: str) -> Path:

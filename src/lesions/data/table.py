@@ -54,8 +54,10 @@ def read_sources(config: DatasetConfig, report: Report, unpack: bool = False) ->
             report.add("dermamnist: its npz has labels and pixels: give --input, not --images")
         table["path"] = image_paths(table, reader, folder, given, report, unpack)
         table["image_name"] = short_names(table["image_name"])
+        derived = targets(table["diagnosis"], config.task)
         if reader == "generic":
-            _check_own(name, table, config, report)
+            _check_own(name, table, derived, config, report)
+        table["target"] = derived.fillna(table["target"])
         tables.append(table)
         listed_pairs.append(read_duplicates(folder, report))
     table = pd.concat(tables, ignore_index=True).fillna({"path": "", "localization": ""})
@@ -63,7 +65,6 @@ def read_sources(config: DatasetConfig, report: Report, unpack: bool = False) ->
     pairs = pd.concat(listed_pairs, ignore_index=True)
     if config.deotte:
         table = add_deotte(table, at(config.deotte), report)
-    table["target"] = targets(table["diagnosis"], config.task).fillna(table["target"])
     bare = table.loc[(table["split"] == "train") & table["target"].isna(), "image_name"]
     if len(bare) and not report.problems:  # a wrong target has been reported where it stands
         report.add(f"training rows without a diagnosis or target: {listed(bare)}")
@@ -78,10 +79,11 @@ def read_sources(config: DatasetConfig, report: Report, unpack: bool = False) ->
     return _set_aside(table, report) if config.scheme == "grouped" else table
 
 
-def _check_own(name: str, rows: pd.DataFrame, config: DatasetConfig, report: Report) -> None:
+def _check_own(
+    name: str, rows: pd.DataFrame, derived: pd.Series, config: DatasetConfig, report: Report
+) -> None:
     """Report a source whose targets and diagnoses differ, and note its official split."""
-    derived = targets(rows["diagnosis"], config.task)
-    differ = (derived - rows["own_target"]).abs() > 0
+    differ = (derived - rows["target"]).abs() > 0
     if differ.any():
         report.add(
             f"source {name}: target and diagnosis differ in {differ.sum():,} rows under task"

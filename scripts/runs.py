@@ -1,0 +1,50 @@
+"""The leaderboard of trained runs, and what two of them differ by.
+
+    python scripts/runs.py                        # every run, by data set and task, best first
+    python scripts/runs.py effnet_b3 effnet_b1    # better, worse or not distinguishable
+    python scripts/runs.py --html                 # the same as a page, with scores against cost
+
+Scores are of out-of-fold rows, with 95 % intervals over groups. Two runs are compared on the rows
+that both have: every resample of groups scores both.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions.cli import build_parser, run
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = build_parser(__doc__)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="these alone; two are compared")
+    parser.add_argument(
+        "--html", action="store_true", help="write oof/runs.html and oof/runs/*.png"
+    )
+    args = parser.parse_args(arguments)
+
+    from tqdm import tqdm
+
+    from lesions.errors import InputError
+    from lesions.evaluation.scores import LABELS
+    from lesions.reporting import leaderboard
+    from lesions.runs import find_run
+
+    named = [find_run(name, takes=("run",)) for name in args.runs] or leaderboard.find_runs()
+    if not named:
+        raise InputError("no run yet: make demo, or train one: python scripts/train.py --help")
+    shown = tqdm(named, desc="scores", unit="run", disable=not sys.stderr.isatty(), leave=False)
+    boards = leaderboard.rank_runs([leaderboard.score_run(each) for each in shown])
+    for title, board in boards.items():
+        print(f"{title}\n{leaderboard.as_table(board).to_string()}\n")
+    if len(named) == 2:
+        first, second = (each.oof for board in boards.values() for each in board)
+        print(f"{first.name} less {second.name}, on the images that both have")
+        for name, found in leaderboard.compare_scores(first, second).items():
+            print(f"  {LABELS[name]:20} {found}: {leaderboard.verdict(found)}")
+    if args.html:
+        print(leaderboard.write_page(boards))
+
+
+if __name__ == "__main__":
+    run(main)

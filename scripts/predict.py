@@ -87,19 +87,20 @@ def predict_photographs(args: Namespace) -> int:
     path = args.out or at("submissions", f"{Path(predictor.name).name}_images.csv")
     for problem in predictor.missing:
         print(f"note: {problem}")
-    answers: list[Answer] = []
-    for photo in tqdm(photos, leave=False, disable=None):
-        try:
-            answers.append((str(photo), predictor.predict(photo, patients.get(photo, patient)), ""))
-        except UnreadableImage as error:
-            answers.append((str(photo), None, str(error)))
+    found = predictor.predict_many(photos, [patients.get(photo, patient) for photo in photos])
+    answers: dict[str, Answer] = {}
+    progress = tqdm(found, total=len(photos), leave=False, disable=None)
+    for photo, answer in zip(photos, progress, strict=True):
+        if isinstance(answer, InputError):
+            raise answer
+        answers[str(photo)] = answer
     print(as_text(predictor, answers))
     if path.suffix == ".json":
         write_json(path, as_records(answers))
     else:
         write_csv(path, as_table(predictor, answers))
     print(f"{shown(path)}: {len(answers):,} photographs. {DISCLAIMER}")
-    unread = [name for name, found, _ in answers if found is None]
+    unread = [name for name, answer in answers.items() if isinstance(answer, UnreadableImage)]
     if unread:
         print(f"not read: {len(unread):,} of {len(photos):,}: {listed(unread)}", file=sys.stderr)
     return 2 if unread else 0

@@ -16,7 +16,7 @@ if not BROWSER:
 from serving import served  # noqa: E402
 
 from lesions.inference.predictor import Predictor  # noqa: E402
-from lesions.serving.service import Limits, Service, example  # noqa: E402
+from lesions.serving.service import Limits, example  # noqa: E402
 
 PATIENCE = 60_000  # milliseconds: the machine may be busy
 
@@ -90,13 +90,13 @@ def test_a_bad_file_has_a_reason_and_clears_the_answer(page, content: bytes, rea
 def test_an_old_answer_never_stands_beside_a_new_photograph(
     page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    work = Service._work
+    predict = Predictor.predict_many
 
-    def slow_first(self: Service, content: bytes, *rest) -> object:
-        time.sleep(2 if content == example(0) else 0)
-        return work(self, content, *rest)
+    def slow_first(self: Predictor, photos: list[bytes], *rest) -> object:
+        time.sleep(2 if photos == [example(0)] else 0)
+        return predict(self, photos, *rest)
 
-    monkeypatch.setattr(Service, "_work", slow_first)
+    monkeypatch.setattr(Predictor, "predict_many", slow_first)
     predictor = Predictor.load("calibrated")
     old, new = (predictor.predict(example(number)).calibrated for number in (0, 2))
     assert old and new

@@ -1,19 +1,23 @@
-"""One photograph, or many, through a trained run: its probability, and how far to trust it."""
+"""Photographs through a trained run: their probabilities, and how far to trust them."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from lesions.data.decode import decode
+from lesions.data.decode import UnreadableImage, decode
 from lesions.data.metadata import build_blanks, encode_metadata, state_of
 from lesions.data.patients import Patient
+from lesions.errors import InputError
 from lesions.evaluation.metrics import Floats
 from lesions.inference.calibration import Calibration
 from lesions.inference.ensemble import Mix, Run, load_ensemble
@@ -22,10 +26,13 @@ from lesions.inference.predict import mean_probabilities, probabilities, views_o
 from lesions.models.classifier import LesionClassifier
 from lesions.models.layers import MultiSampleDropout
 
+BATCH = 16  # photographs that are predicted together
+IMAGES = 32  # a forward pass
 MASKS = 50  # of Monte Carlo dropout
-SEED = 0  # the same photograph gets the same masks
+SEED = 0  # every photograph gets the same masks
 SIDE = 448  # pixels of an overlay
 ASKED = ("age", "sex", "site")
+Photo = Path | bytes  # a file, or its content
 
 
 class Prediction(BaseModel):
@@ -58,13 +65,21 @@ class Prediction(BaseModel):
         return self.score >= 0.5 if self.positive is None else self.positive
 
 
-class Look(NamedTuple):
-    """A photograph as one run sees it."""
+class Picture(NamedTuple):
+    """A photograph that was read, and who is on it."""
 
-    pixels: np.ndarray  # uint8 (S, S, 3)
-    metadata: list[Tensor]  # of each fold (S, M): one person, or S over whom it is averaged
-    missing: list[str]  # of age, sex and site, those that the run reads and nobody gave
+    pixels: list[np.ndarray]  # uint8 (S, S, 3) for each run
     size: tuple[int, int]  # width, height of the file
+    row: pd.DataFrame  # the table's columns of the person
+
+
+class Seen(NamedTuple):
+    """What a run of K folds and V views says of N photographs."""
+
+    probs: Floats  # (N, K, V, C)
+    dropout_spread: Floats | None  # of the score, (N,)
+    features: Floats  # of the first fold and view, (N, F)
+    missing: list[list[str]]  # of age, sex and site, those that the run reads and nobody gave
 
 
 @dataclass(frozen=True)
@@ -102,25 +117,66 @@ class Predictor:
         problems += [problem for run in self.runs for problem in run.problems]
         return list(dict.fromkeys(problems))
 
-    def predict(self, photo: Path | bytes, patient: Patient | None = None) -> Prediction:
-        """The prediction of a photograph, a file's path or content.
+    def predict(self, photo: Photo, patient: Patient | None = None) -> Prediction:
+        """The prediction of one photograph.
 
         Raises UnreadableImage (data/decode.py) where there is no picture in it, InputError where
         the run cannot answer without what is not given.
         """
-        looks = [_look(run, photo, patient or Patient()) for run in self.runs]
-        parts = [_run_probs(run, look) for run, look in zip(self.runs, looks, strict=True)]
-        missing = [name for name in ASKED if any(name in look.missing for look in looks)]
+        (found,) = self.predict_many([photo], [patient or Patient()])
+        if isinstance(found, Prediction):
+            return found
+        raise found
+
+    def predict_many(
+        self, photos: Sequence[Photo], patients: Sequence[Patient]
+    ) -> Iterator[Prediction | UnreadableImage | InputError]:
+        """What `predict` returns or raises for each photograph, decoded and computed in batches."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(photos), BATCH):
+                batch = slice(start, start + BATCH)
+                read = list(pool.map(self._read, photos[batch], patients[batch]))
+                answers = self._answer([each for each in read if isinstance(each, Picture)])
+                for each in read:
+                    yield answers.pop(0) if isinstance(each, Picture) else each
+
+    def _read(self, photo: Photo, patient: Patient) -> Picture | UnreadableImage:
+        try:
+            read = [decode(photo, run.config.data.image_size, run.preprocess) for run in self.runs]
+        except UnreadableImage as error:
+            return error
+        return Picture([pixels for pixels, _ in read], read[0][1], _row(photo, patient))
+
+    def _answer(self, pictures: list[Picture]) -> list[Prediction | InputError]:
+        if not pictures:
+            return []
+        rows = pd.concat([picture.row for picture in pictures], ignore_index=True)
+        try:
+            seen = [
+                _look(run, np.stack([picture.pixels[number] for picture in pictures]), rows)
+                for number, run in enumerate(self.runs)
+            ]
+        except InputError as error:  # of somebody of whom too little is given
+            if len(pictures) == 1:
+                return [error]
+            return [answer for picture in pictures for answer in self._answer([picture])]
+        return [self._prediction(seen, place, picture) for place, picture in enumerate(pictures)]
+
+    def _prediction(self, seen: list[Seen], place: int, picture: Picture) -> Prediction:
+        missing = [name for name in ASKED if any(name in each.missing[place] for each in seen)]
         given = state_of(missing)
-        of_runs = [probs.mean(axis=(0, 1)) for probs, _, _ in parts]
-        probs = self.mix.blended(of_runs, self.runs, given)
+        parts = [each.probs[place] for each in seen]
+        probs = self.mix.blended([part.mean(axis=(0, 1)) for part in parts], self.runs, given)
         task = self.runs[0].task
-        known = self.mix.calibration and self.mix.calibration.of(given)
-        scores = [task.score(probs) for probs, _, _ in parts]  # (folds, views) of each run
-        spreads = [spread for _, spread, _ in parts if spread is not None]
+        scores = [task.score(part) for part in parts]  # (K, V) of each run
         score = float(task.score(probs))
-        first, look = self.runs[0], looks[0]
+        known = self.mix.calibration and self.mix.calibration.of(given)
+        spreads = [each.dropout_spread[place] for each in seen if each.dropout_spread is not None]
+        first = self.runs[0]
         familiar = first.calibration and first.calibration.familiar
+        unusual = familiar and familiar.unlike(
+            first.folds[0].number, picture.pixels[0], picture.size, seen[0].features[place]
+        )
         return Prediction(
             probs=self._named(probs),
             calibrated=self._named(known.apply(probs)) if known else None,
@@ -137,52 +193,88 @@ class Predictor:
                 for run, found in zip(self.runs, scores, strict=True)
                 for fold, mean in zip(run.folds, found.mean(axis=1), strict=True)
             },
-            unusual=familiar.unlike(first.folds[0].number, look.pixels, look.size, parts[0][2])
-            if familiar
-            else [],
-            width=look.size[0],
-            height=look.size[1],
+            unusual=unusual or [],
+            width=picture.size[0],
+            height=picture.size[1],
         )
 
-    def explain(
-        self, photo: Path | bytes, patient: Patient | None, found: Prediction
-    ) -> np.ndarray:
+    def explain(self, photo: Photo, patient: Patient | None, found: Prediction) -> np.ndarray:
         """Grad-CAM over the photograph, uint8 RGB (H, W, 3), mean of the first run's folds.
 
         It shows the evidence for the most probable class; of a yes-or-no task, the evidence for
         yes where the prediction `found` is positive, and against it where it is not.
         """
         run = self.runs[0]
-        look = _look(run, photo, patient or Patient())
+        pixels, size = decode(photo, run.config.data.image_size, run.preprocess)
+        known, _ = _encoded(run, _row(photo, patient or Patient()))
         output = int(np.argmax(list(found.probs.values())))
         against = not run.task.several and not found.called_positive
-        image = torch.from_numpy(look.pixels[None])
+        image = torch.from_numpy(pixels[None])
         maps = [
-            grad_cam(fold.model, image, metadata.mean(dim=0, keepdim=True), output, against)[0]
-            for fold, metadata in zip(run.folds, look.metadata, strict=True)
+            grad_cam(fold.model, image, metadata.mean(dim=0), output, against)[0]
+            for fold, metadata in zip(run.folds, known, strict=True)
         ]
-        return drawn_over(photo, run, np.mean(maps, axis=0).clip(0, 1), look.size)
+        cam = cv2.resize(np.mean(maps, axis=0, dtype=np.float32), (SIDE, SIDE)).clip(0, 1)
+        drawn = overlay(decode(photo, SIDE, run.preprocess)[0], cam)
+        if run.preprocess.fit != "squash" or run.preprocess.circle:
+            return drawn
+        return cv2.resize(drawn, [max(1, round(side * SIDE / max(size))) for side in size])
 
     def _named(self, probs: Floats) -> dict[str, float]:
         return dict(zip(self.classes, map(float, probs), strict=True))
 
 
-def drawn_over(photo: Path | bytes, run: Run, cam: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A map (S, S) over the photograph in its own shape, SIDE pixels long where it can be."""
-    pixels, _ = decode(photo, SIDE, run.preprocess)
-    shown = overlay(pixels, cv2.resize(cam.astype(np.float32), (SIDE, SIDE)).clip(0, 1))
-    if run.preprocess.fit != "squash" or run.preprocess.circle:
-        return shown
-    scale = SIDE / max(size)
-    return cv2.resize(shown, [max(1, round(length * scale)) for length in size])
+def _row(photo: Photo, patient: Patient) -> pd.DataFrame:
+    return patient.row(len(photo) if isinstance(photo, bytes) else photo.stat().st_size)
+
+
+def _encoded(run: Run, rows: pd.DataFrame) -> tuple[list[Tensor], list[list[str]]]:
+    """Metadata of N rows for each fold, (S, N, M), and which of age, sex and site each row lacks.
+
+    S is 1, or the number of people over whom the answer is averaged where something is missing.
+    """
+    data, found = run.config.data, []
+    missing: list[list[str]] = []
+    for fold in run.folds:
+        neutral = fold.header["neutral"]
+        blanks, metadata = (
+            build_blanks(data, neutral),
+            encode_metadata(rows, data.metadata, neutral),
+        )
+        missing = [blanks.missing(row) for row in metadata]
+        versions = metadata[None]
+        if any(missing) and not data.metadata_dropout:
+            people = encode_metadata(run.people(), data.metadata, neutral)
+            versions = blanks.filled(metadata, people)
+        found.append(torch.from_numpy(versions))
+    return found, missing
 
 
 @torch.no_grad()
-def mc_dropout(model: LesionClassifier, seen: Tensor, metadata: Tensor) -> Tensor | None:
-    """Probabilities (MASKS, C) of one image under random dropout masks; None without dropout.
+def _look(run: Run, pixels: np.ndarray, rows: pd.DataFrame) -> Seen:
+    """What the run says of photographs (N, S, S, 3) of the people in `rows`."""
+    known, missing = _encoded(run, rows)
+    count, views = len(pixels), run.config.predict.views
+    images = torch.cat(views_of(torch.from_numpy(pixels), views))
+    probs, spreads, features = [], [], []
+    for fold, metadata in zip(run.folds, known, strict=True):
+        seen = torch.cat([fold.model.see(part) for part in images.split(IMAGES)])
+        found = mean_probabilities(fold.model, seen, metadata.repeat(1, views, 1))
+        probs.append(found.unflatten(0, (views, count)).double().numpy())
+        masked = mc_dropout(fold.model, seen[:count], metadata.mean(dim=0))
+        if masked is not None:
+            spreads.append(run.task.score(masked.numpy()).std(axis=1))
+        if fold is run.folds[0]:
+            features.append(fold.model.pooled(seen[:count]).double().numpy())
+    spread = np.mean(spreads, axis=0) if spreads else None
+    return Seen(np.stack(probs).transpose(2, 0, 1, 3), spread, features[0], missing)
 
-    `seen` is what `model.see` returned of it, `metadata` (1, M). The backbone is not run again, so
-    its own dropout stays off. Gal and Ghahramani, 2016: https://arxiv.org/abs/1506.02142.
+
+def mc_dropout(model: LesionClassifier, seen: Tensor, metadata: Tensor) -> Tensor | None:
+    """Probabilities (N, MASKS, C) of images under random dropout masks; None without dropout.
+
+    `seen` is what `model.see` returned of them, `metadata` (N, M). The backbone is not run again,
+    so its own dropout stays off. Gal and Ghahramani, 2016: https://arxiv.org/abs/1506.02142.
     """
     of_backbone = set(model.backbone.modules())
     layers = [
@@ -192,35 +284,21 @@ def mc_dropout(model: LesionClassifier, seen: Tensor, metadata: Tensor) -> Tenso
     ]
     if not layers:
         return None
+    head, found = model.head, []
+    if isinstance(head, MultiSampleDropout):  # one mask a sample: the average is ours
+        head = nn.Sequential(head.dropout, head.linear)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
         for layer in layers:
             layer.train()
         try:
-            fused = model.fuse(seen.repeat_interleave(MASKS, 0), metadata.repeat(MASKS, 1))
-            head = model.head
-            if isinstance(head, MultiSampleDropout):  # one mask a sample: the average is ours
-                return probabilities(head.linear(head.dropout(fused)))
-            return probabilities(head(fused))
+            for features, row in zip(seen.split(1), metadata.split(1), strict=True):
+                torch.default_generator.manual_seed(SEED)
+                fused = model.fuse(features.repeat_interleave(MASKS, 0), row.repeat(MASKS, 1))
+                found.append(probabilities(head(fused)))
         finally:
             for layer in layers:
                 layer.eval()
-
-
-def _look(run: Run, photo: Path | bytes, patient: Patient) -> Look:
-    """The photograph and the person as `run` was trained to see them."""
-    pixels, size = decode(photo, run.config.data.image_size, run.preprocess)
-    row = patient.row(len(photo) if isinstance(photo, bytes) else photo.stat().st_size)
-    data, found, missing = run.config.data, [], []
-    for fold in run.folds:
-        neutral = fold.header["neutral"]
-        blanks, metadata = build_blanks(data, neutral), encode_metadata(row, data.metadata, neutral)
-        missing = blanks.missing(metadata[0])
-        if missing and not data.metadata_dropout:
-            people = encode_metadata(run.people(), data.metadata, neutral)
-            metadata = blanks.filled(metadata, people)[:, 0]
-        found.append(torch.from_numpy(metadata))
-    return Look(pixels, found, missing, size)
+    return torch.stack(found)
 
 
 def _not_given(missing: Sequence[str], given: str, known: Calibration | None) -> str:
@@ -235,20 +313,3 @@ def _not_given(missing: Sequence[str], given: str, known: Calibration | None) ->
             "nothing": "of which neither age, sex nor site is known"}  # fmt: skip
     of = fits[given if given in known.given else "all"]
     return f"{told}: threshold and calibrated probability are those of photographs {of}."
-
-
-@torch.no_grad()
-def _run_probs(run: Run, look: Look) -> tuple[Floats, float | None, Floats]:
-    """P(class) by fold and view (K, V, C), spread under dropout, the first fold's features."""
-    image = torch.from_numpy(look.pixels[None])
-    views = torch.cat(views_of(image, run.config.predict.views))
-    probs, spreads, features = [], [], []
-    for fold, metadata in zip(run.folds, look.metadata, strict=True):
-        seen = fold.model.see(views)
-        versions = metadata[:, None].expand(-1, len(views), -1)
-        probs.append(mean_probabilities(fold.model, seen, versions).double().numpy())
-        features.append(fold.model.pooled(seen[:1])[0].double().numpy())  # of the first view
-        masked = mc_dropout(fold.model, seen[:1], metadata.mean(dim=0, keepdim=True))
-        if masked is not None:
-            spreads.append(float(run.task.score(masked.numpy()).std()))
-    return np.stack(probs), float(np.mean(spreads)) if spreads else None, features[0]

@@ -1,11 +1,12 @@
 """Predictions of photographs in words and tables, for people to read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from lesions.data.decode import UnreadableImage
 from lesions.data.tasks import DIAGNOSES
 from lesions.errors import listed
 from lesions.inference.predictor import Prediction, Predictor
@@ -16,56 +17,54 @@ FACTS = [
     "score", "threshold", "positive", "percentile", "spread", "dropout_spread", "not_given",
     "unusual", "width", "height",
 ]  # fmt: skip
-Answer = tuple[str, Prediction | None, str]  # file, its prediction, or why there is none
+Answer = Prediction | UnreadableImage  # of a photograph
 
 
-def as_records(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def as_records(answers: Mapping[str, Answer]) -> list[dict[str, Any]]:
     """Every answer as the JSON file has it: the file, all of `Prediction`, and the problem."""
     return [
-        {"image": name} | (found.model_dump() if found else {}) | {"problem": problem}
-        for name, found, problem in answers
+        {"image": name, **answer.model_dump(), "problem": ""}
+        if isinstance(answer, Prediction)
+        else {"image": name, "problem": str(answer)}
+        for name, answer in answers.items()
     ]
 
 
-def as_table(predictor: Predictor, answers: Sequence[Answer]) -> pd.DataFrame:
+def as_table(predictor: Predictor, answers: Mapping[str, Answer]) -> pd.DataFrame:
     """A row an answer, as the CSV file has it; empty cells for what is not known.
 
     The probabilities are prob and calibrated, of several classes prob_<class> and so on.
     """
-    several = len(predictor.classes) > 1
-    kinds = {"prob": "probs", "calibrated": "calibrated"}
-    rows = []
-    for name, found, problem in answers:
-        row: dict[str, Any] = {"image": name, "problem": problem}
-        for kind, field in kinds.items() if found else ():
-            for of, prob in (getattr(found, field) or {}).items():
-                row[f"{kind}_{of}" if several else kind] = prob
-        if found:
-            row |= {fact: getattr(found, fact) for fact in FACTS}
-            row["unusual"] = "; ".join(found.unusual)
-        rows.append(row)
-    named = [f"{kind}_{of}" if several else kind for kind in kinds for of in predictor.classes]
+    rows = as_records(answers)
+    named = []
+    for kind, field in {"prob": "probs", "calibrated": "calibrated"}.items():
+        found = [row.pop(field, None) or {} for row in rows]
+        for name in predictor.classes:
+            named.append(f"{kind}_{name}" if len(predictor.classes) > 1 else kind)
+            for row, probs in zip(rows, found, strict=True):
+                row[named[-1]] = probs.get(name)
+    for row in rows:
+        row["unusual"] = "; ".join(row.get("unusual", []))
     return pd.DataFrame(rows).reindex(columns=["image", *named, *FACTS, "problem"])
 
 
-def as_text(predictor: Predictor, answers: Sequence[Answer]) -> str:
+def as_text(predictor: Predictor, answers: Mapping[str, Answer]) -> str:
     """The table that is printed, and below it what was not read and what is unusual."""
     several = len(predictor.classes) > 1
     rows: list[dict[str, str | None]] = []
     notes = []
     less: dict[str, list[str]] = {}  # the photographs that a sentence is true of
-    names = [Path(name).name for name, _, _ in answers]
-    for short, (_, found, problem) in zip(names, answers, strict=True):
-        if found is None:
+    names = [Path(name).name for name in answers]
+    for short, found in zip(names, answers.values(), strict=True):
+        if not isinstance(found, Prediction):
             rows.append({"prob": "not read"})
-            notes.append(f"{short}: not read: {problem}")
+            notes.append(f"{short}: not read: {found}")
             continue
         best = max(found.probs, key=found.probs.__getitem__)
-        calibrated = found.calibrated and found.calibrated[best]
         rows.append(
             {
                 "prob": f"{found.probs[best]:.3f}" + (f" {best}" if several else ""),
-                "calibrated": None if calibrated is None else f"{calibrated:.3f}",
+                "calibrated": f"{found.calibrated[best]:.3f}" if found.calibrated else None,
                 "percentile": None if found.percentile is None else f"{found.percentile:.0f}",
                 "spread": f"{found.spread:.3f}",
                 "decision": {True: "positive", False: "negative", None: None}[found.positive],

@@ -1,13 +1,14 @@
-"""What the server accepts, and one worker that predicts it: the REST routes' and the page's."""
+"""What the server accepts, and the worker that predicts it."""
 
 import base64
-from asyncio import wait_for, wrap_future
-from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from asyncio import to_thread, wait_for, wrap_future
+from collections import Counter, deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from ipaddress import IPv6Network, ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 from PIL import Image
@@ -21,6 +22,7 @@ from lesions.inference.predictor import Prediction, Predictor
 
 STATIC = Path(__file__).parent / "static"
 FORMATS = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+TOGETHER = 4  # photographs: of more the first would wait for the last
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 
@@ -107,41 +109,70 @@ def check_photo(content: bytes, limits: Limits) -> None:
         raise RefusedError(422, "the picture is broken: its header cannot be read") from None
 
 
+class Job(NamedTuple):
+    """A photograph that waits, whether a Grad-CAM overlay is wanted, and its answer to be."""
+
+    content: bytes
+    patient: Patient
+    cam: bool
+    done: Future
+
+
 class Service:
-    """Predictions of photographs in memory, one at a time; others wait."""
+    """Predictions of photographs in memory; some of those that wait are computed together."""
 
     def __init__(self, predictor: Predictor, limits: Limits | None = None):
         self.predictor = predictor
         self.limits = limits or Limits()
         self.places = Places(self.limits.queue)
+        self._waiting: deque[Job] = deque()
         # One worker: the network uses all cores, and dropout's masks are drawn from global state.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
 
     def warm_up(self) -> None:
         """Predict a drawn lesion once, so that the first visitor does not wait for it."""
-        self._work(example(0), Patient(50, "female", "torso"), True)
+        patient = Patient(50, "female", "torso")
+        self.predictor.explain(example(0), patient, self.predictor.predict(example(0), patient))
 
     async def answer(
         self, content: bytes, patient: Patient, cam: bool
     ) -> tuple[Prediction, str | None]:
         """The prediction and, if asked for, the Grad-CAM overlay as a PNG's data URL."""
-        job = self._pool.submit(self._work, content, patient, cam)
+        await to_thread(check_photo, content, self.limits)
+        job = Job(content, patient, cam, Future())
+        self._waiting.append(job)
+        self._pool.submit(self._work)
         try:
-            return await wait_for(wrap_future(job), self.limits.answer_seconds)
+            return await wait_for(wrap_future(job.done), self.limits.answer_seconds)
         except TimeoutError:
             raise RefusedError(503, "no answer in time: try again later") from None
-
-    def _work(self, content: bytes, patient: Patient, cam: bool) -> tuple[Prediction, str | None]:
-        check_photo(content, self.limits)
-        try:
-            found = self.predictor.predict(content, patient)
         except UnreadableImage as error:
             raise RefusedError(422, f"the picture is broken: {error}") from None
         except InputError as error:
             raise RefusedError(422, str(error)) from None
-        if not cam:
+
+    def _work(self) -> None:
+        """Answer the photographs that have waited longest; other calls may have left none."""
+        waiting = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
+        jobs = [job for job in waiting if job.done.set_running_or_notify_cancel()]
+        photos, patients = [job.content for job in jobs], [job.patient for job in jobs]
+        answers: list[Prediction | Exception]
+        try:
+            answers = list(self.predictor.predict_many(photos, patients))
+        except Exception as error:
+            answers = [error] * len(jobs)
+        for job, found in zip(jobs, answers, strict=True):
+            try:
+                job.done.set_result(self._finished(job, found))
+            except Exception as error:
+                job.done.set_exception(error)
+
+    def _finished(self, job: Job, found: Prediction | Exception) -> tuple[Prediction, str | None]:
+        if isinstance(found, Exception):
+            raise found
+        if not job.cam:
             return found, None
-        overlay = self.predictor.explain(content, patient, found)
+        overlay = self.predictor.explain(job.content, job.patient, found)
         png = cv2.imencode(".png", overlay[..., ::-1])[1]
         return found, data_url(png.tobytes(), "png")
 

@@ -2,14 +2,21 @@
 
 python scripts/docs.py              write every such page of docs/ and the table in README.md
 python scripts/docs.py --check      write nothing; exit 1 if a page differs from its results
+
+A template names its results by their file: `cache.sizes` is `sizes` of docs/results/cache.json.
 """
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
 from lesions.paths import CODE, shown
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+OPTIONAL = {"labels", "gpu"}  # labels: names of scores; gpu: measured where there is one
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,20 +26,74 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
 
     from lesions.files import write_text
-    from lesions.reporting.docs import render_pages
 
     pages = render_pages(args.root)
     if not pages:
         print("no results yet: docs/results has none of the files that pages are made from")
-    read = {path: path.read_text("utf-8") if path.exists() else None for path in pages}
-    stale = [path for path, text in pages.items() if read[path] != text]
-    for path in stale:
+    stale = {path: text for path, text in pages.items() if text != _read(path)}
+    for path, text in stale.items():
         if not args.check:
-            write_text(path, pages[path])
+            write_text(path, text)
         print(f"{shown(path)}: {'differs from its results' if args.check else 'written'}")
     if args.check and stale:
         print("write them with: python scripts/docs.py")
     return int(args.check and bool(stale))
+
+
+def render_pages(root: Path) -> dict[Path, str]:
+    """Path -> content of every page below `root` whose results files are there.
+
+    InputError for a page whose results are missing, or lack something that its template names.
+    """
+    from jinja2 import meta
+
+    from lesions.errors import InputError
+    from lesions.files import read_json
+    from lesions.reporting.page import environment
+
+    results = {path.stem: read_json(path) for path in (root / "docs/results").glob("*.json")}
+    pages = {}
+    for path in sorted((CODE / "docs/templates").glob("*.md.j2")):
+        parsed = environment().parse(path.read_text(encoding="utf-8"))
+        needed = meta.find_undeclared_variables(parsed) - set(environment().globals) - OPTIONAL
+        page = root / ("README.md" if path.name == "README.md.j2" else f"docs/{path.stem}")
+        missing = sorted(needed - set(results))
+        if missing and page.exists() and page.name != "README.md":
+            raise InputError(
+                f"{page}: its results are missing: docs/results/{missing[0]}.json;"
+                " measure them again, or delete the page and its template"
+            )
+        if not missing:
+            pages[page] = _render(path.name, results, needed, page)
+    return pages
+
+
+def _render(template: str, results: dict[str, Any], needed: set[str], page: Path) -> str:
+    from jinja2 import UndefinedError
+
+    from lesions.errors import InputError, listed
+    from lesions.evaluation.scores import LABELS
+    from lesions.reporting.page import render
+
+    try:
+        text = render(template, **results, labels=LABELS)
+    except UndefinedError as error:
+        raise InputError(
+            f"docs/templates/{template}: {error}; its results are {listed(needed)} of docs/results"
+        ) from error
+    text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", text)).strip() + "\n"
+    if page.name != "README.md":
+        note = f"<!-- Written by scripts/docs.py from docs/templates/{template}: do not edit. -->"
+        return f"{note}\n\n{text}"
+    written = _read(page) or ""
+    if written.count(BEGIN) != 1 or written.count(END) != 1:
+        raise InputError(f"{page}: needs one line {BEGIN} and, below it, one line {END}")
+    before, _, rest = written.partition(BEGIN)
+    return f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}"
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 import docs
+from docs import BEGIN, END
 from lesions import provenance
 from lesions.errors import InputError
 from lesions.evaluation.intervals import format_interval
 from lesions.files import read_json
 from lesions.paths import CODE
-from lesions.reporting.docs import BEGIN, END
 
 RESULTS = read_json(CODE / "docs/results/real.json")
 RUN = RESULTS["runs"][0]

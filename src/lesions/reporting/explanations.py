@@ -36,7 +36,7 @@ def explained_galleries(explained: Explained) -> tuple[dict[str, Any], dict[str,
     }
     galleries, pictures = [], {}
     for name, which in order.items():
-        rows, tiles = choose(name, explained.rows, *which).rows, []
+        rows, tiles = choose(explained.rows, *which), []
         pairs = _explain_rows(explained, rows)
         for (pair, moved), row in zip(pairs, rows.to_dict("records"), strict=True):
             pictures[f"{name}_{row['image_name']}"] = pair

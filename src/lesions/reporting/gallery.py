@@ -1,7 +1,7 @@
 """Galleries: which photographs to show, and the photographs as tiles of a page."""
 
 from base64 import b64encode
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,44 +28,44 @@ class Tile:
     lines: tuple[str, str, str]
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """Rows of the table, most telling first; `number` is shown over each, `label` beside it.
-
-    `of` counts the rows that the gallery was chosen from.
-    """
-
-    name: str
-    rows: pd.DataFrame
-    of: int
-
-
 def galleries(
     oof: Oof, decided: Decisions | None, calibrated: np.ndarray, images: Any,
     sheets: dict[str, Figure],
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Every gallery as the template takes it, a figure of it in `sheets`; no tiles without images.
 
-    The numbers beside the photographs are probabilities of the stored calibration.
+    The numbers beside the photographs are probabilities of the stored calibration; `of` counts the
+    rows that a gallery was chosen from.
     """
-    chosen = _by_threshold(oof, decided, oof.task.score(calibrated)) if decided else []
-    if oof.task.several:
-        chosen += _errors_by_class(oof, calibrated)
+    risk, codes, called = oof.task.score(calibrated), oof.codes, oof.probs.argmax(axis=1)
+    chosen: dict[str, tuple[pd.DataFrame, np.ndarray, np.ndarray]] = {}
+    if decided:
+        rows = oof.table.assign(number=risk, label=oof.table["diagnosis"])
+        kinds = _by_threshold(oof.positive, decided, risk)
+        chosen |= {name: (rows, *kind) for name, kind in kinds.items()}
+    if oof.task.several:  # of each class the wrong predictions of the highest probability
+        names, sure = oof.task.classes, calibrated[np.arange(len(called)), called]
+        arrows = [f"{names[i]} → {names[j]}" for i, j in zip(codes, called, strict=True)]
+        rows = oof.table.assign(number=sure, label=arrows)
+        for k, name in enumerate(names):
+            chosen[f"errors_{name}"] = (rows, (codes == k) & (called != k), -sure)
     found = []
-    for gallery in chosen:
-        shown = [] if images is None else tiles(gallery, images)
+    for name, (rows, where, by) in chosen.items():
+        picked = choose(rows, where, by).to_dict("records")
+        shown = [] if images is None else [_tile_of(row, images) for row in picked]
         if shown:
-            sheets[gallery.name] = plot_sheet(gallery, images)
-        found.append({"name": gallery.name, "tiles": shown, "of": gallery.of})
+            sheets[name] = plot_sheet(picked, images)
+        found.append({"name": name, "tiles": shown, "of": int(where.sum())})
     return found
 
 
-def _by_threshold(oof: Oof, decided: Decisions, risk: np.ndarray) -> list[Gallery]:
+def _by_threshold(
+    positive: np.ndarray, decided: Decisions, risk: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Errors, sure and least certain predictions, then a random handful of either kind."""
-    positive, flagged, margin = oof.positive, decided.flagged, decided.margin
-    rows = oof.table.assign(number=risk, label=oof.table["diagnosis"])
-    random = np.random.default_rng(0).random(len(rows))
-    order = {
+    flagged, margin = decided.flagged, decided.margin
+    random = np.random.default_rng(0).random(len(risk))
+    return {
         "false_negatives": (positive & ~flagged, risk),
         "false_positives": (~positive & flagged, -risk),
         "sure_positive": (positive & flagged, -risk),
@@ -75,36 +75,19 @@ def _by_threshold(oof: Oof, decided: Decisions, risk: np.ndarray) -> list[Galler
         "sample_positive": (positive, random),
         "sample_benign": (~positive, random),
     }
-    return [choose(name, rows, *which) for name, which in order.items()]
 
 
-def _errors_by_class(oof: Oof, calibrated: np.ndarray) -> list[Gallery]:
-    """Of each class the rows whose wrong prediction has the highest probability."""
-    called, names = oof.probs.argmax(axis=1), np.array(oof.task.classes)
-    sure = calibrated[np.arange(len(called)), called]
-    arrow = [f"{names[i]} → {names[j]}" for i, j in zip(oof.codes, called, strict=True)]
-    rows, wrong = oof.table.assign(number=sure, label=arrow), called != oof.codes
-    return [
-        choose(f"errors_{name}", rows, wrong & (oof.codes == k), -sure)
-        for k, name in enumerate(names)
-    ]
-
-
-def choose(name: str, rows: pd.DataFrame, where: np.ndarray, by: np.ndarray) -> Gallery:
+def choose(rows: pd.DataFrame, where: np.ndarray, by: np.ndarray) -> pd.DataFrame:
     """The TILES rows of `where` with the lowest `by`; each group once, as its images are alike."""
     order = np.flatnonzero(where)[np.argsort(by[where], kind="stable")]
-    return Gallery(name, rows.iloc[order].drop_duplicates("group").head(TILES), int(where.sum()))
+    return rows.iloc[order].drop_duplicates("group").head(TILES)
 
 
-def tiles(gallery: Gallery, images: Any) -> list[Tile]:
-    """The gallery's photographs; `images` is the cache, in the order of table.csv."""
-    found = []
-    for row in gallery.rows.to_dict("records"):
-        label, known = _text(row["label"]) or ABSENT, describe(row)
-        first = f"{row['number']:.3f} · {label}"
-        uri = data_uri(tile(images, row["row"]))
-        found.append(Tile(uri, f"{label}, {known}", (first, known, str(row["image_name"]))))
-    return found
+def _tile_of(row: Mapping[Hashable, Any], images: Any) -> Tile:
+    """The photograph of a row; `images` is the cache, in the order of table.csv."""
+    label, known = _text(row["label"]) or ABSENT, describe(row)
+    lines = (f"{row['number']:.3f} · {label}", known, str(row["image_name"]))
+    return Tile(data_uri(tile(images, row["row"])), f"{label}, {known}", lines)
 
 
 def tile(images: Any, position: int) -> np.ndarray:
@@ -121,13 +104,13 @@ def data_uri(image: np.ndarray) -> str:
     return "data:image/jpeg;base64," + b64encode(jpeg.tobytes()).decode()
 
 
-def plot_sheet(gallery: Gallery, images: Any) -> Figure:
-    """The gallery as one picture, four tiles a line, number and label above each."""
-    lines = max(1, -(-len(gallery.rows) // 4))
+def plot_sheet(rows: Sequence[Mapping[Hashable, Any]], images: Any) -> Figure:
+    """Rows of a gallery as one picture, four tiles a line, number and label above each."""
+    lines = -(-len(rows) // 4)
     figure, axes = build_figure(0.25 + lines * (WIDTH / 4 + 0.2), lines, 4)
     for panel in axes.ravel():
         panel.axis("off")
-    for panel, row in zip(axes.ravel(), gallery.rows.to_dict("records"), strict=False):
+    for panel, row in zip(axes.ravel(), rows, strict=False):
         panel.imshow(tile(images, row["row"]))
         label = _text(row["label"]).replace("$", r"\$")  # no formula, whatever a table holds
         panel.set_title(f"{row['number']:.3f}  {label}", fontsize=7)

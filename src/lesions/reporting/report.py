@@ -18,37 +18,22 @@ from lesions.evaluation.scores import LABELS
 from lesions.inference.calibration import Calibration, fit_calibration, load_calibration
 from lesions.oof import Oof, load_oof, load_test, table_rows
 from lesions.paths import at, shown
-from lesions.reporting import page, sections, style
+from lesions.reporting import page, style
 from lesions.reporting.breakdown import baseline_parts, words_of
 from lesions.reporting.curves import training_section
 from lesions.reporting.gallery import galleries
-from lesions.reporting.sections import Decisions
+from lesions.reporting.sections import Decisions, Sections, decide
 from lesions.runs import RunFiles
 
 
 def write_report(
     run: RunFiles, recall: float | None, explained: Mapping[str, Any] | None
 ) -> tuple[Path, int]:
-    """Write `build_report`'s page, and its figures as PNG in a folder beside it of the same name.
-
-    The page's path, and the number of figures.
-    """
-    text, drawn = build_report(run, recall, explained)
-    path = run.folder / (f"{run.blend.stem}_report.html" if run.blend else "report.html")
-    with style.drawing():
-        for name, figure in drawn.items():
-            style.write_png(figure, path.with_suffix("") / f"{name}.png")
-    files.write_text(path, text)
-    return path, len(drawn)
-
-
-def build_report(
-    run: RunFiles, recall: float | None, explained: Mapping[str, Any] | None
-) -> tuple[str, dict[str, Figure]]:
-    """The page, which needs nothing beside it, and its figures by name.
+    """Write the page, which needs nothing beside it, and its figures as PNG in a folder.
 
     Decisions are those of the run's calibration, or of the threshold that has `recall`.
-    `explained` are the galleries of reporting/explanations.py.
+    `explained` are the galleries of reporting/explanations.py. The page's path, and the number of
+    figures.
     """
     oof = load_oof(run)
     if oof.dataset is None:
@@ -58,39 +43,36 @@ def build_report(
         )
     table, facts = load_table(oof.dataset)
     source = run.blend or run.folder / "config.yaml"
-    test, (images, no_images) = _test(run, oof, table, facts), _images(run, oof, table)
+    images, no_images = _images(run, oof, table)
     words = words_of("malignant" if oof.task.several else oof.task.name)
     calibration, decided, why_not = _decide(run, oof, recall)
     calibrated = calibration.apply(oof.probs) if calibration else oof.probs
     shortcuts = _shortcuts(oof, facts)
-    auc = sections.auc_parts(oof, test) + baseline_parts(shortcuts)
-    drawn: dict[str, Figure] = {}
+    path = run.folder / (f"{run.blend.stem}_report.html" if run.blend else "report.html")
     sheets: dict[str, Figure] = {}  # of photographs, which the page shows as they are
     with style.drawing():
+        made = Sections(oof, _test(run, oof, table, facts), decided, calibrated, words)
         values = {
-            "oof": oof,
-            "words": words,
-            "groups": oof.table["group"].nunique(),
-            "decided": decided,
-            "why_not": why_not,
-            "no_images": no_images,
-            "auc": auc,
-            "shortcuts": shortcuts,
-            "calibration": calibration,
-            "measures": sections.scores_section(oof, decided, auc, words, drawn),
-            "error_parts": sections.decisions_section(oof, decided, words, drawn),
-            "test": sections.test_section(oof, decided, test, words, drawn),
-            "data_parts": sections.data_section(oof, words, drawn),
-            "folds": training_section(oof, drawn),
-            "labels": LABELS,
-            "explained": explained,
-            "source": source.name,
-            "settings": source.read_text(encoding="utf-8"),
-            **sections.classes_section(oof, decided, calibrated, test, drawn),
+            "auc": made.auc(baseline_parts(shortcuts)),
+            "measures": made.measures(),
+            "error_parts": made.errors(),
+            "data_parts": made.data(),
+            "test": made.held_out(),
+            "folds": training_section(oof, made.drawn),
             "galleries": galleries(oof, decided, calibrated, images, sheets),
+            **made.classes(),
         }
-        svg = {name: Markup(style.svg(figure, name)) for name, figure in drawn.items()}
-    return page.render("report.html.j2", figures=svg, **values), drawn | sheets
+        drawn = {name: Markup(style.svg(figure, name)) for name, figure in made.drawn.items()}
+        for name, figure in (made.drawn | sheets).items():
+            style.write_png(figure, path.with_suffix("") / f"{name}.png")
+    text = page.render(
+        "report.html.j2", figures=drawn, oof=oof, words=words, decided=decided, why_not=why_not,
+        no_images=no_images, shortcuts=shortcuts, calibration=calibration, labels=LABELS,
+        explained=explained, source=source.name, settings=source.read_text(encoding="utf-8"),
+        **values,
+    )  # fmt: skip
+    files.write_text(path, text)
+    return path, len(made.drawn) + len(sheets)
 
 
 def _decide(
@@ -100,7 +82,7 @@ def _decide(
     calibration, _ = load_calibration(run)
     try:
         calibration = calibration or fit_calibration(oof, "recall")
-        return calibration, sections.decide(oof, calibration, recall), ""
+        return calibration, decide(oof, calibration, recall), ""
     except InputError as error:  # the panels that need a threshold say so; the others stand
         return calibration, None, str(error)
 

@@ -36,13 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
                         help="change the data set's config, such as folds=3")  # fmt: skip
     args = parser.parse_args(arguments)
 
+    from lesions.config import load_dataset_config
+
+    config = load_dataset_config(args.dataset, args.set)  # what follows imports for seconds
+
     from lesions.data.folds import fold_warnings
     from lesions.data.prepare import prepare
     from lesions.data.table import load_table
 
     facts = prepare(
         args.dataset,
-        changes=args.set,
+        config,
         folders=pairs("--input", args.input),
         images=pairs("--images", args.images),
         sizes=[] if args.tables_only else args.size,

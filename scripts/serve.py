@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     missing = [
         name for name in ("fastapi", "uvicorn", "gradio", "python_multipart") if not find_spec(name)
     ]
-    if missing:
+    if missing and find_spec("torch"):  # without it the whole environment is missing
         raise InputError(f"not installed: {listed(missing)}: pip install -e '.[serve]'")
 
     from lesions.inference.predictor import Predictor

@@ -43,14 +43,24 @@ def main(arguments: list[str] | None = None) -> int:
     if args.fold != "all" and not args.fold.isdecimal():
         raise InputError(f"--fold {args.fold}: expected a number or all")
 
+    from lesions.data.cache import cached_images
     from lesions.data.table import load_table
+
+    table = load_table(config.dataset)[0]
+    known = range(int(table["fold"].max()) + 1)
+    folds = known if args.fold == "all" else [int(args.fold)]
+    if folds[-1] not in known:
+        raise InputError(
+            f"--fold {args.fold}: data set {config.dataset} has folds 0 to {known[-1]}"
+        )
+    cached_images(config.dataset, config.data.image_size, table)
+
+    # Not before: they import torch, and wrong input is answered without it.
     from lesions.inference.accelerator import build_accelerator
     from lesions.reporting.curves import draw_curves
     from lesions.training.run import train_folds
     from lesions.training.stop import StopRequest
 
-    known = range(int(load_table(config.dataset)[0]["fold"].max()) + 1)
-    folds = known if args.fold == "all" else [int(args.fold)]
     accelerator = build_accelerator(config.train.precision, config.train.tracker, folder)
     code = train_folds(config, name, folds, accelerator, StopRequest(args.max_hours, begun))
     if accelerator.is_main_process:

@@ -67,7 +67,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Prepare:
 
     def run(config: dict, *options: str) -> tuple[pd.DataFrame, str]:
         found = DatasetConfig(**config)
-        monkeypatch.setattr("lesions.data.prepare.load_dataset_config", lambda *_: found)
+        monkeypatch.setattr("lesions.config.load_dataset_config", lambda *_: found)
         prepare.main(["--dataset", "case", "--size", "32", *options])
         return pd.read_csv(tmp_path / "root/input/prepared/case/table.csv"), capsys.readouterr().out
 

@@ -1,5 +1,7 @@
 """Configs: every shipped one loads, and every mistake is named with file and key."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from lesions.config import (
     saved_config,
 )
 from lesions.errors import InputError
-from lesions.paths import at
+from lesions.paths import CODE, at
 
 SEVERAL = ("ablation", "study", "published")  # read by studies/, not by scripts/train.py
 RUNS = [
@@ -22,6 +24,7 @@ RUNS = [
     for path in at("configs").rglob("*.yaml")
     if path.parent.name != "datasets" and not path.stem.startswith(SEVERAL)
 ]
+WITH_RUN = ("predict.py", "calibrate.py", "report.py", "explain.py", "serve.py")
 COMPETITION = ["effnet_b1", "effnet_b3", "effnet_b4", "resnest50"]
 
 
@@ -116,6 +119,37 @@ def test_a_run_can_be_given_by_its_name_and_a_wrong_name_is_answered_with_the_ne
         find_config("effnet_b9")
     with pytest.raises(InputError, match=r"did you mean ham10000\?"):
         load_dataset_config("ham1000")
+
+
+@pytest.mark.parametrize(
+    "command, message",
+    [
+        ("train.py --config effnet_b9", "did you mean effnet_b"),
+        ("train.py --config effnet_b1 --set train.epoch=3", "did you mean epochs"),
+        ("train.py --config effnet_b1 --set dataset=nowhere", "prepare.py --dataset nowhere"),
+        ("prepare.py --dataset ham1000", "did you mean ham10000"),
+        ("audit.py --dataset nowhere", "prepare.py --dataset nowhere"),
+        *((f"{name} --run nowhere", "no such run") for name in WITH_RUN),
+        ("export.py --run nowhere --to onnx", "no such run"),
+        ("blend.py nowhere nowhere", "no such run"),
+    ],
+)
+def test_a_wrong_name_is_answered_before_torch_is_imported_and_a_missing_package_named(
+    command: str, message: str
+) -> None:
+    script, *words = command.split()
+    path = str(CODE / "scripts" / script)
+    code = (
+        f"import runpy, sys; sys.argv = {[path, *words]!r}\n"
+        f"try: runpy.run_path({path!r}, run_name='__main__')\n"
+        "finally: assert not {'torch', 'timm', 'matplotlib'} & set(sys.modules), 'heavy'\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    there = ["." if word == "nowhere" else word for word in words]  # a run's folder, it may be
+    bare = subprocess.run([sys.executable, "-S", path, *there], capture_output=True, text=True)
+    assert bare.returncode == 2 and bare.stderr.count("\n") == 1, bare.stderr
+    assert "is not installed" in bare.stderr and "source .venv/bin/activate" in bare.stderr
 
 
 def test_a_run_of_an_older_version_loads_unless_a_dropped_option_decided_its_numbers() -> None:

@@ -4,15 +4,28 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from lesions.errors import InputError
 
 
-def build_parser(doc: str | None) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser that answers a wrong run at once: what the script imports next takes seconds."""
+
+    def parse_args(self, *given: Any) -> Any:
+        args = super().parse_args(*given)
+        for spec in filter(None, [getattr(args, "run", None), *getattr(args, "members", [])]):
+            from lesions.runs import find_run  # not above: --help needs no installed package
+
+            if not Path(spec).exists():
+                find_run(spec)
+        return args
+
+
+def build_parser(doc: str | None) -> Parser:
     """A parser whose help is the script's docstring, as written."""
-    return argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def run(main: Callable[[], int | None]) -> None:
@@ -45,12 +58,10 @@ def run(main: Callable[[], int | None]) -> None:
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        code, message = (
-            2,
-            (
-                f"error: {str(error).splitlines()[0]} Give train.micro_batch (in training) or"
-                " predict.batch_size (in prediction) a smaller value: --set train.micro_batch=16"
-            ),
+        code = 2
+        message = (
+            f"error: {str(error).splitlines()[0]} Give train.micro_batch (in training) or"
+            " predict.batch_size (in prediction) a smaller value: --set train.micro_batch=16"
         )
     print(message, file=sys.stderr)
     sys.exit(code)

@@ -1,19 +1,20 @@
 """Whole files or none: everything is written beside its place, synced, and renamed into it."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from lesions.errors import InputError, listed
 
-# The parser of pandas 2 may miss a number's last digit, and a tie costs AUC; that of 3 does not.
-EXACT: dict[str, Any] = {"float_precision": "round_trip"} if pd.__version__ < "3" else {}
+if TYPE_CHECKING:  # imported where it is used: an error message does not wait for it
+    import pandas as pd
+
 # What stands for a missing number in a CSV; in a column of names only an empty cell is missing.
 MISSING = ["", "NA", "N/A", "n/a", "NaN", "nan", "NULL", "null", "None"]
 
@@ -84,6 +85,10 @@ def read_csv(
     that is no comma-separated table in UTF-8, rows longer than the header, or missing columns; it
     says what was found.
     """
+    import pandas as pd
+
+    # The parser of pandas 2 may miss a number's last digit, and a tie costs AUC.
+    exact: dict[str, Any] = {"float_precision": "round_trip"} if pd.__version__ < "3" else {}
     try:
         sep = "\t" if Path(path).suffix in (".tab", ".tsv") else ","
         header = pd.read_csv(path, nrows=0, sep=sep, encoding="utf-8-sig").columns
@@ -95,7 +100,7 @@ def read_csv(
             na_values={name: [""] if name in text else MISSING for name in header},
             keep_default_na=False,
             encoding="utf-8-sig",
-            **EXACT,
+            **exact,
         )
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None

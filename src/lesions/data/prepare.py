@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lesions.config import DatasetConfig, load_dataset_config
+from lesions.config import DatasetConfig
 from lesions.data import near_duplicates
 from lesions.data.cache import choose_mode, fill_cache, publish_cache
 from lesions.data.columns import Report
@@ -29,7 +29,7 @@ CHECKED = 5000  # photographs that are decoded although a table is wrong, at mos
 
 
 def prepare(
-    dataset: str, sizes: Sequence[int], changes: Sequence[str], folders: dict[str, list[str]],
+    dataset: str, config: DatasetConfig, sizes: Sequence[int], folders: dict[str, list[str]],
     images: dict[str, list[str]], available_only: bool, quarantine: bool,
 ) -> dict:  # fmt: skip
     """Write table.csv, table.json and a cache for each of `sizes`; returns the table's facts.
@@ -37,7 +37,7 @@ def prepare(
     `folders` and `images` give a source's folder of CSVs and its places of photographs. Without
     sizes the table is made from the CSVs alone.
     """
-    config = _with_places(load_dataset_config(dataset, changes), folders, images)
+    config = _with_places(config, folders, images)
     report, folder = Report(), prepared(dataset)
     table = read_sources(config, report, unpack=bool(sizes))
     if sizes and available_only:

@@ -10,7 +10,7 @@ from conftest import REAL
 from lesions.config import DatasetConfig, SourceConfig
 from lesions.data.columns import PLACES, Report
 from lesions.data.metadata import COLUMNS, encode_metadata, fit_metadata
-from lesions.data.sources import read_ham10000
+from lesions.data.sources import read_source
 from lesions.data.table import COLUMNS as COLUMNS_OF_A_TABLE
 from lesions.data.table import finish_table, load_table, read_sources, save_table, table_hash
 from lesions.errors import InputError
@@ -26,7 +26,8 @@ def write_rows(folder: Path, *rows: str) -> Path:
 
 
 def rows_of(*rows: str, folder: Path) -> pd.DataFrame:
-    table = read_ham10000(write_rows(folder, *rows), Report(strict=True))
+    source = SourceConfig(folder="")
+    table = read_source("ham10000", source, write_rows(folder, *rows), Report(strict=True))
     return table.assign(bytes=1.0, images_per_patient=np.nan)
 
 
@@ -82,7 +83,8 @@ def test_the_table_keeps_the_place_and_reads_it_back(tmp_path: Path) -> None:
 @pytest.mark.real
 def test_all_of_ham10000_is_encoded(tmp_path: Path) -> None:
     """57 ages, 57 sexes and 234 places are unknown, 39 are newborn, 1,022 are of the abdomen."""
-    table = read_ham10000(REAL / "ham10000", Report(strict=True))
+    source = SourceConfig(folder="")
+    table = read_source("ham10000", source, REAL / "ham10000", Report(strict=True))
     table = table.assign(bytes=1.0, images_per_patient=np.nan)
     neutral = fit_metadata(table)
     encoded = pd.DataFrame(encode_metadata(table, "ham10000", neutral), columns=COLUMNS["ham10000"])

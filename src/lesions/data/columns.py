@@ -175,8 +175,12 @@ def _parse(
 
 
 def common_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    """The table with the columns COMMON: missing numbers are NaN, missing text is ""."""
-    rows = table.assign(source=source).reindex(columns=COMMON)
+    """The table with the columns COMMON: missing numbers are NaN, missing text is "".
+
+    HAM10000's own `localization`, one of PLACES or "", stays.
+    """
+    own = [name for name in ("localization",) if name in table]
+    rows = table.assign(source=source).reindex(columns=[*COMMON, *own])
     text = [name for name in COMMON if name not in _NUMBERS]
     rows[text] = rows[text].astype(object).fillna("")
     rows[_NUMBERS] = rows[_NUMBERS].astype(float)

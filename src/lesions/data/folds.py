@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
@@ -120,19 +119,12 @@ def fold_hash(table: pd.DataFrame) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-def published_split(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
-    """The table with `split` and `fold` of config.scheme; needs the rows in the publisher's order.
-
-    Most published splits put images of one lesion on both sides: a score on them is too high, and
-    only comparable with another score on the same split. `fold` is -1 on rows that are trained on
-    and never scored; rows that a scheme leaves out get the split `quarantined`. InputError if the
-    table lacks what the scheme needs.
-    """
-    split, fold = SCHEMES[config.scheme](table, config)
-    return table.assign(split=split, fold=np.where(split == "train", fold, -1))
-
-
-Split = tuple[np.ndarray, np.ndarray]  # `split` and `fold` of each row
+# Published splits. A scheme returns `split` and `fold` of each row of a table in the publisher's
+# order. Most put images of one lesion on both sides: a score is too high, and only comparable with
+# another on the same split. Rows that are trained on and never scored have fold -1.
+Split = tuple[np.ndarray, np.ndarray]
+Rows = np.ndarray | pd.Series  # numbers of rows, or true where a row is meant
+_NONE = np.array([], int)
 
 
 def legacy(table: pd.DataFrame, config: DatasetConfig) -> Split:
@@ -152,8 +144,7 @@ def official(table: pd.DataFrame, config: DatasetConfig) -> Split:
     part = table["official"]
     if not (part == "val").any():
         raise InputError("scheme official: no source of this data set has validation rows")
-    split = part.map({"train": "train", "val": "train", "test": "test"}).fillna("quarantined")
-    return split.to_numpy(object), np.where(part == "val", 0, -1)
+    return _marked(table, part == "val", part == "test", part == "")
 
 
 def system001(table: pd.DataFrame, config: DatasetConfig) -> Split:
@@ -171,8 +162,7 @@ def system002(table: pd.DataFrame, config: DatasetConfig) -> Split:
     alone = table.groupby("lesion_id")["image_name"].transform("size") == 1
     _, rest = _ham10000_cut(table, np.flatnonzero(alone), 0.28, config.seed)
     val, test = _ham10000_cut(table, rest, 0.4, config.seed)
-    out = np.flatnonzero(~alone & (table["diagnosis"] == "nv"))
-    return _marked(table, val, test, out)
+    return _marked(table, val, test, ~alone & (table["diagnosis"] == "nv"))
 
 
 def system003(table: pd.DataFrame, config: DatasetConfig) -> Split:
@@ -216,14 +206,10 @@ def _ham10000_cut(table: pd.DataFrame, rows: np.ndarray, share: float, seed: int
     return train_test_split(rows, test_size=share, random_state=seed, stratify=diagnosis)
 
 
-def _marked(
-    table: pd.DataFrame, val: np.ndarray, test: ArrayLike = (), out: ArrayLike = ()
-) -> Split:
+def _marked(table: pd.DataFrame, val: Rows, test: Rows = _NONE, out: Rows = _NONE) -> Split:
     """`val` rows in fold 0, `test` rows the test rows, `out` left out, the others trained on."""
     split, fold = np.full(len(table), "train", object), np.full(len(table), -1)
-    fold[val] = 0
-    split[np.asarray(test, int)] = "test"
-    split[np.asarray(out, int)] = "quarantined"
+    fold[val], split[test], split[out] = 0, "test", "quarantined"
     return split, fold
 
 

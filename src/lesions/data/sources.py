@@ -1,7 +1,7 @@
 """Read the official files of each published source into rows of one shape.
 
-A reader takes the folder of a source's files as published and returns a table with the columns
-COMMON (data/columns.py), in file order. Problems go into the report.
+A reader takes the folder of a source's files as published and returns what they say, in file order,
+under the names of data/columns.py. Problems go into the report.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ _PEOPLE_2020 = {
 
 
 def read_source(name: str, source: SourceConfig, folder: Path, report: Report) -> pd.DataFrame:
-    """The rows of one source, read by its reader."""
+    """The rows of one source, read by its reader, with the columns COMMON."""
     reader = source.reader or name
     if reader == "generic":
         return read_generic(name, source, folder, report)
@@ -44,7 +44,7 @@ def read_source(name: str, source: SourceConfig, folder: Path, report: Report) -
         report.problem(f"source {name}", f"no reader '{reader}': there is {', '.join(READERS)},"
                        " generic (`reader: generic`)")  # fmt: skip
         return no_rows(name)
-    return READERS[reader](folder, report)
+    return common_rows(READERS[reader](folder, report), reader)
 
 
 def read_isic2017(folder: Path, report: Report) -> pd.DataFrame:
@@ -52,8 +52,7 @@ def read_isic2017(folder: Path, report: Report) -> pd.DataFrame:
     truth = folder / "ISIC-2017_Training_Part3_GroundTruth.csv"
     rows = _read_one_hot(report, truth, ["melanoma", "seborrheic_keratosis"], "image_id", "nv")
     more = {"image_name": "image_id", "age_approx": "age_approximate", "sex": "sex"}
-    rows = _joined(report, rows, folder / "ISIC-2017_Training_Data_metadata.csv", more)
-    return common_rows(rows, "isic2017")
+    return _joined(report, rows, folder / "ISIC-2017_Training_Data_metadata.csv", more)
 
 
 def read_isic2018(folder: Path, report: Report) -> pd.DataFrame:
@@ -70,9 +69,8 @@ def read_isic2018(folder: Path, report: Report) -> pd.DataFrame:
             parts.append(rows.assign(official=official, split=split))
     rows = pd.concat(parts, ignore_index=True)
     lesions = _either(folder, "ISIC2018_Task3_Training_LesionGroupings")
-    if lesions.exists():
-        rows = _joined(report, rows, lesions, {"image_name": "image", "lesion_id": "lesion_id"})
-    return common_rows(rows, "isic2018")
+    more = {"image_name": "image", "lesion_id": "lesion_id"}
+    return _joined(report, rows, lesions, more, optional=True)
 
 
 def read_isic2019(folder: Path, report: Report) -> pd.DataFrame:
@@ -80,8 +78,7 @@ def read_isic2019(folder: Path, report: Report) -> pd.DataFrame:
     rows = _read_one_hot(report, folder / "ISIC_2019_Training_GroundTruth.csv", _CLASSES_2019)
     more = {"image_name": "image", "age_approx": "age_approx", "site": "anatom_site_general",
             "lesion_id": "lesion_id", "sex": "sex"}  # fmt: skip
-    rows = _joined(report, rows, folder / "ISIC_2019_Training_Metadata.csv", more)
-    return common_rows(rows, "isic2019")
+    return _joined(report, rows, folder / "ISIC_2019_Training_Metadata.csv", more)
 
 
 def read_isic2020(folder: Path, report: Report) -> pd.DataFrame:
@@ -100,11 +97,10 @@ def read_isic2020(folder: Path, report: Report) -> pd.DataFrame:
     bare = (train["diagnosis"] == "") & (train["target"] == 0)  # most of 2020
     train["diagnosis"] = train["diagnosis"].mask(bare, "benign")
     lesions = folder / "ISIC_2020_Training_GroundTruth_v2.csv"
-    if lesions.exists():
-        more = {"image_name": "image_name", "lesion_id": "lesion_id"}
-        train = _joined(report, train, lesions, more)
+    more = {"image_name": "image_name", "lesion_id": "lesion_id"}
+    train = _joined(report, train, lesions, more, optional=True)
     both = [train.assign(split="train"), test.assign(split="test")]
-    return common_rows(pd.concat(both, ignore_index=True), "isic2020")
+    return pd.concat(both, ignore_index=True)
 
 
 def read_ham10000(folder: Path, report: Report) -> pd.DataFrame:
@@ -124,7 +120,7 @@ def read_ham10000(folder: Path, report: Report) -> pd.DataFrame:
          "age_approx": "age", "sex": "sex", "site": "localization",
          "localization": "localization"},
     )  # fmt: skip
-    return common_rows(rows, "ham10000").assign(localization=rows["localization"].str.lower())
+    return rows.assign(localization=rows["localization"].str.lower())
 
 
 def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:
@@ -149,7 +145,7 @@ def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:
         table = read_csv(lesions, ["split", "index", "lesion_id"])
         known = "dermamnist_" + table["split"] + "_" + table["index"].map("{:05d}".format)
         rows["lesion_id"] = rows["image_name"].map(table.set_index(known)["lesion_id"])
-    return common_rows(rows, "dermamnist")
+    return rows
 
 
 def add_deotte(table: pd.DataFrame, folder: Path, report: Report) -> pd.DataFrame:
@@ -278,12 +274,14 @@ def _read_one_hot(
 
 
 def _joined(
-    report: Report, rows: pd.DataFrame, path: Path, columns: dict[str, str]
+    report: Report, rows: pd.DataFrame, path: Path, columns: dict[str, str], optional: bool = False
 ) -> pd.DataFrame:
-    """`rows` with the columns of another file; every image must have a row there."""
+    """`rows` with the columns of another file; unless `optional`, every image has a row there."""
+    if optional and not path.exists():
+        return rows
     more = read_columns(report, path, columns)
     absent = rows.loc[~rows["image_name"].isin(more["image_name"]), "image_name"]
-    if len(absent) and len(more) and len(columns) > 2:  # a file of lesions alone may be shorter
+    if len(absent) and len(more) and not optional:
         report.problem(path, f"no row for {listed(absent)}")
     return rows.merge(more.drop_duplicates("image_name"), "left", "image_name")
 

@@ -9,10 +9,10 @@ import pandas as pd
 from lesions.config import DatasetConfig, saved_preprocess
 from lesions.data.columns import Report, no_rows
 from lesions.data.folds import (
+    SCHEMES,
     add_folds,
     add_groups,
     fold_hash,
-    published_split,
     split_groups,
     straddling,
 )
@@ -161,12 +161,13 @@ def one_row_a_name(table: pd.DataFrame, report: Report) -> pd.DataFrame:
 
 def check_images(table: pd.DataFrame, report: Report) -> None:
     """Report which photographs are missing, if any are."""
-    lines = "".join(
-        f"\n    {source}: {len(rows):,} of {(table['source'] == source).sum():,}:"
-        f" {listed(rows['image_name'], 3)}"
-        for source, rows in table[table["path"] == ""].groupby("source")
-    )
-    if lines:
+    absent = table[table["path"] == ""]
+    if len(absent):
+        rows = table["source"].value_counts()
+        lines = "".join(
+            f"\n    {source}: {len(names):,} of {rows[source]:,}: {listed(names, 3)}"
+            for source, names in absent.groupby("source")["image_name"]
+        )
         report.add(
             f"photographs are missing:{lines}\n    download them (input/README.md), name their"
             " folder with --images SOURCE=FOLDER, or go on with --available-only"
@@ -181,7 +182,8 @@ def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
     if config.scheme != "grouped":
         if config.holdout:
             raise InputError(f"holdout: scheme {config.scheme} has its own test rows, or none")
-        table = published_split(table, config)
+        split, fold = SCHEMES[config.scheme](table, config)
+        table = table.assign(split=split, fold=np.where(split == "train", fold, -1))
     else:
         diagnoses = config.stratify == "diagnosis"
         if config.holdout:

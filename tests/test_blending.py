@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
+from blending import climb_with_sklearn
 from conftest import REAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,12 +16,8 @@ from sklearn.metrics import roc_auc_score
 
 from lesions.blending.blend import study_blend
 from lesions.blending.members import load_members
-from lesions.blending.methods import (
-    METHODS,
-    climb,
-    methods_of,
-)
-from lesions.blending.nested import choose, compare_methods, gain_curve, nested_scores, split_groups
+from lesions.blending.methods import METHODS, climb, methods_of
+from lesions.blending.nested import choose, compare_methods, nested_scores, split_groups
 from lesions.blending.pool import build_pool, fast_auc
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Comparison, Interval
@@ -51,7 +48,7 @@ def simulate(rows=900, skills=(1.5, 1.0, 1.0, 0.5), seed=0, noise=1.0, classes=1
 
 
 @given(scores, scores)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_the_fast_auc_is_exact_with_ties(positives, negatives):
     target = np.repeat([1, 0], [len(positives), len(negatives)])
     expected = roc_auc_score(target, np.array(positives + negatives))
@@ -59,43 +56,14 @@ def test_the_fast_auc_is_exact_with_ties(positives, negatives):
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("width", [0.0, 5e-324, 1e-300, 1e-280, 1e300])
-def test_positives_next_to_each_other_or_far_apart_are_ranked_all_the_same(width):
-    positives, negatives = np.array([0.0, width, width]), np.array([-1e9, 0.0, width / 2, 1e9])
-    expected = np.mean([(p > n) + 0.5 * (p == n) for p in positives for n in negatives])
-    assert fast_auc(positives, negatives) == pytest.approx(expected)
-
-
-def climb_with_sklearn(pool, most):
-    """The same search as `climb`, one `roc_auc_score` a step, as the field writes it."""
-    total, picks, aucs = np.zeros(len(pool.target)), [], []
-    while len(picks) < most:
-        tried = [roc_auc_score(pool.target, total + ranks) for ranks in pool.added[:, :, 0]]
-        if aucs and max(tried) <= aucs[-1]:
-            break
-        picks.append(int(np.argmax(tried)))
-        aucs.append(max(tried))
-        total += pool.added[picks[-1], :, 0]
-    return picks, aucs
-
-
-def test_hill_climbing_picks_what_a_loop_over_scikit_learn_picks_many_times_faster():
-    generator = np.random.default_rng(0)
-    codes = (generator.random(58_457) < 0.0176).astype(int)  # ISIC 2019 and 2020
-    probs = expit(codes + generator.normal(size=(10, len(codes))))[:, :, None]
+@pytest.mark.parametrize("digits", [15, 1])
+def test_hill_climbing_picks_what_a_loop_over_scikit_learn_picks(digits):
     pool, _ = simulate(rows=400)
-    coarse = build_pool(np.round(pool.probs, 1), pool.names, pool.classes, pool.target)  # with ties
-    whole = build_pool(probs, list("abcdefghij"), ["mel"], codes)
-    for each, most in ((pool, 50), (coarse, 50), (whole, 2)):
-        start = time.process_time()
-        picks, aucs = climb(each, most)
-        middle = time.process_time()
-        expected = climb_with_sklearn(each, most)
-        slower = (time.process_time() - middle) / (middle - start)
-        assert picks == expected[0] and aucs == pytest.approx(expected[1], abs=1e-12)
-        assert (np.diff(aucs) > 0).all()
-    assert slower > 8  # docs/siim2020.md has the figure of a quiet machine
+    pool = build_pool(np.round(pool.probs, digits), pool.names, pool.classes, pool.target)
+    picks, aucs = climb_with_sklearn(pool, 50)
+    found = climb(pool, 50)
+    assert found[0] == picks and found[1] == pytest.approx(aucs, abs=1e-12)
+    assert len(picks) > 1 and (np.diff(found[1]) > 0).all()
 
 
 @pytest.mark.parametrize(("classes", "name"), EACH)
@@ -133,10 +101,7 @@ def test_one_scale_of_scores_does_not_matter_to_ranks():
 def test_the_objective_of_a_search_is_the_score_itself(objective):
     pool, _ = simulate(classes=4, objective=objective)
     probs = METHODS["mean"](pool).apply(pool)
-    expected = score_values(pool.target, probs)[objective]
-    assert pool.score(probs) == pytest.approx(expected)
-    columns, score = pool.search(probs)
-    assert score(columns) == pytest.approx(expected)
+    assert pool.score(probs) == pytest.approx(score_values(pool.target, probs)[objective])
 
 
 def test_the_subset_search_tries_every_subset_of_two_to_six():
@@ -187,7 +152,7 @@ def test_nested_estimates_do_not_flatter_and_in_sample_ones_do():
     gaps, truth_gaps = [], []
     for seed in range(4):
         pool, groups = simulate(rows=450, skills=(0.7,) * 12, seed=seed, noise=2)
-        fresh, _ = simulate(rows=9000, skills=(0.7,) * 12, seed=100 + seed, noise=2)
+        fresh, _ = simulate(rows=6000, skills=(0.7,) * 12, seed=100 + seed, noise=2)
         blend = METHODS["hill_climb"](pool)
         truth = fresh.score(blend.apply(fresh))
         nested = pool.score(
@@ -231,18 +196,6 @@ def test_the_simplest_that_nothing_beats_is_chosen(chosen, scores):
     assert choose(list(nested), against)[0] == chosen
 
 
-@pytest.mark.parametrize("classes", [1, 4])
-def test_the_gain_curve_starts_with_the_best_member_and_ends_at_the_climbs_score(classes):
-    pool, groups = simulate(classes=classes)
-    curve = gain_curve(pool, groups)
-    assert curve["in_sample"].iloc[0] == max(pool.score(member) for member in pool.added)
-    assert curve["in_sample"].iloc[-1] == pytest.approx(
-        pool.score(METHODS["hill_climb"](pool).apply(pool))
-    )
-    nested = nested_scores(METHODS["hill_climb"], pool, split_groups(pool.target, groups))
-    assert curve["nested"].iloc[-1] == pytest.approx(pool.score(nested), abs=1e-4)
-
-
 @pytest.mark.real
 def test_fifteen_public_models_are_blended_at_full_scale():
     folder = REAL / "siim2020_oof" / "oof"
@@ -251,7 +204,7 @@ def test_fifteen_public_models_are_blended_at_full_scale():
     start = time.process_time()
     members = load_members([str(folder)], REAL / "isic2020" / "train.csv")
     study = study_blend(members, source=None)
-    assert time.process_time() - start < 60
+    assert time.process_time() - start < 30
     assert (len(study.rows.codes), study.rows.codes.sum()) == (32_692, 581)
     assert len(set(study.rows.groups)) == 2056
     assert min(score.value for score in study.scores.values()) == pytest.approx(0.874, abs=5e-4)

@@ -12,7 +12,7 @@ from lesions.config import DatasetConfig
 from lesions.data.table import COLUMNS, save_table
 from lesions.data.tasks import build_task
 from lesions.errors import InputError
-from lesions.oof import load_oof, load_test, table_rows
+from lesions.oof import load_groups, load_oof, load_test, table_rows
 
 ROWS, TESTS, SEVEN = 300, 40, build_task("diagnosis7")
 YES = build_task("melanoma")
@@ -192,11 +192,11 @@ def test_a_csv_from_elsewhere_needs_nothing_beside_it(root, tmp_path):
     known = table[["image_name"]].assign(patient_id=[f"p{i // 3}" for i in range(ROWS)])
     known.loc[0, "patient_id"] = None
     known.to_csv(groups, index=False)
-    oof = load_oof(path, groups)
+    oof = load_oof(path, load_groups(groups))
     assert oof.groups[0] == "image ISIC_0000" and list(oof.groups[1:4]) == ["p0", "p0", "p1"]
     known.drop(index=7).to_csv(groups, index=False)
     with pytest.raises(InputError, match="x: not in .*groups.csv: 1 images .ISIC_0007"):
-        load_oof(path, groups)
+        load_oof(path, load_groups(groups))
 
 
 def test_a_file_of_several_classes_must_sum_to_1(root):

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,14 @@ from lesions.errors import InputError, listed
 from lesions.files import read_csv, read_json, sha256
 from lesions.paths import at, shown
 from lesions.runs import RunFiles, find_run
+
+
+class Groups(NamedTuple):
+    """Groups from a CSV: image_name, group, source and split; and which column of which file."""
+
+    table: pd.DataFrame
+    file: str
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -87,12 +95,11 @@ class Oof:
         return replace(taken, groups_from=f"{self.groups_from}, rows of {listed(wanted)} alone")
 
 
-def load_oof(spec: str | Path | RunFiles, groups: Path | None = None) -> Oof:
+def load_oof(spec: str | Path | RunFiles, groups: Groups | None = None) -> Oof:
     """Read out-of-fold predictions: of a run, of a blend, or of CSV files from elsewhere.
 
     `spec` is what find_run takes, a CSV file, or a folder of fold*.csv. A CSV from elsewhere has
-    image_name, target, and prob, pred or prob_<class>. `groups` is a CSV of image_name and group
-    or patient_id, and where known source and split; it stands in for the prepared table.
+    image_name, target, and prob, pred or prob_<class>. `groups` stand in for the prepared table.
 
     InputError for rows that are missing, doubled or unknown, for values that are no probabilities,
     and for a table that was edited, or prepared anew since the run was trained.
@@ -145,7 +152,22 @@ def require_none(names: pd.Series, wrong: str, cure: str) -> None:
         raise InputError(f"{wrong}: {len(names):,} images ({listed(names, 3)}): {cure}")
 
 
-def _load_run(run: RunFiles, files: list[Path], groups: Path | None) -> Oof:
+def load_groups(path: Path) -> Groups:
+    """Read a CSV of image_name, group or patient_id, and where known source and split."""
+    known = read_csv(path, ["image_name"], text=("image_name", "group", "patient_id"))
+    known = known.drop_duplicates("image_name")
+    column = next((name for name in ("group", "patient_id") if name in known), None)
+    if column is None:
+        raise InputError(f"{shown(path)}: no column group or patient_id")
+    # An image without a patient is its own group; the prefix keeps it apart from any id.
+    group = known[column].where(known[column].notna(), "image " + known["image_name"])
+    source = known["source"].fillna("").astype(str) if "source" in known else ""
+    table = known.assign(group=group, source=source, split=known.get("split", ""))
+    table = table[["image_name", "group", "source", "split"]]
+    return Groups(table, shown(path), f"{column} of {shown(path)}")
+
+
+def _load_run(run: RunFiles, files: list[Path], groups: Groups | None) -> Oof:
     path = run.folder / "config.yaml"
     config = saved_config(read_yaml(path), path)
     facts = {}
@@ -179,7 +201,7 @@ def _load_blend(run: RunFiles, path: Path) -> Oof:
     if not file.is_file() or blend["oof"]["sha256"] != sha256(file):
         raise InputError(f"{shown(file)} is not the one that {path.name} names: blend again")
     if not (dataset := blend["dataset"]):
-        return replace(_read_oof(path.stem, [file], groups=file), run=run, blend=blend)
+        return replace(_read_oof(path.stem, [file], groups=load_groups(file)), run=run, blend=blend)
     oof = _read_oof(path.stem, [file], build_task(blend["task"]))
     return _prepared(replace(oof, run=run, blend=blend, dataset=dataset), blend["task"], blend)
 
@@ -224,9 +246,9 @@ def _read(
 
 
 def _read_oof(
-    name: str, files: list[Path], task: Task | None = None, groups: Path | None = None
+    name: str, files: list[Path], task: Task | None = None, groups: Groups | None = None
 ) -> Oof:
-    """The rows of the files with the groups of that CSV; without it each image its own group."""
+    """The rows of the files with those groups; without them each image is its own group."""
     rows = _read(files, ["image_name", "target"], ("prob", "pred"), task)
     task = task or task_in(rows.columns)
     assert task is not None
@@ -242,7 +264,10 @@ def _read_oof(
     table = table.astype({"fold": int}).assign(source="", row=-1)
     values, origin = rows[task.columns].to_numpy(np.float64), "none: each image its own group"
     oof = Oof(name, task, table, values, codes, files, origin)
-    return _grouped(oof, groups) if groups else oof
+    if groups is None:
+        return oof
+    places = table_rows(groups.table, oof.names, oof.name, groups.file)
+    return _joined(oof, groups.table, places, groups.origin, fold=table["fold"], row=-1)
 
 
 def _prepared(oof: Oof, task: str | None, facts: Mapping[str, Any]) -> Oof:
@@ -271,22 +296,6 @@ def _prepared(oof: Oof, task: str | None, facts: Mapping[str, Any]) -> Oof:
         require_none(names[~names.isin(oof.names)], wrong, "train the fold again")
     origin = f"group of {shown(at('input/prepared', oof.dataset, 'table.csv'))}"
     return _joined(oof, table, rows, origin, row=rows)
-
-
-def _grouped(oof: Oof, path: Path) -> Oof:
-    """The rows with the groups, and where the file has them the sources, of a CSV."""
-    known = read_csv(path, ["image_name"], text=("image_name", "group", "patient_id"))
-    known = known.drop_duplicates("image_name")
-    column = next((name for name in ("group", "patient_id") if name in known), None)
-    if column is None:
-        raise InputError(f"{shown(path)}: no column group or patient_id")
-    # An image without a patient is its own group; the prefix keeps it apart from any id.
-    group = known[column].where(known[column].notna(), "image " + known["image_name"])
-    source = known["source"].fillna("").astype(str) if "source" in known else ""
-    table = known.assign(group=group, source=source, split=known.get("split", ""))
-    table = table[["image_name", "group", "source", "split"]]
-    rows = table_rows(table, oof.names, oof.name, shown(path))
-    return _joined(oof, table, rows, f"{column} of {shown(path)}", fold=oof.table["fold"], row=-1)
 
 
 def _joined(oof: Oof, table: pd.DataFrame, rows: np.ndarray, origin: str, **columns: Any) -> Oof:

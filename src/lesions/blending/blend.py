@@ -9,7 +9,7 @@ import pandas as pd
 
 from lesions.blending.members import Tests, check_members
 from lesions.blending.methods import methods_of
-from lesions.blending.nested import Outcome, compare_methods, gain_curve, limits
+from lesions.blending.nested import Outcome, compare_methods, limits
 from lesions.blending.pool import Pool, build_pool
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, delong
@@ -188,7 +188,7 @@ def write_blend(study: Study, tests: Tests | None, out: Path) -> list[str]:
 
 
 def draw_blend(study: Study, path: Path) -> None:
-    """Correlation of the members beside what each pick of hill climbing gains, nested and not."""
+    """Correlation of the members beside their weights in the chosen blend."""
     from matplotlib.figure import Figure
 
     pool, names = study.pool, study.pool.names
@@ -205,16 +205,9 @@ def draw_blend(study: Study, path: Path) -> None:
     what = "probabilities" if pool.several else "ranks"
     left.set_title(f"Correlation of the members' {what}", loc="left", fontsize=11)
     figure.colorbar(image, ax=left, shrink=0.75)
-
-    gains, equal = gain_curve(pool, study.rows.groups), next(iter(study.outcomes))
-    right.plot(gains["picks"], gains["in_sample"], "#9aa5b1", label="hill climbing, in sample")
-    right.plot(gains["picks"], gains["nested"], ".-", color="#1f5fa8",
-               label="hill climbing, on held-out groups")  # fmt: skip
-    for name, label, style in ((equal, "equal weights", "-"), ("single", "best member", ":")):
-        right.axhline(study.outcomes[name].nested.value, color="#c0392b", ls=style, label=label)
-    right.set(xlabel="members picked, with replacement", ylabel=pool.label)
-    right.xaxis.get_major_locator().set_params(integer=True)
-    right.legend(frameon=False, fontsize=9)
-    right.set_title("What each pick gains", loc="left", fontsize=11)
+    right.barh(names, list(study.weights.values()), color="#1f5fa8")
+    right.invert_yaxis()  # in the order of the correlations
+    right.tick_params(axis="y", labelsize=8)
+    right.set_title(f"Weights of the chosen blend: {study.chosen}", loc="left", fontsize=11)
     with atomic(path) as part:
         figure.savefig(part, dpi=130, format="png")

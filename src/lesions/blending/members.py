@@ -12,7 +12,7 @@ import pandas as pd
 from lesions.errors import InputError, listed
 from lesions.evaluation.metrics import Floats
 from lesions.files import read_json, sha256
-from lesions.oof import Oof, load_oof, load_test, require_none
+from lesions.oof import Oof, load_groups, load_oof, load_test, require_none
 from lesions.paths import at, shown
 from lesions.runs import find_run
 
@@ -33,17 +33,18 @@ def load_members(specs: Sequence[str], groups: Path | None = None) -> list[Oof]:
     """The members that the command names: runs, CSV files, or folders of either kind.
 
     A folder with fold*.csv is one member; any other folder is one member for each CSV in it.
-    `groups` is a CSV that load_oof takes.
+    `groups` is a CSV that load_groups takes.
     """
     members: list[Oof] = []
+    known = load_groups(groups) if groups else None
     for spec in specs:
         path = Path(spec)
         if path.is_file() and path.suffix == ".csv":
-            members.append(load_oof(path, groups))
+            members.append(load_oof(path, known))
         elif files := [] if any(path.glob("fold*.csv")) else sorted(path.glob("*.csv")):
-            members += [load_oof(file, groups) for file in files]
+            members += [load_oof(file, known) for file in files]
         else:
-            members.append(load_oof(find_run(spec, takes=("run",)), groups))
+            members.append(load_oof(find_run(spec, takes=("run",)), known))
     if len({member.name for member in members}) < len(members):
         members = [replace(member, name=str(member.files[0])) for member in members]
     names = pd.Series([member.name for member in members])

@@ -1,6 +1,6 @@
 """What each method gains on groups that did not choose its weights, and the choice by that."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from lesions.blending.methods import Blend, climb, methods_of, of_picks
+from lesions.blending.methods import Blend, methods_of
 from lesions.blending.pool import Pool
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Comparison, Interval, bootstrap_values, compare, summarise
@@ -78,16 +78,10 @@ def split_groups(target: ArrayLike, groups: ArrayLike) -> NDArray[np.int64]:
 
 
 def nested_scores(fit: Callable[[Pool], Blend], pool: Pool, parts: NDArray[np.int64]) -> Floats:
-    """Scores (N, C) of blends that were fitted without the row's part."""
-    blends = {part: fit(pool.take(parts != part)) for part in np.unique(parts)}
-    return _put_together(blends, pool, parts)
-
-
-def _put_together(blends: Mapping[Any, Blend], pool: Pool, parts: NDArray[np.int64]) -> Floats:
-    """The scores of each part's rows by its own blend, on one scale."""
-    scores = np.empty_like(blends[parts[0]].apply(pool))
-    for part, blend in blends.items():
-        found = blend.apply(pool)
+    """Scores (N, C) of blends that were fitted without the row's part, on one scale."""
+    scores = np.empty_like(pool.probs[0])
+    for part in np.unique(parts):
+        found = fit(pool.take(parts != part)).apply(pool)
         if not pool.several:  # as ranks: blends of different weights then share one scale
             found = rankdata(found, axis=0) / len(found)
         scores[parts == part] = found[parts == part]
@@ -101,10 +95,8 @@ def compare_methods(pool: Pool, groups: ArrayLike) -> tuple[dict[str, Outcome], 
     are paired. Chosen is the first, from the simplest on, that no other beats at 5 %, Bonferroni-
     corrected for the number of others.
     """
-    parts = split_groups(pool.target, groups)
-    methods = methods_of(pool.several)
-    names = list(methods)
-    blends = {name: fit(pool) for name, fit in methods.items()}
+    parts, methods = split_groups(pool.target, groups), methods_of(pool.several)
+    names, blends = list(methods), {name: fit(pool) for name, fit in methods.items()}
     scores = {name: nested_scores(fit, pool, parts) for name, fit in methods.items()}
     nested = {name: pool.score(scores[name]) for name in names}
     drawn = bootstrap_values(all_scores, pool.target, list(scores.values()), groups)
@@ -142,19 +134,3 @@ def choose(names: Sequence[str], against: Callable[[str, str], Comparison]) -> t
     if not beaten:
         return name, f"the simplest, and nothing beats it at p < {level:.3f}; {nearest}"
     return name, f"{'; '.join(beaten)}; nothing beats {name} at p < {level:.3f}"
-
-
-def gain_curve(pool: Pool, groups: ArrayLike) -> pd.DataFrame:
-    """The score of hill climbing after each pick: columns picks, in_sample, nested."""
-    parts = split_groups(pool.target, groups)
-    _, in_sample = climb(pool)
-    paths = {part: climb(pool.take(parts != part))[0] for part in np.unique(parts)}
-    longest = max(len(in_sample), *(len(path) for path in paths.values()))
-    in_sample += [in_sample[-1]] * (longest - len(in_sample))
-    curve = pd.DataFrame({"picks": np.arange(1, longest + 1), "in_sample": in_sample})
-    nested = []
-    for picks in curve["picks"]:
-        # a path that has ended stays where it ended
-        blends = {part: of_picks(path[:picks], pool) for part, path in paths.items()}
-        nested.append(pool.score(_put_together(blends, pool, parts)))
-    return curve.assign(nested=nested)

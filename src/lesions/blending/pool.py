@@ -10,17 +10,15 @@ from scipy.stats import rankdata
 from lesions.evaluation.metrics import Floats
 from lesions.evaluation.scores import LABELS, matrix_scores, names_of
 
-MOST_BUCKETS = 2**16  # their counts fit the second-level cache
-
 
 @dataclass(frozen=True)
 class Pool:
     """Codes `target` (N,) and the members' probabilities (K, N, C); of yes or no C = 1.
 
-    `added` (K, N, C) is what methods add up. Of yes or no they are average ranks among all rows,
-    exact halves in float64: sums of them are exact, so ties stay ties; a pool of some rows keeps
-    the ranks that the rows have among all, which know no target. Of several classes they are the
-    probabilities. `objective` is the score of scores.LABELS that methods raise.
+    `added` (K, N, C) is what methods add up. Of yes or no these are average ranks among all rows,
+    exact halves whose sums are exact, so that ties stay ties; a pool of some rows keeps them. Of
+    several classes they are the probabilities. `objective` is the score of scores.LABELS that
+    methods raise.
     """
 
     names: tuple[str, ...]
@@ -47,7 +45,7 @@ class Pool:
     def search(self, values: Floats) -> tuple[Floats, Callable[[Floats], float]]:
         """Scores (..., N, C) arranged as (..., C, N), and the objective of a sum of them (C, N).
 
-        It takes milliseconds: for AUC the class's own rows come first.
+        For AUC the rows of each class come first: slices of them, and no masks, are compared.
         """
         columns, size = np.moveaxis(values, -1, -2).copy(), len(self.classes)
         if self.objective not in ("auc", "macro_auc"):
@@ -59,14 +57,14 @@ class Pool:
 
             return columns, score
 
-        known: list[tuple[int, int]] = []  # the classes with own and other rows, and how many own
+        counts: dict[int, int] = {}  # rows of each class that has some and not all
         for place in range(size):
             other = self.target != (place if self.several else 1)
             columns[..., place, :] = columns[..., place, np.argsort(other, kind="stable")]
             if 0 < other.sum() < len(other):
-                known.append((place, int((~other).sum())))
+                counts[place] = int((~other).sum())
         return columns, lambda total: float(
-            np.mean([fast_auc(total[k, :count], total[k, count:]) for k, count in known])
+            np.mean([fast_auc(total[k, :count], total[k, count:]) for k, count in counts.items()])
         )
 
     def score(self, blended: Floats) -> float:
@@ -94,33 +92,8 @@ def build_pool(
 
 
 def fast_auc(positives: Floats, negatives: Floats) -> float:
-    """Share of (positive, negative) pairs in order, ties half; both float64, finite, not empty."""
-    count = len(positives)
-    rising = np.sort(positives)
-    low, width = rising[0], rising[-1] - rising[0]
-    buckets = min(MOST_BUCKETS, max(1024, len(negatives)))
-    # A rising function of the score: a higher bucket means a higher score, whatever the rounding.
-    # Positives closer together than any bucket can be are compared one by one.
-    scale = (buckets - 1) / width if width > 1e-290 else 0.0
-    held = np.bincount(((rising - low) * scale).astype(np.int32), minlength=buckets)
-
-    # Two more buckets: 0 for negatives below every positive, the last for those above.
-    above = np.zeros(buckets + 2, dtype=np.int32)
-    above[0], above[1:-1] = count, count - np.cumsum(held)
-    shared = np.zeros(buckets + 2, dtype=bool)
-    shared[1:-1] = held > 0
-
-    place = negatives - low
-    with np.errstate(over="ignore"):  # infinitely far is far enough for the last bucket
-        place *= scale
-    np.clip(place, -1, buckets, out=place)
-    index = np.floor(place, out=place).astype(np.int32)
-    index += 1
-    beaten_by = above[index]
-    close = shared[index]
-    rest = negatives[close]
-    lower = np.searchsorted(rising, rest, side="left").sum()
-    not_higher = np.searchsorted(rising, rest, side="right").sum()
-    settled = int(beaten_by.sum(dtype=np.int64)) - int(beaten_by[close].sum(dtype=np.int64))
-    concordant = settled + count * len(rest) - (int(lower) + int(not_higher)) / 2
-    return concordant / (count * len(negatives))
+    """Share of (positive, negative) pairs in order, ties half; neither empty."""
+    rising, searched = np.sort(negatives), np.sort(positives)  # in order the search stays in cache
+    below = np.searchsorted(rising, searched, side="left").sum()
+    not_above = np.searchsorted(rising, searched, side="right").sum()
+    return (int(below) + int(not_above)) / 2 / (len(positives) * len(negatives))

@@ -6,8 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REAL
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lesions.config import DatasetConfig, SourceConfig, load_dataset_config
 from lesions.data.columns import Report, common_rows
@@ -45,18 +43,17 @@ STRICT = Report(strict=True)
 CONFIG = DatasetConfig(sources={"isic2020": SourceConfig(folder="x")}, folds=3)
 
 
-@settings(max_examples=25, deadline=None)
-@given(rows=st.integers(30, 200), seed=st.integers(0, 99), holdout=st.sampled_from([0.0, 0.2]))
-def test_folds_are_whole_groups_and_do_not_depend_on_row_order(rows, seed, holdout):
+@pytest.mark.parametrize("holdout", [0.0, 0.2])
+def test_folds_and_held_out_rows_are_whole_groups_whatever_the_row_order(holdout):
     config = CONFIG.model_copy(update={"holdout": holdout})
-    finished = finish_table(drawn(rows, seed), config)
+    finished = finish_table(drawn(90), config)
     assert list(finished.columns) == COLUMNS
     assert not straddling(finished)
     train = finished["split"] == "train"
+    assert abs((~train).mean() - holdout) < 0.03
     assert set(finished.loc[train, "fold"]) == {0, 1, 2}
     assert (finished.loc[~train, "fold"] == -1).all()
-    again = finish_table(drawn(rows, seed).iloc[::-1], config)
-    assert fold_hash(again) == fold_hash(finished)
+    assert fold_hash(finish_table(drawn(90).iloc[::-1], config)) == fold_hash(finished)
 
 
 def test_images_of_a_patient_are_counted_within_a_split():
@@ -75,9 +72,6 @@ def test_a_photograph_of_two_sources_is_one_row_if_they_agree():
     both = pd.concat([first, second], ignore_index=True)
     with pytest.raises(InputError, match="sources disagree about the target of i00004"):
         one_row_a_name(both, STRICT)
-    report = Report()
-    one_row_a_name(both, report)
-    assert len(report.problems) == 1
     # An unlabelled test row must not vanish behind a labelled one.
     second = first.assign(source="isic2019", split="test", target=np.nan)
     with pytest.raises(InputError, match="disagree"):
@@ -140,21 +134,6 @@ FROZEN = {
 def test_tables_and_folds_are_those_that_published_scores_were_measured_on(name):
     table = published(name)
     assert (table_hash(table), fold_hash(table)) == FROZEN[name]
-
-
-@pytest.mark.real
-def test_legacy_folds_tear_lesions_of_2019_apart_and_patients_of_2020_not():
-    table = published("isic_legacy")
-    train = table[table["split"] == "train"]
-    assert len(train) == 32_692 + 25_272
-    assert train.loc[train["source"] == "isic2020", "target"].sum() == 581
-    parts = train.groupby("patient_id")["fold"].nunique()
-    assert (parts[parts.index != ""] == 1).all()
-    lesions = train[(train["lesion_id"] != "") & (train["source"] == "isic2019")]
-    several = lesions.groupby("lesion_id").filter(lambda rows: len(rows) > 1)
-    torn = several.groupby("lesion_id")["fold"].nunique() > 1
-    assert len(torn) == 5_054
-    assert torn.sum() == 4_529
 
 
 def test_a_scheme_that_cannot_be_is_refused():

@@ -22,13 +22,13 @@ def add_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """
     names = table["image_name"]
     ids = [names.str.removesuffix("_downsampled"), table["patient_id"], table["lesion_id"]]
-    return table.assign(group=names.groupby(_components(names, ids, pairs)).transform("min"))
+    return table.assign(group=_first_of(names, _components(names, ids, pairs)))
 
 
 def merge_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """The table with the groups of each of the `pairs` merged under the first name."""
     component = _components(table["image_name"], [table["group"]], pairs)
-    return table.assign(group=table["group"].groupby(component).transform("min"))
+    return table.assign(group=_first_of(table["group"], component))
 
 
 def split_groups(
@@ -218,6 +218,13 @@ def _strata(table: pd.DataFrame, diagnoses: bool) -> pd.Series:
     target = table["target"].fillna(-1).astype(int).astype(str)
     stratum = table["source"] + " " + target + " " + bins.astype(int).astype(str)
     return stratum + " " + table["diagnosis"] if diagnoses else stratum
+
+
+def _first_of(names: pd.Series, component: np.ndarray) -> np.ndarray:
+    """The alphabetically first name of each row's component; groupby's own min takes seconds."""
+    ordered = names.argsort().to_numpy()
+    _, first = np.unique(component[ordered], return_index=True)
+    return names.to_numpy()[ordered[first]][component]
 
 
 def _components(names: pd.Series, ids: list[pd.Series], pairs: pd.DataFrame) -> np.ndarray:

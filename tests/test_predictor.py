@@ -43,7 +43,7 @@ from lesions.files import read_json, write_json
 from lesions.inference import Predictor
 from lesions.inference.calibration import fit_calibration
 from lesions.inference.checkpoint import load_model, save_model
-from lesions.inference.ensemble import Mix
+from lesions.inference.ensemble import blended
 from lesions.inference.predict import predict as predict_rows
 from lesions.inference.unusual import fit_typical
 from lesions.models.classifier import LesionClassifier
@@ -202,9 +202,7 @@ def test_a_blend_weighs_its_runs(trained: Path, bare: Path, tmp_path: Path) -> N
         (tmp_path / "wrong.json").write_text(text)
         with pytest.raises(InputError, match="not shares of its members that sum to 1"):
             Predictor.load(tmp_path / "wrong.json")
-    mix = Mix("", (0.25, 0.75), "logit", None, None)
-    runs = Predictor.load("tiny").runs * 2
-    odds = mix.blended([np.array([0.5]), np.array([0.9])], runs, "all")
+    odds = blended("logit", (0.25, 0.75), [np.array([0.5]), np.array([0.9])], [])
     assert odds[0] == pytest.approx(1 / (1 + 9**-0.75))
 
 

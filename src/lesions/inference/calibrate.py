@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lesions.config import Config, PreprocessConfig, read_yaml, saved_config
+from lesions.config import Config, read_yaml, saved_config
 from lesions.data.cache import cached_images
 from lesions.data.columns import PLACES, SITES
 from lesions.data.loading import LesionDataset
@@ -29,14 +29,13 @@ from lesions.inference.calibration import (
     weights_of,
 )
 from lesions.inference.checkpoint import load_folds
-from lesions.inference.ensemble import blended, people_table
+from lesions.inference.ensemble import blended, people_table, preprocess_of
 from lesions.inference.predict import predict
 from lesions.inference.unusual import fit_familiar
 from lesions.oof import Oof, load_oof, table_rows
 from lesions.paths import shown
 from lesions.runs import RunFiles, find_run
 
-KEPT = set(Fit.model_fields)
 PEOPLE = 64  # training rows over whose metadata an answer is averaged
 
 
@@ -52,24 +51,26 @@ def calibrate_run(
     files = find_run(spec, takes=("run", "blend"))
     oof = load_oof(files)
     found = fit_calibration(oof, rule)
-    changes: dict = {"weights": {path.name: sha256(path) for path in weights_of(files)}}
+    found.weights = {path.name: sha256(path) for path in weights_of(files)}
     problem = None
     try:
         if files.blend:
             given = _blend_given(files.blend, oof)
         else:
             config = saved_config(read_yaml(files.folder / "config.yaml"), files.folder)
-            changes["people"] = people = _people(config, oof.table)
-            given = given_probs(files, oof.task, oof.names, config, people)
-        changes["given"] = {
-            state: Fit(**fit_calibration(replace(oof, probs=probs), rule).model_dump(include=KEPT))
-            for state, probs in given.items()
-        }
+            found.people = _people(config, oof.table)
+            given = given_probs(files, oof.task, oof.names, config, found.people)
+        for state, probs in given.items():
+            fit = fit_calibration(replace(oof, probs=probs), rule)
+            found.given[state] = Fit(**fit.model_dump(include={*Fit.model_fields}))
         if not files.blend:
-            changes |= _of_photographs(files, rows)
+            folds = load_folds(files)
+            table, facts = load_table(config.dataset)
+            found.familiar, found.false_alarms = fit_familiar(folds, table, rows)
+            if "preprocess" not in folds[0].header:
+                found.preprocess = preprocess_of(facts)
     except InputError as error:
         problem = str(error)
-    found = found.model_copy(update=changes)
     if prevalence is not None:
         shares = found.positives / found.rows, prevalence
         for fit in (found, *found.given.values()):
@@ -134,7 +135,7 @@ def _predict_given(files: RunFiles, task: Task, people: list[Person]) -> None:
     folds = load_folds(files)
     config = folds[0].config
     table, facts = load_table(config.dataset)
-    now = PreprocessConfig(**facts["config"].get("preprocess", {})).model_dump()
+    now = preprocess_of(facts).model_dump()
     if folds[0].header.get("preprocess", now) != now:
         raise InputError(f"{shown(files.folder)}: data set {config.dataset} was prepared again with"
                          " other preprocessing: prepare it as it was")  # fmt: skip
@@ -144,11 +145,8 @@ def _predict_given(files: RunFiles, task: Task, people: list[Person]) -> None:
         raise InputError(f"{shown(files.folder)}: lacks given<k>.csv: run python"
                          f" scripts/calibrate.py --run {shown(files.folder)}")  # fmt: skip
     for fold in folds:
-        kind, neutral, path = (
-            config.data.metadata,
-            fold.header["neutral"],
-            files.file(fold.number, ".csv"),
-        )
+        kind, neutral = config.data.metadata, fold.header["neutral"]
+        path = files.file(fold.number, ".csv")
         names = read_csv(path, ["image_name"], text=("image_name",))["image_name"]
         given = encode_given(table, kind, neutral)
         dataset = LesionDataset(images, given.pop("all"), np.zeros(len(table), np.float32))
@@ -205,14 +203,3 @@ def _people(config: Config, table: pd.DataFrame) -> list[Person]:
     drawn = np.random.default_rng(0).choice(len(rows), min(PEOPLE, len(rows)), replace=False)
     records = rows.iloc[drawn][list(Person.model_fields)].to_dict("records")
     return [Person.model_validate(record) for record in records]
-
-
-def _of_photographs(files: RunFiles, rows: int) -> dict:
-    """The parts `preprocess`, `familiar` and `false_alarms` of the file."""
-    folds = load_folds(files)
-    table, facts = load_table(folds[0].config.dataset)
-    familiar, alarms = fit_familiar(folds, table, rows)
-    found: dict = {"familiar": familiar, "false_alarms": alarms}
-    if "preprocess" not in folds[0].header:
-        found["preprocess"] = PreprocessConfig(**facts["config"].get("preprocess", {}))
-    return found

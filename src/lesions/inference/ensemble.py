@@ -61,16 +61,20 @@ class Run:
 
     def require_same_data(self, facts: dict) -> None:
         """InputError if the prepared data set (its table's `facts`) is not that of the training."""
-        now = PreprocessConfig(**facts["config"].get("preprocess", {}))
         for name, own, given in (
             ("folds", self.folds[0].header["fold_hash"], facts["fold_hash"]),
-            ("preprocess", self.preprocess, now),
+            ("preprocess", self.preprocess, preprocess_of(facts)),
         ):
             if own != given:
                 raise InputError(
                     f"{shown(self.files.folder)} was trained with {name} {own}, data set"
                     f" {self.config.dataset} now has {given}: train again, or prepare it as it was"
                 )
+
+
+def preprocess_of(facts: dict) -> PreprocessConfig:
+    """What the photographs of a prepared data set (its table's `facts`) went through."""
+    return PreprocessConfig(**facts["config"].get("preprocess", {}))
 
 
 def people_table(people: Sequence[Person]) -> pd.DataFrame:
@@ -87,11 +91,6 @@ class Mix:
     scale: str  # what is averaged: prob, logit or rank
     calibration: Calibration | None
     problem: str | None
-
-    def blended(self, probs: Sequence[Floats], runs: Sequence[Run], given: str) -> Floats:
-        """One (C,) of the runs' (C,), where so much is given of the metadata."""
-        known = [run.calibration.of(given).quantiles for run in runs if run.calibration]
-        return blended(self.scale, self.weights, probs, known)
 
 
 def blended(

@@ -20,7 +20,7 @@ from lesions.data.patients import Patient
 from lesions.errors import InputError
 from lesions.evaluation.metrics import Floats
 from lesions.inference.calibration import Calibration
-from lesions.inference.ensemble import Mix, Run, load_ensemble
+from lesions.inference.ensemble import Mix, Run, blended, load_ensemble
 from lesions.inference.explain import grad_cam, overlay
 from lesions.inference.predict import mean_probabilities, probabilities, views_of
 from lesions.models.classifier import LesionClassifier
@@ -166,7 +166,9 @@ class Predictor:
         missing = [name for name in ASKED if any(name in each.missing[place] for each in seen)]
         given = state_of(missing)
         parts = [each.probs[place] for each in seen]
-        probs = self.mix.blended([part.mean(axis=(0, 1)) for part in parts], self.runs, given)
+        quantiles = [run.calibration.of(given).quantiles for run in self.runs if run.calibration]
+        of_runs = [part.mean(axis=(0, 1)) for part in parts]
+        probs = blended(self.mix.scale, self.mix.weights, of_runs, quantiles)
         task = self.runs[0].task
         scores = [task.score(part) for part in parts]  # (K, V) of each run
         score = float(task.score(probs))

@@ -146,11 +146,9 @@ def _spread(values: Floats) -> Typical:
 
 def colours(images: Sequence[np.ndarray]) -> Floats:
     """Mean and spread of lightness, red-green and blue-yellow of uint8 RGB images: (N, 6)."""
-    found = []
-    for image in images:
-        lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).reshape(-1, 3).astype(float)
-        found.append([*lab.mean(axis=0), *np.log1p(lab.std(axis=0))])
-    return np.array(found)
+    labs = (cv2.cvtColor(image, cv2.COLOR_RGB2LAB) for image in images)
+    mean, spread = np.array([cv2.meanStdDev(lab) for lab in labs])[..., 0].swapaxes(0, 1)
+    return np.hstack([mean, np.log1p(spread)])
 
 
 def fit_familiar(
@@ -185,11 +183,9 @@ def fit_familiar(
     )
     sizes = held_out[["width", "height"]].to_numpy(int)
     odd = [familiar.odd_size(width, height) is not None for width, height in sizes]
-    flags = np.stack([odd, shaded, np.concatenate(alarms)], axis=1)
-    shares = [*flags.mean(axis=0), flags.any(axis=1).mean()]
-    names = ("size", "colour", "features", "any")
-    rounded = {name: round(float(share), 4) for name, share in zip(names, shares, strict=True)}
-    return familiar, FalseAlarms(rows=len(flags), **rounded)
+    flags = pd.DataFrame({"size": odd, "colour": shaded, "features": np.concatenate(alarms)})
+    shares = flags.assign(any=flags.any(axis=1)).mean().round(4)
+    return familiar, FalseAlarms(rows=len(flags), **shares)
 
 
 def image_features(fold: "Fold", images: np.ndarray) -> Floats:

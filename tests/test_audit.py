@@ -151,10 +151,10 @@ def test_no_row_is_predicted_by_a_model_that_saw_its_target():
     table = whole_table(600).sample(frac=1, random_state=0)
     table["age_approx"] = table["target"] * 50 + table["fold"] * 100
     inverted = table.assign(target=table["target"].where(table["fold"] != 0, 1 - table["target"]))
-    plain = predict_without_pixels(table, ["age_approx"])
+    plain, _ = predict_without_pixels(table, ["age_approx"])
     held = (table["fold"] == 0).to_numpy()
     np.testing.assert_array_equal(
-        plain[held], predict_without_pixels(inverted, ["age_approx"])[held]
+        plain[held], predict_without_pixels(inverted, ["age_approx"])[0][held]
     )
 
 
@@ -271,7 +271,7 @@ def test_2020_without_pixels_scores_what_was_measured_before(features, anchor, n
     table = real_with_deotte()
     rows = table[(table["source"] == "isic2020") & (table["fold"] >= 0)]
     # Folds stratified by images per patient let that column score 0.02 more than random ones.
-    prob = predict_without_pixels(rows, FEATURES[features])
+    prob, _ = predict_without_pixels(rows, FEATURES[features])
     assert abs(roc_auc(rows["target"], prob) - anchor) < near
 
 

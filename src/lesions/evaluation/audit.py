@@ -6,10 +6,13 @@ number of photographs of a patient tell clinics apart, and clinics differ in the
 melanomas; a network finds the same in the pixels.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, bootstrap
@@ -80,20 +83,18 @@ def build_links(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     photograph: one image name, with or without ISIC 2019's `_downsampled`. Names of `pairs` that
     are not in the table tie nothing.
     """
-    rows = np.arange(len(table))
+    rows = pd.Series(np.arange(len(table)), table["image_name"].to_numpy())
     photograph = table["image_name"].str.removesuffix("_downsampled")
     ids = [table["patient_id"], table["lesion_id"], photograph, table["group"]]
-    kinds = ["patient", "lesion", "photograph", "group"]
     links = [
-        pd.DataFrame({"kind": kind, "id": values.to_numpy(), "row": rows})
-        for kind, values in zip(kinds, ids, strict=True)
+        pd.DataFrame({"kind": kind, "id": values.to_numpy(), "row": rows.to_numpy()})
+        for kind, values in zip(["patient", "lesion", "photograph", "group"], ids, strict=True)
     ]
-    row_of = pd.Series(rows, index=table["image_name"].to_numpy())
-    row_of = row_of[~row_of.index.duplicated()]
-    both = pairs[pairs.isin(set(row_of.index)).all(axis=1)]
-    pair = (both["image_name_1"] + " = " + both["image_name_2"]).to_numpy()
+    rows = rows[~rows.index.duplicated()]
+    both = pairs[pairs.isin(set(rows.index)).all(axis=1)]
+    pair = both["image_name_1"] + " = " + both["image_name_2"]
     for name in ("image_name_1", "image_name_2"):
-        there = row_of.reindex(both[name]).to_numpy()
+        there = rows.reindex(both[name]).to_numpy()
         links.append(pd.DataFrame({"kind": "duplicate pair", "id": pair, "row": there}))
     found = pd.concat(links, ignore_index=True)
     return found[found["id"].notna() & (found["id"] != "")]
@@ -104,9 +105,9 @@ def reach(links: pd.DataFrame, part: pd.Series) -> pd.DataFrame:
 
     `straddling` are those in two folds, or in a fold and the test rows.
     """
-    used = links.assign(part=part.to_numpy()[links["row"]])
-    used = used[used["part"] != ""]
-    used = used.assign(test=used["part"] == "test", fold=used["part"].where(used["part"] != "test"))
+    part_of = part.to_numpy()[links["row"]]
+    used = links.assign(fold=part_of, test=part_of == "test")[part_of != ""]
+    used["fold"] = used["fold"].mask(used["test"])
     found = used.groupby(["kind", "id"], sort=True).agg(
         images=("row", "nunique"), folds=("fold", "nunique"), test=("test", "sum")
     )
@@ -246,29 +247,57 @@ def score_shortcuts(table: pd.DataFrame) -> pd.DataFrame:
     sources = [("all", rows)]
     if rows["source"].nunique() > 1:
         sources += [(str(name), part) for name, part in rows.groupby("source", sort=True)]
-    return pd.DataFrame(
-        {"features": features, "source": source, **_score(part, columns)}
+    cases = [
+        (source, part, features)
         for source, part in sources
-        for features, columns in FEATURES.items()
+        for features in FEATURES
         if features != "source alone" or (source == "all" and len(sources) > 1)
-    )
+    ]
+    # Many threads of one fit wait for each other after every leaf: each case gets one.
+    with threadpool_limits(1, "openmp"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return pd.DataFrame(pool.map(_score_shortcut, *zip(*cases, strict=True)))
 
 
-def predict_without_pixels(rows: pd.DataFrame, columns: list[str]) -> np.ndarray:
+def _score_shortcut(source: str, rows: pd.DataFrame, features: str) -> dict[str, Any]:
+    scored = (rows["fold"] >= 0).to_numpy()
+    target, groups = rows["target"][scored], rows["group"][scored]
+    prob, reason = predict_without_pixels(rows, FEATURES[features])
+    auc = Interval(reason=reason) if reason else bootstrap(roc_auc, target, prob[scored], groups)
+    known = auc.as_json()
+    return {
+        "features": features,
+        "source": source,
+        "auc": known["value"],
+        "low": known["low"],
+        "high": known["high"],
+        "rows": len(target),
+        "positives": int((target == 1).sum()),
+        "reason": auc.reason if known["value"] is None else None,
+    }
+
+
+def predict_without_pixels(rows: pd.DataFrame, columns: list[str]) -> tuple[np.ndarray, str | None]:
     """Out-of-fold P(target = 1) (N,) of gradient-boosted trees on `columns` of labelled rows.
 
-    NaN for rows of fold -1, which are trained on alone. Trees of 8 leaves with at least 50 rows
-    each: larger ones learn ISIC 2020's 584 melanomas by heart and score 0.02 lower.
+    NaN for rows of fold -1, which are trained on alone, and for all where no model can be fitted,
+    for the reason that is given. Trees of 8 leaves with at least 50 rows each: larger ones learn
+    ISIC 2020's 584 melanomas by heart and score 0.02 lower.
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     fold, target = rows["fold"].to_numpy(), rows["target"].to_numpy()
     inputs = pd.DataFrame({name: _encoded(rows[name]) for name in columns})
     prob = np.full(len(rows), np.nan)
+    if (inputs.nunique() < 2).all():
+        known = inputs.notna().any(axis=None)
+        return prob, "the same in every row" if known else "not known for any row"
     for held in np.unique(fold[fold >= 0]):
         train, valid = inputs[fold != held], inputs[fold == held]
         usable = [name for name in columns if train[name].notna().any()]
+        if not usable:
+            return prob, f"not known for any row without fold {held}"
+        if len(np.unique(target[fold != held])) < 2:
+            return prob, f"one class only without fold {held}"
         model = HistGradientBoostingClassifier(
             learning_rate=0.05,
             max_iter=150,
@@ -279,51 +308,14 @@ def predict_without_pixels(rows: pd.DataFrame, columns: list[str]) -> np.ndarray
             early_stopping=False,
             random_state=0,
         )
-        # Its threads wait for each other after every leaf: beside another job, for minutes.
-        with threadpool_limits(1, "openmp"):
-            model.fit(train[usable], target[fold != held])
-            prob[fold == held] = model.predict_proba(valid[usable])[:, 1]
-    return prob
-
-
-def _unusable(rows: pd.DataFrame, columns: list[str]) -> str | None:
-    """Why no model can be fitted, in a few words; None if one can."""
-    if not rows["target"].isin([0, 1]).all():
-        return "target is not 0 or 1"
-    inputs = pd.DataFrame({name: _encoded(rows[name]) for name in columns})
-    if (inputs.nunique() < 2).all():
-        return "the same in every row" if inputs.notna().any(axis=None) else "not known for any row"
-    for fold in sorted(set(rows["fold"]) - {-1}):
-        train = rows["fold"] != fold
-        if rows["target"][train].nunique() < 2:
-            return f"one class only without fold {fold}"
-        if inputs[train].isna().all(axis=None):
-            return f"not known for any row without fold {fold}"
-    return None
-
-
-def _score(rows: pd.DataFrame, columns: list[str]) -> dict[str, Any]:
-    """auc, low, high, rows, positives, reason of a feature set."""
-    scored = (rows["fold"] >= 0).to_numpy()
-    target, found = rows["target"][scored], Interval(reason=_unusable(rows, columns))
-    if found.reason is None:
-        prob = predict_without_pixels(rows, columns)[scored]
-        found = bootstrap(roc_auc, target, prob, rows["group"][scored])
-    known = found.as_json()
-    return {
-        "auc": known["value"],
-        "low": known["low"],
-        "high": known["high"],
-        "rows": len(target),
-        "positives": int((target == 1).sum()),
-        "reason": found.reason if known["value"] is None else None,
-    }
+        model.fit(train[usable], target[fold != held])
+        prob[fold == held] = model.predict_proba(valid[usable])[:, 1]
+    return prob, None
 
 
 def _encoded(values: pd.Series) -> pd.Series:
     """The column as numbers, NaN where nothing is known; texts by their alphabetical rank."""
     if values.name not in CATEGORIES:
         return values.astype(float)
-    known = values.where(values.notna() & (values != ""))
-    codes = pd.Series(pd.Categorical(known).codes, index=values.index, dtype=float)
+    codes = pd.Series(pd.Categorical(values.replace("", np.nan)).codes, values.index, dtype=float)
     return codes.where(codes >= 0)

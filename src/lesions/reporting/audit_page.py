@@ -41,54 +41,38 @@ def audit_page(audit: dict[str, Any]) -> str:
 def _tables(audit: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """Links, siblings, folds and shortcuts, as text."""
     schemes, word = audit["gate"]["schemes"], POSITIVES[audit["task"]]
-    folds = [
+    links = pd.DataFrame(schemes["table"]["links"])[["kind", "links", "images"]]
+    for name, scheme in schemes.items():
+        links[f"split by {SCHEMES[name]}"] = [
+            f"{row['straddling']:,}" if row["links"] else "-" for row in scheme["links"]
+        ]
+    # Images whose model was trained on another photograph of the same lesion.
+    siblings = [
         {
-            "fold": str(fold["fold"]),
-            "images": f"{fold['rows']:,}",
-            "groups": f"{fold['groups']:,}",
-            word: f"{fold['positives']:,}",
-            "share": percent(fold["positive_share"], 2),
+            "same lesion in training": f"{SCHEMES[name]}, {row['source']}",
+            "images": _share(row["images_exposed"], row["images"]),
+            word: _share(row["positives_exposed"], row["positives"]),
+            "lesions": f"{row['lesions_straddling']:,} of {row['lesions']:,}",
         }
-        for fold in audit["balance"]["folds"]
+        for name, scheme in schemes.items()
+        for row in scheme["siblings"]
     ]
+    folds = pd.DataFrame(audit["balance"]["folds"])
+    folds["share"] = folds["positive_share"].map(lambda share: percent(share, 2))
+    folds = folds[["fold", "rows", "groups", "positives", "share"]]
     return {
-        "links": _links(schemes),
-        "siblings": _siblings(schemes, word),
-        "folds": pd.DataFrame(folds),
+        "links": _grouped(links).rename(columns={"kind": "links", "links": "number"}),
+        "siblings": pd.DataFrame(
+            siblings if any(row["lesions"] for row in schemes["table"]["siblings"]) else []
+        ),
+        "folds": _grouped(folds).rename(columns={"rows": "images", "positives": word}),
         "shortcuts": _shortcuts([*audit["shortcuts"], *audit["not_scored"]]),
     }
 
 
-def _links(schemes: Mapping[str, Any]) -> pd.DataFrame:
-    found = pd.DataFrame(
-        [
-            {"links": row["kind"], "number": f"{row['links']:,}", "images": f"{row['images']:,}"}
-            for row in schemes["table"]["links"]
-        ]
-    )
-    for name, scheme in schemes.items():
-        found[f"split by {SCHEMES[name]}"] = [
-            f"{row['straddling']:,}" if row["links"] else "-" for row in scheme["links"]
-        ]
-    return found
-
-
-def _siblings(schemes: Mapping[str, Any], word: str) -> pd.DataFrame:
-    """Images whose model was trained on another photograph of the same lesion."""
-    if not any(row["lesions"] for row in schemes["table"]["siblings"]):
-        return pd.DataFrame()
-    return pd.DataFrame(
-        [
-            {
-                "same lesion in training": f"{SCHEMES[name]}, {row['source']}",
-                "images": _share(row["images_exposed"], row["images"]),
-                word: _share(row["positives_exposed"], row["positives"]),
-                "lesions": f"{row['lesions_straddling']:,} of {row['lesions']:,}",
-            }
-            for name, scheme in schemes.items()
-            for row in scheme["siblings"]
-        ]
-    )
+def _grouped(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text, its counts as "12,345"."""
+    return table.map(lambda value: value if isinstance(value, str) else f"{value:,}")
 
 
 def _shortcuts(scores: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -23,6 +23,14 @@ HAM = {"nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 1
 
 
 STRICT = Report(strict=True)
+DIAGNOSES_OF = {
+    "isic2017": {"nv": 1_372, "mel": 374, "bkl": 254},
+    "isic2019": {"nv": 12_875, "mel": 4_522, "bcc": 3_323, "bkl": 2_624, "akiec": 867, "scc": 628,
+                 "vasc": 253, "df": 239},
+    "isic2020": {"benign": 27_126, "nv": 5_193, "mel": 584, "bkl": 223, "": 10_982},
+    "ham10000": HAM,
+    "dermamnist": HAM,
+}  # fmt: skip
 
 
 @functools.cache
@@ -31,40 +39,33 @@ def real(name: str) -> pd.DataFrame:
 
 
 @pytest.mark.real
-def test_isic2020_has_the_published_counts():
-    table = real("isic2020")
-    train = table[table["split"] == "train"]
-    assert len(train) == 33_126
-    assert train["target"].sum() == 584
+@pytest.mark.parametrize("name", DIAGNOSES_OF)
+def test_a_source_has_the_published_diagnoses(name):
+    assert real(name)["diagnosis"].value_counts().to_dict() == DIAGNOSES_OF[name]
+
+
+@pytest.mark.real
+def test_people_lesions_and_splits_are_those_that_were_published():
+    late, early, ham, small = map(real, ("isic2020", "isic2019", "ham10000", "dermamnist"))
+    train = late[late["split"] == "train"]
+    assert len(train) == 33_126 and (late["split"] == "test").sum() == 10_982
+    assert train["target"].sum() == 584 and late["target"].isna().sum() == 10_982
     assert train["patient_id"].nunique() == 2_056
     assert (train["lesion_id"] != "").all()
-    assert (table["split"] == "test").sum() == 10_982
-    assert table.loc[table["split"] == "test", "target"].isna().all()
-    assert train["diagnosis"].value_counts().to_dict() == {
-        "benign": 27_126, "nv": 5_193, "mel": 584, "bkl": 223,
+    assert (early["lesion_id"] == "").sum() == 2_084
+    assert (early["patient_id"] == "").all()
+    assert early["image_name"].str.endswith("_downsampled").sum() == 2_074
+    assert ham["lesion_id"].nunique() == 7_470 and ham["age_approx"].isna().sum() == 57
+    parts = {name: rows for name, rows in small.groupby("official")}
+    assert {name: len(rows) for name, rows in parts.items()} == {
+        "train": 7_007, "test": 2_005, "val": 1_003,
     }  # fmt: skip
+    assert parts["test"]["lesion_id"].isin(parts["train"]["lesion_id"]).sum() == 693
 
 
 @pytest.mark.real
-def test_isic2019_has_the_published_counts():
-    table = real("isic2019")
-    assert len(table) == 25_331
-    assert (table["lesion_id"] == "").sum() == 2_084
-    assert (table["patient_id"] == "").all()
-    assert table["image_name"].str.endswith("_downsampled").sum() == 2_074
-    assert table["diagnosis"].value_counts().to_dict() == {
-        "nv": 12_875, "mel": 4_522, "bcc": 3_323, "bkl": 2_624, "akiec": 867, "scc": 628,
-        "vasc": 253, "df": 239,
-    }  # fmt: skip
-
-
-@pytest.mark.real
-def test_ham10000_and_isic2017_have_the_published_counts_and_ham10000_is_in_isic2019_and_2018():
+def test_ham10000_is_in_isic2019_and_in_isic2018():
     table = real("ham10000")
-    assert len(table) == 10_015
-    assert table["lesion_id"].nunique() == 7_470
-    assert table["diagnosis"].value_counts().to_dict() == HAM
-    assert table["age_approx"].isna().sum() == 57
     later = real("isic2019").set_index("image_name").loc[table["image_name"]]
     number = targets(later["diagnosis"], "diagnosis7").astype(int)
     assert (np.array(build_task("diagnosis7").classes)[number] == table["diagnosis"]).all()
@@ -72,24 +73,11 @@ def test_ham10000_and_isic2017_have_the_published_counts_and_ham10000_is_in_isic
     # 2019 has no general place for trunk and genital
     placed = (later["site"] != "").to_numpy()
     assert (later["site"].to_numpy() == table["site"])[placed].all()
-    oldest = real("isic2017")["diagnosis"].value_counts()
-    assert oldest.to_dict() == {"nv": 1_372, "mel": 374, "bkl": 254}
     earlier = real("isic2018")
     first = earlier[earlier["official"] == "train"].set_index("image_name")
     assert (first.loc[table["image_name"], "diagnosis"].to_numpy() == table["diagnosis"]).all()
     assert len(first) == 10_015
     assert (earlier["official"] == "val").sum() == 193
-
-
-@pytest.mark.real
-def test_dermamnist_has_the_published_split_and_shares_lesions_across_it():
-    table = real("dermamnist")
-    assert table["official"].value_counts().to_dict() == {
-        "train": 7_007, "test": 2_005, "val": 1_003,
-    }  # fmt: skip
-    assert table["diagnosis"].value_counts().to_dict() == HAM
-    train, test = (table[table["official"] == part] for part in ("train", "test"))
-    assert test["lesion_id"].isin(train["lesion_id"]).sum() == 693
 
 
 def test_tasks_are_over_one_vocabulary():
@@ -206,6 +194,9 @@ def test_the_largest_dermamnist_is_read_and_its_arrays_become_the_same_pixels(
     assert len(table) == 10
     last = cv2.imread(table["path"].iloc[-1])[..., ::-1]
     assert np.array_equal(last, arrays["test_images"][2])  # of the largest, the last in the loop
+    np.savez(tmp_path / "dermamnist_224.npz", **arrays | {"val_labels": np.full((2, 1), 9)})
+    with pytest.raises(InputError, match=r"dermamnist_224\.npz: val_labels: .*download it again"):
+        read_sources(config, STRICT)
     np.savez(tmp_path / "dermamnist_corrected_64.npz", **arrays)
     with pytest.raises(InputError, match="are different editions: keep one of them"):
         read_sources(config, STRICT, unpack=True)

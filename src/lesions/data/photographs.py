@@ -43,8 +43,6 @@ PLACES: dict[str, dict[str, list[str]]] = {
                  "test": ["jpeg/test", "test", "ISIC_2020_Test_JPEG.zip"]},
     "ham10000": {"train": ["HAM10000_images_part_1", "HAM10000_images_part_2", "images",
                            "HAM10000_images_part_1.zip", "HAM10000_images_part_2.zip"]},
-    "dermamnist": {"train": ["dermamnist*.npz"]},
-    "generic": {"train": [""]},
 }  # fmt: skip
 
 
@@ -62,13 +60,13 @@ def image_paths(
     for place in given:
         if not place.exists():
             report.problem(place, "no such image folder or archive")
-    places = PLACES.get(reader, PLACES["generic"])
+    places = PLACES.get(reader, {"train": []})
     clashes: list[list[str]] = []
     for split, own in places.items():
         names = table.loc[(table["split"] == split) | (len(places) == 1), "image_name"]
+        inside = [path for name in own for path in sorted(folder.glob(name))] if own else [folder]
         wanted = set() if given else {*names.map(_key)}
-        inside = given or [path for name in own for path in _matching(folder, name)]
-        found = _files_in(inside, wanted, report, unpack)
+        found = _files_in(given or inside, wanted, report, unpack)
         files = [_fitting(name, found.get(_key(name), [])) for name in names]
         clashes += [each for each in files if len(each) > 1]
         paths.update(pd.Series([each[0] if each else "" for each in files], names.index, str))
@@ -147,12 +145,11 @@ def dermamnist_file(folder: Path) -> Path | None:
 
     InputError if the corrected edition lies beside the original one, which has another split.
     """
-    sizes = {path: re.fullmatch(r"(.*?)_?(\d*)", path.stem)
-             for path in sorted(folder.glob("dermamnist*.npz"))}  # fmt: skip
-    if len({match and match[1] for match in sizes.values()}) > 1:
-        names = listed(path.name for path in sizes)
+    paths = sorted(folder.glob("dermamnist*.npz"))
+    if len({re.sub(r"_?\d*$", "", path.stem) for path in paths}) > 1:
+        names = listed(path.name for path in paths)
         raise InputError(f"{shown(folder)}: {names} are different editions: keep one of them")
-    return max(sizes, key=lambda path: int((sizes[path] or "  ")[2] or 28), default=None)
+    return max(paths, key=lambda path: int(re.sub(r"\D", "", path.stem) or 28), default=None)
 
 
 def unpacked(archive: Path) -> Path:
@@ -215,12 +212,6 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool]) -> int:
             f"{shown(archive)}: {error}: damaged or not a zip: download it again"
         ) from error
     return len(entries)
-
-
-def _matching(folder: Path, pattern: str) -> list[Path]:
-    if pattern.endswith(".npz"):
-        return [path for path in [dermamnist_file(folder)] if path]
-    return sorted(folder.glob(pattern)) if pattern else [folder]
 
 
 def _key(path: str) -> str:

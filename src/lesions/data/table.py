@@ -16,7 +16,7 @@ from lesions.data.folds import (
     split_groups,
     straddling,
 )
-from lesions.data.photographs import image_paths, same_content, short_names
+from lesions.data.photographs import dermamnist_file, image_paths, same_content, short_names
 from lesions.data.sources import READERS, add_deotte, read_duplicates, read_source
 from lesions.data.tasks import targets
 from lesions.errors import InputError, listed
@@ -50,8 +50,10 @@ def read_sources(config: DatasetConfig, report: Report, unpack: bool = False) ->
             continue
         table = read_source(name, source, folder, report)
         given = [at(path) for path in source.images]
-        if reader == "dermamnist" and given:
-            report.add("dermamnist: its npz has labels and pixels: give --input, not --images")
+        if reader == "dermamnist":
+            if given:
+                report.add("dermamnist: its npz has labels and pixels: give --input, not --images")
+            given = [path for path in [dermamnist_file(folder)] if path]
         table["path"] = image_paths(table, reader, folder, given, report, unpack)
         table["image_name"] = short_names(table["image_name"])
         derived = targets(table["diagnosis"], config.task)

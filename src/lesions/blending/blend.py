@@ -197,7 +197,7 @@ def draw_blend(study: Study, path: Path) -> None:
     left, right = figure.subplots(1, 2)
     correlation = np.asarray(np.corrcoef(pool.added.reshape(len(names), -1)))
     image = left.imshow(correlation, cmap="Blues", vmin=1.1 * correlation.min() - 0.1, vmax=1)
-    left.set_xticks(range(len(names)), names, rotation=90, fontsize=8)
+    left.set_xticks([])  # the columns are in the order of the rows
     left.set_yticks(range(len(names)), names, fontsize=8)
     for (i, j), value in np.ndenumerate(correlation if len(names) <= 20 else correlation[:0]):
         colour = "white" if value > (correlation.min() + 1) / 2 else "black"

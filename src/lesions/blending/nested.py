@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lesions.blending.methods import Blend, methods_of
 from lesions.blending.pool import Pool
@@ -88,6 +89,8 @@ def nested_scores(fit: Callable[[Pool], Blend], pool: Pool, parts: NDArray[np.in
     return scores
 
 
+# Products of so few columns gain nothing from threads, which burn twice the processor time.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def compare_methods(pool: Pool, groups: ArrayLike) -> tuple[dict[str, Outcome], str, str]:
     """Every method's outcome, the name of the chosen one, and the reason in a sentence.
 

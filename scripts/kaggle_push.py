@@ -10,8 +10,8 @@
     python scripts/kaggle_push.py notebooks                # write notebooks/*.ipynb, send nothing
 
 --write FOLDER writes what would be sent, to look at or to upload by hand. Step by step:
-docs/kaggle.md. Exit code 75: the week's GPU quota is used up, or two sessions are running: run the
-same command again later, it resumes.
+docs/kaggle.md. Exit code 75: the session or the week's GPU quota ended before the run was done, or
+two sessions are running: run the same command again later, it resumes.
 """
 
 import sys
@@ -19,6 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
+
+NEEDS = {"prepare": "one data set", "train": "one run", "predict": "one run",
+         "blend": "two runs or more"}  # fmt: skip
+REPOSITORY = "your-name/lesions"  # on GitHub, for Colab: put yours here, then make notebooks
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,36 +40,59 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, metavar="FOLDER", help="write it, send nothing")
     args = parser.parse_args(arguments)
 
-    from lesions.errors import InputError
-    from lesions.files import write_text
+    from lesions.config import find_config, run_name
     from lesions.kaggle.follow import run_kernel
-    from lesions.kaggle.kernels import build_kernel, build_notebooks, push_set, set_name, write_set
-    from lesions.paths import CODE, shown
+    from lesions.kaggle.kernels import Kernel, push_kernel, push_set, set_name, write_set
 
-    if args.what == "notebooks":
-        for name, text in build_notebooks().items():
-            write_text((args.write or CODE / "notebooks") / name, text)
-        return 0
-    if args.what in ("code", "weights"):
-        if (args.what == "code") == bool(args.names):
-            wanted = "takes no names" if args.names else "name the runs"
-            raise InputError(f"{args.what}: {wanted}")
-        for name in args.names or [None]:
+    kind, names = _checked(args.what, args.names)
+    if kind == "notebooks":
+        return write_notebooks(args.write)
+    if kind != "prepare":
+        names = [run_name(find_config(name)) for name in names]
+    if kind in ("code", "weights"):
+        for name in names or [None]:
             if args.write:
-                notes = write_set(args.write / set_name(name), name)
-                print(f"written to {shown(args.write / set_name(name))}: {notes}")
+                write_set(args.write / set_name(name), name)
             else:
                 push_set(name)
         return 0
-    kind, *names = [*args.names, ""] if args.what == "kernel" else ["check", *args.names, ""]
-    kernel = build_kernel(kind, names[:-1], args.size, args.fold, args.max_hours)
-    kernel.datasets += args.attach
+    kernel = Kernel(kind, names, args.max_hours, args.size, args.fold, args.attach)
     if args.write:
         kernel.write(args.write, "your-name", expected={})
-        print(f"written to {shown(args.write)}")
-        return 0
-    every = args.every if args.wait or kind == "check" else None
-    return run_kernel(kernel, every, args.sharing)
+    elif args.wait or kind == "check":
+        run_kernel(kernel, args.every, args.sharing)
+    else:
+        push_kernel(kernel)
+    return 0
+
+
+def _checked(kind: str, names: list[str]) -> tuple[str, list[str]]:
+    """What to send, a kernel by its kind, and the names; InputError if they do not fit."""
+    from lesions.errors import InputError
+
+    if kind == "kernel":
+        kind, names = next(iter(names), ""), names[1:]
+        if kind not in NEEDS:
+            raise InputError(f"kernel: say which: {', '.join(NEEDS)}")
+        if (len(names) < 2) if kind == "blend" else len(names) != 1:
+            raise InputError(f"kernel {kind}: name {NEEDS[kind]}")
+    elif (kind == "weights") != bool(names):
+        raise InputError(f"{kind}: {'takes no names' if names else 'name the runs'}")
+    return kind, names
+
+
+def write_notebooks(folder: Path | None) -> int:
+    """Write notebooks/*.ipynb: the study, and what is sent to Kaggle for some runs."""
+    from lesions.files import write_text
+    from lesions.kaggle.kernels import Kernel, build_notebook
+    from lesions.paths import CODE
+
+    folder, runs = folder or CODE / "notebooks", ["effnet_b1", "effnet_b3"]
+    for kernel in (Kernel("prepare", ["isic"]), Kernel("train", runs[:1]), Kernel("blend", runs)):
+        write_text(folder / f"kaggle_{kernel.kind}.ipynb", kernel.notebook(expected={}))
+    study = build_notebook(CODE / "notebooks/dermamnist_study.md", repository=REPOSITORY)
+    write_text(folder / "dermamnist_study.ipynb", study)
+    return 0
 
 
 if __name__ == "__main__":

@@ -27,12 +27,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="check only, ask no server")
     args = parser.parse_args(arguments)
 
+    from lesions.blending.submission import check_submission
     from lesions.errors import InputError
     from lesions.evaluation.intervals import format_interval
-    from lesions.kaggle.submit import check, cv_estimate, submit
+    from lesions.kaggle.submit import cv_estimate, load_scores, submit
     from lesions.paths import at, shown
 
-    print(check(args.file, args.sample, args.earlier))
+    sample = args.sample or at("input/isic2020/sample_submission.csv")
+    if not sample.exists():
+        raise InputError(
+            f"{shown(sample)}: no such file; it lists the images to be predicted: run"
+            " python scripts/download.py isic2020 --tables-only, or give --sample"
+        )
+    sent = [at(file) for file in load_scores()["file"].unique()]
+    known = [file for file in sent if file.exists() and file != args.file.resolve()]
+    print(check_submission(args.file, sample, [*known, *args.earlier]))
     cv, origin = cv_estimate(args.file)
     print(f"CV {format_interval(cv.value, cv.low, cv.high, 4, reason=cv.reason)} {origin}")
     if args.dry_run:
@@ -41,9 +50,26 @@ def main(arguments: list[str] | None = None) -> int:
     if not args.message:
         raise InputError('give -m "what it is", or --dry-run')
     found = submit(args.file, args.message, (cv, origin), args.minutes, args.again)
+    draw_scores(at("submissions/scores.png"))
     print(f"public {found.public_score or 'n/a'}, private {found.private_score or 'n/a'}")
     print(f"wrote scores.csv and scores.png in {shown(at('submissions'))}")
     return 0
+
+
+def draw_scores(path: Path) -> None:
+    """Draw CV with its interval against the leaderboard, of the submissions that have both."""
+    from lesions.kaggle.submit import load_scores
+    from lesions.reporting import style
+
+    known = load_scores().dropna(subset=["cv", "public"])
+    with style.drawing():
+        figure, ((axes,),) = style.build_figure()
+        spread = [known["cv"] - known["cv_low"], known["cv_high"] - known["cv"]]
+        axes.errorbar(known["cv"], known["public"], xerr=spread, fmt="o", label="public")
+        axes.plot(known["cv"], known["private"], "o", label="private")
+        axes.set(xlabel="AUC in cross-validation, 95 % interval", ylabel="AUC on the leaderboard")
+        style.legend_above(axes)
+        style.write_png(figure, path)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import json
 import re
 import socket
 import sys
+import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -78,11 +79,18 @@ class FakeKaggle:
         self.calls: list[tuple[str, Any]] = []
         self.requests: list[tuple[str, str, dict[str, str]]] = []  # method, path, headers
         self.faults: dict[str, list[Fault]] = defaultdict(list)
-        self.environment: dict[str, str] = {}
         self.waits: list[float] = []  # seconds that were to be slept
         self._server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"fake": self}))
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        proxy, nowhere = f"http://127.0.0.1:{self.port}", "http://127.0.0.1:9"
+        self.home = tempfile.TemporaryDirectory(prefix="home of kaggle ")
+        self.environment = {
+            "KAGGLE_API_ENVIRONMENT": "LOCALHOST", "KAGGLE_API_TOKEN": TOKEN,
+            "KAGGLE_CONFIG_DIR": self.home.name, "HOME": self.home.name,
+            "HTTP_PROXY": proxy, "http_proxy": proxy, "HTTPS_PROXY": nowhere,
+            "https_proxy": nowhere, "NO_PROXY": "", "no_proxy": "",
+        }  # fmt: skip
 
     def fail(self, name: str, kind: int | str, times: int = 1, **options: Any) -> None:
         """The next `times` calls of the method, or of paths that begin so, end in this fault."""
@@ -94,6 +102,7 @@ class FakeKaggle:
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
+        self.home.cleanup()
 
     def fault(self, name: str) -> Fault | None:
         for key, faults in self.faults.items():
@@ -343,16 +352,9 @@ def forget_client() -> None:
 
 
 @pytest.fixture
-def kaggle(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: Any) -> Iterator[FakeKaggle]:
+def kaggle(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeKaggle]:
     """The fake, with credentials for it; nothing sleeps, `kaggle.waits` says how long it would."""
     fake = FakeKaggle()
-    home = tmp_path_factory.mktemp("home of kaggle")
-    proxy, nowhere = f"http://127.0.0.1:{fake.port}", "http://127.0.0.1:9"
-    fake.environment = {
-        "KAGGLE_API_ENVIRONMENT": "LOCALHOST", "KAGGLE_API_TOKEN": TOKEN,
-        "KAGGLE_CONFIG_DIR": str(home), "HOME": str(home), "NO_PROXY": "", "no_proxy": "",
-        "HTTP_PROXY": proxy, "http_proxy": proxy, "HTTPS_PROXY": nowhere, "https_proxy": nowhere,
-    }  # fmt: skip
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY", "KAGGLE_KERNEL_RUN_TYPE", "VERBOSE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in fake.environment.items():

@@ -1,24 +1,22 @@
-"""Code, weights and kernels through the genuine client to a local fake of Kaggle's server."""
+"""Code, weights and kernels through the genuine client to a local fake of Kaggle's server.
+
+The loop from end to end, with sessions that run, is in test_kernels.py.
+"""
 
 import io
 import json
-import os
-import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
-from kaggle_fake import TOKEN, FakeKaggle
+from kaggle_fake import FakeKaggle
 from kaggle_push import main as kaggle_push
 
 from lesions.config import dump, load_config
 from lesions.errors import InputError
-from lesions.kaggle.kernels import slug
-from lesions.paths import CODE, at
+from lesions.paths import at
 
 RUN = "demo/mobilenetv3"
 NAME = "tester/lesions-train-demo-mobilenetv3"
@@ -178,19 +176,37 @@ def test_an_unknown_source_is_an_error_before_a_session_starts(kaggle: FakeKaggl
     assert len(kaggle.asked("SaveKernel")) == 1 and not kaggle.pushed
 
 
+def ends_for_now(arguments: list[str], capsys: Any) -> str:
+    """What the command prints that ends with exit code 75."""
+    with pytest.raises(SystemExit) as ended:
+        kaggle_push(arguments)
+    assert ended.value.code == 75
+    return capsys.readouterr().out
+
+
 def test_two_sessions_that_are_running_are_a_wait(kaggle: FakeKaggle, capsys) -> None:
     kaggle.push_answer = {"error": "Maximum batch GPU session count of 2 reached."}
     for arguments in (TRAIN, TRAIN[:-1]):
-        assert kaggle_push(arguments) == 75
-        assert "when one has ended" in capsys.readouterr().out
+        assert "When one has ended: run the same command" in ends_for_now(arguments, capsys)
     assert not kaggle.pushed
 
 
-def test_sessions_follow_each_other_until_the_folds_are_here(
+def test_the_weekly_quota_ends_it_with_75(kaggle: FakeKaggle, capsys) -> None:
+    kaggle.gpu_hours = (29.7, 30.0)
+    assert "Sat 28 Nov 00:00 UTC" in ends_for_now(TRAIN, capsys)
+    assert not kaggle.pushed
+
+
+def test_a_cut_run_resumes_from_its_state_and_a_session_is_followed_by_its_own_version(
     kaggle: FakeKaggle, sessions: list[dict[str, bytes]], capsys
 ) -> None:
     half = output(True, 9, folds=(0,)) | output(False, 5, folds=(1,))
     sessions += [half, output(True, 9)]
+    assert "folds 1 are not done" in ends_for_now(TRAIN, capsys)
+    version = f"v{kaggle.saved}"
+    asked = kaggle.asked("GetKernelSessionStatus")[1:]  # the first: was there one before?
+    assert asked and {body["versionLabel"] for body in asked} == {version}
+    assert {b["versionLabel"] for b in kaggle.asked("ListKernelSessionOutput")} == {version}
     assert kaggle_push(TRAIN) == 0
     first, second = kaggle.pushed
     assert first["datasetDataSources"] == [CODE_SET]
@@ -201,20 +217,6 @@ def test_sessions_follow_each_other_until_the_folds_are_here(
     assert "540 images/s" in capsys.readouterr().out
     assert kaggle_push(TRAIN) == 0
     assert len(kaggle.pushed) == 2, "what is here is not trained again"
-
-
-def test_a_session_is_followed_by_its_own_version_and_tells_its_rate(
-    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], capsys
-) -> None:
-    sessions.append(output(True, 9))
-    log = [{"data": "fold 0 epoch 1/15"}, {"data": "fold 0: 540.0 images/s: about 49 min to go\n"}]
-    kaggle.stored[f"/api/v1/kernels/logs/stream/{NAME}"] = json.dumps(log).encode()
-    kaggle_push(TRAIN)
-    assert "540.0 images/s: about 49 min" in capsys.readouterr().out
-    version = f"v{kaggle.saved}"
-    asked = kaggle.asked("GetKernelSessionStatus")[1:]  # the first: was there one before?
-    assert asked and {body["versionLabel"] for body in asked} == {version}
-    assert {b["versionLabel"] for b in kaggle.asked("ListKernelSessionOutput")} == {version}
 
 
 def test_a_session_of_an_earlier_command_is_waited_for_and_fetched(kaggle: FakeKaggle) -> None:
@@ -234,14 +236,6 @@ def test_state_that_got_less_far_than_here_is_not_fetched(
     sessions.append(output(True, 9))
     assert kaggle_push(TRAIN) == 0
     assert content(kaggle.datasets[WEIGHTS])[f"{RUN}/state/fold0.pt"] == b"mine"
-
-
-def test_the_weekly_quota_ends_it_with_75(kaggle: FakeKaggle, capsys) -> None:
-    kaggle.gpu_hours = (29.7, 30.0)
-    assert kaggle_push(TRAIN) == 75
-    assert not kaggle.pushed
-    printed = capsys.readouterr().out
-    assert "run the same command then" in printed and "Sat 28 Nov 00:00 UTC" in printed
 
 
 @pytest.mark.parametrize(("sharing", "hours"), [("1", 3.7), ("2", 1.85)])
@@ -273,14 +267,6 @@ def test_a_failed_session_is_reported_with_the_end_of_its_log_and_its_state_is_k
     assert at("oof", RUN, "state/fold0.pt").read_bytes() == b"state"
 
 
-def test_a_session_without_progress_is_not_repeated_for_ever(
-    kaggle: FakeKaggle, sessions: list[dict[str, bytes]]
-) -> None:
-    sessions += [output(False, 5), output(False, 5)]
-    with pytest.raises(InputError, match="no progress"):
-        kaggle_push(TRAIN)
-
-
 def test_output_of_another_config_stays_where_it_is(
     kaggle: FakeKaggle, sessions: list[dict[str, bytes]]
 ) -> None:
@@ -296,30 +282,6 @@ def test_output_of_another_config_stays_where_it_is(
         kaggle_push(TRAIN)
 
 
-@pytest.mark.parametrize("kind", ["predict", "blend"])
-def test_predictions_come_home_as_a_submission_with_its_record(
-    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], kind: str
-) -> None:
-    write(output(True, 9) | {f"oof/demo/resnet10t/{n}": b"x" for n in ("fold0.safetensors",)})
-    stem = RUN if kind == "predict" else "blend"
-    kept = {"csv": b"image_name,target\n", "json": b"{}"}
-    sessions.append({f"submissions/{stem}.{kind}": content for kind, content in kept.items()})
-    runs = [RUN] if kind == "predict" else [RUN, "demo/resnet10t"]
-    kaggle_push(["kernel", kind, *runs, "--wait"])
-    assert at("submissions", f"{stem}.csv").read_bytes() == b"image_name,target\n"
-    assert at("submissions", f"{stem}.json").read_bytes() == b"{}"
-    assert kaggle.pushed[0]["competitionDataSources"] == ["siim-isic-melanoma-classification"]
-
-
-def test_check_runs_a_kernel_without_gpu_and_prints_what_it_found(
-    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], capsys
-) -> None:
-    sessions.append({"check.txt": b"torch 2.10.0\n0 GPUs, 4 cores\n"})
-    assert kaggle_push(["check"]) == 0
-    assert "torch 2.10.0\n0 GPUs, 4 cores" in capsys.readouterr().out
-    assert not kaggle.pushed[0]["enableGpu"]
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -330,7 +292,7 @@ def test_check_runs_a_kernel_without_gpu_and_prints_what_it_found(
         (["weights"], "name the runs"),
         (["code", "effnet_b1"], "takes no names"),
         (["kernel", "train", "no_such"], "no such config"),
-        (["check", "effnet_b1"], "nothing more"),
+        (["check", "effnet_b1"], "takes no names"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_sent(
@@ -339,36 +301,3 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(
     with pytest.raises(InputError, match=message):
         kaggle_push(arguments)
     assert not kaggle.pushed and not kaggle.uploads
-
-
-def test_names_fit_what_kaggle_takes() -> None:
-    assert slug("weights", "demo/effnet_b1") == "lesions-weights-demo-effnet-b1"
-    with pytest.raises(InputError, match="shorter name"):
-        slug("a" * 60)
-
-
-def test_kaggle_run_goes_from_code_to_folds_and_resumes(kaggle: FakeKaggle, demo: Path) -> None:
-    table = json.loads((demo / "table.json").read_bytes())
-    table["config"]["cache"] = "jpeg"
-    kaggle.outputs = {"prepared/demo/64/cache.json": b"{}"}
-    kaggle.outputs["prepared/demo/table.json"] = json.dumps(table).encode()
-    kaggle.outputs["prepared/demo/table.csv"] = (demo / "table.csv").read_bytes()
-    kaggle.outputs |= output(True, 9)
-    environment = os.environ | {
-        "FOLDS": "0 1", "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    }  # fmt: skip
-
-    def kaggle_run() -> str:
-        done = subprocess.run(
-            [CODE / "scripts/kaggle_run.sh", RUN], env=environment, capture_output=True, text=True,
-            timeout=600,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert TOKEN not in done.stdout + done.stderr
-        return done.stdout
-
-    kaggle_run()
-    assert at("oof", RUN, "fold0.json").exists() and at("oof", RUN, "fold1.json").exists()
-    shutil.rmtree(at("oof", RUN))
-    assert "all folds are here" in kaggle_run()
-    assert [body["slug"] for body in kaggle.pushed] == ["tester/lesions-prepare-demo", NAME]

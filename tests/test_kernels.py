@@ -1,28 +1,34 @@
-"""The notebooks, run to their ends in folders laid out as Kaggle lays them out."""
+"""The whole loop, with each pushed notebook run to its end in folders laid out as Kaggle's."""
 
+import io
 import itertools
 import json
 import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
+import threading
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import nbformat
-import numpy as np
 import pytest
 from conftest import REAL
+from kaggle_fake import TOKEN, FakeKaggle
 from kaggle_push import main as kaggle_push
 from kernel_driver import ISOLATED, Outcome, kernel_session
 from nbclient import NotebookClient
 
 from lesions.data.sample import write_sample
+from lesions.errors import InputError
 from lesions.files import read_csv, read_json, sha256, write_json
-from lesions.kaggle.kernels import SEAL, build_notebook, write_set
-from lesions.kaggle.session import Inputs
+from lesions.kaggle.kernels import SEAL, Kernel
+from lesions.kaggle.session import Inputs, Session, run_script
 from lesions.paths import CODE
 
 TAG = "mobilenetv3_small_050.lamb_in1k"
@@ -30,7 +36,7 @@ CONFIG = f"""\
 dataset: tiny
 data: {{image_size: 32}}
 model: {{backbone: {TAG}}}
-train: {{epochs: 2, batch_size: 16, micro_batch: 8, lr: 1e-3, workers: 0, ema_decay: 0.9}}
+train: {{epochs: 1, batch_size: 16, micro_batch: 8, lr: 1e-3, workers: 0, ema_decay: 0.9}}
 predict: {{views: 1}}
 """
 DATASET = """\
@@ -39,189 +45,223 @@ sources:
   isic2020: {folder: input/isic2020}
 folds: 2
 """
-VALUES: dict[str, dict[str, Any]] = {
-    "prepare": {"dataset": "tiny", "sizes": [32]},
-    "train": {"run": "tiny", "folds": None, "max_hours": 1.0},
-    "predict": {"run": "tiny"},
-    "blend": {"title": "tiny, other", "runs": ["tiny", "other"]},
-    "check": {},
-}
-Mounts = dict[str, Path]
 
 
-class World:
-    """Code, originals and weights as data sets on Kaggle; sessions that get some of them."""
+class RunningKaggle(FakeKaggle):
+    """Runs what is pushed, on the data sets, outputs and competition files that it names."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.sessions = root, 0
-        write_set(root / "lesions-code", None)
-        (root / "lesions-code/configs/tiny.yaml").write_text(CONFIG)
-        (root / "lesions-code/configs/datasets/tiny.yaml").write_text(DATASET)
-        self.expected = {"lesions-code": read_json(root / "lesions-code" / SEAL)["hash"]}
-        write_sample(root / "sample", images=60)
-        (root / "weights/backbones").mkdir(parents=True)
-        import safetensors.torch
-        import timm
+        super().__init__()
+        self.root, self.sessions = root, dict[str, list[Outcome]]()
+        self.mounts: dict[str, Path] = {}  # others' data sets and the competition, by name
+        self.cut: set[str] = set()  # kernels whose next session ends after some steps
+        self.threads: dict[str, threading.Thread] = {}
 
-        weights = timm.create_model(TAG, pretrained=False).state_dict()
-        safetensors.torch.save_file(weights, root / f"weights/backbones/{TAG}.safetensors")
-        # Names that nobody could guess, at the depths that Kaggle has used.
-        self.code = {"datasets/somebody/my-copy-of-it": root / "lesions-code"}
-        self.weights = {"a-data-set": root / "weights"}
-        self.competition = {"competitions/siim": root / "sample/isic2020"}
-        self.originals = self.competition | {"mirror-of-2019/data": root / "sample/isic2019"}
+    def SaveKernel(self, body: Any) -> Any:
+        answer = super().SaveKernel(body)
+        wanted = {kind: body.get(f"{kind}DataSources", []) for kind in ("dataset", "kernel")}
+        known = {"dataset": {*self.datasets, *self.mounts}, "kernel": {*self.sessions}}
+        for kind, names in wanted.items():
+            unknown = [name for name in names if name not in known[kind]]
+            answer[f"invalid{kind.title()}Sources"] = unknown
+        if body.get("kernelExecutionType") != "QUICK_SAVE":
+            slug = body["slug"]
+            self.threads[slug] = threading.Thread(target=self._run, args=(slug, body, wanted))
+            self.threads[slug].start()
+        return answer
 
-    def run(self, notebook: str, *mounts: Mounts) -> Outcome:
-        self.sessions += 1
-        together = {name: folder for part in mounts for name, folder in part.items()}
-        return kernel_session(self.root / f"session {self.sessions}", notebook, together)
+    def _run(self, slug: str, body: Any, wanted: dict[str, list[str]]) -> None:
+        place = self.root / f"session {sum(map(len, self.sessions.values()))} {Path(slug).name}"
+        mounts = {}
+        for name in wanted["dataset"]:
+            mounts[f"datasets/{name}"] = self.mounts.get(name) or self._unpacked(name, place)
+        for name in wanted["kernel"]:
+            mounts[f"notebooks/{name}"] = self.sessions[name][-1].output
+        for name in body.get("competitionDataSources", []):
+            mounts[f"competitions/{name}"] = self.mounts[name]
+        text = body["text"]
+        if slug in self.cut:
+            self.cut.remove(slug)
+            text = re.sub(r"max_hours=[\d.]+", "max_hours=0.0001", text)
+        self.sessions.setdefault(slug, []).append(kernel_session(place, text, mounts))
 
-    def kernel(self, kind: str, *mounts: Mounts, **values: Any) -> Outcome:
-        notebook = build_notebook(kind, expected=self.expected, **(VALUES[kind] | values))
-        return self.run(notebook, self.code, self.weights, *mounts)
+    def _unpacked(self, name: str, place: Path) -> Path:
+        folder = place.with_name(f"{place.name} data") / name
+        for file, blob in self.datasets[name]["versions"][-1].items():
+            if file.endswith(".zip"):
+                zipfile.ZipFile(io.BytesIO(blob)).extractall(folder / file.removesuffix(".zip"))
+            else:
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / file).write_bytes(blob)
+        return folder
 
+    def GetKernelSessionStatus(self, body: Any) -> Any:
+        slug = f"{body['userName']}/{body['kernelSlug']}"
+        if slug not in self.threads:
+            return 404
+        self.threads[slug].join(50)
+        if self.threads[slug].is_alive():
+            return {"status": "RUNNING"}
+        failed = self.sessions[slug][-1].failed
+        return {"status": "ERROR" if failed else "COMPLETE"}
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("kaggle"))
-
-
-@pytest.fixture(scope="module")
-def prepared(world: World) -> Mounts:
-    """The mount that the output of the prepare notebook makes."""
-    outcome = world.kernel("prepare", world.originals)
-    assert not outcome.failed, outcome.text
-    return {"notebooks/tester/lesions-prepare-tiny": outcome.output}
-
-
-@pytest.fixture(scope="module")
-def whole(world: World, prepared: Mounts) -> Outcome:
-    """Both folds trained in one session."""
-    return world.kernel("train", prepared)
-
-
-def test_prepare_leaves_the_data_set_and_nothing_else(prepared: Mounts) -> None:
-    output = next(iter(prepared.values()))
-    assert [path.name for path in output.iterdir()] == ["prepared"]
-    assert read_json(output / "prepared/tiny/table.json")["rows"] > 60
-    assert (output / "prepared/tiny/32/cache.json").exists()
-
-
-def test_all_folds_are_trained_in_one_session(world: World, whole: Outcome) -> None:
-    assert not whole.failed, whole.text
-    assert "tiny: done" in whole.text
-    run = whole.output / "oof/tiny"
-    for fold in (0, 1):
-        assert read_json(run / f"fold{fold}.json")["run"] == "tiny"
-        assert len(read_csv(run / f"fold{fold}.csv", ["image_name", "prob"])) > 20
-    # Links and data would be kept as output too, and count towards its 20 GB.
-    assert [path.name for path in whole.output.iterdir()] == ["oof"]
-    assert sum(path.stat().st_size for path in run.rglob("*") if path.is_file()) < 40e6
-    config = (run / "config.yaml").read_text()
-    assert "pretrained: true" in config and str(world.root) not in config
+    def ListKernelSessionOutput(self, body: Any) -> Any:
+        outcome = self.sessions[f"{body['userName']}/{body['kernelSlug']}"][-1]
+        files = (file for file in outcome.output.rglob("*") if file.is_file())
+        names = {file.relative_to(outcome.output).as_posix(): file for file in files}
+        self.outputs = {name: file.read_bytes() for name, file in names.items()}
+        self.log = outcome.text
+        return super().ListKernelSessionOutput(body)
 
 
-def test_a_run_cut_in_two_by_max_hours_ends_with_the_same_bytes(
-    world: World, prepared: Mounts, whole: Outcome
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout of its own with two small configs, and a folder `sample` of originals."""
+    for name in ("src", "scripts", "configs"):
+        shutil.copytree(CODE / name, tmp_path / "home" / name)
+    for run in ("tiny", "other"):
+        (tmp_path / f"home/configs/{run}.yaml").write_text(CONFIG)
+    (tmp_path / "home/configs/datasets/tiny.yaml").write_text(DATASET)
+    write_sample(tmp_path / "sample", images=60)
+    sample = tmp_path / "home/input/isic2020"
+    sample.mkdir(parents=True)
+    shutil.copy(tmp_path / "sample/isic2020/sample_submission.csv", sample)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    """The hub's cache with the backbone's first weights."""
+    import safetensors.torch
+    import timm
+
+    model = tmp_path / f"hub/models--timm--{TAG}"
+    (model / "snapshots/x").mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs/main").write_text("x")
+    weights = timm.create_model(TAG, pretrained=False).state_dict()
+    safetensors.torch.save_file(weights, model / "snapshots/x/model.safetensors")
+    return tmp_path / "hub"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RunningKaggle]:
+    fake = RunningKaggle(tmp_path / "kaggle")
+    fake.mounts["siim-isic-melanoma-classification"] = tmp_path / "sample/isic2020"
+    fake.mounts["andrewmvd/isic-2019"] = tmp_path / "sample/isic2019"
+    yield fake
+    fake.close()
+
+
+@pytest.mark.slow
+def test_the_loop_goes_from_check_to_a_scored_blend_of_two_configs_one_of_them_cut_and_resumed(
+    checkout: Path, hub: Path, server: RunningKaggle
 ) -> None:
-    first = world.kernel("train", prepared, folds=[0], max_hours=0.0001)
-    assert not first.failed, first.text
-    assert "not done yet: python scripts/kaggle_push.py kernel train tiny --wait" in first.text
-    assert not (first.output / "oof/tiny/fold0.json").exists()
-    state = {"tester/lesions-weights-tiny": first.output}
-    second = world.kernel("train", prepared, state, folds=[0])
-    assert not second.failed, second.text
-    for name in ("fold0.csv", "fold0.safetensors"):
-        kept = (second.output / "oof/tiny" / name).read_bytes()
-        assert kept == (whole.output / "oof/tiny" / name).read_bytes(), name
-    log = (second.output / "oof/tiny/metrics0.jsonl").read_text().splitlines()
+    environment = os.environ | server.environment | {
+        "HF_HUB_CACHE": str(hub), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    }  # fmt: skip
+    del environment["LESIONS_ROOT"]
+
+    def run(*command: str, code: int = 0) -> str:
+        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True,
+                              text=True, timeout=900)  # fmt: skip
+        printed = done.stdout + done.stderr
+        assert done.returncode == code, printed
+        assert TOKEN not in printed
+        return printed
+
+    push = ("python", "scripts/kaggle_push.py")
+    printed = run(*push, "check")
+    for wanted in ("data set lesions-code: ", "sources: isic2020", "timm 1", "0 GPUs"):
+        assert wanted in printed, wanted
+    run(*push, "code")
+    run(*push, "weights", "tiny")
+    assert len(server.datasets["tester/lesions-code"]["versions"]) == 1, "it was there already"
+
+    tiny, other = ("tester/lesions-train-tiny", "tester/lesions-train-other")
+    server.cut = {other}
+    printed = run("scripts/kaggle_run.sh", "tiny", "other", code=75)
+    assert "other: folds 0, 1 are not done" in printed
+    prepared = server.sessions["tester/lesions-prepare-tiny"][0].output
+    assert {path.name for path in prepared.iterdir()} == {"prepared"}
+    assert (prepared / "prepared/tiny/32/cache.json").exists()
+    assert not (checkout / "input/prepared/tiny/32").exists()
+    assert read_json(checkout / "input/prepared/tiny/table.json")["rows"] > 60
+    # Links and data would be kept as output too, and count towards its 20 GB.
+    whole = server.sessions[tiny][0].output
+    assert [path.name for path in whole.iterdir()] == ["oof"]
+    assert "pretrained: true" in (whole / "oof/tiny/config.yaml").read_text()
+    state = list((checkout / "oof/other/state").iterdir())
+    assert state and not list((checkout / "oof/other").glob("fold*"))
+
+    printed = run("scripts/kaggle_run.sh", "tiny", "other")
+    assert [len(server.sessions[name]) for name in (tiny, other)] == [1, 2]
+    log = (checkout / "oof/other/metrics0.jsonl").read_text().splitlines()
     events = [json.loads(line)["event"] for line in log]
     assert events.count("stopped") == 1, "it resumed, and did not begin again"
-
-
-def test_an_older_version_of_a_data_set_is_refused(world: World, prepared: Mounts) -> None:
-    for name in ("lesions-code", "lesions-weights-tiny"):
-        notebook = build_notebook("train", expected=world.expected | {name: "f" * 64},
-                                  **VALUES["train"])  # fmt: skip
-        outcome = world.run(notebook, world.code, world.weights, prepared)
-        assert outcome.failed
-        assert f"{name}: Kaggle attached another version" in outcome.text
-        assert "scripts/train.py" not in outcome.text
-
-
-def test_predict_and_blend_write_a_submission_that_kaggle_takes(
-    world: World, prepared: Mounts, whole: Outcome, tmp_path: Path
-) -> None:
-    folds = {"tester/lesions-weights-tiny": whole.output}
-    predicted = world.kernel("predict", prepared, folds, world.competition)
-    assert not predicted.failed, predicted.text
-    wanted = read_csv(world.root / "sample/isic2020/sample_submission.csv", ["image_name"])
-    submission = read_csv(predicted.output / "submission.csv", ["image_name", "target"])
-    assert submission["image_name"].tolist() == wanted["image_name"].tolist()
+    for fold in (0, 1):
+        cut, uncut = (checkout / f"oof/{name}/fold{fold}.csv" for name in ("other", "tiny"))
+        assert cut.read_bytes() == uncut.read_bytes()
+    predicted = server.sessions["tester/lesions-predict-tiny"][0]
     assert "values: good" in predicted.text
-    assert read_json(predicted.output / "submissions/tiny.json")["run"] == "tiny"
+    blend = checkout / "submissions/blend.csv"
+    at_home = blend.read_bytes()
+    blend.unlink()
+    run(*push, "kernel", "blend", "tiny", "other", "--wait")
+    assert blend.read_bytes() == at_home
+    assert read_json(blend.with_suffix(".json"))["submission"]["sha256"] == sha256(blend)
 
-    second = tmp_path / "second"
-    shutil.copytree(whole.output / "oof/tiny", second / "oof/other")
-    for file in (second / "oof/other").glob("fold*.csv"):
-        table = read_csv(file, ["prob"])
-        table.assign(prob=table["prob"].rank() / len(table)).to_csv(file, index=False)
-        result = read_json(file.with_suffix(".json"))
-        result["sha256"]["csv"] = sha256(file)
-        write_json(file.with_suffix(".json"), result)
-    (second / "submissions").mkdir()
-    submission.assign(target=submission["target"] ** 2).to_csv(
-        second / "submissions/other.csv", index=False
-    )
-    mounts = [world.competition, {"second": second}, {"predicted": predicted.output}]
-    blended = world.kernel("blend", prepared, folds, *mounts)
-    assert not blended.failed, blended.text
-    assert (blended.output / "submission.csv").exists()
-    assert (blended.output / "submissions/blend.json").exists()
+    printed = run("python", "scripts/submit.py", "submissions/blend.csv", "-m", "two configs")
+    assert "public 0.9321" in printed and "CV 0." in printed
+    scores = read_csv(checkout / "submissions/scores.csv", ["public", "cv"])
+    assert scores["public"].tolist() == [0.9321]
 
 
-def test_check_prints_hashes_inputs_versions_and_gpus(world: World) -> None:
-    outcome = world.kernel("check", world.competition)
-    assert not outcome.failed, outcome.text
-    text = (outcome.output / "check.txt").read_text()
-    for wanted in (world.expected["lesions-code"][:12], "isic2020", "timm 1", "0 GPUs"):
-        assert wanted in text, wanted
+@pytest.fixture
+def mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty /kaggle/input for a session in this process."""
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path / "root"))
+    for name in ("HF_HUB_CACHE", "TQDM_MININTERVAL"):
+        monkeypatch.setenv(name, "1")  # the session sets them: put back afterwards
+    (tmp_path / "input").mkdir()
+    return tmp_path / "input"
 
 
-def commands(text: str) -> list[list[str]]:
-    """The arguments of each scripts/kaggle_push.py command that the session's error names."""
-    message = text.rpartition("InputError")[2]
-    found = re.findall(r"scripts/kaggle_push\.py ((?:[\w/-]+ ?)+)", message)
-    return [shlex.split(arguments) for arguments in found]
+@pytest.mark.parametrize("name", ["lesions-code", "lesions-weights-tiny"])
+def test_an_older_version_of_a_data_set_is_refused(mounts: Path, name: str) -> None:
+    (mounts / "any/name").mkdir(parents=True)
+    write_json(mounts / f"any/name/{SEAL}", {"set": name, "hash": "0" * 64})
+    Session(mounts, mounts, expected={name: "0" * 64})
+    with pytest.raises(InputError, match=f"{name}: Kaggle attached another version"):
+        Session(mounts, mounts, expected={name: "f" * 64})
+
+
+def commands(use: Callable[[], object]) -> list[str]:
+    """The arguments of the scripts/kaggle_push.py command that the session's error names."""
+    with pytest.raises(InputError) as error:
+        use()
+    (found,) = re.findall(r"scripts/kaggle_push\.py ((?:[\w/-]+ ?)+)", str(error.value))
+    return shlex.split(found)
 
 
 def test_a_session_without_its_inputs_names_commands_that_make_them(
-    world: World, prepared: Mounts, tmp_path: Path
+    mounts: Path, tmp_path: Path
 ) -> None:
-    nothing = world.run(build_notebook("train", expected={}, **VALUES["train"]))
-    assert nothing.failed
-    assert "attach the data set lesions-code" in nothing.text
-
-    no_data = world.kernel("train", run="demo/mobilenetv3")
-    assert no_data.failed
-    (arguments,) = commands(no_data.text)
+    session = Session(mounts, tmp_path, expected={})
+    arguments = commands(lambda: session.train("demo/mobilenetv3", None, 1.0))
     kaggle_push([*arguments, "--write", str(tmp_path / "prepare")])
     metadata = read_json(tmp_path / "prepare/kernel-metadata.json")
     assert metadata["id"] == "your-name/lesions-prepare-demo"
     notebook = (tmp_path / "prepare" / metadata["code_file"]).read_text()
     assert 'session.prepare(\\"demo\\", sizes=[64])' in notebook
-
-    no_run = world.kernel("predict", prepared, run="effnet_b1")
-    assert no_run.failed and "attach the data set lesions-weights-effnet-b1" in no_run.text
-    assert commands(no_run.text) == [["weights", "effnet_b1"]]
-    kaggle_push(["kernel", "predict", "effnet_b1", "--write", str(tmp_path / "predict")])
-    metadata = read_json(tmp_path / "predict/kernel-metadata.json")
-    assert "your-name/lesions-weights-effnet-b1" in metadata["dataset_sources"]
+    assert commands(lambda: session.predict("effnet_b1")) == ["weights", "effnet_b1"]
+    with pytest.raises(InputError, match="isic2019: none of the attached inputs"):
+        session.prepare("demo", [64])
 
 
 @pytest.mark.skipif(not ISOLATED, reason="this system has no namespaces to isolate a session with")
-def test_the_sessions_of_these_tests_have_no_network_and_cannot_write_to_their_input(
-    world: World,
+def test_a_session_of_these_tests_has_no_network_and_read_only_input_and_without_code_says_so(
+    tmp_path: Path,
 ) -> None:
     cells = [
         "import errno, os, socket, shutil",
@@ -231,16 +271,18 @@ def test_the_sessions_of_these_tests_have_no_network_and_cannot_write_to_their_i
         "    print(e.errno == errno.ENETUNREACH)",
         "print(shutil.disk_usage('/kaggle/working').total == 20 * 2**30)",
     ]
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    outcome = world.run(nbformat.writes(notebook))
-    assert outcome.text.split() == ["True"] * 3, outcome.text
+    notebook = nbformat.reads(Kernel("check", []).notebook({}), as_version=4)
+    notebook.cells = [*map(nbformat.v4.new_code_cell, cells), *notebook.cells]
+    outcome = kernel_session(tmp_path / "session", nbformat.writes(notebook), {})
+    assert outcome.text.split()[:3] == ["True"] * 3, outcome.text
+    assert outcome.failed and "attach the data set lesions-code" in outcome.text
 
 
 def test_committed_notebooks_are_what_the_command_writes(tmp_path: Path) -> None:
     assert kaggle_push(["notebooks", "--write", str(tmp_path)]) == 0
     committed = {path.name: path.read_text() for path in (CODE / "notebooks").glob("*.ipynb")}
     assert committed == {path.name: path.read_text() for path in tmp_path.iterdir()}
-    others = [build_notebook(kind, expected={}, **VALUES[kind]) for kind in VALUES]
+    others = [Kernel(kind, ["effnet_b1"]).notebook({}) for kind in ("predict", "check")]
     for text in [*committed.values(), *others]:
         nbformat.validate(notebook := nbformat.reads(text, as_version=4))
         cells = notebook.cells
@@ -275,29 +317,33 @@ def test_inputs_are_known_by_their_content(tmp_path: Path) -> None:
     write_sample(tmp_path / "x", images=40)
     (tmp_path / "any/name/at/all").mkdir(parents=True)
     (tmp_path / "x").rename(tmp_path / "any/name/at/all/x")
-    tables = tmp_path / "more"
-    tables.mkdir()
-    (tables / "ISIC_2020_Training_Duplicates.csv").write_text("image_name_1,image_name_2\n")
-    deotte = tmp_path / "resized"
+    deotte = tmp_path / "jpeg-melanoma-256x256"  # with the names of the competition's files
     (deotte / "train").mkdir(parents=True)
-    (deotte / "train.csv").write_text("image_name,tfrecord\n")
-    cv2.imwrite(str(deotte / "train/a.jpg"), np.zeros((256, 256, 3), np.uint8))
-    found = Inputs(tmp_path)
-    sources = found.sources()
-    assert {*sources} == {"isic2019", "isic2020", "jpeg-isic2019-256x256"}
-    assert sources["isic2020"].name == "isic2020"
-    assert sources["jpeg-isic2019-256x256"] == deotte
-    nearest = found.find("ISIC_2020_Training_Duplicates.csv")[0]
-    assert nearest.parent == tables
+    for name in ("train.csv", "sample_submission.csv"):
+        (deotte / name).write_text("image_name,tfrecord\n")
+    sources = Inputs(tmp_path).sources()
+    assert {name: place.parent.name for name, place in sources.items()} == {
+        "isic2019": "x", "isic2020": "x"
+    }  # fmt: skip
 
 
 def test_two_t4_are_both_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lesions.kaggle import session
-
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    called: list[Any] = []
-    monkeypatch.setattr(session, "run_script", lambda *arguments: called.append(arguments) or 0)
-    session.launch("train", ["--fold", "0"])
-    ((_, _, launcher),) = called
-    assert "--multi_gpu" in launcher
-    assert launcher[launcher.index("--num_processes") + 1] == "2"
+    called: list[list[str]] = []
+
+    class Popen(SimpleNamespace):
+        def __init__(self, command: list[str], **options: Any) -> None:
+            super().__init__(stdout=[], returncode=0)
+            called.append(command)
+
+        def __enter__(self) -> "Popen":
+            return self
+
+        def __exit__(self, *arguments: Any) -> None:
+            pass
+
+    monkeypatch.setattr("lesions.kaggle.session.subprocess.Popen", Popen)
+    assert run_script("train", ["--fold", "0"]) == 0
+    (command,) = called
+    assert "--multi_gpu" in command
+    assert command[command.index("--num_processes") + 1] == "2"

@@ -1,12 +1,9 @@
 """Data sets from their owners into input/: planned, announced, then fetched file by file."""
 
-import fcntl
 import hashlib
-import os
 import shutil
 import zipfile
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,33 +15,20 @@ from lesions.files import sha256, write_text
 from lesions.kaggle.client import COMPETITION, RULES, WEB_PAGE, call
 from lesions.paths import at, shown
 
-SUMS = "SHA256SUMS"  # as sha256sum writes and checks it
 SPARE = 1000  # megabytes of disk that are to stay free
-PART = ".part"  # folder of files that are not whole yet
-
-
+ADDRESSES = {
+    # ISIC's own page has linked the first since September 2025; the second is the older one.
+    "isic": ["https://isic-archive.s3.amazonaws.com/challenges",
+             "https://isic-challenge-data.s3.amazonaws.com"],
+    "dataverse": ["https://dataverse.harvard.edu/api/access/datafile"],
+    "zenodo": ["https://zenodo.org/records/10519652/files"],
+}  # fmt: skip
 File = dict[str, Any]  # an entry of downloads.yaml, with its `path` and its source's `page`
 
 
-@cache
 def catalogue() -> dict[str, dict[str, Any]]:
-    """The data sets of downloads.yaml by name; a file's `from` is its addresses, in order."""
-    content = read_yaml(Path(__file__).with_name("downloads.yaml"))
-    for source in content["sources"].values():
-        for file in source["files"]:
-            bases = content["addresses"].get(file.get("from"), [])
-            file["from"] = [f"{base}/{file['place']}" for base in bases]
-    return content["sources"]
-
-
-def sent_tables() -> dict[str, str]:
-    """The names of small tables that Kaggle's copies of the data lack, with their sources."""
-    return {
-        file["name"]: name
-        for name, source in catalogue().items()
-        for file in source["files"]
-        if file.get("sent")
-    }
+    """The data sets of downloads.yaml by name."""
+    return read_yaml(Path(__file__).with_name("downloads.yaml"))
 
 
 def plan(names: Sequence[str], tables_only: bool) -> list[File]:
@@ -53,11 +37,11 @@ def plan(names: Sequence[str], tables_only: bool) -> list[File]:
     Prints each data set's size, licence and owner, which of its files are to come, and the disk;
     InputError where it is too small.
     """
-    if unknown := [name for name in names if name not in catalogue()]:
-        raise InputError(f"{listed(unknown)}: not known; there are {', '.join(catalogue())}")
+    known = catalogue()
+    if unknown := [name for name in names if name not in known]:
+        raise InputError(f"{listed(unknown)}: not known; there are {', '.join(known)}")
     files: list[File] = []
-    for name in dict.fromkeys(names):
-        source = catalogue()[name]
+    for source in (known[name] | {"name": name} for name in dict.fromkeys(names)):
         folder = at("input", source["folder"])
         coming = [
             file | {"path": folder / file["name"], "page": source["page"]}
@@ -65,12 +49,18 @@ def plan(names: Sequence[str], tables_only: bool) -> list[File]:
             if not _is_here(folder, file) and not (tables_only and file["megabytes"] > 10)
         ]
         size = size_text(sum(file["megabytes"] for file in source["files"]))
-        print(f"{name}: {size}, {source['licence']}, {source['page']}")
+        print(f"{source['name']}: {size}, {source['licence']}, {source['page']}")
         coming_names = listed([file["name"] for file in coming], 9)
         print(f"  to {shown(folder)}: {coming_names or 'everything is here'}")
         files += coming
     if files:
-        _require_room(files)
+        size = sum(file["megabytes"] for file in files)
+        place = next(path for path in (at("input"), *at("input").parents) if path.exists())
+        free = shutil.disk_usage(place).free / 1e6
+        print(f"{size_text(size)} to come, and as much again unpacked; {size_text(free)} free for"
+              f" {shown(at('input'))}")  # fmt: skip
+        if size + SPARE > free:
+            raise InputError("make room, or make input a link to a folder on a larger disk")
     return files
 
 
@@ -80,34 +70,25 @@ def _is_here(folder: Path, file: File) -> bool:
     return "unpack" not in file and (folder / file["name"]).exists()
 
 
-def _require_room(files: Sequence[File]) -> None:
-    """Print the disk space that is needed and free; InputError where it is too small."""
-    # A zip that is unpacked here takes its size twice; prepare.py unpacks the others.
-    here = sum(file["megabytes"] for file in files if file.get("unpack") == "all")
-    later = sum(file["megabytes"] for file in files) - here
-    place = next(path for path in (at("input"), *at("input").parents) if path.exists())
-    free = shutil.disk_usage(place).free / 1e6
-    words = (
-        f"{size_text(2 * here + later)} to come, {size_text(free)} free for {shown(at('input'))}"
-    )
-    if later > 10:
-        words += f" (scripts/prepare.py will unpack another {size_text(later)})"
-    if 2 * here + later + SPARE > free:
-        raise InputError(f"{words}: make room, or make input a link to a folder on a larger disk")
-    print(words)
-
-
 def size_text(megabytes: float) -> str:
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.2g} GB"
 
 
 def download(file: File) -> str:
-    """Fetch one file, check and unpack it; returns its sha256, which is in SHA256SUMS as well."""
+    """Fetch one file, check and unpack it; returns its sha256, which is in SHA256SUMS as well.
+
+    A file takes its place when it is whole; an earlier command's part of it, in .part, is resumed.
+    """
     path = file["path"]
     if not path.exists():
-        _fetch(file)
-    digest = sha256(path)
-    sums = path.with_name(SUMS)
+        part = path.parent / ".part" / path.name
+        part.parent.mkdir(parents=True, exist_ok=True)
+        _request(file, part)
+        _require_content(part, file.get("md5"))
+        part.replace(path)
+        if not any(part.parent.iterdir()):
+            part.parent.rmdir()
+    digest, sums = sha256(path), path.with_name("SHA256SUMS")  # as sha256sum writes and checks it
     lines = sums.read_text().splitlines() if sums.exists() else []
     lines = [line for line in lines if line.partition("  ")[2] != path.name]
     write_text(sums, "\n".join([*lines, f"{digest}  {path.name}"]) + "\n")
@@ -116,44 +97,26 @@ def download(file: File) -> str:
     return digest
 
 
-def _fetch(file: File) -> None:
-    """Download the file beside its place, resuming what an earlier attempt left; move it there.
+def _request(file: File, part: Path) -> None:
+    """Have the client download the file, from the first of its addresses that answers.
 
     The client asks for the rest of a file only where ETag and size are those of its beginning.
     """
-    part = file["path"].parent / PART / file["name"]
-    part.parent.mkdir(parents=True, exist_ok=True)
-    lock = os.open(part.parent, os.O_RDONLY)
-    try:
-        # A second download to the same folder would write between the bytes of this one.
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _request(file, part)
-        _require_content(part, file.get("md5"))
-        part.replace(file["path"])
-    except BlockingIOError:
-        raise InputError(f"{shown(part)}: another download is running: wait for it") from None
-    finally:
-        os.close(lock)
-        if not any(part.parent.iterdir()):
-            part.parent.rmdir()
-
-
-def _request(file: File, part: Path) -> None:
-    """Have the client download the file, from the first of its addresses that answers."""
     what = f"downloading {file['name']}"
-    options: dict[str, Any] = {"path": str(part.parent), "quiet": False}
     if "kaggle" in file:
         # Kaggle sends a larger CSV as a zip that contains only it.
-        options |= {"unzip": True, "advice": RULES}
-        return call(what, "competition_download_file", COMPETITION, file["name"], **options)
+        return call(what, "competition_download_file", COMPETITION, file["name"],
+                    path=str(part.parent), quiet=False, unzip=True, advice=RULES)  # fmt: skip
     if "dataset" in file:
-        return call(what, "dataset_download_files", file["dataset"], **options)
+        name = "dataset_download_files"
+        return call(what, name, file["dataset"], path=str(part.parent), quiet=False)
     moved = dict.fromkeys((403, 404), f"the owner may have moved the file: see {file['page']}")
+    base, _, place = file["from"].partition("/")
     errors = []
-    for address in file["from"]:
-        where = f"{what} from {urlsplit(address).hostname}"
+    for address in ADDRESSES[base]:
+        where, url = f"{what} from {urlsplit(address).hostname}", f"{address}/{place}"
         try:
-            return call(where, "fetch_address", address, part, advice=moved)
+            return call(where, "fetch_address", url, part, quiet=False, advice=moved)
         except InputError as error:
             errors.append(str(error))
     raise InputError("; then ".join(errors))
@@ -170,9 +133,7 @@ def _require_content(part: Path, md5: str | None) -> None:
     elif part.suffix == ".zip" and not zipfile.is_zipfile(part):
         problem = "not a whole zip: run the command again"
     elif found != md5:
-        problem = (
-            f"MD5 {found}, not its publisher's {md5}: run the command again, or it was changed"
-        )
+        problem = f"MD5 {found}, not its publisher's {md5}: run the command again"
     else:
         return
     part.unlink()
@@ -186,14 +147,13 @@ def _unpack(path: Path, how: str) -> None:
     wanted = (".csv",) if how == "tables" else (".csv", ".jpg", ".jpeg", ".png")
     try:
         extract(path, part, lambda name: name.lower().endswith(wanted))
-        if how == "tables":
-            for table in sorted(part.rglob("*.csv")):
-                table.replace(path.with_name(table.name))
-        else:
-            part.replace(path.with_suffix(""))
-            path.unlink()
     except InputError:
-        path.unlink(missing_ok=True)  # it would be taken for a whole one the next time
+        path.unlink()  # it would be taken for a whole one the next time
         raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    if how == "all":
+        part.replace(path.with_suffix(""))
+        path.unlink()
+        return
+    for table in sorted(part.rglob("*.csv")):
+        table.replace(path.with_name(table.name))
+    shutil.rmtree(part)

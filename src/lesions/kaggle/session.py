@@ -10,19 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
-import cv2
-import pandas as pd
-
 from lesions.blending.submission import check_submission
-from lesions.config import load_config, load_dataset_config
-from lesions.data.table import load_table
+from lesions.config import Config, load_config, load_dataset_config
 from lesions.errors import InputError, listed
 from lesions.files import read_json, write_text
-from lesions.kaggle.download import catalogue, sent_tables
+from lesions.kaggle.download import catalogue
 from lesions.kaggle.kernels import CACHE, SEAL, config_of, copy, set_name
 from lesions.paths import CODE, at
 from lesions.provenance import commit
@@ -38,11 +33,6 @@ class Inputs:
 
     def __init__(self, root: Path):
         self.root, self.files = root, list[Path]()
-        self.signatures = {
-            name: source
-            for source, facts in catalogue().items()
-            for name in facts.get("signature", [])
-        }
         level = [root]
         for _ in range(DEEPEST):
             entries = [entry for folder in level for entry in islice(os.scandir(folder), MOST)]
@@ -56,8 +46,7 @@ class Inputs:
 
     def summary(self) -> str:
         """The files by which data sets, runs and code are known, one a line."""
-        names = {*KNOWN, *self.signatures, *sent_tables()}
-        known = [file for file in self.files if file.name in names or file.suffix in WEIGHTS]
+        known = [file for file in self.files if file.name in KNOWN or file.suffix in WEIGHTS]
         return "\n".join(f"  {file.relative_to(self.root)}" for file in known)
 
     def hashes(self) -> dict[str, str]:
@@ -71,21 +60,13 @@ class Inputs:
         return {file.stem: file for file in reversed(files)}
 
     def sources(self) -> dict[str, Path]:
-        """The folder of each source's official files, and of Deotte's sets by their names."""
+        """The folder of each source's official files, known by the first of them."""
         found = {}
-        for file in reversed(self.files):
-            if source := self.signatures.get(file.name):
-                found[source] = file.parent
-            elif file.name == "train.csv":
-                # Deotte's sets have the names of the competition's files, and one more column.
-                if "tfrecord" in pd.read_csv(file, nrows=0):
-                    kind = "melanoma" if (file.parent / "test.csv").exists() else "isic2019"
-                    image = next(iter(os.scandir(file.parent / "train")))
-                    pixels = cv2.imread(image.path)
-                    width = 0 if pixels is None else pixels.shape[1]
-                    found[f"jpeg-{kind}-{width}x{width}"] = file.parent
-                elif (file.parent / "sample_submission.csv").exists():
-                    found["isic2020"] = file.parent
+        for name, source in catalogue().items():
+            first = source["files"][0].get("instead", source["files"][0]["name"])
+            for file in reversed(self.find(first)):
+                if not file.match("jpeg-*/*"):  # Deotte's have the names of the competition's files
+                    found[name] = file.parent
         return found
 
 
@@ -121,19 +102,17 @@ class Session:
         found = self.inputs.sources()
         for name, source in load_dataset_config(dataset).sources.items():
             place = found.get(source.reader or name)
-            if place is None and source.reader != "deotte":
+            if place is None:
                 raise InputError(
                     f"{name}: none of the attached inputs holds its official files, which"
                     f" input/README.md names: attach its data set; there is"
                     f" {listed(found) or 'none of any source'}"
                 )
-            extras = [file for extra, of in sent_tables().items() if of == name
-                      for file in self.inputs.find(extra)[:1]]  # fmt: skip
-            for file in [*(place.iterdir() if place else []), *extras]:
+            tables = CODE / "tables" / Path(source.folder).name
+            for file in (*place.iterdir(), *tables.glob("*")):
                 _link(at(source.folder, file.name), file)
-        for name, place in found.items():
-            if name.startswith("jpeg-"):
-                _link(at("input/deotte", name), place)
+        for file in self.inputs.find("jpeg-*/train.csv"):
+            _link(at("input/deotte", file.parent.name), file.parent)
         arguments = ["--dataset", dataset, "--size", *map(str, sizes), "--set", f"cache={CACHE}"]
         _require(run_script("prepare", arguments), "prepare")
         return folder
@@ -141,7 +120,7 @@ class Session:
     def train(self, run: str, folds: list[int] | None, max_hours: float) -> Path:
         """Train the folds, all by default, or resume them, for `max_hours` since the start."""
         config, kept = load_config(run), self.working / "oof" / run
-        self._link_prepared(config.dataset, config.data.image_size)
+        self._link_prepared(config)
         kept.mkdir(parents=True, exist_ok=True)
         _link(at("oof", run), kept)
         weights, tag = config.model.pretrained, config.model.backbone
@@ -149,15 +128,14 @@ class Session:
             _link(at(weights), self.inputs.backbones()[tag])
         for file in self.inputs.find(f"oof/{run}/config.yaml")[:1]:
             shutil.copytree(file.parent, kept, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        for fold in folds or range(int(load_table(config.dataset)[0]["fold"].max()) + 1):
+        for fold in folds or ["all"]:
             left = max(max_hours - (time.monotonic() - self.started) / 3600, 1e-5)
             arguments = ["--config", run, "--fold", str(fold), "--max-hours", f"{left:.5f}"]
-            code = launch("train", arguments)
-            if not (kept / f"fold{fold}.json").exists():
+            if code := run_script("train", arguments):
                 # The launcher does not pass the exit code on: the log tells a stop from a failure.
-                lines = (kept / f"metrics{fold}.jsonl").read_text(encoding="utf-8").splitlines()
-                if code == 0 or json.loads(lines[-1])["event"] != "stopped":
-                    _require(code or 1, "train")
+                logs = [log.read_text(encoding="utf-8") for log in kept.glob("metrics*.jsonl")]
+                if not any(json.loads(log.splitlines()[-1])["event"] == "stopped" for log in logs):
+                    _require(code, "train")
                 resume = f"python scripts/kaggle_push.py kernel train {run} --wait"
                 print(f"\nnot done yet: {resume} resumes it")
                 return kept
@@ -167,41 +145,33 @@ class Session:
     def predict(self, run: str) -> Path:
         """Leave submission.csv, the test predictions of a run, in the working folder."""
         self._link_run(run)
-        config = config_of(run)
-        self._link_prepared(config.dataset, config.data.image_size)
-        _require(launch("predict", ["--run", run]), "predict")
+        _require(run_script("predict", ["--run", run]), "predict")
         return self._keep_submission(at("submissions", f"{run}.csv"))
 
     def blend(self, runs: list[str]) -> Path:
-        """Leave submission.csv, the blend of the runs' test predictions, in the working folder."""
+        """Leave submission.csv, the blend of the runs' attached predictions, in the folder."""
         for run in runs:
             self._link_run(run)
-            self._link_prepared(config_of(run).dataset)
-            found = self.inputs.find(f"submissions/{run}.csv")
-            if not found:
-                print(f"no test predictions of {run} are attached: they are made here")
-                self.predict(run)
-            for file in (file for path in found[:1] for file in path.parent.glob(f"{path.stem}.*")):
-                _link(at("submissions", run).with_name(file.name), file)
+            for path in self.inputs.find(f"submissions/{run}.csv")[:1]:
+                for file in path.parent.glob(f"{path.stem}.*"):
+                    _link(at("submissions", run).with_name(file.name), file)
         _require(run_script("blend", runs), "blend")
         return self._keep_submission(at("submissions/blend.csv"))
 
-    def _link_prepared(self, dataset: str, size: int | None = None) -> None:
-        """InputError unless the prepared data set is attached with images of `size`."""
+    def _link_prepared(self, config: Config) -> None:
+        """Link the attached data set, prepared at the run's image size, to its place."""
+        dataset, size = config.dataset, config.data.image_size
         tables = self.inputs.find("table.json")
-        folders = [file.parent for file in tables if read_json(file)["dataset"] == dataset][:1]
-        sizes = [file.parent.name for folder in folders for file in folder.glob("*/cache.json")]
-        if not folders or (size and str(size) not in sizes):
-            has = f"attached with {listed(sorted(sizes)) or 'no images'}" if folders else "missing"
+        found = [file.parent for file in tables if read_json(file)["dataset"] == dataset][:1]
+        if not found or not (found[0] / str(size) / "cache.json").exists():
             raise InputError(
-                f"prepared data set {dataset} at {size or 'any'} pixels: {has}: attach the output"
-                f" of its notebook: python scripts/kaggle_push.py kernel prepare {dataset}"
-                f" --size {size or 256}"
+                f"data set {dataset}: none of the attached inputs holds it, prepared at {size}"
+                f" pixels: python scripts/kaggle_push.py kernel prepare {dataset} --size {size}"
             )
-        _link(at("input/prepared", dataset), folders[0])
+        _link(at("input/prepared", dataset), found[0])
 
     def _link_run(self, run: str) -> None:
-        """Link the attached folder of the run to its place below oof/."""
+        """Link the attached folder of the run, and its data set, to their places."""
         found = self.inputs.find(f"oof/{run}/config.yaml")
         if not found:
             raise InputError(
@@ -209,6 +179,7 @@ class Session:
                 f" {set_name(run)}: python scripts/kaggle_push.py weights {run}"
             )
         _link(at("oof", run), found[0].parent)
+        self._link_prepared(config_of(run))
 
     def _keep_submission(self, path: Path) -> Path:
         """Copy what was written to the working folder, checked against the competition's sample."""
@@ -222,20 +193,16 @@ class Session:
         return kept
 
 
-def launch(name: str, arguments: list[str]) -> int:
-    """Run a script by name on every GPU there is, or on the CPU; its exit code."""
+def run_script(name: str, arguments: list[str]) -> int:
+    """Run a script on every GPU there is, its output in the notebook as it comes; its exit code."""
     import torch
 
-    count = torch.cuda.device_count()
-    launcher = ["-m", "accelerate.commands.launch", "--quiet", "--num_processes", str(count),
-                "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
-                *(["--multi_gpu"] if count > 1 else [])] if count else []  # fmt: skip
-    return run_script(name, arguments, launcher)
-
-
-def run_script(name: str, arguments: list[str], launcher: Sequence[str] = ()) -> int:
-    """Run a script by name with its output in the notebook as it comes; its exit code."""
-    command = [sys.executable, *launcher, str(CODE / "scripts" / f"{name}.py"), *arguments]
+    command, count = [sys.executable], torch.cuda.device_count()
+    if count:
+        command += ["-m", "accelerate.commands.launch", "--quiet", "--num_processes", str(count),
+                    "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+                    *(["--multi_gpu"] if count > 1 else [])]  # fmt: skip
+    command += [str(CODE / "scripts" / f"{name}.py"), *arguments]
     print("$", " ".join(["python", *command[1:]]), flush=True)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"

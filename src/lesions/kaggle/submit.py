@@ -1,40 +1,22 @@
 """Send a submission once, wait for its score, and record it beside its CV estimate.
 
-submissions/scores.csv has a row a submission that was scored or refused; scores.png draws them.
+submissions/scores.csv has a row a submission that was scored or refused.
 """
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lesions.blending.submission import check_submission
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Interval, delong, undefined
+from lesions.evaluation.intervals import Interval, delong
 from lesions.files import read_csv, read_json, sha256, write_csv
 from lesions.kaggle.client import COMPETITION, PAGE, RULES, call, cleaned
 from lesions.oof import load_oof
 from lesions.paths import at, shown
 
 TEXT = ("sent", "file", "sha256", "message", "status", "cv_of")
-
-
-def check(path: Path, sample: Path | None, earlier: Sequence[Path]) -> str:
-    """One line on a file that may be sent; InputError with everything that is wrong with it.
-
-    Compared with `earlier` submissions and those of scores.csv: an inverted one is refused.
-    """
-    sample = sample or at("input/isic2020/sample_submission.csv")
-    if not sample.exists():
-        raise InputError(
-            f"{shown(sample)}: no such file; it lists the images to be predicted: run"
-            " python scripts/download.py isic2020 --tables-only, or give --sample"
-        )
-    sent = [at(file) for file in load_scores()["file"].unique()]
-    known = [file for file in sent if file.exists() and file != path.resolve()]
-    return check_submission(path, sample, [*known, *earlier])
 
 
 def submit(
@@ -66,9 +48,8 @@ def submit(
         "cv": cv.value, "cv_low": cv.low, "cv_high": cv.high, "cv_of": origin,
     }  # fmt: skip
     before = load_scores()
-    table = pd.DataFrame([*before[before["ref"] != ref].to_dict("records"), row])
-    write_csv(at("submissions/scores.csv"), table)
-    _draw(table)
+    rows = [*before[before["ref"] != ref].to_dict("records"), row]
+    write_csv(at("submissions/scores.csv"), pd.DataFrame(rows))
     if row["status"] == "error":
         reason = cleaned(answer.error_description or "") or "no reason given"
         raise InputError(
@@ -130,16 +111,16 @@ def cv_estimate(path: Path) -> tuple[Interval, str]:
     made = facts.get("sha256") or facts.get("submission", {}).get("sha256")
     if made != sha256(path):
         problem = "is of another file than this" if made else "is missing"
-        return undefined(f"{beside.name} {problem}: blend or predict again"), ""
+        return Interval(reason=f"{beside.name} {problem}: blend or predict again"), ""
     if "methods" in facts:
         method = facts["methods"][facts["chosen"]]
         interval = method["interval"] or (float("nan"), float("nan"))
         origin = f"nested, {facts['chosen']} of {len(facts['members'])}"
-        return Interval(method["nested"], *interval, float("nan")), origin
+        return Interval(method["nested"], *interval), origin
     try:
         oof = load_oof(facts["run"]).of_source()
     except InputError as error:
-        return undefined(str(error)), ""
+        return Interval(reason=str(error)), ""
     positive, score = oof.positive, oof.score
     if facts.get("column"):  # the submitted class of a run of several
         number = oof.task.classes.index(facts["column"])
@@ -154,20 +135,3 @@ def load_scores() -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=["file", "ref"])
     return read_csv(path, ["file", "ref", "cv", "public"], text=TEXT)
-
-
-def _draw(table: pd.DataFrame) -> None:
-    """Draw CV with its interval against the leaderboard."""
-    from lesions.reporting import style
-
-    known = table[table["cv"].notna() & table["public"].notna()]
-    if known.empty:
-        return
-    with style.drawing():
-        figure, ((axes,),) = style.build_figure()
-        spread = [known["cv"] - known["cv_low"], known["cv_high"] - known["cv"]]
-        axes.errorbar(known["cv"], known["public"], xerr=spread, fmt="o", label="public")
-        axes.plot(known["cv"], known["private"], "o", label="private")
-        axes.set(xlabel="AUC in cross-validation, 95 % interval", ylabel="AUC on the leaderboard")
-        style.legend_above(axes)
-        style.write_png(figure, at("submissions/scores.png"))

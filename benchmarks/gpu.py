@@ -108,7 +108,7 @@ def measure_waiting(config: Config, batch: int, accelerator: Accelerator, steps:
     pixels = np.random.default_rng(0).integers(0, 256, (images, size, size, 3), np.uint8)
     zeros = np.zeros((images, len(COLUMNS[config.data.metadata])), np.float32)
     target = (np.arange(images) % 4 == 0).astype(np.float32)
-    pipeline = build_augmentation(config.augment, size)
+    pipeline = build_augmentation(config.augment)
     batches = TrainBatches(np.resize(np.arange(images), batch * (steps + WARM_UP)), batch, batch, 0)
     loader = build_loader(
         LesionDataset(pixels, zeros, target, pipeline), batches, config.train.workers

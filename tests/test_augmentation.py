@@ -11,7 +11,6 @@ from scipy.stats import ks_2samp
 
 from lesions.config import AugmentConfig
 from lesions.data.augmentation import (
-    FusedColour,
     augment,
     build_augmentation,
     shift_hsv,
@@ -29,7 +28,7 @@ NEVER = dict.fromkeys(
 
 def both(config: AugmentConfig, size: int) -> tuple[A.Compose, A.Compose]:
     """The stock list and ours."""
-    return A.Compose(stock_transforms(config, size)), build_augmentation(config, size)
+    return A.Compose(stock_transforms(config, size)), build_augmentation(config)
 
 
 def photograph(seed: int = 0) -> np.ndarray:
@@ -70,16 +69,26 @@ def test_colours_are_those_of_the_stock_list(shifts):
     image = photograph(1)
     expected = pixels.shift_hsv(image.copy(), *shifts)
     assert np.array_equal(shift_hsv(image, *shifts), expected)
-    bright = A.RandomBrightnessContrast(p=1).apply(expected, alpha=1.15, beta=-30.5)
-    fused = FusedColour(AugmentConfig())
-    assert np.array_equal(fused.apply(image, shifts=shifts, alpha_beta=(1.15, -30.5)), bright)
     assert np.array_equal(image, photograph(1))
+
+
+def test_brightness_and_contrast_are_those_of_the_stock_list():
+    """The least-squares line through the greys that are not cut off gives the stock's pixels."""
+    ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+    pipeline = build_augmentation(AugmentConfig(**NEVER | {"brightness_contrast": 1}))
+    for seed in range(20):
+        found = augment(pipeline, ramp, seed)
+        inside = (found > 0) & (found < 255)
+        alpha, beta = np.polyfit(ramp[inside], found[inside], 1)
+        stock = A.RandomBrightnessContrast(p=1).apply(ramp, alpha=alpha, beta=beta)
+        assert np.abs(stock.astype(int) - found).max() <= 1
+        assert 0.79 < alpha < 1.21 and -52 < beta < 52
 
 
 def test_transforms_are_drawn_one_by_one():
     """Seeded alike, each would draw the same numbers: all of them would apply, or none."""
     config = AugmentConfig(**NEVER | {"flip": 0.5, "hue_saturation": 0.5})
-    image, pipeline = photograph(), build_augmentation(config, SIZE)
+    image, pipeline = photograph(), build_augmentation(config)
     moved, coloured = [], []
     for seed in range(200):
         found = augment(pipeline, image, seed)
@@ -126,9 +135,9 @@ def test_holes_are_those_of_coarse_dropout():
 def test_no_augmentation_writes_to_the_image_it_is_given():
     image = photograph()
     image.flags.writeable = False
-    pipeline = build_augmentation(AugmentConfig(), SIZE)
+    pipeline = build_augmentation(AugmentConfig())
     for seed in range(60):
         assert augment(pipeline, image, seed).shape == (SIZE, SIZE, 3)
-    never = build_augmentation(AugmentConfig(**NEVER), SIZE)
+    never = build_augmentation(AugmentConfig(**NEVER))
     assert all(np.array_equal(augment(never, image, seed), image) for seed in range(20))
     assert np.array_equal(image, photograph())

@@ -14,7 +14,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (50, 32, 32, 3), np.uint8)
 
 
 def dataset(seed: int = 7) -> LesionDataset:
-    pipeline = build_augmentation(AugmentConfig(shift_scale_rotate=1), 32)
+    pipeline = build_augmentation(AugmentConfig(shift_scale_rotate=1))
     zeros = np.zeros(50, np.float32)
     return LesionDataset(IMAGES, np.zeros((50, 2), np.float32), zeros, pipeline, seed)
 
@@ -74,7 +74,7 @@ def test_the_memory_map_is_never_written_to() -> None:
     images = IMAGES.copy()
     images.flags.writeable = False
     zeros = np.zeros(50, np.float32)
-    for pipeline in (None, build_augmentation(AugmentConfig(shift_scale_rotate=1), 32)):
+    for pipeline in (None, build_augmentation(AugmentConfig(shift_scale_rotate=1))):
         data = LesionDataset(images, np.zeros((50, 2), np.float32), zeros, pipeline, 1)
         data[(0, 1)]["image"][:] = 0
     assert np.array_equal(images, IMAGES)

@@ -1,7 +1,7 @@
 """The training augmentation: one albumentations pipeline, seeded by sample.
 
 It is the stock list of flips, RandomRotate90, Affine, HueSaturationValue, RandomBrightnessContrast
-and CoarseDropout in three transforms. Stock transforms each pass over all pixels. Here flips and
+and CoarseDropout in one transform. Stock transforms each pass over all pixels. Here flips and
 quarter turns are a transposition, or part of the warp's matrix where the image is warped; hue,
 saturation and value take one table each, and brightness and contrast one together.
 """
@@ -30,10 +30,8 @@ _RAMP = np.clip(np.arange(-255, 511), 0, 255).astype(np.uint8)
 _HUES = (np.arange(180 + 256) % 180).astype(np.uint8)
 
 
-def build_augmentation(config: AugmentConfig, size: int) -> A.Compose:
+def build_augmentation(config: AugmentConfig) -> A.Compose:
     """uint8 (S, S, 3) in, uint8 (S, S, 3) out; to be seeded by `augment` before each image."""
-    sides = max(1, size // 16), max(2, size // 6)
-    fused = [FusedGeometry(config), FusedColour(config), Holes(config.coarse_dropout, sides)]
     # Keras' ImageDataGenerator with rotation 20 degrees and shift, shear and zoom 0.1: its shear is
     # in degrees; x and y are zoomed apart; the border is continued.
     mild_warp = A.Affine(
@@ -45,7 +43,8 @@ def build_augmentation(config: AugmentConfig, size: int) -> A.Compose:
         p=config.mild_warp,
         strict=True,  # albumentations otherwise only warns of a misspelt argument
     )
-    return A.Compose([*fused, mild_warp] if config.mild_warp else fused)
+    fused = FusedList(config)
+    return A.Compose([fused, mild_warp] if config.mild_warp else [fused])
 
 
 def augment(pipeline: A.Compose, image: np.ndarray, seed: int) -> np.ndarray:
@@ -89,89 +88,53 @@ def warp_matrix(
     return np.column_stack([linear, moved])
 
 
-class FusedGeometry(A.ImageOnlyTransform):
-    """Flips, quarter turns, and shift, scale and rotation of square images, each with its p."""
+class FusedList(A.ImageOnlyTransform):
+    """The stock list for square images, each transform with its p."""
 
     def __init__(self, p: AugmentConfig):
         super().__init__(p=1)
-        self.flip, self.rotate90, self.warp = p.flip, p.rotate90, p.shift_scale_rotate
+        self.each = p
 
-    def get_params_dependent_on_data(
-        self, params: dict[str, Any], data: dict[str, Any]
-    ) -> dict[str, Any]:
-        """The turn, and the matrix of the warp that includes it, None without a warp."""
+    def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
+        return self._holes(self._colours(self._geometry(img)))
+
+    def _geometry(self, img: np.ndarray) -> np.ndarray:
+        """Flips, quarter turns, and A.Affine's shift, scale and rotation."""
         chance, between = self.py_random.random, self.py_random.uniform
-        size = params["shape"][0]
-        flips = chance() < self.flip, chance() < self.flip
-        quarters = self.py_random.randrange(4) if chance() < self.rotate90 else 0
-        turn = TURNS[*flips, quarters]
-        if chance() >= self.warp:
-            return {"turn": turn, "matrix": None}
+        flips = chance() < self.each.flip, chance() < self.each.flip
+        quarters = self.py_random.randrange(4) if chance() < self.each.rotate90 else 0
+        turn, size = TURNS[*flips, quarters], len(img)
+        if chance() >= self.each.shift_scale_rotate:
+            return turned(img, turn)
         far = SHIFT * size
         shift = int(between(-far, far)), int(between(-far, far))
         scale = between(*SCALE), between(*SCALE)
-        degrees = between(-ROTATE, ROTATE)
-        return {"turn": turn, "matrix": warp_matrix(turn, shift, scale, degrees, size)}
-
-    def apply(
-        self, img: np.ndarray, turn: np.ndarray, matrix: np.ndarray | None, **_: Any
-    ) -> np.ndarray:
-        if matrix is None:
-            return turned(img, turn)
+        matrix = warp_matrix(turn, shift, scale, between(-ROTATE, ROTATE), size)
         # A mirrored border: black corners would be learnt from.
-        return cv2.warpAffine(img, matrix, img.shape[1::-1], borderMode=cv2.BORDER_REFLECT)
+        return cv2.warpAffine(img, matrix, (size, size), borderMode=cv2.BORDER_REFLECT)
 
-
-class FusedColour(A.ImageOnlyTransform):
-    """A.HueSaturationValue, then A.RandomBrightnessContrast, each with its p."""
-
-    def __init__(self, p: AugmentConfig):
-        super().__init__(p=1)
-        self.hue_saturation, self.brightness_contrast = p.hue_saturation, p.brightness_contrast
-
-    def get_params(self) -> dict[str, Any]:
-        """The shifts of hue, saturation and value, and contrast and brightness; None for none."""
+    def _colours(self, img: np.ndarray) -> np.ndarray:
+        """A.HueSaturationValue, then A.RandomBrightnessContrast."""
         chance, between = self.py_random.random, self.py_random.uniform
-        shifts = alpha_beta = None
-        if chance() < self.hue_saturation:
-            shifts = tuple(between(-most, most) for most in (HUE, SATURATION, VALUE))
-        if chance() < self.brightness_contrast:
+        shifted = chance() < self.each.hue_saturation
+        if shifted:
+            img = shift_hsv(img, *(between(-most, most) for most in (HUE, SATURATION, VALUE)))
+        if chance() < self.each.brightness_contrast:
             alpha = 1 + between(-CONTRAST, CONTRAST)
-            alpha_beta = alpha, 255 * between(-BRIGHTNESS, BRIGHTNESS)
-        return {"shifts": shifts, "alpha_beta": alpha_beta}
+            img = multiply_add(img, alpha, 255 * between(-BRIGHTNESS, BRIGHTNESS), inplace=shifted)
+        return img
 
-    def apply(
-        self, img: np.ndarray, shifts: tuple[float, float, float] | None,
-        alpha_beta: tuple[float, float] | None, **_: Any,
-    ) -> np.ndarray:  # fmt: skip
-        if shifts:
-            img = shift_hsv(img, *shifts)
-        return multiply_add(img, *alpha_beta, inplace=bool(shifts)) if alpha_beta else img
-
-
-class Holes(A.ImageOnlyTransform):
-    """1 to HOLES black rectangles: A.CoarseDropout, several times as fast."""
-
-    def __init__(self, p: float, sides: tuple[int, int]):
-        super().__init__(p=p)
-        self.sides = sides  # least and most pixels
-
-    def get_params_dependent_on_data(
-        self, params: dict[str, Any], data: dict[str, Any]
-    ) -> dict[str, Any]:
-        """The rows and columns of each hole, of square images."""
-        between, size = self.py_random.randint, params["shape"][0]
-        holes = []
-        for _ in range(between(1, HOLES)):
-            height, width = between(*self.sides), between(*self.sides)
-            top, left = between(0, size - height), between(0, size - width)
-            holes.append((slice(top, top + height), slice(left, left + width)))
-        return {"holes": holes}
-
-    def apply(self, img: np.ndarray, holes: list[tuple[slice, slice]], **_: Any) -> np.ndarray:
+    def _holes(self, img: np.ndarray) -> np.ndarray:
+        """1 to HOLES black rectangles: A.CoarseDropout, several times as fast."""
+        if not self.each.coarse_dropout or self.py_random.random() >= self.each.coarse_dropout:
+            return img
+        between, size = self.py_random.randint, len(img)
+        sides = max(1, size // 16), max(2, size // 6)
         img = img.copy()
-        for hole in holes:
-            img[hole] = 0
+        for _ in range(between(1, HOLES)):
+            height, width = between(*sides), between(*sides)
+            top, left = between(0, size - height), between(0, size - width)
+            img[top : top + height, left : left + width] = 0
         return img
 
 

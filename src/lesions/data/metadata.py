@@ -23,22 +23,23 @@ COLUMNS = {
 
 UNKNOWN = -1.0  # of sex and age: neither a woman's 0 nor a newborn's
 
-# The table's columns that are encoded, by data.metadata, and what they hold where nothing is known.
-CLINICAL: dict[str, Any] = {"sex": "", "age_approx": np.nan, "site": ""}
-FIELDS: dict[str, dict[str, Any]] = {
+# By data.metadata, the table's columns that are encoded, and the COLUMNS that each becomes.
+CLINICAL = {"sex": ["sex"], "age_approx": ["age"], "site": [*SITES, "site unknown"]}
+FIELDS: dict[str, dict[str, list[str]]] = {
     "none": {},
     "clinical": CLINICAL,
-    "full": CLINICAL | {"images_per_patient": np.nan, "bytes": np.nan},
-    "ham10000": {"sex": "", "age_approx": np.nan, "localization": ""},
+    "full": CLINICAL | {"images_per_patient": ["log images per patient"], "bytes": ["log bytes"]},
+    "ham10000": {
+        "sex": ["male", "sex unknown"],
+        "age_approx": ["age/100"],
+        "localization": [*PLACES[1:], "place unknown"],
+    },
 }
-NOTHING = FIELDS["full"] | FIELDS["ham10000"]
-# What each becomes in COLUMNS; all other columns are of the place.
-ENCODED = {
-    "sex": ["sex", "male", "sex unknown"],
-    "age_approx": ["age", "age/100"],
-    "images_per_patient": ["log images per patient"],
-    "bytes": ["log bytes"],
-}
+# What they hold where nothing is known.
+NOTHING: dict[str, Any] = {
+    "sex": "", "age_approx": np.nan, "site": "", "images_per_patient": np.nan, "bytes": np.nan,
+    "localization": "",
+}  # fmt: skip
 
 # What a person is asked, by the table's column.
 PERSON = {"age_approx": "age", "sex": "sex", "site": "site", "localization": "site"}
@@ -92,12 +93,9 @@ class Blanks:
 
 def build_blanks(config: DataConfig, neutral: dict[str, float]) -> Blanks:
     """Of the metadata that `config` names; a field is called like its column of the table."""
-    columns = COLUMNS[config.metadata]
-    named = {name for of_field in ENCODED.values() for name in of_field}
-    of_place = [name for name in columns if name not in named]
+    place = COLUMNS[config.metadata].index
     fields = {
-        field: [at for at, name in enumerate(columns) if name in ENCODED.get(field, of_place)]
-        for field in FIELDS[config.metadata]
+        field: [place(name) for name in names] for field, names in FIELDS[config.metadata].items()
     }
     blank = encode_metadata(pd.DataFrame([NOTHING]), config.metadata, neutral)[0]
     return Blanks(config.metadata_dropout, fields, blank)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lesions.data.cache import cached_images
-from lesions.data.metadata import FIELDS, encode_metadata
+from lesions.data.metadata import FIELDS, NOTHING, encode_metadata
 from lesions.data.table import load_table
 from lesions.errors import InputError
 from lesions.inference.checkpoint import Fold
@@ -184,8 +184,8 @@ def metadata_effects(
 
     known = probability(rows)
     effects = {
-        field: known - probability(rows.assign(**{field: unknown}))
-        for field, unknown in FIELDS[kind].items()
+        field: known - probability(rows.assign(**{field: NOTHING[field]}))
+        for field in FIELDS[kind]
     }
     return pd.DataFrame(effects, index=rows.index)
 

@@ -46,19 +46,14 @@ class LesionsCnn(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """The feature map (B, num_features, S / 2 ** depth, S / 2 ** depth)."""
         x = self.stem(x)
-        return (
-            timm.models.checkpoint_seq(self.blocks, x)
-            if self.grad_checkpointing
-            else self.blocks(x)
-        )
+        if self.grad_checkpointing:
+            return timm.models.checkpoint_seq(self.blocks, x)
+        return self.blocks(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = True) -> Tensor:
         """Features (B, dense) of the map."""
         x = self.norm(self.dense(x.mean((2, 3))).relu())
         return F.dropout(x, self.drop_rate, self.training)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """The layers' order, as timm asks for it."""

@@ -53,7 +53,7 @@ class FoldTrainer:
             codes if train.sampler == "balanced" else None,
         )  # fmt: skip
         augmented = copy(data.dataset)
-        augmented.pipeline = build_augmentation(config.augment, config.data.image_size)
+        augmented.pipeline = build_augmentation(config.augment)
         augmented.seed = seed
         augmented.blanks = build_blanks(config.data, data.neutral)
         self.loader = build_loader(augmented, self.batches, train.workers)

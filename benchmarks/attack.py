@@ -17,11 +17,13 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from traceback import extract_tb
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
@@ -73,10 +75,8 @@ def outcome(attack: Attack) -> Outcome:
         except SystemExit as end:
             code = end.code
         except Exception as error:
-            place = error.__traceback__
-            while place and place.tb_next:
-                place = place.tb_next
-            where = place and f"{Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}"
+            place = extract_tb(error.__traceback__)[-1]
+            where = f"{Path(place.filename).name}:{place.lineno}"
             said.write(f"{type(error).__name__} in {where}: {error}")
     kind = {0: "answer", 2: "sentence"}.get(code if isinstance(code, int) else -1, "traceback")
     if kind == "sentence" and not said.getvalue().strip():
@@ -144,7 +144,7 @@ def changed(content: bytes, kind: str, draw: Draw) -> bytes:
     return json.dumps(replaced(json.loads(content), draw)).encode()
 
 
-def pictures(folder: Path) -> list[bytes]:
+def pictures() -> list[bytes]:
     """One small picture of each format that is read, with EXIF."""
     pixels = np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)
     exif, made = Image.Exif(), []
@@ -161,7 +161,7 @@ def pictures(folder: Path) -> list[bytes]:
 
 
 def on_images(folder: Path, draw: Draw) -> Iterator[Attack]:
-    files = pictures(folder)
+    files = pictures()
 
     def read(content: bytes) -> None:
         try:
@@ -176,7 +176,7 @@ def on_images(folder: Path, draw: Draw) -> Iterator[Attack]:
 
 def on_archives(folder: Path, draw: Draw) -> Iterator[Attack]:
     with zipfile.ZipFile(folder / "whole.zip", "w", zipfile.ZIP_DEFLATED) as file:
-        for number, content in enumerate(pictures(folder)):
+        for number, content in enumerate(pictures()):
             file.writestr(f"photos/{number}.jpg", content)
     images = np.zeros((2, 28, 28, 3), np.uint8)
     np.savez_compressed(
@@ -236,24 +236,17 @@ def on_configs(folder: Path, draw: Draw) -> Iterator[Attack]:
 def on_files(folder: Path, draw: Draw, suffixes: tuple[str, ...]) -> Iterator[Attack]:
     """The files of a run and of a prepared data set, read by predict.py and calibrate.py."""
     calibrate, predict = script("calibrate"), script("predict")
-    (folder / "photo.png").write_bytes(pictures(folder)[2])
+    (folder / "photo.png").write_bytes(pictures()[2])
     places = [at("oof/attacked"), at("input/prepared/demo"), at("input/prepared/demo/32")]
     files = [path for place in places for path in sorted(place.iterdir())]
     files = [path for path in files if path.suffix in suffixes]
-    asked = [
-        "--run",
-        "attacked",
-        "--images",
-        str(folder / "photo.png"),
-        "--out",
-        str(folder / "o.json"),
-    ]
+    images = ["--images", str(folder / "photo.png"), "--out", str(folder / "o.json")]
     while True:
         path = files[int(draw.integers(len(files)))]
         whole = path.read_bytes()
         path.write_bytes(changed(whole, path.suffix[1:], draw))
         if path.suffix in (".safetensors", ".json") and draw.random() < 0.5:
-            yield lambda: predict(asked)
+            yield lambda: predict(["--run", "attacked", *images])
         else:
             yield lambda: calibrate(["--run", "attacked", "--rows", "10"])
         path.write_bytes(whole)
@@ -305,17 +298,9 @@ KINDS: dict[str, Callable[[Path, Draw], Iterator[Attack]]] = {
 }
 
 
-@contextmanager
-def root(folder: Path) -> Iterator[None]:
-    """Have lesions.paths look below `folder` for the block."""
-    before = os.environ.get("LESIONS_ROOT")
-    os.environ["LESIONS_ROOT"] = str(folder)
-    try:
-        yield
-    finally:
-        del os.environ["LESIONS_ROOT"]
-        if before is not None:
-            os.environ["LESIONS_ROOT"] = before
+def root(folder: Path) -> AbstractContextManager[Any]:
+    """Have lesions.paths look below `folder` for a block."""
+    return patch.dict(os.environ, LESIONS_ROOT=str(folder))
 
 
 QUICK = ("photographs", "archives", "YAML and --set")  # the others run whole scripts: more time

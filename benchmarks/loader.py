@@ -26,14 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from cache import CLASSES, by_class, find_jpegs
-from timing import (
-    cost,
-    in_child,
-    in_turns,
-    single_thread,
-    times_as_fast,
-    wall_seconds,
-)
+from timing import cost, in_child, in_turns, single_thread, times_as_fast, wall_seconds
 
 from lesions.cli import build_parser, run
 from lesions.config import AugmentConfig
@@ -52,7 +45,7 @@ AUGMENT = AugmentConfig()
 
 def fused(size: int) -> A.Compose:
     """The augmentation that training uses."""
-    return augmentation.build_augmentation(AUGMENT, size)
+    return augmentation.build_augmentation(AUGMENT)
 
 
 def stock_transforms(config: AugmentConfig, size: int) -> list[A.BasicTransform]:

@@ -169,12 +169,12 @@ def test_nested_estimates_do_not_flatter_and_in_sample_ones_do():
 
 @pytest.mark.parametrize(("classes", "equal"), [(1, "rank_mean"), (4, "mean")])
 def test_equal_weights_are_chosen_where_members_are_alike_and_not_where_they_lose(classes, equal):
-    outcomes, chosen, reason = compare_methods(*simulate(1200, (1.0,) * 4, classes=classes))
+    outcomes, chosen, reason = compare_methods(*simulate(600, (1.0,) * 4, classes=classes))
     assert chosen == equal and "nothing beats it" in reason
     assert outcomes[equal].against_equal is None
     for outcome in outcomes.values():
         assert outcome.nested.low < outcome.nested.value < outcome.nested.high
-    uneven = simulate(3000, (2.5, 0.0, 0.0, 0.0), noise=0.6, classes=classes)
+    uneven = simulate(1200, (2.5, 0.0, 0.0, 0.0), noise=0.6, classes=classes)
     outcomes, chosen, reason = compare_methods(*uneven)
     assert chosen != equal and f"beats {equal}" in reason
     assert outcomes["single"].against_equal.p < 0.01

@@ -137,24 +137,12 @@ def test_a_table_that_was_edited_by_hand_is_refused(root):
             "fold0.csv: lacks, of the 150 of its fold: 2",
         ),
         ("fold0.csv", lambda t: pd.concat([t, t.head(1)]), "fold0.csv: twice: 1 images .ISIC_"),
-        (
-            "fold0.csv",
-            lambda t: t.assign(image_name="x" + t["image_name"]),
-            "a: not in table.csv: 150 i",
-        ),
+        ("fold0.csv", lambda t: t.assign(image_name=t.index), "a: not in table.csv: 150 images"),
         ("fold0.csv", lambda t: t.assign(target=1 - t["target"]), "another target than table.csv"),
         ("fold0.csv", lambda t: t.assign(fold=1), "another fold than table.csv has: 150"),
         ("fold0.csv", lambda t: t.assign(target="nv"), "target nv is not 0 or 1: is it of another"),
-        (
-            "fold0.csv",
-            lambda t: t.assign(prob=t["prob"].where(t.index > 1)),
-            "prob is no number: 2 i",
-        ),
-        (
-            "fold0.csv",
-            lambda t: t.assign(prob=9 * t["prob"]),
-            "prob is not within 0 to 1: .* images",
-        ),
+        ("fold0.csv", lambda t: t.assign(prob=t["prob"].where(t.index > 1)), "is no number: 2 i"),
+        ("fold0.csv", lambda t: t.assign(prob=9 * t["prob"]), "is not within 0 to 1: .* images"),
         ("fold0.csv", lambda t: t.drop(columns="prob"), "no column prob, pred, but image_name"),
         ("fold0.csv", lambda t: t.drop(columns="target"), "no column target"),
         ("fold1.json", lambda f: f | {"fold_hash": "f9"}, "fold1.json: fold_hash f9, but"),
@@ -204,9 +192,7 @@ def test_a_file_of_several_classes_must_sum_to_1(root):
     with pytest.raises(InputError, match=r"fold0.csv: .* does not sum to 1: .* images .ISIC_0"):
         load_oof("ham/a")
     edit(root / "oof/ham/b/fold0.csv", lambda t: t.rename(columns={"prob_mel": "prob_scc"}))
-    with pytest.raises(
-        InputError, match="no column .*prob_mel.*, but .*prob_scc.* of another task"
-    ):
+    with pytest.raises(InputError, match="no column .*prob_mel.*, but .*prob_scc.* another task"):
         load_oof("ham/b")
 
 
@@ -218,9 +204,7 @@ def test_test_predictions_are_read_with_their_names_and_oof_files_are_refused(ro
     assert load_test(root / "submissions/ham/a.csv", SEVEN)[1].shape == (TESTS, 7)
     with pytest.raises(InputError, match="no column prob_akiec, prob_bcc"):
         load_test(root / "submissions/a.csv", SEVEN)
-    with pytest.raises(
-        InputError, match="no column prob, pred, target, but image_name, prob_akiec"
-    ):
+    with pytest.raises(InputError, match="no column prob, pred, target, but .*, prob_akiec"):
         load_test(root / "submissions/ham/a.csv", YES)
     for run, task in (("a", YES), ("ham/a", SEVEN)):
         with pytest.raises(InputError, match="fold0.csv: it has target and probabilities"):
@@ -238,7 +222,5 @@ def test_what_is_no_run_is_named_with_what_there_is(root):
     with pytest.raises(InputError, match=r"oof/empty: no fold<k>.csv: train it"):
         load_oof("empty")
     (root / "submissions/a.json").write_text('{"run": "a"}')
-    with pytest.raises(
-        InputError, match=r"a.json: not a blend of this version: run scripts/blend.py"
-    ):
+    with pytest.raises(InputError, match=r"a.json: not a blend of this version: run scripts/b"):
         load_oof("submissions/a.json")

@@ -94,7 +94,7 @@ def test_a_link_between_groups_of_one_fold_and_a_row_without_a_target_shut_the_g
     assert problems(table).endswith("; 1 training rows have no target")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.integers(-1, 2)), min_size=1))
 def test_siblings_are_counted_as_a_loop_over_all_pairs_counts_them(rows):
     table = pd.DataFrame(rows, columns=["lesion_id", "fold"])

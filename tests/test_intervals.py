@@ -1,7 +1,5 @@
 """Intervals: patients are drawn whole, DeLong agrees with the bootstrap, undefined is told."""
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -126,7 +124,7 @@ def test_undefined_is_told_and_never_a_number():
 
 
 @pytest.mark.real
-def test_delong_and_the_bootstrap_agree_on_33_000_real_scores_in_under_ten_seconds():
+def test_delong_and_the_bootstrap_agree_on_33_000_real_scores():
     path = REAL / "siim2020_oof" / "oof" / "oof_768_ef5_01.csv"
     if not path.is_file():
         pytest.skip(f"no real data at {path}")
@@ -134,7 +132,5 @@ def test_delong_and_the_bootstrap_agree_on_33_000_real_scores_in_under_ten_secon
     patients = pd.read_csv(REAL / "isic2020" / "train.csv").set_index("image_name")["patient_id"]
     target, prob = table["target"].to_numpy(), table["pred"].to_numpy()
     for groups in (None, patients.loc[table["image_name"]].to_numpy()):
-        start = time.process_time()
         drawn = bootstrap(roc_auc, target, prob, groups)
-        assert time.process_time() - start < 10
         assert delong(target, prob, groups).se == pytest.approx(drawn.se, rel=0.1)

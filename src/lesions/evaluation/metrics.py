@@ -177,13 +177,9 @@ def specificity_at(sensitivity: float) -> Metric:
     return of_curve(highest)
 
 
-def first(numbers: Floats) -> Floats:
-    """The only number of each row of (B, 1)."""
-    return numbers[:, 0]
-
-
 def of_mean(
-    values: Callable[[Any, Any], Floats], score: Callable[[Floats], Floats] = first
+    values: Callable[[Any, Any], Floats],
+    score: Callable[[Floats], Floats] = lambda means: means[:, 0],
 ) -> Metric:
     """The metric that `score` computes from means (B, S) over the rows of `values` (N, S) or (N,).
 

@@ -7,12 +7,11 @@ import pandas as pd
 from markupsafe import Markup
 
 from lesions.evaluation.intervals import format_interval
-from lesions.reporting.breakdown import baseline_parts, plot_forest
+from lesions.reporting.breakdown import baseline_parts, plot_forest, words_of
 from lesions.reporting.page import percent, render
 from lesions.reporting.style import drawing, svg
 
 SCHEMES = {"table": "these folds", "legacy": "legacy folds"}  # legacy: Deotte's
-POSITIVES = {"melanoma": "melanomas", "malignant": "malignant"}
 
 
 def audit_text(audit: dict[str, Any]) -> str:
@@ -22,7 +21,7 @@ def audit_text(audit: dict[str, Any]) -> str:
         if len(table):  # the first column to the left
             first = table.columns[0]
             texts.append(table.set_index(first).rename_axis(index=None, columns=first).to_string())
-    return render("audit.txt.j2", audit=audit, word=POSITIVES[audit["task"]], tables=texts)
+    return render("audit.txt.j2", audit=audit, word=words_of(audit["task"]).many, tables=texts)
 
 
 def audit_page(audit: dict[str, Any]) -> str:
@@ -33,14 +32,14 @@ def audit_page(audit: dict[str, Any]) -> str:
             forest = plot_forest(baseline_parts(audit["shortcuts"]))
             figures["shortcuts"] = Markup(svg(forest, "shortcuts"))
     return render(
-        "audit.html.j2", audit=audit, word=POSITIVES[audit["task"]], tables=_tables(audit),
+        "audit.html.j2", audit=audit, word=words_of(audit["task"]).many, tables=_tables(audit),
         shares=_shares(audit["balance"]["shares"]), figures=figures,
     )  # fmt: skip
 
 
 def _tables(audit: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """Links, siblings, folds and shortcuts, as text."""
-    schemes, word = audit["gate"]["schemes"], POSITIVES[audit["task"]]
+    schemes, word = audit["gate"]["schemes"], words_of(audit["task"]).many
     links = pd.DataFrame(schemes["table"]["links"])[["kind", "links", "images"]]
     for name, scheme in schemes.items():
         links[f"split by {SCHEMES[name]}"] = [

@@ -165,7 +165,7 @@ def fit_familiar(
         inside = train.index[train["fold"] == fold.number].to_numpy()
         # In the table's order: the cache is read forwards.
         drawn = np.sort(draw.choice(inside, min(rows, len(inside)), replace=False))
-        pixels = images[drawn]
+        pixels = np.stack([images[row] for row in drawn])  # a JPEG cache reads one row at a time
         groups = train.loc[drawn, "group"].to_numpy()
         features[str(fold.number)], flagged = fit_typical(image_features(fold, pixels), groups)
         shades.append(colours(pixels))

@@ -185,6 +185,24 @@ def test_all_folds_are_the_mean_of_the_folds(trained: Path) -> None:
     assert Predictor.load("tiny").predict(photo) == told  # dropout's masks are the same again
 
 
+def test_a_folder_gets_what_each_photograph_gets_alone_and_a_broken_one_its_reason(
+    calibrated: Path,
+) -> None:
+    predictor = Predictor.load("calibrated")
+    photos = [example(0), b"no picture", *[example(number % 3) for number in range(18)]]
+    patients = [Patient(10 + 4 * number, "male") for number in range(20)]
+    found = list(predictor.predict_many(photos, patients))
+    assert isinstance(found[1], UnreadableImage) and len(found) == 20
+    for place in (0, 2, 15, 16, 19):
+        alone = predictor.predict(photos[place], patients[place]).model_dump()
+        together = found[place].model_dump()
+        for number in ("score", "spread", "dropout_spread"):
+            assert together.pop(number) == pytest.approx(alone.pop(number), abs=1e-5)
+        for numbers in ("probs", "calibrated", "by_fold"):
+            assert together.pop(numbers) == pytest.approx(alone.pop(numbers), abs=1e-5)
+        assert together == alone
+
+
 def test_a_blend_weighs_its_runs(trained: Path, bare: Path, tmp_path: Path) -> None:
     blend = {"members": ["tiny", "bare"], "scale": "prob", "weights": {"tiny": 1.0, "bare": 0.0}}
     write_json(tmp_path / "blend.json", blend)
@@ -217,21 +235,6 @@ def test_runs_of_several_classes_blend(trained: Path, tmp_path: Path) -> None:
     assert list(found.probs) == list(CLASSES) and sum(found.probs.values()) == pytest.approx(1)
     with pytest.raises(InputError, match="different questions"):
         Predictor.load(tmp_path / "tiny.json")
-
-
-def test_metadata_may_be_missing_and_must_be_understood(trained: Path) -> None:
-    predictor, photo = Predictor.load("tiny"), example(1)
-    assert predictor.predict(photo).score != predictor.predict(photo, Patient(80, "male")).score
-    known = Patient("55", "F", "Back")
-    assert (known.age, known.sex, known.site, known.place) == (55, "female", "torso", "back")
-    assert Patient("", "", None) == Patient()
-    wrong: list[dict[str, Any]] = [
-        {"age": -1}, {"age": 5500}, {"age": "old"}, {"sex": "x"},
-        {"site": "moon"},
-    ]  # fmt: skip
-    for fields in wrong:
-        with pytest.raises(InputError, match=next(iter(fields))):
-            Patient(**fields)
 
 
 def test_many_classes_have_probabilities_that_sum_to_one(tmp_path: Path) -> None:
@@ -361,9 +364,9 @@ def test_what_is_no_lesion_is_called_unusual(calibrated: Path) -> None:
 def test_training_like_photographs_are_mostly_not_called_unusual(calibrated: Path) -> None:
     table, _ = load_table("demo")
     predictor = Predictor.load("calibrated", folds=[0])
-    paths = table.loc[table["fold"] == 0, "path"].iloc[:20]
-    called = [bool(predictor.predict(Path(path)).unusual) for path in paths]
-    assert np.mean(called) <= 0.4
+    paths = table.loc[table["fold"] == 0, "path"].iloc[:20].map(Path).tolist()
+    found = predictor.predict_many(paths, [Patient()] * 20)
+    assert np.mean([bool(told.unusual) for told in found]) <= 0.4
 
 
 def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
@@ -376,13 +379,6 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged, or no safetensors file"):
         Predictor.load(tmp_path)
     assert not (tmp_path / "exploded").exists()
-
-
-def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such run"):
-        Predictor.load(tmp_path)
-    with pytest.raises(UnreadableImage, match="not an image"):
-        Predictor.load(formula_run(tmp_path / "x")).predict(b"no picture")
 
 
 def test_the_run_folder_alone_predicts_photographs(calibrated: Path, tmp_path: Path) -> None:

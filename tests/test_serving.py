@@ -30,7 +30,6 @@ from lesions.serving.service import (  # noqa: E402
     Limits,
     RefusedError,
     Service,
-    check_photo,
     example,
 )
 
@@ -289,13 +288,6 @@ def test_a_host_that_means_nothing_is_refused() -> None:
             listen(host, port)
     with listen("127.0.0.1", 0) as taken, pytest.raises(InputError, match="in use.*give others"):
         listen("127.0.0.1", taken.getsockname()[1])
-
-
-def test_a_photograph_is_measured_before_it_is_decoded() -> None:
-    with pytest.raises(RefusedError, match="pixels, more than") as refused:
-        check_photo(huge_png(10_000, 10_000), Limits())
-    assert refused.value.status == 413
-    check_photo(JPEG, Limits())
 
 
 @pytest.mark.filterwarnings("ignore")

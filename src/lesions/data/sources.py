@@ -153,7 +153,7 @@ def add_deotte(table: pd.DataFrame, folder: Path, report: Report) -> pd.DataFram
 
     They lie in the folders that his resized sets of 2019 and 2020 unpack to, or side by side.
     """
-    known = []
+    parts = []
     for part in ("train", "test"):
         columns = {name: name for name in ("image_name", "width", "height")}
         if part == "train":
@@ -161,16 +161,16 @@ def add_deotte(table: pd.DataFrame, folder: Path, report: Report) -> pd.DataFram
         for path in sorted(
             [*folder.glob(f"jpeg-*/{part}.csv"), *folder.glob(f"jpeg-*_{part}.csv")]
         ):
-            known.append(read_columns(report, path, columns))
-    if not known:
+            parts.append(read_columns(report, path, columns))
+    if not parts:
         report.problem(folder, "none of Deotte's CSVs in it: see input/README.md")
         return table
-    found = pd.concat(known).drop_duplicates("image_name").set_index("image_name").astype(float)
+    found = pd.concat(parts).drop_duplicates("image_name").set_index("image_name").astype(float)
     names = table["image_name"]
     if not names.isin(found.index).any():
         report.problem(folder, f"none of the images is in its CSVs, such as {listed(names[:3])}")
-    columns = {c: names.map(found[c]).fillna(table.get(c, np.nan)) for c in found}
-    return table.assign(**columns)
+    known = {str(c): names.map(found[c]).fillna(table.get(c, np.nan)) for c in found}
+    return table.assign(**known)
 
 
 def read_duplicates(folder: Path, report: Report) -> pd.DataFrame:
@@ -203,7 +203,7 @@ def read_generic(name: str, source: SourceConfig, folder: Path, report: Report) 
         rows = read_columns(report, path, columns, diagnoses)
     else:
         raw = _class_folders(path, report)
-        rows = check_columns(report, path, raw, {column: column for column in raw}, diagnoses)
+        rows = check_columns(report, path, raw, {str(c): str(c) for c in raw}, diagnoses)
     rows = common_rows(rows.rename(columns={"own_target": "target"}), name)
     bare, test = (rows["diagnosis"] == "") & rows["target"].isna(), rows["official"] == "test"
     if (bare & ~test).any():

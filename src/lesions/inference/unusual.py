@@ -168,7 +168,7 @@ def fit_familiar(
         pixels = np.stack([images[row] for row in drawn])  # a JPEG cache reads one row at a time
         groups = train.loc[drawn, "group"].to_numpy()
         features[str(fold.number)], flagged = fit_typical(image_features(fold, pixels), groups)
-        shades.append(colours(pixels))
+        shades.append(colours(list(pixels)))
         chosen.append(drawn)
         alarms.append(flagged)
     held_out = train.loc[np.concatenate(chosen)]

@@ -130,11 +130,8 @@ def cache_facts(folder: Path) -> dict[str, Any]:
     facts = read_json(folder / "cache.json", ["size", "version", "names_hash", "sha256"])
     preprocess = saved_preprocess(facts, folder / "cache.json")
     key = _key(facts["size"], facts.get("mode", "array"), preprocess)
-    return {
-        "key": key | {"version": facts["version"]},
-        "names_hash": facts["names_hash"],
-        "sha256": facts["sha256"],
-    }
+    key["version"] = facts["version"]
+    return {"key": key, "names_hash": facts["names_hash"], "sha256": facts["sha256"]}
 
 
 def fill_cache(
@@ -165,12 +162,11 @@ def fill_cache(
     paths = table["path"].tolist()
 
     def one(row: int) -> tuple[Fact, bytes | np.ndarray]:
-        fact, image = (0, 0, ""), np.zeros((size, size, 3), np.uint8)
         try:
             image, (width, height) = decode(Path(paths[row]), size, preprocess)
             fact = width, height, ""
         except UnreadableImage as error:
-            fact = 0, 0, str(error)
+            image, fact = np.zeros((size, size, 3), np.uint8), (0, 0, str(error))
         if mode == "array":
             return fact, image
         return fact, cv2.imencode(".jpg", image[..., ::-1], JPEG)[1].tobytes()

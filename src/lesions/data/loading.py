@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 import torch
 from albumentations import Compose
 from torch.utils.data import DataLoader, Dataset, Sampler, default_convert, get_worker_info
@@ -144,14 +145,12 @@ class TrainBatches(Sampler):
         members = [self.rows[self.classes == known] for known in np.unique(self.classes)]
         # Every class in turn, then shuffled: counts differ by one at most.
         chosen = draw.permutation(np.arange(len(self.rows)) % len(members))
-        seen: dict[int, int] = {}
-        items: list[Item] = []
-        for which in chosen:
-            row = int(draw.choice(members[which]))
-            repeat = seen.get(row, 0)
-            seen[row] = repeat + 1
-            items.append((self.epoch, row, repeat) if repeat else (self.epoch, row))
-        return items
+        rows = [int(draw.choice(members[which])) for which in chosen]
+        repeats = pd.Series(rows).groupby(rows).cumcount().tolist()
+        return [
+            (self.epoch, row, repeat) if repeat else (self.epoch, row)
+            for row, repeat in zip(rows, repeats, strict=True)
+        ]
 
 
 def build_loader(

@@ -43,7 +43,7 @@ def find_near_duplicates(images: np.ndarray, group: np.ndarray | None = None) ->
     rows = np.array([row for row, image in enumerate(images) if image.std() > 2], int)
     if len(rows) < 2:
         return pd.DataFrame({"first": [], "second": [], "score": []})
-    if len(rows) < len(images):
+    if len(rows) < len(images):  # which takes a copy
         images, group = images[rows], group[rows]
     first, second, turn = _candidates(images, group)
     details = np.stack([_detail(image).astype(np.float16) for image in images])
@@ -178,8 +178,7 @@ def _verify(
 ) -> np.ndarray:
     """The score of each pair: the best correlation of the middle of the second in the first."""
 
-    def score(pair: tuple[int, int, int]) -> float:
-        query, other, how = pair
+    def score(query: int, other: int, how: int) -> float:
         turned = details[query].astype(np.float32)
         if how & 1:
             turned = turned[::-1]
@@ -189,10 +188,9 @@ def _verify(
             turned = turned.T
         return _likeness(np.ascontiguousarray(turned), details[other].astype(np.float32))
 
-    pairs = list(zip(first.tolist(), second.tolist(), turn.tolist(), strict=True))
     with ThreadPoolExecutor() as pool:
-        scores = pool.map(score, pairs, chunksize=256)
-        bar = tqdm(scores, "verifying pairs", len(pairs), unit="pair", disable=None)
+        scores = pool.map(score, first.tolist(), second.tolist(), turn.tolist(), chunksize=256)
+        bar = tqdm(scores, "verifying pairs", len(first), unit="pair", disable=None)
         return np.array(list(bar), dtype=float)
 
 

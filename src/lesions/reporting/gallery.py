@@ -107,13 +107,14 @@ def data_uri(image: np.ndarray) -> str:
 def plot_sheet(rows: Sequence[Mapping[Hashable, Any]], images: Any) -> Figure:
     """Rows of a gallery as one picture, four tiles a line, number and label above each."""
     lines = -(-len(rows) // 4)
-    figure, axes = build_figure(0.25 + lines * (WIDTH / 4 + 0.2), lines, 4)
-    for panel in axes.ravel():
-        panel.axis("off")
-    for panel, row in zip(axes.ravel(), rows, strict=False):
-        panel.imshow(tile(images, row["row"]))
+    figure, ((axes,),) = build_figure(lines * 1.2 * WIDTH / 4)
+    for k, row in enumerate(rows):
+        x, y = k % 4, 1.2 * (k // 4)
+        axes.imshow(tile(images, row["row"]), extent=(x, x + 0.96, y + 1.16, y + 0.2))
         label = _text(row["label"]).replace("$", r"\$")  # no formula, whatever a table holds
-        panel.set_title(f"{row['number']:.3f}  {label}", fontsize=7)
+        axes.text(x, y + 0.16, f"{row['number']:.3f}  {label}", fontsize=7)
+    axes.set(xlim=(0, 4), ylim=(1.2 * lines, 0))
+    axes.axis("off")
     return figure
 
 

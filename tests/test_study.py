@@ -48,6 +48,9 @@ CONFIG = {
     },
 }  # fmt: skip
 
+SMALLER = {name: CONFIG["arms"][name] for name in ("Small", "Smaller")}
+FEW = CONFIG | {"experiments": {}, "grouped": None}
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -149,6 +152,8 @@ def test_runs_of_another_process_are_skipped_and_named_when_all_others_are_done(
             raise Busy("process 7 trains it")
         return train_folds(config, run, *others)
 
+    forms = {"full": {"note": "Two.", "test": False}}
+    path.write_text(dumped(FEW | {"arms": SMALLER, "forms": forms}))
     train_folds = screening.train_folds
     with (
         monkeypatch.context() as patch,
@@ -156,14 +161,13 @@ def test_runs_of_another_process_are_skipped_and_named_when_all_others_are_done(
     ):
         patch.setattr(screening, "train_folds", busy)
         main([str(path)])
-    assert {*weights(path)} == {"small_s1", "smaller"}
+    assert {*weights(path)} == {"smaller"}
     assert main([str(path)]) == 0
     assert weights(path)["smaller"] < weights(path)["small"]
 
 
 def test_other_thresholds_are_another_opening_of_the_test_set(path, capsys):
-    few = CONFIG | {"experiments": {}, "grouped": None, "forms": {"full": {"note": "One."}}}
-    few |= {"arms": {"Small": CONFIG["arms"]["Small"]}}
+    few = FEW | {"arms": {"Small": SMALLER["Small"]}, "forms": {"full": {"note": "One."}}}
     path.write_text(dumped(few))
     assert main([str(path)]) == 0
     assert "OPENED AGAIN" not in capsys.readouterr().out

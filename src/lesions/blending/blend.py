@@ -1,6 +1,7 @@
 """A blend from members to files: their scored rows, every method's outcome, and blend.json."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Study:
         """The chosen weight of each member."""
         return dict(zip(self.pool.names, self.outcome.blend.weights, strict=True))
 
-    @property
+    @cached_property
     def nested_scores(self) -> dict[str, Interval]:
         """All scores of the chosen blend on rows that its weights did not see.
 
@@ -107,20 +108,18 @@ class Study:
         what = f"{len(pool.classes)} classes" if pool.several else count
         groups = f"{len(set(self.rows.groups)):,} groups ({self.rows.groups_from})"
         members = pd.DataFrame({f"{pool.label} (95 %, by group)": self.scores})
-        methods = pd.DataFrame(
-            [
-                (f"{o.in_sample:.3f}", o.nested, o.against_equal or "-")
-                for o in self.outcomes.values()
-            ],
-            index=list(self.outcomes),
-            columns=["in sample", "nested (95 %)", "against equal weights"],
-        )
+        of = self.outcomes.items()
+        columns = {
+            "in sample": {name: f"{outcome.in_sample:.3f}" for name, outcome in of},
+            "nested (95 %)": {name: outcome.nested for name, outcome in of},
+            "against equal weights": {name: outcome.against_equal or "-" for name, outcome in of},
+        }
         used = sorted(self.weights.items(), key=lambda item: -item[1])
         told = ", ".join(f"{name} {weight:.3f}" for name, weight in used if weight > 0)
         lines = [
             f"{len(pool.target):,} rows, {what}, {groups}\n",
             f"{members.to_string()}\n",
-            f"{methods.to_string()}\n",
+            f"{pd.DataFrame(columns).to_string()}\n",
             f"chosen: {self.chosen}: {self.reason}",
             f"weights: {told}",
         ]

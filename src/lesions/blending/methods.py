@@ -26,9 +26,9 @@ class Blend:
 
     def apply(self, pool: Pool) -> Floats:
         """Blended scores of the pool's rows, (N, C) between 0 and 1; classes sum to 1."""
-        values = {"rank": pool.added, "prob": pool.probs}.get(self.scale)
-        if values is None:
-            values = clipped_logit(pool.probs)
+        values = pool.added if self.scale == "rank" else pool.probs
+        if self.scale == "logit":
+            values = clipped_logit(values)
         total = (values.reshape(len(values), -1).T @ self.weights).reshape(values.shape[1:])
         if self.scale == "logit":
             return expit(total)

@@ -61,8 +61,8 @@ def calibrate_run(
             found.people = _people(config, oof.table)
             given = given_probs(files, oof.task, oof.names, config, found.people)
         for state, probs in given.items():
-            fit = fit_calibration(replace(oof, probs=probs), rule)
-            found.given[state] = Fit(**fit.model_dump(include={*Fit.model_fields}))
+            whole = fit_calibration(replace(oof, probs=probs), rule)
+            found.given[state] = Fit(**whole.model_dump(include={*Fit.model_fields}))
         if not files.blend:
             folds = load_folds(files)
             table, facts = load_table(config.dataset)

@@ -151,8 +151,8 @@ def _parse(
         return names, names == "", "every row is one image"
     if name in ("diagnosis", "official"):
         found = cells.str.lower().map(diagnoses if name == "diagnosis" else SPLIT_WORDS)
-        known = ", ".join(DIAGNOSES)
-        hint = f"not a diagnosis: under `diagnoses` of a generic source, say which it is ({known})"
+        ours = ", ".join(DIAGNOSES)
+        hint = f"not a diagnosis: under `diagnoses` of a generic source, say which it is ({ours})"
         said = hint if name == "diagnosis" else "expected train, val or test"
         return found.fillna(""), found.isna(), said
     if name in ("sex", "site"):

@@ -50,11 +50,11 @@ def main(arguments: list[str] | None = None) -> int:
     if kind != "prepare":
         names = [run_name(find_config(name)) for name in names]
     if kind in ("code", "weights"):
-        for name in names or [None]:
+        for run in names or [""]:
             if args.write:
-                write_set(args.write / set_name(name), name)
+                write_set(args.write / set_name(run), run)
             else:
-                push_set(name)
+                push_set(run)
         return 0
     kernel = Kernel(kind, names, args.max_hours, args.size, args.fold, args.attach)
     if args.write:

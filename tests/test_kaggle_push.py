@@ -107,30 +107,6 @@ def test_a_new_version_is_waited_for_although_the_old_one_is_ready(kaggle: FakeK
     assert [wait for wait in kaggle.waits if wait == 10] == [10, 10, 10]
 
 
-def test_a_runs_folds_are_sent_as_its_weights_with_the_state_of_others(kaggle: FakeKaggle) -> None:
-    write(output(True, 9) | output(False, 5, folds=(2,)))
-    kaggle_push(["weights", RUN])
-    files = content(kaggle.datasets[WEIGHTS])
-    names = {Path(name).name for name in files}
-    done = {f"fold{fold}.{kind}" for fold in (0, 1) for kind in ("csv", "json", "safetensors")}
-    assert names >= done | {"config.yaml", "metrics2.jsonl", "fold2.pt"}
-    before = kaggle.datasets[WEIGHTS]["versions"][-1]["lesions-set.json"]
-    write({f"oof/{RUN}/fold1.safetensors": b"trained again"})
-    kaggle_push(["weights", RUN])
-    assert kaggle.datasets[WEIGHTS]["versions"][-1]["lesions-set.json"] != before
-
-
-def test_first_weights_are_sent_under_their_timm_tag(
-    kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "cached.safetensors").write_bytes(b"cached")
-    cached = str(tmp_path / "cached.safetensors")
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, name: cached)
-    kaggle_push(["weights", "effnet_b1"])
-    files = content(kaggle.datasets["tester/lesions-weights-effnet-b1"])
-    assert files["tf_efficientnet_b1.ns_jft_in1k.safetensors"] == b"cached"
-
-
 def test_weights_of_a_run_that_has_none_are_refused(kaggle: FakeKaggle) -> None:
     with pytest.raises(InputError, match="nothing to send"):
         kaggle_push(["weights", RUN])
@@ -160,13 +136,6 @@ def test_a_training_kernel_is_private_offline_limited_and_on_two_t4(
     assert 'session.train("demo/mobilenetv3", folds=None, max_hours=2.0)' in text
     sealed = json.loads(kaggle.datasets[CODE_SET]["versions"][-1]["lesions-set.json"])
     assert f"expected={{'lesions-code': '{sealed['hash']}'}}" in text
-
-
-def test_a_config_with_pretrained_weights_attaches_them(tmp_path: Path) -> None:
-    kaggle_push(["kernel", "train", "effnet_b1", "--write", str(tmp_path)])
-    metadata = json.loads((tmp_path / "kernel-metadata.json").read_text())
-    assert "your-name/lesions-weights-effnet-b1" in metadata["dataset_sources"]
-    assert (tmp_path / metadata["code_file"]).exists()
 
 
 def test_an_unknown_source_is_an_error_before_a_session_starts(kaggle: FakeKaggle) -> None:

@@ -50,10 +50,10 @@ class Kernel:
         return slug(self.kind, *self.names[: self.kind != "blend"])
 
     @property
-    def sets(self) -> list[str | None]:
-        """The own data sets that it needs: of the code, None, and of runs' weights."""
+    def sets(self) -> list[str]:
+        """The own data sets that it needs, by run; "" is the code's."""
         runs = self.names if self.kind in ("train", "predict", "blend") else []
-        return [None, *(run for run in runs if self.kind != "train" or has_weights(run))]
+        return ["", *(run for run in runs if self.kind != "train" or has_weights(run))]
 
     def notebook(self, expected: dict[str, str]) -> str:
         """`expected` are hashes by own data set: the session refuses one attached otherwise."""
@@ -113,8 +113,8 @@ def slug(*parts: object) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(map(str, ["lesions", *parts])).lower()).strip("-")
 
 
-def set_name(run: str | None) -> str:
-    """The name of the data set of a run's weights, or of the code."""
+def set_name(run: str) -> str:
+    """The name of the data set of a run's weights, or, of "", of the code."""
     return slug("weights", run) if run else slug("code")
 
 
@@ -164,7 +164,7 @@ def push_kernel(kernel: Kernel) -> str:
     return f"{owner}/{kernel.slug}/{answer.version_number}"
 
 
-def push_set(run: str | None) -> str:
+def push_set(run: str) -> str:
     """Send a run's weights, or the code, unless Kaggle has the very files; their hash.
 
     Waits until kernels get to see them: "ready" alone may be the status of the version before.
@@ -205,7 +205,7 @@ def _status(dataset: str) -> tuple[str, str]:
         return str(status), str(read_json(seal)["hash"]) if seal.exists() else ""
 
 
-def write_set(folder: Path, run: str | None) -> str:
+def write_set(folder: Path, run: str) -> str:
     """Write a run's weights, or the code; the hash of every file, which is in it as well."""
     if run:
         _write_weights(folder, run)

@@ -128,9 +128,9 @@ class Session:
             _link(at(weights), self.inputs.backbones()[tag])
         for file in self.inputs.find(f"oof/{run}/config.yaml")[:1]:
             shutil.copytree(file.parent, kept, dirs_exist_ok=True, copy_function=shutil.copyfile)
-        for fold in folds or ["all"]:
+        for fold in [str(fold) for fold in folds] if folds else ["all"]:
             left = max(max_hours - (time.monotonic() - self.started) / 3600, 1e-5)
-            arguments = ["--config", run, "--fold", str(fold), "--max-hours", f"{left:.5f}"]
+            arguments = ["--config", run, "--fold", fold, "--max-hours", f"{left:.5f}"]
             if code := run_script("train", arguments):
                 # The launcher does not pass the exit code on: the log tells a stop from a failure.
                 logs = [log.read_text(encoding="utf-8") for log in kept.glob("metrics*.jsonl")]

@@ -15,13 +15,21 @@ export UV_SYSTEM_CERTS := 1
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
+INSTALL = $(PY) -m uv pip install --quiet --python $(PY)
 # A stamp made after the installation, so that an interrupted one is done again.
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
-	    sys.exit(0 if (3, 11) <= v < (3, 14) else f"Python 3.11 to 3.13 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	    sys.exit(0 if (3, 11) <= v < (3, 15) else f"Python 3.11 to 3.14 is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv --clear .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check uv
-	$(PY) -m uv pip install --quiet --python $(PY) -r requirements.lock
+ifeq ($(TORCH),cpu)
+	@grep -vE '^(nvidia|cuda|triton)' requirements.lock > .venv/cpu.lock
+	$(INSTALL) --torch-backend cpu -r .venv/cpu.lock || { $(INSTALL) -r requirements.lock && \
+	    echo "PyTorch's index of CPU wheels was not reached: its wheels with CUDA are installed."; }
+else
+	@echo "installing 6.4 GB, half of it CUDA; without CUDA: make demo TORCH=cpu"
+	$(INSTALL) -r requirements.lock
+endif
 	@touch $@
 
 demo: .venv/installed  ## the whole pipeline on a drawn sample: a submission and a report in minutes

@@ -70,6 +70,23 @@ def calibrated(trained: Path) -> Path:
     return trained.parent / "calibrated"
 
 
+@pytest.fixture(scope="session")
+def several(demo: Path) -> Path:
+    """oof/several: all three folds of a tiny run that tells eight diagnoses apart."""
+    from train import main as train
+
+    from lesions.paths import at
+
+    train([*several_run(), "--fold", "all"])
+    return at("oof/several")
+
+
+def several_run() -> list[str]:
+    """Arguments of scripts/train.py for the run of `several`."""
+    return tiny_run("several", "data.task=diagnosis8", "loss.kind=cross_entropy",
+                    "train.mixup=0.2", "train.monitor=macro_f1", "train.keep=best")  # fmt: skip
+
+
 def tiny_run(name: str, *changes: str) -> list[str]:
     """Arguments of scripts/train.py for a run of seconds."""
     arguments = ["--config", "configs/demo/mobilenetv3.yaml", "--name", name]

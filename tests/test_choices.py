@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_run
+from conftest import interrupted_run, tiny_run
 from torch import nn
 from torch.nn import functional as F
 from train import main as train
@@ -179,31 +179,44 @@ def test_stages_follow_each_other_and_fill_the_epochs():
 
 def test_a_staged_run_trains_the_head_first_and_keeps_what_is_frozen(demo, monkeypatch):
     """With the other choices of a run beside it: they have to go together."""
-    seen = []
+    seen, sizes = [], set()
     step = steps.Stepper.step
 
     def watched(self, micro, asked):
         stem = self.network.backbone.conv_stem.weight.detach().clone()
+        hook = self.network.register_forward_pre_hook(lambda _, given: sizes.add(given[0].shape[1]))
+        sizes.clear()
         head = self.network.head.linear.weight.detach().clone()
         stop = step(self, micro, asked)
+        hook.remove()
         seen.append((
             torch.equal(stem, self.network.backbone.conv_stem.weight),
             torch.equal(head, self.network.head.linear.weight),
             self.optimizer.param_groups[-1]["lr"],
             self.optimizer.param_groups[-2]["lr"],
+            set(sizes),
         ))  # fmt: skip
         return stop
 
-    monkeypatch.setattr(steps.Stepper, "step", watched)
     stages = "train.stages=[{epochs: 1, trainable: head, lr: 0.01}, {epochs: 1}]"
-    train([*tiny_run("staged", stages, "train.warmup_epochs=0", "train.layer_decay=0.9",
-                     "loss.kind=focal", "train.mixup=0.2", "train.cutmix=1",
-                     "train.sampler=balanced", "train.monitor=log_loss", "train.keep=best",
-                     "train.grad_checkpointing=true"),
-           "--fold", "0"])  # fmt: skip
+    changes = (
+        stages, "train.warmup_epochs=0", "train.layer_decay=0.9", "loss.kind=focal",
+        "train.mixup=0.2", "train.cutmix=1", "train.sampler=balanced", "train.monitor=log_loss",
+        "train.keep=best", "train.grad_checkpointing=true", "train.small_size=28",
+        "train.small_epochs=1", "train.save_steps=1",
+    )  # fmt: skip
+    with monkeypatch.context() as patch:
+        patch.setattr(steps.Stepper, "step", watched)
+        train([*tiny_run("staged", *changes), "--fold", "0"])
+    assert [size for *_, size in seen] == [{28}] * 3 + [{32}] * 3
+    resumed = [*tiny_run("staged_resumed", *changes), "--fold", "0"]
+    interrupted_run(resumed, 2, monkeypatch)
+    train(resumed)
+    one, two = (at("oof", name, "fold0.csv") for name in ("staged", "staged_resumed"))
+    assert one.read_bytes() == two.read_bytes()
     assert [stem for stem, *_ in seen] == [True] * 3 + [False] * 3
     assert not any(head for _, head, *_ in seen)
-    assert [below / top for *_, top, below in seen] == pytest.approx([0.9] * 6)
+    assert [below / top for *_, top, below, _ in seen] == pytest.approx([0.9] * 6)
     assert seen[0][2] == pytest.approx(0.01) and seen[3][2] == pytest.approx(2e-3)
     assert (at("oof") / "staged/training_curves.png").stat().st_size > 1000
 

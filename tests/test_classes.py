@@ -18,23 +18,16 @@ from lesions.errors import InputError
 from lesions.paths import at
 
 CLASSES = list(build_task("diagnosis8").classes)
-MANY = ["data.task=diagnosis8", "loss.kind=cross_entropy", "train.mixup=0.2"]
 
 
-@pytest.fixture(scope="module")
-def run(demo: Path) -> Path:
-    train([*tiny_run("many", *MANY, "train.monitor=macro_f1", "train.keep=best"), "--fold", "0"])
-    return at("oof") / "many"
-
-
-def test_an_out_of_fold_file_names_the_class_and_gives_each_its_probability(run: Path) -> None:
-    oof = pd.read_csv(run / "fold0.csv")
+def test_an_out_of_fold_file_names_the_class_and_gives_each_its_probability(several: Path) -> None:
+    oof = pd.read_csv(several / "fold0.csv")
     table = load_table("demo")[0].set_index("image_name")
     assert list(oof.columns) == ["image_name", "fold", "target", *(f"prob_{c}" for c in CLASSES)]
     assert (table.loc[oof["image_name"], "diagnosis"].to_numpy() == oof["target"]).all()
     probs = oof.filter(like="prob_").to_numpy()
     np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
-    facts = json.loads((run / "fold0.json").read_text())
+    facts = json.loads((several / "fold0.json").read_text())
     assert facts["classes"] == CLASSES and facts["task"] == "diagnosis8"
     answer = np.array(CLASSES)[probs.argmax(axis=1)]
     assert facts["accuracy"] == pytest.approx((answer == oof["target"]).mean())
@@ -44,9 +37,9 @@ def test_an_out_of_fold_file_names_the_class_and_gives_each_its_probability(run:
     assert ((table["fold"] == 0) & (table["diagnosis"] == "benign")).any()
 
 
-def test_test_rows_get_a_probability_for_each_class(run: Path) -> None:
-    predict(["--run", "many", "--folds", "0"])
-    told = pd.read_csv(at("submissions") / "many.csv")
+def test_test_rows_get_a_probability_for_each_class(several: Path) -> None:
+    predict(["--run", "several", "--folds", "0"])
+    told = pd.read_csv(at("submissions") / "several.csv")
     assert list(told.columns) == ["image_name", *(f"prob_{name}" for name in CLASSES)]
     test = load_table("demo")[0].query("split == 'test'")["image_name"]
     assert told["image_name"].tolist() == test.tolist()

@@ -116,6 +116,9 @@ class TrainConfig(Section):
     decay_epochs: int = Field(10, ge=1)
     decay_rate: float = Field(0.1, gt=0, lt=1)  # of each such fall
     stages: list[StageConfig] = Field([])  # staged unfreezing; empty: everything learns throughout
+    # progressive image size: the first `small_epochs` see images of `small_size` pixels
+    small_size: int | None = Field(None, ge=28)
+    small_epochs: int = Field(0, ge=0)
     sampler: Literal["shuffled", "balanced"] = "shuffled"  # balanced: classes equally often
     mixup: float = Field(0.0, ge=0)  # alpha of Beta(alpha, alpha); 0 switches it off
     cutmix: float = Field(0.0, ge=0)  # the same; with both, a coin decides for each batch
@@ -171,6 +174,12 @@ class Config(Section):
             f"train.monitor {train.monitor} is not defined for"
             f" {'several classes' if several else 'a yes-or-no task'}: take auc,"
             f" average_precision, log_loss, loss or {', '.join(fitting)}": train.monitor in wrong,
+            "train.small_size must be below data.image_size, with train.small_epochs from 1 to"
+            " below train.epochs": (train.small_size or train.small_epochs)
+            and not (
+                0 < (train.small_size or 0) < self.data.image_size
+                and 0 < train.small_epochs < train.epochs
+            ),
             f"train.epochs is {train.epochs}, but train.stages have {total}": train.stages
             and total != train.epochs,
         }

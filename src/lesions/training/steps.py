@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from lesions.config import TrainConfig
@@ -175,13 +176,23 @@ class Stepper:
         target = batch["target"].to(device)
         if self.classes > 2:  # of two classes it already is the share of the second
             target = shares(target, self.classes)
-        given = batch["image"].to(device, non_blocking=True), batch["metadata"].to(device), target
+        image = self._sized(batch["image"].to(device, non_blocking=True))
+        given = image, batch["metadata"].to(device), target
         image, metadata, target = optim.mix_batch(
             given, self.config.mixup, self.config.cutmix, seed
         )
         with self.accelerator.autocast():
             logit = self.model(image, metadata)
         return self.loss(logit, target)
+
+    def _sized(self, image: Tensor) -> Tensor:
+        """The images (B, S, S, 3), made smaller here in the epochs of `train.small_size`."""
+        size = self.config.small_size
+        if not size or len(self.progress.history) >= self.config.small_epochs:
+            return image
+        channels_first = image.permute(0, 3, 1, 2).float()
+        small = F.interpolate(channels_first, (size, size), mode="bilinear", antialias=True)
+        return small.permute(0, 2, 3, 1)
 
     def _skip(self, micro: list[dict]) -> None:
         """Count a step without effect; InputError that names its images if there are too many."""

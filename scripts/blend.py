@@ -15,12 +15,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.cli import build_parser, run
+from lesions.cli import build_parser, existing, run
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("members", nargs="+", help="runs, CSV files or folders of CSV files")
+    parser.add_argument(
+        "members", type=existing, nargs="+", help="runs, CSV files or folders of CSV files"
+    )
     parser.add_argument("--method", default="auto", help="auto (default) or one of the methods")
     parser.add_argument(
         "--objective",

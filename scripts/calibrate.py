@@ -14,12 +14,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.cli import build_parser, run
+from lesions.cli import build_parser, existing, run
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="such as effnet_b1, or a blend.json")
+    parser.add_argument(
+        "--run", type=existing, required=True, help="such as effnet_b1, or a blend.json"
+    )
     parser.add_argument("--rule", choices=["recall", "youden", "f1", "cost"], default="recall",
                         help="of the threshold (default recall: at least 90 %%)")  # fmt: skip
     parser.add_argument("--rows", type=int, default=1000, metavar="N",

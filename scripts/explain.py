@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.cli import build_parser, run
+from lesions.cli import build_parser, existing, run
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="such as effnet_b1")
+    parser.add_argument("--run", type=existing, help="such as effnet_b1 (default: that of models/)")
     parser.add_argument("--images", nargs="+", help="photographs, or folders of them")
     parser.add_argument("--age", help="years; with --images")
     parser.add_argument("--sex", help="female or male; with --images")

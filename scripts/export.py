@@ -14,13 +14,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.cli import build_parser, run
+from lesions.cli import build_parser, existing, run
 from lesions.provenance import Results
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="such as effnet_b1")
+    parser.add_argument("--run", type=existing, help="such as effnet_b1 (default: that of models/)")
     parser.add_argument("--to", nargs="+", required=True, choices=["onnx", "torch-export"])
     parser.add_argument("--quantize", action="store_true", help="int8 as well, made from the ONNX")
     parser.add_argument("--folds", type=int, nargs="+", help="only these (default: all)")

@@ -18,12 +18,12 @@ from argparse import Namespace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.cli import build_parser, run
+from lesions.cli import build_parser, existing, run
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="such as effnet_b1")
+    parser.add_argument("--run", type=existing, help="such as effnet_b1 (default: that of models/)")
     parser.add_argument("--folds", type=int, nargs="+", help="such as 0 1 (default: all)")
     parser.add_argument("--set", action="append", default=[], help="such as predict.views=8")
     parser.add_argument("--column", help="of several classes, the one to submit, such as mel")

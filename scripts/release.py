@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.cli import build_parser, run
+from lesions.cli import build_parser, existing, run
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = build_parser(__doc__)
-    parser.add_argument("run", metavar="RUN", help="a trained run")
+    parser.add_argument("run", type=existing, metavar="RUN", help="a trained run")
     parser.add_argument(
         "--fold", type=int, action="append", help="this fold alone; may be repeated"
     )

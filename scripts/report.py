@@ -12,12 +12,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.cli import build_parser, run
+from lesions.cli import build_parser, existing, run
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="a run, its folder, or a blend.json")
+    parser.add_argument(
+        "--run", type=existing, required=True, help="a run, its folder, or a blend.json"
+    )
     parser.add_argument("--recall", type=float, metavar="R",
                         help="use the highest threshold with at least this recall of the positives"
                         " (default: the run's own, from calibration.json)")  # fmt: skip

@@ -12,12 +12,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.cli import build_parser, run
+from lesions.cli import build_parser, existing, run
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = build_parser(__doc__)
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="these alone; two are compared")
+    parser.add_argument("runs", type=existing, nargs="*", metavar="RUN",
+                        help="these alone; two are compared")  # fmt: skip
     parser.add_argument(
         "--html", action="store_true", help="write oof/runs.html and oof/runs/*.png"
     )

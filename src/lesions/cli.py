@@ -5,27 +5,24 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lesions.errors import InputError
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser that answers a wrong run at once: what the script imports next takes seconds."""
-
-    def parse_args(self, *given: Any) -> Any:
-        args = super().parse_args(*given)
-        for spec in filter(None, [getattr(args, "run", None), *getattr(args, "members", [])]):
-            from lesions.runs import find_run  # not above: --help needs no installed package
-
-            if not Path(spec).exists():
-                find_run(spec)
-        return args
-
-
-def build_parser(doc: str | None) -> Parser:
+def build_parser(doc: str | None) -> argparse.ArgumentParser:
     """A parser whose help is the script's docstring, as written."""
-    return Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    return argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def existing(spec: str) -> str:
+    """The type of an argument that names a run, which is looked for before torch is imported."""
+    if not Path(spec).exists():
+        from lesions.runs import find_run  # not above: --help needs no installed package
+
+        find_run(spec)
+    return spec
 
 
 def run(main: Callable[[], int | None]) -> None:

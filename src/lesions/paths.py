@@ -4,6 +4,8 @@ import os
 from pathlib import Path
 
 CODE = Path(__file__).resolve().parents[2]  # the checkout: src/lesions is two folders below
+# In an installed wheel configs/ and models/ lie here, and the root is the folder one works in.
+WHEEL = Path(__file__).parent / "packaged"
 
 
 def at(*parts: str | Path) -> Path:
@@ -15,8 +17,14 @@ def at(*parts: str | Path) -> Path:
     """
     inside = Path(*parts)
     if inside.parts[:1] == ("configs",):
-        return CODE / inside
-    return Path(os.environ.get("LESIONS_ROOT", CODE)).resolve() / inside
+        return shipped(inside)
+    root = Path.cwd() if WHEEL.is_dir() else CODE
+    return Path(os.environ.get("LESIONS_ROOT", root)).resolve() / inside
+
+
+def shipped(inside: str | Path) -> Path:
+    """A path that comes with the code, below configs or models."""
+    return (WHEEL if WHEEL.is_dir() else CODE) / inside
 
 
 def shown(path: str | Path) -> str:

@@ -1,12 +1,17 @@
 """What `--run` means, in every script: a run's name, its folder, one fold's weights, or a blend."""
 
+import hashlib
+import zipfile
+import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from lesions.errors import InputError, listed, nearest
-from lesions.files import read_json, sha256
-from lesions.paths import at, shown
+from lesions.files import read_json, sha256, write_bytes
+from lesions.paths import at, shipped, shown
+
+SUMS = "SHA256SUMS"  # of the files of a released run
 
 
 @dataclass(frozen=True)
@@ -39,14 +44,20 @@ class RunFiles:
         return [fold for fold in there if self.folds is None or fold in self.folds]
 
 
-def find_run(spec: str | Path, takes: Collection[str] = ("run", "weights", "blend")) -> RunFiles:
+def find_run(
+    spec: str | Path | None, takes: Collection[str] = ("run", "weights", "blend")
+) -> RunFiles:
     """The files that `spec` means: effnet_b1, oof/effnet_b1, a folder, a weights file, blend.json.
 
-    `takes` says which kinds the caller has an answer for. InputError, with the nearest names, if
-    there is no such run, or if it is of another kind.
+    Also a run in models/, by its name, and the zip of one; None is the one that comes with the
+    code. `takes` says which kinds the caller has an answer for. InputError, with the nearest names,
+    if there is no such run, or if it is of another kind.
     """
-    text = str(spec)
-    for path in (Path(text), at("oof", text), at(text), at("submissions", text)):
+    text = str(spec or in_the_box())
+    places = [Path(text), at("oof", text), at(text), at("submissions", text), at("models", text)]
+    for path in [*places, shipped("models") / text]:
+        if path.is_file() and path.suffix == ".zip":
+            path = _unpacked(path)
         if path.is_dir() and (any(path.glob("fold*.*")) or (path / "config.yaml").is_file()):
             return _taken(RunFiles(_name(path), path), "run", takes, text)
         if path.is_file() and path.suffix == ".safetensors":
@@ -58,12 +69,21 @@ def find_run(spec: str | Path, takes: Collection[str] = ("run", "weights", "blen
             )
         if path.is_file() and path.suffix == ".json":
             return _taken(RunFiles(path.stem, path.parent, None, path), "blend", takes, text)
-    known = sorted({_name(path.parent) for path in at("oof").rglob("fold*.*")})
+    known = sorted({_name(path.parent) for name in ("oof", "models")
+                    for path in at(name).rglob("fold*.*")})  # fmt: skip
     hint = nearest(text.removeprefix("oof/"), known)
     raise InputError(
         f"{text}: no such run{hint}; runs here: {listed(known, 12) or 'none'}; train one:"
         f" accelerate launch --quiet scripts/train.py --config configs/{text}.yaml --fold 0"
     )
+
+
+def in_the_box() -> Path:
+    """The trained run that comes with the code; InputError if there is none."""
+    found = sorted(path.parent for path in shipped("models").glob("*/fold*.safetensors"))
+    if not found:
+        raise InputError("--run: name a run: none comes with this code (models/ has no weights)")
+    return found[0]
 
 
 def run_folder(name: str) -> Path:
@@ -79,6 +99,26 @@ def _name(folder: Path) -> str:
     folder, oof = folder.resolve(), at("oof")
     inside = folder.is_relative_to(oof) and folder != oof
     return folder.relative_to(oof).as_posix() if inside else folder.name
+
+
+def _unpacked(path: Path) -> Path:
+    """The folder below oof/released that holds the files of a release's zip, checked."""
+    folder = at("oof/released", f"{path.stem}-{sha256(path)[:8]}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sums = archive.read(SUMS).decode().splitlines()
+            known = {name: digest for digest, name in (line.split() for line in sums)}
+            if not all(name == Path(name).name and not name.startswith(".") for name in known):
+                raise ValueError("names with folders")
+            for name, digest in known.items() if not (folder / SUMS).is_file() else ():
+                content = archive.read(name)
+                if hashlib.sha256(content).hexdigest() != digest:
+                    raise InputError(f"{shown(path)}: {name} is damaged: download it again")
+                write_bytes(folder / name, content)
+            write_bytes(folder / SUMS, archive.read(SUMS))
+    except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, zlib.error) as error:
+        raise InputError(f"{shown(path)}: no released run, or damaged: {error}") from error
+    return folder
 
 
 def _taken(found: RunFiles, kind: str, takes: Collection[str], text: str) -> RunFiles:

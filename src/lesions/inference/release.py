@@ -15,9 +15,7 @@ from lesions.errors import InputError
 from lesions.files import atomic, read_json, sha256, write_bytes, write_json, write_text
 from lesions.inference.calibrate import calibrate_run, given_path
 from lesions.paths import CODE, shown
-from lesions.runs import RunFiles, find_run
-
-SUMS = "SHA256SUMS"
+from lesions.runs import SUMS, RunFiles, find_run
 
 
 def write_release(

@@ -69,7 +69,7 @@ def score_run(run: RunFiles) -> Standing:
         oof=oof,
         folds=f"{len(oof.facts)} of {folds}",
         scores={name: parts[name]["all"] for name in names},
-        by_source=parts[names[0]].drop("all").to_dict(),
+        by_source={str(name): found for name, found in parts[names[0]].drop("all").items()},
         seconds=sum(facts.get("seconds", np.nan) for facts in oof.facts.values()),
         millions=_parameters(run) / 1e6,
         changes=_changes(run),

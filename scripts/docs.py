@@ -1,13 +1,15 @@
 """Write the documentation pages of measured results, from docs/templates and docs/results.
 
-python scripts/docs.py              write every such page of docs/ and the table in README.md
+python scripts/docs.py              write every such page of docs/, README.md and CITATION.cff
 python scripts/docs.py --check      write nothing; exit 1 if a page differs from its results
 
 A template names its results by their file: `cache.sizes` is `sizes` of docs/results/cache.json.
+`project` is that table of pyproject.toml, which holds the one public address.
 """
 
 import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
 from lesions.paths import CODE, shown
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-OPTIONAL = {"labels", "gpu"}  # labels: names of scores; gpu: measured where there is one
+OPTIONAL = {"gpu"}  # results that not every machine can measure
+AT_THE_TOP = ("README.md", "CITATION.cff")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,48 +50,45 @@ def render_pages(root: Path) -> dict[Path, str]:
     from jinja2 import meta
 
     from lesions.errors import InputError
+    from lesions.evaluation.scores import LABELS
     from lesions.files import read_json
     from lesions.reporting.page import environment
 
-    results = {path.stem: read_json(path) for path in (root / "docs/results").glob("*.json")}
+    found = {path.stem: read_json(path) for path in (root / "docs/results").glob("*.json")}
+    project = tomllib.loads((CODE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    values: dict[str, Any] = {"labels": LABELS, "project": project, **found}
     pages = {}
-    for path in sorted((CODE / "docs/templates").glob("*.md.j2")):
+    for path in sorted((CODE / "docs/templates").glob("[!_]*.j2")):
         parsed = environment().parse(path.read_text(encoding="utf-8"))
-        needed = meta.find_undeclared_variables(parsed) - set(environment().globals) - OPTIONAL
-        page = root / ("README.md" if path.name == "README.md.j2" else f"docs/{path.stem}")
-        missing = sorted(needed - set(results))
-        if missing and page.exists() and page.name != "README.md":
+        needed = meta.find_undeclared_variables(parsed) - {*environment().globals} - OPTIONAL
+        page = root / ("" if path.stem in AT_THE_TOP else "docs") / path.stem
+        missing = sorted(needed - {*values})
+        if missing and page.exists() and page.parent != root:
             raise InputError(
                 f"{page}: its results are missing: docs/results/{missing[0]}.json;"
                 " measure them again, or delete the page and its template"
             )
         if not missing:
-            pages[page] = _render(path.name, results, needed, page)
+            pages[page] = _render(path.name, values, needed)
     return pages
 
 
-def _render(template: str, results: dict[str, Any], needed: set[str], page: Path) -> str:
+def _render(template: str, values: dict[str, Any], needed: set[str]) -> str:
     from jinja2 import UndefinedError
 
     from lesions.errors import InputError, listed
-    from lesions.evaluation.scores import LABELS
     from lesions.reporting.page import render
 
     try:
-        text = render(template, **results, labels=LABELS)
+        text = render(template, **values)
     except UndefinedError as error:
         raise InputError(
             f"docs/templates/{template}: {error}; its results are {listed(needed)} of docs/results"
         ) from error
     text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", text)).strip() + "\n"
-    if page.name != "README.md":
-        note = f"<!-- Written by scripts/docs.py from docs/templates/{template}: do not edit. -->"
-        return f"{note}\n\n{text}"
-    written = _read(page) or ""
-    if written.count(BEGIN) != 1 or written.count(END) != 1:
-        raise InputError(f"{page}: needs one line {BEGIN} and, below it, one line {END}")
-    before, _, rest = written.partition(BEGIN)
-    return f"{before}{BEGIN}\n{text}{END}{rest.partition(END)[2]}"
+    mark = "# {}" if template.startswith("CITATION") else "<!-- {} -->\n"
+    note = f"Written by scripts/docs.py from docs/templates/{template}: do not edit."
+    return f"{mark.format(note)}\n{text}"
 
 
 def _read(path: Path) -> str | None:

@@ -1,5 +1,7 @@
 """Thresholds, calibration and decision curves: fitted where they may be, refused where not."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from lesions.evaluation.calibration import (
     fit_scaling,
     shift_prior,
 )
+from lesions.evaluation.conformal import fit_sets, lowest
 from lesions.evaluation.metrics import brier, log_loss, roc_auc, sensitivity
 from lesions.evaluation.thresholds import RULES, decision_curve
 
@@ -171,3 +174,59 @@ def test_a_decision_curve_is_net_benefit_by_hand():
         tp, fp = (called & (target == 1)).sum(), (called & (target == 0)).sum()
         assert row.model == pytest.approx((tp - odds * fp) / 500)
         assert row.everybody == pytest.approx((target.sum() - odds * (target == 0).sum()) / 500)
+
+
+def aged(seed: int, rows: int = 4000) -> tuple[np.ndarray, ...]:
+    """Codes of four classes, probs, ages and groups: malignant lesions of the young look benign."""
+    generator = np.random.default_rng(seed)
+    groups = np.sort(generator.integers(0, rows // 2, rows))
+    first = np.unique(groups, return_index=True)[1][np.unique(groups, return_inverse=True)[1]]
+    codes = generator.choice(4, rows, p=[0.1, 0.02, 0.7, 0.18])[first]
+    ages = generator.choice([20.0, 50.0, 70.0, np.nan], rows, p=[0.2, 0.4, 0.38, 0.02])[first]
+    skill = np.where((codes < 2) & (ages < 30), 0.3, 2.0)
+    logits = generator.normal(0, 1, (rows, 4)) + skill[:, None] * np.eye(4)[codes]
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return codes, probs, ages, groups
+
+
+def test_sets_cover_malignant_lesions_of_every_age_where_one_cut_for_all_does_not():
+    malignant, shares = np.array([True, True, False, False]), []
+    codes, probs, ages, groups = aged(0)
+    sets = fit_sets(codes, probs, list("abcd"), malignant, ages, groups)
+    fresh, new, years, _ = aged(1, 40_000)
+    held, rows = sets.apply(new, years), np.arange(len(new))
+    young = (years < 30) & malignant[fresh]
+    one = np.quantile(probs[np.arange(len(codes)), codes], 0.1)
+    assert (new[rows, fresh] >= one)[young].mean() < 0.7
+    for of in (young, (years > 60) & malignant[fresh], (years == 50) & (fresh == 3), fresh == 1):
+        shares.append(held[rows, fresh][of].mean())
+    assert min(shares) > 0.86
+    unknown = sets.apply(new, np.full(len(new), np.nan))
+    assert unknown[rows, fresh][young].mean() > 0.86 and (unknown >= held).all()
+    for k in (0, 5):
+        best = [name for _, name in sorted(zip(-new[k], "abcd", strict=True))]
+        found = [name for name in best if held[k]["abcd".index(name)]]
+        assert sets.cannot_exclude(new[k], years[k]) == found
+
+
+def test_a_cut_is_the_rank_of_split_conformal_and_a_group_counts_once():
+    scores = np.random.default_rng(0).permutation(np.arange(1.0, 100))
+    assert lowest(scores, np.arange(99)) == 10  # 90 of 99, and (99 + 1) * 0.9 are 90
+    again = np.concatenate([scores, np.full(500, 1.0)])  # one lesion photographed 501 times
+    owner = np.concatenate([np.arange(99), np.full(500, np.argmin(scores))])
+    assert lowest(again, owner) == 10
+
+
+def test_too_few_malignant_lesions_of_an_age_give_no_set_and_the_reason():
+    codes, probs, ages, groups = aged(2)
+    kept = (ages > 30) | (codes > 1) | (groups < 60)
+    yes = 1 - probs[:, 2:].sum(axis=1, keepdims=True)
+    given = (codes < 2).astype(int)[kept], yes[kept], ["melanoma"], [True], ages[kept], groups[kept]
+    sets = fit_sets(*given)
+    assert sets.cannot_exclude(np.array([0.9]), 20) is None
+    assert re.fullmatch(
+        r"\d malignant lesions of this age to learn from, 9 needed", sets.problem(20)
+    )
+    assert sets.cannot_exclude(np.array([0.9]), 50) == ["melanoma"]
+    assert sets.cannot_exclude(np.array([0.001]), 50) == []
+    assert not sets.problem(50) and not sets.problem(None)

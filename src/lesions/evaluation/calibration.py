@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax, logit, softmax
 
 from lesions.errors import InputError
-from lesions.evaluation.metrics import Floats, of_mean, undefined_reason
+from lesions.evaluation.metrics import Floats, all_columns, of_mean, undefined_reason
 
 FEWEST_ROWS = 10
 LEAST = 1e-7  # probabilities of exactly 0 and 1 are taken as this far from them
@@ -126,7 +126,4 @@ def across_parts(
 
 def _logs(probs: Floats) -> Floats:
     """Log probabilities of all classes: no and yes of a yes-or-no task."""
-    probs = np.asarray(probs, dtype=np.float64)
-    if probs.shape[-1] == 1:
-        probs = np.concatenate([1 - probs, probs], axis=-1)
-    return np.log(np.clip(probs, LEAST, 1 - LEAST))
+    return np.log(np.clip(all_columns(probs), LEAST, 1 - LEAST))

@@ -76,6 +76,12 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
     )
 
 
+def all_columns(probs: ArrayLike) -> Floats:
+    """Probabilities (..., C) of all classes: of yes alone, (..., 1), those of no and yes."""
+    probs = np.asarray(probs, dtype=np.float64)
+    return np.concatenate([1 - probs, probs], axis=-1) if probs.shape[-1] == 1 else probs
+
+
 def one_hot(cells: NDArray[np.int64], count: int) -> csr_array:
     """Which of `count` cells each row falls into, (count, N)."""
     return csr_array((np.ones(len(cells)), (cells, np.arange(len(cells)))), (count, len(cells)))
@@ -203,9 +209,7 @@ def log_loss(codes: Any, probs: Any) -> Floats:
 
     `probs` are (N, C) for class numbers, or (N, 1) with P(yes) for codes of 1 and 0.
     """
-    if probs.shape[1] == 1:
-        probs = np.hstack([1 - probs, probs])
-    found = probs[np.arange(len(codes)), codes.astype(int)]
+    found = all_columns(probs)[np.arange(len(codes)), codes.astype(int)]
     return -np.log(np.maximum(found, 1e-7))
 
 

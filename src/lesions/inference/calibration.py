@@ -24,6 +24,7 @@ from lesions.evaluation.calibration import (
     check_fit,
     fit_scaling,
 )
+from lesions.evaluation.conformal import Sets, fit_sets
 from lesions.evaluation.metrics import Floats, log_loss
 from lesions.evaluation.thresholds import RULES, Threshold
 from lesions.files import read_json, sha256
@@ -65,6 +66,7 @@ class Fit(Strict):
     calibration_error: tuple[Share, Share]  # of the score, before and after
     threshold: Cut
     quantiles: list[Share] = Field(min_length=2)  # of the out-of-fold scores, evenly spaced
+    sets: Sets | None = None  # None in files of older versions
 
     @field_validator("quantiles")
     @classmethod
@@ -81,6 +83,14 @@ class Fit(Strict):
         """The share of the out-of-fold scores below `score`, in percent; ties count half."""
         places = [np.searchsorted(self.quantiles, score, side) for side in ("left", "right")]
         return float(100 * (np.mean(places) / len(self.quantiles)))
+
+    def cannot_exclude(self, probs: Floats, age: float | None) -> list[str] | None:
+        """The classes that probabilities (C,), as predicted, do not exclude; None: `no_set`."""
+        return self.sets.cannot_exclude(probs, age) if self.sets else None
+
+    def no_set(self, age: float | None) -> str:
+        """Why it cannot be said what is excluded at that age; "" where it can."""
+        return self.sets.problem(age) if self.sets else "run python scripts/calibrate.py again"
 
 
 class Person(Strict):
@@ -156,10 +166,38 @@ def cross_fit(oof: Oof, rule: Callable[[ArrayLike, ArrayLike], Threshold]) -> Cr
     return CrossFit(across_parts(fit_scaling, oof.codes, oof.probs, parts), flagged, by)
 
 
+def cross_sets(oof: Oof) -> tuple[np.ndarray, np.ndarray]:
+    """Which classes are in the set of each row by the other parts' cuts, bool (N, C or 2).
+
+    And which rows have a set, (N,).
+    """
+    parts = _parts(oof)[0]
+    held, known = np.empty((len(parts), max(2, len(oof.task.classes))), bool), parts == parts
+    for part in np.unique(parts):
+        own = parts == part
+        sets, ages = _sets(oof.take(~own)), _ages(oof)[own]
+        held[own] = sets.apply(oof.probs[own], ages)
+        known[own] = [not sets.problem(age) for age in ages]
+    return held, known
+
+
+def _ages(oof: Oof) -> np.ndarray:
+    return oof.table.get("age_approx", oof.table["row"] * np.nan).to_numpy(float)
+
+
+def _sets(oof: Oof) -> Sets:
+    task = oof.task
+    return fit_sets(oof.codes, oof.probs, task.classes, task.malignant, _ages(oof), oof.groups)
+
+
 def fit_calibration(oof: Oof, rule: str) -> Calibration:
     """The calibration of out-of-fold predictions, without weights and photographs."""
     target, score = oof.positive.astype(int), oof.score
     crossed, cut = cross_fit(oof, RULES[rule]), RULES[rule](target, score)
+    sets, (held, known) = _sets(oof), cross_sets(oof)
+    if (found := known & oof.positive).any():
+        sets.malignant_covered = float(held[found, oof.codes[found]].mean())
+        sets.size = float(held[known].sum(axis=1).mean())
     temperature, shifts = fit_scaling(oof.codes, oof.probs)
     return Calibration(
         run=oof.name,
@@ -182,6 +220,7 @@ def fit_calibration(oof: Oof, rule: str) -> Calibration:
             specificity=float(1 - crossed.flagged[target == 0].mean()),
         ),
         quantiles=np.quantile(score, np.linspace(0, 1, STEPS)).tolist(),
+        sets=sets,
     )
 
 

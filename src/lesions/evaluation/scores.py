@@ -13,7 +13,9 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array, vstack
 
-from lesions.evaluation.intervals import Interval, bootstrap_columns
+from lesions.evaluation import metrics
+from lesions.evaluation.calibration import calibration_error, fit_scaling
+from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_columns
 from lesions.evaluation.metrics import (
     Floats,
     Metric,
@@ -130,6 +132,30 @@ def score_parts(
         table.insert(0, "positives", [int((codes[own] == 1).sum()) for own in pieces.values()])
     table.insert(0, "rows", [int(own.sum()) for own in pieces.values()])
     return table, found[0].classes
+
+
+def decision_scores(
+    positive: np.ndarray, score: Floats, flagged: np.ndarray, risk: Floats, groups: ArrayLike,
+    replicates: int,
+) -> dict[str, Interval]:  # fmt: skip
+    """Measures by name of the ranking by `score`, the decisions and the calibrated `risk`, (N,)."""
+    measures = {
+        "average precision": (metrics.average_precision, score),
+        "partial AUC above 80 % sensitivity": (metrics.partial_auc(0.8), score),
+        "specificity at 95 % sensitivity": (metrics.specificity_at(0.95), score),
+        "F1": (metrics.f1, flagged),
+        "F2": (metrics.f2, flagged),
+        "balanced accuracy": (metrics.balanced_accuracy, flagged),
+        "Cohen's kappa": (metrics.kappa, flagged),
+        "Brier score": (metrics.brier, risk),
+        "expected calibration error": (calibration_error, risk),
+    }
+    found = {
+        name: bootstrap(metric, positive, prob, groups, replicates)
+        for name, (metric, prob) in measures.items()
+    }
+    slope = 1 / fit_scaling(positive, risk[:, None]).temperature
+    return found | {"calibration slope": Interval(slope)}
 
 
 def scores_text(

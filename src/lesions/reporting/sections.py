@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lesions.evaluation import metrics
-from lesions.evaluation.calibration import calibration_error, clipped_logit, equal_bins, fit_scaling
+from lesions.evaluation.calibration import calibration_error, clipped_logit, equal_bins
 from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values
 from lesions.evaluation.metrics import Floats, roc_auc
-from lesions.evaluation.scores import LABELS, score_rows
+from lesions.evaluation.scores import LABELS, decision_scores, score_rows
 from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_curve, net_benefit
 from lesions.inference.calibration import Calibration, cross_fit
 from lesions.oof import Oof
@@ -128,23 +128,7 @@ class Sections:
         kinds.append((self.words.kind, score[positive], MELANOMA))
         drawn["score_distribution"] = self.histogram(kinds, decided)
         risk = oof.task.score(decided.probs)
-        measures = {
-            "average precision": (metrics.average_precision, score),
-            "partial AUC above 80 % sensitivity": (metrics.partial_auc(0.8), score),
-            "specificity at 95 % sensitivity": (metrics.specificity_at(0.95), score),
-            "F1": (metrics.f1, decided.flagged),
-            "F2": (metrics.f2, decided.flagged),
-            "balanced accuracy": (metrics.balanced_accuracy, decided.flagged),
-            "Cohen's kappa": (metrics.kappa, decided.flagged),
-            "Brier score": (metrics.brier, risk),
-            "expected calibration error": (calibration_error, risk),
-        }
-        found = {
-            name: bootstrap(metric, positive, prob, groups, FEWER)
-            for name, (metric, prob) in measures.items()
-        }
-        slope = 1 / fit_scaling(positive, risk[:, None]).temperature
-        return found | {"calibration slope": Interval(slope)}
+        return decision_scores(positive, score, decided.flagged, risk, groups, FEWER)
 
     def histogram(self, parts: list[tuple[str, np.ndarray, str]], decided: Decisions) -> Figure:
         """Raw scores of (name, scores, colour), and the threshold."""

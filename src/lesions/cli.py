@@ -21,7 +21,10 @@ def existing(spec: str) -> str:
     if not Path(spec).exists():
         from lesions.runs import find_run  # not above: --help needs no installed package
 
-        find_run(spec)
+        try:
+            find_run(spec)
+        except InputError as error:  # of a ValueError argparse hides the message
+            raise argparse.ArgumentTypeError(str(error)) from None
     return spec
 
 

@@ -22,7 +22,6 @@ from lesions.cli import build_parser, run
 
 NEEDS = {"prepare": "one data set", "train": "one run", "predict": "one run",
          "blend": "two runs or more"}  # fmt: skip
-REPOSITORY = "your-name/lesions"  # on GitHub, for Colab: put yours here, then make notebooks
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,16 +81,20 @@ def _checked(kind: str, names: list[str]) -> tuple[str, list[str]]:
 
 
 def write_notebooks(folder: Path | None) -> int:
-    """Write notebooks/*.ipynb: the study, and what is sent to Kaggle for some runs."""
+    """Write notebooks/*.ipynb: of notebooks/*.md, and what is sent to Kaggle for some runs."""
+    import tomllib
+
     from lesions.files import write_text
     from lesions.kaggle.kernels import Kernel, build_notebook
     from lesions.paths import CODE
 
     folder, runs = folder or CODE / "notebooks", ["effnet_b1", "effnet_b3"]
+    project = tomllib.loads((CODE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    repository = project["urls"]["Repository"].removeprefix("https://github.com/")
     for kernel in (Kernel("prepare", ["isic"]), Kernel("train", runs[:1]), Kernel("blend", runs)):
         write_text(folder / f"kaggle_{kernel.kind}.ipynb", kernel.notebook(expected={}))
-    study = build_notebook(CODE / "notebooks/dermamnist_study.md", repository=REPOSITORY)
-    write_text(folder / "dermamnist_study.ipynb", study)
+    for page in sorted((CODE / "notebooks").glob("*.md")):
+        write_text(folder / f"{page.stem}.ipynb", build_notebook(page, repository=repository))
     return 0
 
 

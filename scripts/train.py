@@ -43,17 +43,14 @@ def main(arguments: list[str] | None = None) -> int:
     if args.fold != "all" and not args.fold.isdecimal():
         raise InputError(f"--fold {args.fold}: expected a number or all")
 
-    from lesions.data.cache import cached_images
     from lesions.data.table import load_table
 
-    table = load_table(config.dataset)[0]
-    known = range(int(table["fold"].max()) + 1)
+    known = range(int(load_table(config.dataset)[0]["fold"].max()) + 1)
     folds = known if args.fold == "all" else [int(args.fold)]
     if folds[-1] not in known:
         raise InputError(
             f"--fold {args.fold}: data set {config.dataset} has folds 0 to {known[-1]}"
         )
-    cached_images(config.dataset, config.data.image_size, table)
 
     # Not before: they import torch, and wrong input is answered without it.
     from lesions.inference.accelerator import build_accelerator

@@ -3,9 +3,11 @@
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import interrupted_run, tiny_run
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 from train import main as train
@@ -14,9 +16,12 @@ from lesions.config import Config, LossConfig, ModelConfig, TrainConfig
 from lesions.data.loading import LesionDataset, TrainBatches
 from lesions.errors import InputError
 from lesions.inference.accelerator import build_accelerator
+from lesions.inference.checkpoint import load_model
+from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import at
 from lesions.training import steps
+from lesions.training.fold import load_fold
 from lesions.training.loss import build_loss, class_weights, focal, pos_weight, shares, smoothed_bce
 from lesions.training.optim import (
     build_optimizer,
@@ -300,3 +305,33 @@ def test_one_process_trains_in_one_precision_and_then_in_another():
     for precision, known in (("bf16", "bf16"), ("fp32", "no"), ("bf16", "bf16")):
         accelerator = build_accelerator(precision)
         assert accelerator.mixed_precision == known
+
+
+def test_a_head_on_cached_features_predicts_as_the_whole_network_it_is_saved_in(
+    trained, monkeypatch
+):
+    """Features are those of own weights, so that every fold reads the same file."""
+    weights = trained / "fold0.safetensors"
+    changes = ("train.frozen=true", f"model.pretrained={weights}", "train.precision=fp32")
+    train([*tiny_run("frozen", *changes), "--fold", "0"])
+    resumed = [*tiny_run("frozen_resumed", *changes), "--fold", "0"]
+    interrupted_run(resumed, 4, monkeypatch)
+    train(resumed)
+    one, two = (at("oof", name, "fold0.csv") for name in ("frozen", "frozen_resumed"))
+    assert one.read_bytes() == two.read_bytes()
+    train([*tiny_run("frozen", *changes), "--fold", "1"])
+    assert len([*at("input/prepared/demo/features/mobilenetv3_small_050_32").iterdir()]) == 1
+
+    whole, header = load_model(at("oof/frozen/fold0.safetensors"))
+    before = load_file(weights)
+    assert all(torch.equal(before[f"backbone.{name}"], tensor)
+               for name, tensor in whole.backbone.state_dict().items())  # fmt: skip
+    config = Config.model_validate(header["config"])
+    data = load_fold(config, 0)
+    known = [data.given["all"][None]]
+    accelerator = build_accelerator("fp32")
+    found = predict(whole, data.dataset, data.valid_rows, known, config.predict, accelerator, 4, "")
+    written = pd.read_csv(one)
+    np.testing.assert_allclose(found[0, :, 0], written["prob"], atol=1e-5)
+    with pytest.raises(InputError, match=r"train\.frozen trains a head .* mixup"):
+        train([*tiny_run("frozen", *changes, "train.mixup=0.2"), "--fold", "0"])

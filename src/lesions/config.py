@@ -116,6 +116,8 @@ class TrainConfig(Section):
     decay_epochs: int = Field(10, ge=1)
     decay_rate: float = Field(0.1, gt=0, lt=1)  # of each such fall
     stages: list[StageConfig] = Field([])  # staged unfreezing; empty: everything learns throughout
+    # the backbone never learns: its features of predict.views views are computed once for all folds
+    frozen: bool = False
     # progressive image size: the first `small_epochs` see images of `small_size` pixels
     small_size: int | None = Field(None, ge=28)
     small_epochs: int = Field(0, ge=0)
@@ -166,6 +168,8 @@ class Config(Section):
         yes_or_no, of_classes = ["f2"], ["balanced_accuracy", "macro_f1"]
         fitting, wrong = (of_classes, yes_or_no) if several else (yes_or_no, of_classes)
         total = sum(stage.epochs for stage in train.stages)
+        moving = train.stages or train.mixup or train.cutmix or train.small_size
+        inside = self.model.cbam or self.model.fusion == "gate"
         problems = {
             "train.batch_size must be a multiple of train.micro_batch": train.batch_size
             % min(train.micro_batch, train.batch_size),
@@ -180,6 +184,9 @@ class Config(Section):
                 0 < (train.small_size or 0) < self.data.image_size
                 and 0 < train.small_epochs < train.epochs
             ),
+            "train.frozen trains a head on features that are computed once: it goes without"
+            " model.cbam, fusion gate, train.stages, mixup, cutmix and small_size": train.frozen
+            and (moving or inside),
             f"train.epochs is {train.epochs}, but train.stages have {total}": train.stages
             and total != train.epochs,
         }

@@ -69,7 +69,12 @@ def predict(
 
 
 def views_of(images: Tensor, count: int) -> list[Tensor]:
-    """`count` views of a batch (B, S, S, 3): 1 identity; 4 with both flips; 8 all turns too."""
+    """`count` views of a batch (B, S, S, 3): 1 identity; 4 with both flips; 8 all turns too.
+
+    Of a batch (B, views, 4 F) of cached features, the first `count`.
+    """
+    if images.ndim == 3:
+        return list(images.unbind(1))[:count]
     flips = [images, images.flip(2), images.flip(1), images.flip(1, 2)]
     if count == 8:
         flips += [view.transpose(1, 2) for view in flips]

@@ -44,7 +44,12 @@ class LesionClassifier(nn.Module):
         return self.decide(self.see(image), metadata)
 
     def see(self, image: Tensor) -> Tensor:
-        """What the image alone decides: pooled features (B, F), before a gate the feature map."""
+        """What the image alone decides: pooled features (B, F), before a gate the feature map.
+
+        Of uint8 (B, 4 F) these are the bytes of the features, computed before (train.frozen).
+        """
+        if image.ndim == 2:
+            return image.view(torch.float32)
         self._require_size(image.shape[1])
         normalised = ((image - self.mean) / self.std).permute(0, 3, 1, 2)
         # As permuted it is channels_last already: only the other layout costs a copy.

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from lesions.errors import InputError, listed
 from lesions.files import write_csv
 from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
+from lesions.training.features import cached_features
 from lesions.training.fold import FoldData
 from lesions.training.loss import build_loss
 from lesions.training.state import save_state, state_path
@@ -40,12 +42,18 @@ class FoldTrainer:
         self, config: Config, fold: int, data: FoldData, folder: Path, accelerator: Accelerator,
         stop: StopRequest,
     ):  # fmt: skip
-        self.config, self.fold, self.data = config, fold, data
+        self.config, self.fold = config, fold
         self.folder, self.accelerator, self.stop = folder, accelerator, stop
         train, outputs = config.train, len(data.task.classes)
         seed = seed_of(config.seed, fold)
         torch.manual_seed(seed)
         model = LesionClassifier(config.model, data.dataset.metadata.shape[1], outputs)
+        begun = time.monotonic()
+        if train.frozen:
+            images = copy(data.dataset)
+            images.images = cached_features(model, data, config, accelerator)
+            data = replace(data, dataset=images)
+        self.data = data
         codes = data.codes(data.train_rows)
         self.batches = TrainBatches(
             data.train_rows, train.batch_size, train.micro_batch, seed,
@@ -53,7 +61,7 @@ class FoldTrainer:
             codes if train.sampler == "balanced" else None,
         )  # fmt: skip
         augmented = copy(data.dataset)
-        augmented.pipeline = build_augmentation(config.augment)
+        augmented.pipeline = None if train.frozen else build_augmentation(config.augment)
         augmented.seed = seed
         augmented.blanks = build_blanks(config.data, data.neutral)
         self.loader = build_loader(augmented, self.batches, train.workers)
@@ -62,6 +70,7 @@ class FoldTrainer:
             train, seed, model, data.dataset, loss, accelerator, self.batches.steps, max(2, outputs)
         )
         self.progress = self.stepper.progress
+        self.progress.seconds = time.monotonic() - begun
         self.best: dict[str, Tensor] = {}
         self.steps = train.epochs * self.batches.steps
         # The longest of each so far, in seconds: what a time limit has to leave room for.

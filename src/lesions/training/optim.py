@@ -55,7 +55,7 @@ def stage_of(train: TrainConfig, epoch: int) -> tuple[StageConfig, int]:
         if epoch < first + stage.epochs:
             return stage, first
         first += stage.epochs
-    return StageConfig(epochs=train.epochs), 0
+    return StageConfig(epochs=train.epochs, trainable="head" if train.frozen else "all"), 0
 
 
 def layers_of(backbone: Any) -> dict[str, int]:

@@ -186,7 +186,13 @@ class Stepper:
         return self.loss(logit, target)
 
     def _sized(self, image: Tensor) -> Tensor:
-        """The images (B, S, S, 3), made smaller here in the epochs of `train.small_size`."""
+        """The images (B, S, S, 3), made smaller here in the epochs of `train.small_size`.
+
+        Of cached features (B, views, 4 F) it is a view of each row, drawn anew in each epoch.
+        """
+        if image.ndim == 3:
+            rows = torch.arange(len(image), device=image.device)
+            return image[rows, torch.randint(image.shape[1], rows.shape).to(image.device)]
         size = self.config.small_size
         if not size or len(self.progress.history) >= self.config.small_epochs:
             return image

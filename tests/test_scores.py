@@ -43,12 +43,21 @@ def test_every_score_is_scikit_learns():
         assert scores[name].value == pytest.approx(value), name
         assert scores[name].low < value < scores[name].high, name
     assert score_values(codes, probs) == pytest.approx(expected)
-    recalls = reference.recall_score(codes, called, average=None)
-    precisions = reference.precision_score(codes, called, average=None)
     for i, name in enumerate(CLASSES):
-        auc = reference.roc_auc_score(codes == i, probs[:, i])
-        values = [classes[name][score].value for score in ("auc", "recall", "precision")]
-        assert values == pytest.approx([auc, recalls[i], precisions[i]]), name
+        own, flagged = codes == i, called == i
+        expected = {
+            "auc": reference.roc_auc_score(own, probs[:, i]),
+            "average_precision": reference.average_precision_score(own, probs[:, i]),
+            "recall": reference.recall_score(own, flagged),
+            "specificity": reference.recall_score(~own, ~flagged),
+            "precision": reference.precision_score(own, flagged),
+            "f1": reference.f1_score(own, flagged),
+            "kappa": reference.cohen_kappa_score(own, flagged),
+        }
+        assert list(classes[name]) == list(expected)
+        for score, value in expected.items():
+            found = classes[name][score]
+            assert found.value == pytest.approx(value) and found.low < value < found.high, score
     assert log_loss(codes, probs) == pytest.approx(reference.log_loss(codes, probs), abs=1e-3)
 
 

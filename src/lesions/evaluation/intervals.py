@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
-from scipy.stats import norm, rankdata
+from scipy.stats import beta, norm, rankdata
 
 from lesions.evaluation.metrics import Floats, Metric, one_hot, undefined_reason
 
@@ -158,6 +158,15 @@ def bootstrap_columns(
         else summarise(value, column)
         for value, column in zip(values, drawn.reshape(len(drawn), -1).T, strict=True)
     ]
+
+
+def exact(events: int, rows: int) -> Interval:
+    """A share with its exact 95 % interval (Clopper & Pearson, 1934), each row on its own."""
+    if not rows:
+        return Interval(reason="no rows")
+    low = beta.ppf(0.025, events, rows - events + 1) if events else 0.0
+    high = beta.ppf(0.975, events + 1, rows - events) if events < rows else 1.0
+    return Interval(events / rows, float(low), float(high))
 
 
 def compare(difference: float, values: Floats) -> Comparison:

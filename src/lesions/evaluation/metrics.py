@@ -269,9 +269,16 @@ def f_beta(beta: float) -> Metric:
     return of_confusion(lambda matrix: class_f(matrix, beta)[:, 1])
 
 
-@of_confusion
-def kappa(matrix: Floats) -> Floats:
-    """Agreement beyond chance (Cohen, 1960)."""
+def one_against_rest(matrix: Floats) -> Floats:
+    """The matrix of each class against all others, (B, C, 2, 2), as of yes (1) and no (0)."""
+    hits = np.diagonal(matrix, axis1=1, axis2=2)
+    missed, false = matrix.sum(axis=2) - hits, matrix.sum(axis=1) - hits
+    rest = matrix.sum(axis=(1, 2))[:, None] - hits - missed - false
+    return np.stack([np.stack([rest, false], -1), np.stack([missed, hits], -1)], -2)
+
+
+def agreement(matrix: Floats) -> Floats:
+    """Agreement beyond chance (Cohen, 1960), (B,)."""
     agreed = share_right(matrix)
     chance = (matrix.sum(axis=1) * matrix.sum(axis=2)).sum(axis=1)
     chance = ratio(chance, matrix.sum(axis=(1, 2)) ** 2)
@@ -286,6 +293,7 @@ def number_needed_to_biopsy(matrix: Floats) -> Floats:
 
 f1 = f_beta(1)
 f2 = f_beta(2)
+kappa = of_confusion(agreement)
 sensitivity = of_confusion(lambda matrix: class_recall(matrix)[:, 1])
 specificity = of_confusion(lambda matrix: class_recall(matrix)[:, 0])
 precision = f_beta(0)

@@ -19,6 +19,7 @@ from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_columns
 from lesions.evaluation.metrics import (
     Floats,
     Metric,
+    agreement,
     build_curve,
     class_f,
     class_recall,
@@ -27,6 +28,7 @@ from lesions.evaluation.metrics import (
     curve_cells,
     curve_precision,
     mean_of_classes,
+    one_against_rest,
     share_right,
     undefined_reason,
 )
@@ -39,7 +41,15 @@ LABELS = {
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro-F1",
 }
-CLASS_LABELS = {"auc": "AUC", "recall": "recall", "precision": "precision"}
+CLASS_LABELS = {
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "recall": "recall",
+    "specificity": "specificity",
+    "precision": "precision",
+    "f1": "F1",
+    "kappa": "Cohen's kappa",
+}
 
 
 class Scores(NamedTuple):
@@ -57,7 +67,7 @@ def names_of(classes: int) -> tuple[str, ...]:
 
 
 def prepare_scores(codes: Any, probs: Any) -> tuple[csr_array, Callable[[Floats], Floats]]:
-    """`names_of` and then AUC, recall and precision of all classes, (B, S), on the same resamples.
+    """`names_of` and then each of CLASS_LABELS of all classes, (B, S), on the same resamples.
 
     Of yes or no (B, 2): AUC and average precision.
     """
@@ -73,9 +83,19 @@ def prepare_scores(codes: Any, probs: Any) -> tuple[csr_array, Callable[[Floats]
     def score(counts: Floats) -> Floats:
         *curves, matrix = np.split(counts, edges, axis=1)
         matrix = matrix.reshape(-1, classes, classes)
-        aucs = np.stack([curve_area(build_curve(part)) for part in curves], axis=1)
+        built = [build_curve(part) for part in curves]
+        aucs, average = (
+            np.stack([area(curve) for curve in built], axis=1)
+            for area in (curve_area, curve_precision)
+        )
         overall = np.stack([mean_of_classes(aucs), *matrix_scores(matrix).values()], axis=1)
-        return np.hstack([overall, aucs, class_recall(matrix), class_f(matrix, 0)])
+        pairs = one_against_rest(matrix).reshape(-1, 2, 2)
+        spared, agreed = (
+            found.reshape(len(matrix), classes)
+            for found in (class_recall(pairs)[:, 0], agreement(pairs))
+        )
+        recall, precision, f1 = class_recall(matrix), class_f(matrix, 0), class_f(matrix)
+        return np.hstack([overall, aucs, average, recall, spared, precision, f1, agreed])
 
     return vstack(cells, format="csr"), score
 
@@ -143,6 +163,9 @@ def decision_scores(
         "average precision": (metrics.average_precision, score),
         "partial AUC above 80 % sensitivity": (metrics.partial_auc(0.8), score),
         "specificity at 95 % sensitivity": (metrics.specificity_at(0.95), score),
+        "recall (sensitivity)": (metrics.sensitivity, flagged),
+        "specificity": (metrics.specificity, flagged),
+        "precision": (metrics.precision, flagged),
         "F1": (metrics.f1, flagged),
         "F2": (metrics.f2, flagged),
         "balanced accuracy": (metrics.balanced_accuracy, flagged),

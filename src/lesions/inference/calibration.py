@@ -171,13 +171,13 @@ def cross_sets(oof: Oof) -> tuple[np.ndarray, np.ndarray]:
 
     And which rows have a set, (N,).
     """
-    parts = _parts(oof)[0]
+    parts, ages = _parts(oof)[0], _ages(oof)
     held, known = np.empty((len(parts), max(2, len(oof.task.classes))), bool), parts == parts
     for part in np.unique(parts):
         own = parts == part
-        sets, ages = _sets(oof.take(~own)), _ages(oof)[own]
-        held[own] = sets.apply(oof.probs[own], ages)
-        known[own] = [not sets.problem(age) for age in ages]
+        sets = _sets(oof.take(~own))
+        held[own] = sets.apply(oof.probs[own], ages[own])
+        known[own] = [not sets.problem(age) for age in ages[own]]
     return held, known
 
 

@@ -4,29 +4,36 @@
 
 A run of seconds is trained on drawn photographs in a temporary folder. Then files that the scripts
 read are damaged, byte by byte and value by value, and the scripts' own `main` is called as a user
-calls it. Exit code 2 with a message counts as a sentence; what else ends the script is a traceback.
+calls it, or they are sent to a server of that run. Exit code 2 with a message, or a status of 4xx
+with one, counts as a sentence; what else ends the script is a traceback.
 """
 
+import http.client
 import io
 import json
 import os
 import shutil
+import socket
 import sys
 import tempfile
 import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, closing, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from traceback import extract_tb
 from typing import Any, NamedTuple
 from unittest.mock import patch
+from urllib.parse import quote, urlsplit
 
 import numpy as np
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -34,9 +41,14 @@ from lesions.cli import build_parser, run
 from lesions.config import load_config, load_dataset_config
 from lesions.data.decode import UnreadableImage, decode
 from lesions.data.photographs import unpacked
+from lesions.data.sample import write_sample
 from lesions.errors import InputError
+from lesions.files import sha256
 from lesions.paths import CODE, at
 from lesions.provenance import Results
+from lesions.runs import find_run
+from lesions.training.state import previous, save_state, state_path
+from lesions.training.steps import Stepper
 
 SLOW = 20  # seconds that no file may take
 JUNK: list[Any] = [
@@ -182,31 +194,48 @@ def on_archives(folder: Path, draw: Draw) -> Iterator[Attack]:
     np.savez_compressed(
         folder / "whole.npz", train_images=images, val_images=images, test_images=images
     )
+    run_folder = at("oof/attacked")
+    names = ["config.yaml", *(f"fold0.{suffix}" for suffix in ("csv", "json", "safetensors"))]
+    sums = "".join(f"{sha256(run_folder / name)}  {name}\n" for name in names)
+    with zipfile.ZipFile(folder / "whole.run.zip", "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("SHA256SUMS", sums)
+        for name in names:
+            file.write(run_folder / name, name)
 
+    readers = {".zip": unpacked, ".npz": unpacked, ".run.zip": find_run}
     while True:
-        suffix = (".zip", ".npz")[int(draw.integers(2))]
+        suffix = str(draw.choice(list(readers)))
         path = folder / f"damaged{suffix}"
         path.write_bytes(damaged((folder / f"whole{suffix}").read_bytes(), draw))
-        yield partial(load, unpacked, path)
+        yield partial(load, readers[suffix], path)
 
 
 def on_tables(folder: Path, draw: Draw) -> Iterator[Attack]:
-    blend, prepare, submit = map(script, ("blend", "prepare", "submit"))
+    blend, prepare, submit, predict = map(script, ("blend", "prepare", "submit", "predict"))
     oof = at("oof/attacked/fold0.csv").read_bytes()
     sample = at("input/sample/isic2020/sample_submission.csv")
+    (folder / "photo.png").write_bytes(pictures()[2])
+    people = b"image_name,age,sex,site\nphoto,55,female,torso\n"
+    predicted = ["--run", "attacked", "--images", str(folder / "photo.png"),
+                 "--out", str(folder / "o.csv"), "--metadata"]  # fmt: skip
     sources = sorted(at("input/sample").glob("*/*.csv"))
     shutil.copytree(at("input/sample"), folder / "sample")
     places = [f"{name}={folder / 'sample' / name}" for name in ("isic2019", "isic2020")]
     inputs = [word for place in places for word in ("--input", place)]
     path = folder / "table.csv"
     while True:
-        kind = draw.integers(3)
+        kind = draw.integers(6)
         if kind == 0:
             path.write_bytes(changed(oof, "csv", draw))
-            yield lambda: blend([str(path), str(path), "--no-test", "--out", str(folder)])
+            yield lambda: blend([str(path), "attacked", "--no-test", "--out", str(folder)])
         elif kind == 1:
             path.write_bytes(changed(sample.read_bytes(), "csv", draw))
-            yield lambda: submit([str(path), "--sample", str(sample), "--dry-run"])
+            sent, known = [(path, sample), (sample, path)][int(draw.integers(2))]
+            yield partial(submit, [str(sent), "--sample", str(known), "--dry-run",
+                                   "--earlier", str(path)])  # fmt: skip
+        elif kind == 2:
+            path.write_bytes(changed(people, "csv", draw))
+            yield lambda: predict([*predicted, str(path)])
         else:
             whole = sources[int(draw.integers(len(sources)))]
             target = folder / "sample" / whole.relative_to(at("input/sample"))
@@ -252,6 +281,97 @@ def on_files(folder: Path, draw: Draw, suffixes: tuple[str, ...]) -> Iterator[At
         path.write_bytes(whole)
 
 
+def on_pretrained(folder: Path, draw: Draw) -> Iterator[Attack]:
+    """Files of weights that a run is to start from; what is accepted is trained for three steps."""
+    train, own = script("train"), at("oof/attacked/fold0.safetensors")
+    torch.save({"state_dict": load_file(own), "epoch": 3}, folder / "whole.pth")
+    while True:
+        whole = (own, folder / "whole.pth")[int(draw.integers(2))]
+        path = folder / f"damaged{whole.suffix}"
+        path.write_bytes(damaged(whole.read_bytes(), draw))
+        words = [*attacked("started"), "--fold", "0", "--pretrained", str(path)]
+        yield partial(train, words)
+        shutil.rmtree(at("oof/started"), ignore_errors=True)
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing in the program may catch it."""
+
+
+def on_states(folder: Path, draw: Draw) -> Iterator[Attack]:
+    """The state that a killed run resumes from: its bytes, or its values under a true checksum."""
+    train, command = script("train"), [*attacked("killed"), "--fold", "0"]
+    step, made = Stepper.step, iter((True, True, False))
+
+    def step_or_die(self: Stepper, *given: Any) -> bool:
+        if next(made):
+            return step(self, *given)
+        raise Killed
+
+    with patch.object(Stepper, "step", step_or_die), suppress(Killed):
+        outcome(lambda: train([*command, "--set", "train.save_steps=1"]))
+    shutil.copytree(at("oof/killed"), folder / "killed")
+    path = state_path(at("oof/killed"), 0)
+    state = torch.load(state_path(folder / "killed", 0), weights_only=True)
+    while True:
+        if draw.random() < 0.5:
+            path.write_bytes(damaged(path.read_bytes(), draw))
+        else:
+            save_state(path, replaced(state, draw))
+        if draw.random() < 0.5:
+            previous(path).unlink(missing_ok=True)
+        yield lambda: train(command)
+        shutil.rmtree(at("oof/killed"))
+        shutil.copytree(folder / "killed", at("oof/killed"))
+
+
+def on_server(folder: Path, draw: Draw) -> Iterator[Attack]:
+    """Photographs, forms and whole requests, sent to a server of the run in this process."""
+    serving = import_module("serving")
+    limits = serving.Limits(max_bytes=100_000, header_seconds=1, body_seconds=1)
+    photos = pictures()[:4]
+    with serving.served(serving.Predictor.load("attacked"), limits) as address:
+        host, port = urlsplit(address).netloc.split(":")
+
+        def ask(request: bytes) -> None:
+            with socket.create_connection((host, int(port)), 60) as line:
+                line.sendall(request)
+                line.shutdown(socket.SHUT_WR)
+                reply = http.client.HTTPResponse(line)
+                try:
+                    reply.begin()
+                    said = reply.read().decode()
+                except http.client.RemoteDisconnected:
+                    reply.status, said = 400, "no whole request"  # it is closed without an answer
+            health = http.client.HTTPConnection(host, int(port), timeout=60)
+            health.request("GET", "/api/health")
+            if reply.status >= 500 or health.getresponse().status != 200:
+                raise RuntimeError(f"{reply.status} {said}")
+            if reply.status >= 400:
+                raise InputError(f"{reply.status} {said}")
+
+        while True:
+            content = damaged(photos[int(draw.integers(len(photos)))], draw)
+            words = [
+                str([*JUNK, *WORDS][int(at)]) for at in draw.integers(len(JUNK + WORDS), size=4)
+            ]
+            fields = dict(zip(("age", "sex", "site", "explain"), words, strict=True))
+            kept = [key for key in fields if draw.random() < 0.3]
+            kind, query = "image/jpeg", "&".join(f"{key}={quote(fields[key])}" for key in kept)
+            if draw.random() < 0.4:
+                kind = "multipart/form-data; boundary=x"
+                parts = [f'name="{key}"\r\n\r\n{fields[key]}'.encode() for key in kept]
+                parts.append(b'name="photo"; filename="a"\r\n\r\n' + content)
+                content = b"".join(b"--x\r\nContent-Disposition: form-data; " + part + b"\r\n"
+                                   for part in parts) + b"--x--\r\n"  # fmt: skip
+                content = damaged(content, draw) if draw.random() < 0.5 else content
+            head = "\r\n".join([
+                f"POST /api/predict?{query} HTTP/1.1", "Host: localhost", f"Content-Type: {kind}",
+                f"Content-Length: {len(content)}", "Connection: close", "\r\n",
+            ]).encode()  # fmt: skip
+            yield partial(ask, (damaged(head, draw) if draw.random() < 0.2 else head) + content)
+
+
 def on_values(folder: Path, draw: Draw) -> Iterator[Attack]:
     """Options of the scripts. None is given all that it needs to begin an hour of work."""
     options = {
@@ -294,8 +414,12 @@ KINDS: dict[str, Callable[[Path, Draw], Iterator[Attack]]] = {
     "weights and predictions": lambda folder, draw: on_files(
         folder, draw, (".safetensors", ".csv", ".npy")
     ),
+    "--pretrained": on_pretrained,
+    "states of a killed run": on_states,
     "options": on_values,
 }
+if find_spec("gradio"):  # the serve extra
+    KINDS["requests to the server"] = on_server
 
 
 def root(folder: Path) -> AbstractContextManager[Any]:
@@ -320,15 +444,17 @@ def attack(built: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as copy, tempfile.TemporaryDirectory() as folder:
             shutil.copytree(built, copy, dirs_exist_ok=True)
             with root(Path(copy)):
-                making = attacks(Path(folder), np.random.default_rng(seed))
                 ends = time.monotonic() + seconds * shares[kind] / sum(shares.values())
-                while time.monotonic() < ends:
-                    ended = outcome(next(making))
-                    found[ended.kind] += 1
-                    if ended.kind == "traceback":
-                        faults.setdefault(f"{kind}: {ended.said[:60]}", ended.said)
-                    if ended.seconds > SLOW:
-                        slow.append(f"{kind}: {ended.seconds:.0f} s: {ended.said}")
+                with closing(attacks(Path(folder), np.random.default_rng(seed))) as making:
+                    for each in making:
+                        ended = outcome(each)
+                        found[ended.kind] += 1
+                        if ended.kind == "traceback":
+                            faults.setdefault(f"{kind}: {ended.said[:60]}", ended.said)
+                        if ended.seconds > SLOW:
+                            slow.append(f"{kind}: {ended.seconds:.0f} s: {ended.said}")
+                        if time.monotonic() > ends:
+                            break
         counts[kind] = dict(found)
         print(f"{kind:26} {dict(found)}", flush=True)
     return {"seconds": seconds, "seed": seed, "counts": counts, "tracebacks": list(faults.values()),
@@ -337,16 +463,18 @@ def attack(built: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
 
 def build_run(folder: Path) -> None:
     """A root with oof/attacked, a run of seconds on a drawn data set."""
-    prepare, train = script("prepare"), script("train")
-    from lesions.data.sample import write_sample
+    with root(folder):
+        write_sample(at("input/sample"), images=90)
+        script("prepare")(["--dataset", "demo", "--size", "32"])
+        script("train")(attacked("attacked"))
 
+
+def attacked(name: str) -> list[str]:
+    """Arguments of train.py for a run of three steps."""
     changes = ["train.epochs=1", "train.batch_size=16", "train.micro_batch=16", "train.workers=0",
                "data.image_size=32"]  # fmt: skip
     words = [word for change in changes for word in ("--set", change)]
-    with root(folder):
-        write_sample(at("input/sample"), images=90)
-        prepare(["--dataset", "demo", "--size", "32"])
-        train(["--config", "configs/demo/mobilenetv3.yaml", "--name", "attacked", *words])
+    return ["--config", "configs/demo/mobilenetv3.yaml", "--name", name, *words]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from albumentations.pytorch import ToTensorV2
 from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from cache import CLASSES, by_class, find_jpegs
+from cache import find_jpegs
 from timing import cost, in_child, in_turns, single_thread, times_as_fast, wall_seconds
 
 from lesions.cli import build_parser, run
@@ -51,30 +51,33 @@ def fused(size: int) -> A.Compose:
 def stock_transforms(config: AugmentConfig, size: int) -> list[A.BasicTransform]:
     """The stock list that the augmentation of training fuses, each transform a pass of its own."""
     sides = max(1, size // 16), max(2, size // 6)
-    of = augmentation
     # strict: albumentations otherwise passes over a misspelt argument with a warning.
     return [
         A.HorizontalFlip(p=config.flip),
         A.VerticalFlip(p=config.flip),
         A.RandomRotate90(p=config.rotate90),
         A.Affine(
-            translate_percent=(-of.SHIFT, of.SHIFT),
-            scale=of.SCALE,
-            rotate=(-of.ROTATE, of.ROTATE),
+            translate_percent=(-config.shift, config.shift),
+            scale=(1 - config.scale, 1 + config.scale),
+            rotate=(-config.rotate, config.rotate),
             border_mode=2,  # cv2.BORDER_REFLECT: no black corners to learn from
             p=config.shift_scale_rotate,
             strict=True,
         ),
-        A.HueSaturationValue(of.HUE, of.SATURATION, of.VALUE, p=config.hue_saturation, strict=True),
-        A.RandomBrightnessContrast(
-            of.BRIGHTNESS, of.CONTRAST, p=config.brightness_contrast, strict=True
+        A.HueSaturationValue(
+            config.hue, config.saturation, config.value, p=config.hue_saturation, strict=True
         ),
-        A.CoarseDropout((1, of.HOLES), sides, sides, p=config.coarse_dropout, strict=True),
+        A.RandomBrightnessContrast(
+            config.brightness, config.contrast, p=config.brightness_contrast, strict=True
+        ),
+        A.CoarseDropout(
+            (1, augmentation.HOLES), sides, sides, p=config.coarse_dropout, strict=True
+        ),
     ]
 
 
 class UsualDataset(Dataset):
-    """One JPEG a row of a pandas table, float32 (3, S, S)."""
+    """The data set of the first place of SIIM-ISIC 2020: a pandas row a sample, float32 (3, S, S)."""
 
     def __init__(self, table: pd.DataFrame, transform: A.Compose):
         self.table, self.transform = table, transform
@@ -140,13 +143,13 @@ def ours(
     return LesionDataset(images, metadata, np.zeros(len(table), np.float32), pipeline)
 
 
-def epoch_of(dataset: Dataset, samples: int, workers: int = 0) -> DataLoader:
+def epoch_of(dataset: Dataset, samples: int, workers: int = 0, batch: int = BATCH) -> DataLoader:
     """`samples` samples in batches, rows again and again in a drawn order."""
     count = len(dataset)  # type: ignore[arg-type]
     rows = np.resize(np.random.default_rng(0).permutation(count), samples)
     if isinstance(dataset, LesionDataset):
-        return build_loader(dataset, eval_batches(rows, BATCH), workers)
-    batches = [rows[start : start + BATCH].tolist() for start in range(0, samples, BATCH)]
+        return build_loader(dataset, eval_batches(rows, batch), workers)
+    batches = [rows[start : start + batch].tolist() for start in range(0, samples, batch)]
     return DataLoader(
         dataset, batch_sampler=batches, num_workers=workers, persistent_workers=workers > 0
     )
@@ -192,23 +195,6 @@ def measure_loader(
     }
 
 
-def measure_originals(
-    photos: Sequence[Path], size: int, repeats: int, most: int = 2
-) -> list[float]:
-    """CPU seconds a sample of the usual way on originals, in the mix of sizes of ISIC 2019/2020."""
-    classes = by_class(photos, most)
-    share = np.array([CLASSES[limit] for limit in classes])
-    transform = usual_transform(size)
-
-    def way(paths: list[Path]) -> Callable[[], float]:
-        dataset = UsualDataset(table_of([str(path) for path in paths]), transform)
-        return cost(lambda: [dataset[row] for row in range(len(paths))], len(paths), warm_up=0)
-
-    ways = [way(paths) for paths in classes.values()]
-    turns = [[way() for way in ways] for _ in range(repeats)]
-    return (np.array(turns) @ (share / share.sum())).tolist()
-
-
 def measure_growth(folder: Path, counts: Sequence[int]) -> dict[str, Any]:
     """Images a second (wall) and memory of the loader against images and workers.
 
@@ -226,7 +212,7 @@ def measure_growth(folder: Path, counts: Sequence[int]) -> dict[str, Any]:
         mapped = np.load(path, mmap_mode="r")[:count]
         dataset = LesionDataset(mapped, metadata, metadata[:, 0], fused(GROWTH))
         loader = epoch_of(dataset, samples, workers)
-        return wall_seconds(lambda: consume(loader)), _private_bytes()
+        return wall_seconds(lambda: consume(loader)), private_bytes()
 
     rows = []
     for count, workers in product(counts, (0, 1, 2)):
@@ -239,7 +225,7 @@ def measure_growth(folder: Path, counts: Sequence[int]) -> dict[str, Any]:
     return {"size": GROWTH, "rows": rows}
 
 
-def _private_bytes() -> int:
+def private_bytes() -> int:
     """What this process and its workers have written: the mapped images, shared, do not count."""
     total = 0
     for process in ("self", *(child.pid for child in active_children())):
@@ -268,10 +254,6 @@ def main(arguments: list[str] | None = None) -> int:
         found: dict[str, Any] = {
             "photos": len(photos), "drawn": not args.images, "repeats": repeats, "sizes": sizes,
         }  # fmt: skip
-        if args.images:
-            usual = measure_originals(photos, args.size[0], repeats)
-            quick = [sizes[0]["seconds"]["array, fused"]] * len(usual)
-            found["originals"] = times_as_fast(usual, quick)
         if sys.platform == "linux":  # which tells a process's own memory
             found["growth"] = measure_growth(place, args.growth)
     for part in sizes:

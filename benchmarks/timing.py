@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 Made = TypeVar("Made")
+Key = TypeVar("Key")
 
 
 def cpu_seconds(work: Callable[[], Any]) -> float:
@@ -67,9 +68,9 @@ def in_child(work: Callable[[], Made]) -> Made:
         process.join()
 
 
-def in_turns(ways: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def in_turns(ways: Mapping[Key, Callable[[], Made]], repeats: int) -> dict[Key, list[Made]]:
     """What each way returns, `repeats` times: one of every way in each turn."""
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[Key, list[Made]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
             found[name].append(way())

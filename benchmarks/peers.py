@@ -1,0 +1,325 @@
+"""The loader beside the libraries that people use, each in its documented best form, in turns.
+
+    python benchmarks/peers.py --images FOLDER FOLDER    # originals; without: drawn images
+
+All ways load the same photographs through a DataLoader, at the same size: originals in the mix of
+sizes of ISIC 2019 and 2020, and 512 pixel JPEGs. They augment with the stock list of training, or
+with the library's own transforms nearest to it; ours loads its cache, made once. All hand over
+uint8, as normalising belongs on the device, except the winner's class, whose code normalises. A
+turn of a way is a forked process: its first epoch warms up, its second is timed. A library that is
+not installed is skipped: pip install -e ".[bench]"; pip install --no-deps mosaicml-streaming
+"""
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
+from multiprocessing import active_children
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, default_collate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from cache import CLASSES, by_class
+from loader import (
+    AUGMENT, UsualDataset, epoch_of, find_photos, fused, ours, private_bytes, stock_transforms,
+    table_of, usual_transform, write_jpegs,
+)  # fmt: skip
+from timing import in_child, in_turns, single_thread, times_as_fast
+
+from lesions.cli import build_parser, run
+from lesions.data.cache import Mode
+from lesions.provenance import Results
+
+SHARDS, MOST = 4, 256
+OURS = {"array cache": "array", "JPEG cache": "jpeg"}
+JITTER = 0.2, 0.2, 0.08, 0.03  # brightness, contrast, saturation and hue, as training has them
+
+
+@dataclass
+class Photos:
+    """The files of an epoch, each once, in `folder`/images/0; other layouts of them beside."""
+
+    name: str
+    folder: Path
+    batch: int
+
+    @property
+    def files(self) -> list[str]:
+        return sorted(map(str, (self.folder / "images/0").iterdir()))
+
+    @property
+    def images(self) -> str:
+        return str(self.folder / "images")
+
+
+Build = Callable[[Photos, int, int], Iterable]  # of photographs, size, workers
+
+
+def our_cache(photos: Photos, size: int, workers: int, mode: Mode = "array") -> DataLoader:
+    table = table_of(photos.files)
+    dataset = ours(photos.folder, table, size, mode, fused(size))
+    samples = len(table) * -(-MOST // len(table))  # a few images would be over too soon
+    return epoch_of(dataset, samples, workers, photos.batch)
+
+
+def winner(photos: Photos, size: int, workers: int) -> DataLoader:
+    """The first place of SIIM-ISIC 2020, with the stock list in place of its heavier one."""
+    dataset = UsualDataset(table_of(photos.files), usual_transform(size))
+    return epoch_of(dataset, len(dataset), workers, photos.batch)
+
+
+def timm_loader(photos: Photos, size: int, workers: int) -> DataLoader:
+    """timm has no rotation outside its policies, and erases on the device: less to do than ours."""
+    from timm.data import create_loader
+    from timm.data.dataset import ImageDataset
+
+    return create_loader(
+        ImageDataset(photos.images), (3, size, size), photos.batch, is_training=True,
+        scale=(0.72, 1.0), vflip=0.5, color_jitter=JITTER, color_jitter_prob=0.5, re_prob=0.5,
+        num_workers=workers, persistent_workers=workers > 0, device=torch.device("cpu"),
+    ).loader  # uint8; what is around it normalises on the device  # fmt: skip
+
+
+def torchvision_loader(photos: Photos, size: int, workers: int) -> DataLoader:
+    from torchvision.datasets import ImageFolder
+    from torchvision.io import decode_image
+    from torchvision.transforms import v2
+
+    turn = v2.RandomAffine(45, (0.0625, 0.0625), (0.85, 1.15), None, v2.InterpolationMode.BILINEAR)
+    transform = v2.Compose([
+        v2.Resize((size, size), antialias=True), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(),
+        v2.RandomApply([turn]), v2.RandomApply([v2.ColorJitter(*JITTER)]), v2.RandomErasing(0.5),
+    ])  # fmt: skip
+    data = ImageFolder(photos.images, transform, loader=partial(decode_image, mode="RGB"))
+    return _loader(data, photos, workers, shuffle=True)
+
+
+def datasets_loader(photos: Photos, size: int, workers: int) -> DataLoader:
+    from datasets import Dataset
+    from datasets import Image as Pixels
+
+    stock = _stock(size)
+
+    def transform(rows: dict[str, list]) -> dict[str, list]:
+        return rows | {"image": [stock(np.array(image)) for image in rows["image"]]}
+
+    table = Dataset.from_dict({"image": photos.files, "label": [0] * len(photos.files)})
+    data = table.cast_column("image", Pixels(mode="RGB")).with_transform(transform)
+    return _loader(data, photos, workers, shuffle=True)
+
+
+def webdataset_loader(photos: Photos, size: int, workers: int) -> Iterable:
+    import webdataset as wds
+
+    shards = [str(path) for path in sorted((photos.folder / "shards").iterdir())]
+    data = wds.WebDataset(shards, shardshuffle=SHARDS, empty_check=False).shuffle(1000)
+    data = data.decode("rgb8").to_tuple("jpg", "cls").map_tuple(_stock(size), int)
+    data = data.batched(photos.batch, collation_fn=default_collate)
+    return wds.WebLoader(
+        data, batch_size=None, num_workers=workers, persistent_workers=workers > 0
+    )  # fmt: skip
+
+
+def streaming_loader(photos: Photos, size: int, workers: int) -> DataLoader:
+    from streaming import StreamingDataset
+
+    stock = _stock(size)
+
+    class Streamed(StreamingDataset):
+        def __getitem__(self, at: Any) -> Any:
+            row = super().__getitem__(at)
+            return stock(np.array(row["image"].convert("RGB"))), row["label"]
+
+    folder = str(photos.folder / "mds")
+    data = Streamed(local=folder, shuffle=True, batch_size=photos.batch)
+    return _loader(data, photos, workers)
+
+
+WAYS: dict[str, tuple[str, Build]] = {  # the distribution, and what builds the loader
+    "timm": ("timm", timm_loader),
+    "torchvision v2": ("torchvision", torchvision_loader),
+    "datasets": ("datasets", datasets_loader),
+    "WebDataset": ("webdataset", webdataset_loader),
+    "MosaicML streaming": ("mosaicml-streaming", streaming_loader),
+    "winner's class": ("albumentations", winner),
+    **{name: ("lesions", partial(our_cache, mode=mode)) for name, mode in OURS.items()},
+}
+MODULES = {"mosaicml-streaming": "streaming"}  # where it is not named as the distribution
+
+
+def _stock(size: int) -> Callable[[np.ndarray], np.ndarray]:
+    pipeline = A.Compose([A.Resize(size, size), *stock_transforms(AUGMENT, size)])
+    return lambda image: pipeline(image=image)["image"]
+
+
+def _loader(data: Any, photos: Photos, workers: int, **how: Any) -> DataLoader:
+    return DataLoader(
+        data, photos.batch, num_workers=workers, persistent_workers=workers > 0, **how
+    )  # fmt: skip
+
+
+def originals(photos: Sequence[Path], folder: Path, count: int) -> list[Path]:
+    """About `count` copies of photographs in the mix of sizes of ISIC 2019 and 2020."""
+    classes = by_class(photos, count)
+    share = np.array([CLASSES[limit] for limit in classes])
+    counts = np.maximum(1, np.diff(np.rint(np.cumsum(share / share.sum()) * count), prepend=0))
+    return [
+        files[number % len(files)]
+        for files, most in zip(classes.values(), counts, strict=True)
+        for number in range(int(most))
+    ]
+
+
+def lay_out(name: str, files: Sequence[Path], folder: Path, batch: int) -> Photos:
+    """The files as every library wants them, in whole batches for every shard's share."""
+    images = folder / "images/0"
+    images.mkdir(parents=True)
+    for number, path in enumerate(files[: len(files) // batch * batch]):
+        shutil.copyfile(path, images / f"{number:04d}.jpg")
+    photos = Photos(name, folder, batch)
+    if find_spec("webdataset"):
+        in_child(lambda: _write_shards(photos))
+    if find_spec("streaming"):
+        in_child(lambda: _write_mds(photos))
+    return photos
+
+
+def _write_shards(photos: Photos) -> None:
+    import webdataset as wds
+
+    (photos.folder / "shards").mkdir()
+    pattern, share = str(photos.folder / "shards/%03d.tar"), len(photos.files) // SHARDS
+    with wds.ShardWriter(pattern, maxcount=share, verbose=0) as writer:
+        for path in map(Path, photos.files):
+            writer.write({"__key__": path.stem, "jpg": path.read_bytes(), "cls": 0})
+
+
+def _write_mds(photos: Photos) -> None:
+    from streaming import MDSWriter
+
+    columns = {"image": "jpeg", "label": "int"}
+    with MDSWriter(out=str(photos.folder / "mds"), columns=columns) as writer:
+        for path in photos.files:
+            writer.write({"image": Image.open(path), "label": 0})
+
+
+@single_thread()
+def second_epoch(build: Build, photos: Photos, size: int, workers: int) -> tuple[float, ...]:
+    """Wall and CPU seconds an image of an epoch, its workers' included, and bytes written."""
+    loader = build(photos, size, workers)
+    _epoch(loader, size)
+    cpu, begun = _cpu_seconds(), time.perf_counter()
+    count = _epoch(loader, size)
+    spent = time.perf_counter() - begun
+    assert count % len(photos.files) == 0, f"{count} images of {len(photos.files)}"
+    return spent / count, (_cpu_seconds() - cpu) / count, private_bytes()
+
+
+def _epoch(loader: Iterable, size: int) -> int:
+    """How many images of `size` pixels come."""
+    count = 0
+    for batch in loader:
+        while not isinstance(batch, torch.Tensor):
+            batch = batch["image"] if isinstance(batch, dict) else batch[0]
+        assert batch.shape[2] == size
+        count += len(batch)
+    return count
+
+
+def _cpu_seconds() -> float:
+    """Of this process and its living workers (Linux: the clock of another process)."""
+    processes = os.getpid(), *(child.pid for child in active_children() if child.pid)
+    return sum(time.clock_gettime(~process << 3 | 2) for process in processes)
+
+
+def measure(
+    photos: Photos, size: int, workers: Sequence[int], ways: dict[str, Build], repeats: int
+) -> dict[str, Any]:
+    """Of every way by workers: images/s (median, least, most), CPU ms an image, own MB.
+
+    Ratios are ours against each peer: images/s at the most workers, and CPU at the fewest.
+    """
+    turns = in_turns(
+        {
+            (name, count): partial(in_child, partial(second_epoch, build, photos, size, count))
+            for name, build in ways.items()
+            for count in workers
+        },
+        repeats,
+    )
+    rows = []
+    for (name, count), found in turns.items():
+        wall, cpu, own = np.array(found).T
+        rows.append({
+            "way": name, "workers": count, "cpu_ms": round(1000 * float(np.median(cpu)), 3),
+            "images_per_second": [round(float(f(1 / wall)), 1) for f in (np.median, np.min, np.max)],
+            "own_mb": round(float(np.median(own)) / 2**20, 1),
+        })  # fmt: skip
+
+    def ratio(peer: str, cache: str, count: int, column: int) -> dict[str, float]:
+        usual, quick = ([turn[column] for turn in turns[way, count]] for way in (peer, cache))
+        return times_as_fast(usual, quick)
+
+    ratios = [
+        {"peer": peer, "cache": cache, "wall": ratio(peer, cache, workers[-1], 0),
+         "cpu": ratio(peer, cache, workers[0], 1)}
+        for peer in ways if peer not in OURS for cache in OURS
+    ]  # fmt: skip
+    return {"photos": photos.name, "size": size, "batch": photos.batch,
+            "samples": len(photos.files), "rows": rows, "ratios": ratios}  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("--images", type=Path, nargs="+", default=[], help="folders of originals")
+    parser.add_argument("--size", type=int, nargs="+", default=[256, 384], help="pixels")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="processes")
+    parser.add_argument("--repeats", type=int, default=5, help="turns (default 5)")
+    parser.add_argument("--samples", type=int, nargs=2, default=[24, 256],
+                        help="of an epoch: originals, 512 pixel JPEGs (default 24 256)")  # fmt: skip
+    results = Results(parser, "peers.json")
+    args = parser.parse_args(arguments)
+    results.check(args)
+    missing = {n: d for n, (d, _) in WAYS.items() if not find_spec(MODULES.get(d, d))}
+    ways = {name: build for name, (_, build) in WAYS.items() if name not in missing}
+    for name, package in missing.items():
+        print(f"{name}: skipped: {package} is not installed")
+    found: dict[str, Any] = {
+        "drawn": not args.images, "repeats": args.repeats, "missing": sorted(missing.values()),
+        "busy": [os.getloadavg()[0]], "cases": [],
+        "versions": {n: version(d) for n, (d, _) in WAYS.items() if n in ways and n not in OURS},
+    }  # fmt: skip
+    with TemporaryDirectory() as place:
+        drawn, (few, many) = Path(place), args.samples
+        photos = find_photos(args.images, drawn / "drawn")
+        large = [Path(path) for path in write_jpegs(photos, drawn / "512", 512)["path"]]
+        sets = [
+            lay_out("originals", originals(photos, drawn, few), drawn / "originals", few // 6),
+            lay_out("512 px JPEGs", (large * many)[:many], drawn / "resized", many // 8),
+        ]
+        for size, laid in ((size, laid) for laid in sets for size in args.size):
+            for mode in OURS.values():  # the cache is made once, not in a turn
+                in_child(lambda: len(our_cache(laid, size, 0, mode)))  # noqa: B023
+            case = measure(laid, size, args.workers, ways, args.repeats)
+            found["cases"].append(case)
+            for told in case["ratios"]:
+                print(f"{laid.name} at {size} px: {told['cache']} {told['wall']['ratio']:.2f} times"
+                      f" as fast as {told['peer']}", flush=True)  # fmt: skip
+    results.write(found | {"busy": [*found["busy"], os.getloadavg()[0]]})
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

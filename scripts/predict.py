@@ -1,16 +1,20 @@
 """Predict a run's test rows, or photographs of your own.
 
     python scripts/predict.py --run effnet_b1                      -> submissions/effnet_b1.csv
-    python scripts/predict.py --run ham10000/resnet50 --column mel -> ..._mel.csv: image_name,target
+    python scripts/predict.py --run eight_classes --column mel     -> ..._mel.csv, ..._mel_oof.csv
     python scripts/predict.py --run effnet_b1 --images photo.jpg folder/ --age 55 --site torso
     python scripts/predict.py --run effnet_b1 --images folder/ --metadata people.csv
 
 --run is a run's name, its folder, or one fold's weights; with --images also a blend.json.
 Without --images: every fold and every view of the test rows, averaged by image, in the table's
-order; a .json beside the .csv names the weights. With --images: prints a table and writes --out,
-and needs nothing but the run's folder. --age, --sex and --site are of one person; --metadata is a
-CSV of image_name, age, sex and site, an empty cell for what is not known. A photograph that cannot
-be read is named, the others are predicted, and the exit code is 2.
+order; a .json beside the .csv names the weights. --column takes one class, image_name and target,
+to submit; of melanoma its out-of-fold rows are written too, to blend with yes-or-no runs: blend.py
+submissions/..._mel_oof.csv effnet_b1 --test submissions/..._mel.csv.
+
+With --images: prints a table and writes --out, and needs nothing but the run's folder. --age, --sex
+and --site are of one person; --metadata is a CSV of image_name, age, sex and site, an empty cell
+for what is not known. A photograph that cannot be read is named, the others are predicted, and the
+exit code is 2.
 """
 
 import sys
@@ -49,7 +53,7 @@ def predict_rows(args: Namespace) -> int:
     from lesions.files import write_csv, write_json
     from lesions.inference.accelerator import build_accelerator
     from lesions.inference.ensemble import load_run
-    from lesions.inference.predict import predict_run, take_column, trace
+    from lesions.inference.predict import melanoma_oof, predict_run, take_column, trace
     from lesions.paths import at, shown
 
     trained = load_run(args.run, args.folds)
@@ -60,9 +64,12 @@ def predict_rows(args: Namespace) -> int:
     if args.column:
         submission = take_column(submission, args.column)
         path = path.with_name(f"{path.stem}_{args.column}.csv")
+    oof = melanoma_oof(trained, config, accelerator) if args.column == "mel" else None
     if accelerator.is_main_process:
         write_csv(path, submission)
         write_json(path.with_suffix(".json"), trace(trained, config, path, args.column))
+        if oof is not None:
+            write_csv(path.with_name(f"{path.stem}_oof.csv"), oof)
         mean = f", mean {submission['target'].mean():.4f}" if "target" in submission else ""
         print(f"{shown(path)}: {len(submission):,} images{mean}")
     return 0

@@ -1,10 +1,12 @@
 """Compare runs on the splits of published systems with their numbers and lesion-grouped folds.
 
     python studies/ham10000.py configs/ham10000/published.yaml
+    python studies/ham10000.py configs/ham10000/published_lite.yaml   # EfficientNet weights
 
 Each system is compared with this repository's recipe, trained on that system's own split; the same
 recipe on lesion-grouped folds shows what the split gives away. Needs the runs that the config names
-and their test predictions: studies/ham10000.sh.
+and their test predictions: studies/ham10000.sh. A run may be a blend.json, whose members and
+weights were chosen on the split's validation rows: it is scored on test rows alone.
 """
 
 import sys
@@ -37,7 +39,7 @@ class System(Section):
     """A published system: its split's rows that it scored, and what it reached on them."""
 
     system: str
-    run: str  # ours on that split
+    run: str  # ours on that split, or the blend.json of several
     part: Literal["val", "test"]
     rows: int
     published: dict[str, float]
@@ -45,9 +47,10 @@ class System(Section):
 
 
 class Comparison(Section):
-    """Which systems are compared, and the run on lesion-grouped folds."""
+    """Which systems are compared, and the runs on lesion-grouped folds."""
 
     grouped: str
+    beside: list[str] = Field([])  # further ones, which no system is compared with
     recall: float = Field(gt=0, le=1)
     note: str
     systems: list[System]
@@ -64,12 +67,14 @@ def compare(config: Comparison) -> dict[str, Any]:
         raise InputError(
             f"{config.grouped}: one fold: train the others: scripts/train.py --fold all"
         )
-    runs = dict.fromkeys([config.grouped, *(system.run for system in config.systems)])
+    named = [config.grouped, *config.beside]
+    runs = dict.fromkeys([*named, *(system.run for system in config.systems)])
     return {
         "recall": config.recall,
         "note": config.note,
         "classes": list(truth.task.classes),
-        "grouped": _grouped(truth),
+        "grouped": _grouped(config.grouped, truth),
+        "beside": [_grouped(name, load_oof(find_run(name))) for name in config.beside],
         "rivals": [compare_system(system, truth, config.recall) for system in config.systems],
         "runs": {name: _facts(load_oof(find_run(name))) for name in runs},
     }
@@ -79,6 +84,8 @@ def compare_system(system: System, truth: Oof, recall: float) -> dict[str, Any]:
     """The system's numbers beside ours, on its rows and on lesion-grouped folds."""
     oof = load_oof(find_run(system.run))
     assert oof.dataset is not None
+    if oof.blend and system.part == "val":
+        raise InputError(f"{system.run}: a blend is chosen on validation rows: score test rows")
     table, facts = load_table(oof.dataset)
     scored = oof if system.part == "val" else _test(oof, table, facts)
     if len(scored.names) != system.rows:
@@ -150,7 +157,7 @@ def choose_power(codes: np.ndarray, probs: Floats, score: str, prior: Floats) ->
     return POWERS[int(np.argmax(values))]
 
 
-def _grouped(truth: Oof) -> dict[str, Any]:
+def _grouped(name: str, truth: Oof) -> dict[str, Any]:
     classes, folds = truth.task.classes, truth.table["fold"].to_numpy()
     report = score_rows(truth.codes, truth.probs, classes, truth.groups)
     corrected = np.empty_like(truth.probs)
@@ -159,7 +166,7 @@ def _grouped(truth: Oof) -> dict[str, Any]:
     weighed = score_rows(truth.codes, corrected, classes, truth.groups)
     malignant = bootstrap(roc_auc, truth.positive.astype(int), truth.score, truth.groups)
     return {
-        "run": truth.name,
+        "run": name,
         "rows": len(truth.names),
         "groups": len(np.unique(truth.groups)),
         "scores": {name: score.as_json() for name, score in report.overall.items()},
@@ -174,7 +181,9 @@ def _grouped(truth: Oof) -> dict[str, Any]:
 
 def _test(oof: Oof, table: pd.DataFrame, facts: dict[str, Any]) -> Oof:
     """The run's test predictions, with what the table knows of their rows."""
-    path = at("submissions") / f"{oof.name}.csv"
+    assert oof.run is not None
+    blend = oof.run.blend
+    path = blend.with_suffix(".csv") if blend else at("submissions", f"{oof.name}.csv")
     names, probs = load_test(path, oof.task)
     rows = table_rows(table, names, shown(path))
     codes = task_targets(table, facts, oof.task.name)[1].to_numpy()[rows].astype(int)
@@ -183,6 +192,11 @@ def _test(oof: Oof, table: pd.DataFrame, facts: dict[str, Any]) -> Oof:
 
 def _facts(oof: Oof) -> dict[str, Any]:
     assert oof.run is not None
+    if oof.blend:
+        used = [name for name, weight in oof.blend["weights"].items() if weight]
+        facts = [_facts(load_oof(find_run(name))) for name in used]
+        seconds = sum(part["seconds"] for part in facts)
+        return facts[0] | {"backbone": " + ".join(used), "seconds": seconds}
     path = oof.run.folder / "config.yaml"
     config = saved_config(read_yaml(path), path)
     return {

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 from train import main as train
 
-from lesions.config import Config, LossConfig, ModelConfig, TrainConfig
+from lesions.config import Config, LossConfig, ModelConfig, TrainConfig, load_config
 from lesions.data.loading import LesionDataset, TrainBatches
 from lesions.errors import InputError
 from lesions.inference.accelerator import build_accelerator
@@ -250,6 +250,22 @@ def test_a_row_drawn_twice_in_an_epoch_is_augmented_anew():
     dataset = LesionDataset(images, zeros[:, None], zeros, pipeline)
     draws = [dataset[item]["image"].tobytes() for item in ((0, 1), (0, 1, 1), (0, 1, 2))]
     assert len(set(draws)) == 3
+
+
+def test_ranges_of_the_augmentation_are_those_of_the_config(monkeypatch):
+    """System 001's +-15 degrees without shift or zoom."""
+    from lesions.data import augmentation
+
+    config, drawn, warp = load_config("ham10000/001/resnet50").augment, [], augmentation.warp_matrix
+    monkeypatch.setattr(
+        augmentation, "warp_matrix", lambda *given: drawn.append(given[1:4]) or warp(*given)
+    )
+    pipeline, image = augmentation.build_augmentation(config), np.full((32, 32, 3), 128, np.uint8)
+    grey = [augmentation.augment(pipeline, image, seed)[16, 16, 0] for seed in range(200)]
+    shifts, scales, degrees = zip(*drawn, strict=True)
+    assert set(shifts) == {(0, 0)} and set(scales) == {(1, 1)}
+    assert 14 < max(degrees) <= 15 and -15 <= min(degrees) < -14
+    assert max(abs(np.array(grey) - 128.0)) <= 128 * 0.1 + 255 * 0.1 + 1
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,14 +1,18 @@
 """Tasks of many classes through training, out-of-fold files and test predictions; leaky splits."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import tiny_run
+from blend import main as blend
+from conftest import several_run, tiny_run
 from predict import main as predict
+from report import main as report
+from submit import main as submit
 from train import main as train
 
 from lesions.config import DatasetConfig
@@ -44,6 +48,32 @@ def test_test_rows_get_a_probability_for_each_class(several: Path) -> None:
     test = load_table("demo")[0].query("split == 'test'")["image_name"]
     assert told["image_name"].tolist() == test.tolist()
     np.testing.assert_allclose(told.filter(like="prob_").sum(axis=1), 1, atol=1e-6)
+
+
+def test_the_melanoma_column_is_blended_with_a_yes_or_no_run_on_all_its_rows_and_submitted(
+    several: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train([*several_run(), "--name", "few", "--set", "train.epochs=1", "--fold", "0"])
+    assert re.search(r"left out, as no class of diagnosis8: \d+ benign", capsys.readouterr().out)
+    predict(["--run", "several", "--column", "mel"])
+    predict(["--run", "tiny"])
+    oof = pd.read_csv(at("submissions/several_mel_oof.csv")).set_index("image_name")
+    yes_or_no = pd.concat([pd.read_csv(trained / f"fold{k}.csv") for k in range(3)])
+    assert set(oof.index) == set(yes_or_no["image_name"])
+    own = pd.concat([pd.read_csv(several / f"fold{k}.csv") for k in range(3)])
+    own = own.set_index("image_name")
+    assert len(own) < len(oof)  # benign rows without a diagnosis are of no class, and no melanomas
+    pd.testing.assert_series_equal(oof["prob"][own.index], own["prob_mel"], check_names=False)
+    assert not oof["target"].drop(own.index).any()
+    mel, test = at("submissions/several_mel_oof.csv"), at("submissions/several_mel.csv")
+    out = at("submissions/mel")
+    blend([str(mel), "tiny", "--test", str(test), "--method", "mean", "--out", str(out)])
+    made = pd.read_csv(out / "blend.csv")
+    assert made.columns.tolist() == ["image_name", "target"] and len(made) == len(pd.read_csv(test))
+    sample = at("input/sample/isic2020/sample_submission.csv")
+    submit([str(out / "blend.csv"), "--dry-run", "--sample", str(sample)])
+    report(["--run", "several"])
+    assert (several / "report.html").stat().st_size > 100_000
 
 
 def test_targets_are_numbers_of_the_classes_and_empty_where_there_is_none() -> None:

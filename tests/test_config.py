@@ -94,6 +94,16 @@ def test_wrong_settings_are_named_with_their_keys(changes: list[str], message: s
     assert all(part in str(error.value) for part in message.split(" ... "))
 
 
+def test_system_003_keeps_the_best_epoch_and_its_ensemble_is_of_384_pixels() -> None:
+    one = load_config("system003/effnet_b1")
+    assert (one.data.metadata, one.train.patience, one.train.keep) == ("full", 4, "best")
+    for member, backbone in {"b3": "b3", "b4": "b4", "resnest50": "resnest50"}.items():
+        config = load_config(f"system003/ensemble_{member}")
+        assert config.data.image_size == 384 and backbone in config.model.backbone
+        assert load_dataset_config(config.dataset).folds == 3
+    assert load_config("system003/effnet_b3_512").data.image_size == 512
+
+
 def test_extends_lays_the_differences_over_its_base(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("dataset: demo\nmodel: {backbone: x}\ntrain: {epochs: 3}\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\ntrain: {lr: 0.1}\n")

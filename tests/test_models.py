@@ -9,11 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lesions.config import CbamConfig, ModelConfig
+from lesions.config import CbamConfig, ModelConfig, load_config
+from lesions.data.metadata import COLUMNS
+from lesions.data.tasks import build_task
 from lesions.errors import InputError
 from lesions.models.backbone import build_backbone
 from lesions.models.classifier import LesionClassifier
 from lesions.models.layers import Cbam, MetadataGate, attend, build_head, weigh_channels
+from lesions.training.optim import set_trainable
 
 TINY = ModelConfig(backbone="mobilenetv3_small_050", pretrained=False)
 
@@ -23,10 +26,33 @@ def images(count: int = 4, size: int = 32) -> torch.Tensor:
     return torch.from_numpy(pixels)
 
 
-def test_b1_with_eleven_columns_has_the_published_6_587_681_parameters() -> None:
-    config = ModelConfig(backbone="tf_efficientnet_b1.ns_jft_in1k", pretrained=False)
-    model = LesionClassifier(config, columns=11)
-    assert sum(p.numel() for p in model.parameters()) == 6_587_681
+def model_of(run: str) -> LesionClassifier:
+    config = load_config(run, ["model.pretrained=false"])
+    task = build_task(config.data.task or "melanoma")
+    return LesionClassifier(config.model, len(COLUMNS[config.data.metadata]), len(task.classes))
+
+
+@pytest.mark.parametrize("run, published", [
+    ("system003/effnet_b1", 6_587_681),
+    ("system003/effnet_b1_2020", 6_587_681),
+    # Less its attention, which its optimiser never got; a batch norm of the features is ours.
+    ("ham10000/004/efficientnet_b0", 5_618_564 - 820_481 + 2 * 1280),
+])  # fmt: skip
+def test_networks_of_earlier_systems_have_the_published_parameters(
+    run: str, published: int
+) -> None:
+    assert sum(p.numel() for p in model_of(run).parameters()) == published
+
+
+@pytest.mark.parametrize("run", ["ham10000/002/effnet_b1_a5", "ham10000/002/resnet50_a5"])
+def test_system_002_unfreezes_two_depths_the_high_level_first_at_the_higher_rate(run: str) -> None:
+    train, model, learning = load_config(run).train, model_of(run), []
+    for stage in train.stages:
+        set_trainable(model, stage.trainable)
+        learning.append(sum(p.numel() for p in model.parameters() if p.requires_grad))
+    assert len(learning) == 3 and learning == sorted(set(learning))
+    rates = [stage.lr or train.lr for stage in train.stages]
+    assert rates == sorted(rates, reverse=True)
 
 
 @pytest.mark.parametrize("fusion", ["concat", "gate"])

@@ -80,7 +80,7 @@ class LossConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Probability of each training augmentation; their ranges stand in data/augmentation.py."""
+    """Probability of each training augmentation, and how far it goes at most."""
 
     flip: float = Field(0.5, ge=0, le=1)
     rotate90: float = Field(0.5, ge=0, le=1)
@@ -89,6 +89,14 @@ class AugmentConfig(Section):
     brightness_contrast: float = Field(0.5, ge=0, le=1)
     coarse_dropout: float = Field(0.5, ge=0, le=1)
     mild_warp: float = Field(0.0, ge=0, le=1)  # the one warp of the DermaMNIST study
+    shift: float = Field(0.0625, ge=0, lt=1)  # of the side
+    scale: float = Field(0.15, ge=0, lt=1)  # of the size, smaller and larger
+    rotate: float = Field(45.0, ge=0, le=180)  # degrees
+    hue: float = Field(10.0, ge=0, le=90)  # of OpenCV's 180
+    saturation: float = Field(20.0, ge=0, le=255)
+    value: float = Field(10.0, ge=0, le=255)
+    brightness: float = Field(0.2, ge=0, le=1)  # of 255
+    contrast: float = Field(0.2, ge=0, lt=1)
 
 
 class StageConfig(Section):

@@ -20,9 +20,6 @@ from albucore import multiply_add, sz_lut
 
 from lesions.config import AugmentConfig
 
-SHIFT, SCALE, ROTATE = 0.0625, (0.85, 1.15), 45.0  # of the side; of the size; degrees
-HUE, SATURATION, VALUE = 10.0, 20.0, 10.0  # of 180, 255 and 255
-BRIGHTNESS, CONTRAST = 0.2, 0.2
 HOLES = 4  # at most
 
 # Tables of x + k between 0 and 255, and of (x + k) modulo 180 (OpenCV's hues): a slice each.
@@ -78,7 +75,7 @@ def turned(image: np.ndarray, turn: np.ndarray) -> np.ndarray:
 
 
 def warp_matrix(
-    turn: np.ndarray, shift: tuple[int, int], scale: tuple[float, float], degrees: float, size: int
+    turn: np.ndarray, shift: tuple[int, int], scale: tuple[float, ...], degrees: float, size: int
 ) -> np.ndarray:
     """`turn`, then A.Affine's scale, rotation and shift about the centre: 2 x 3, for cv2."""
     cosine, sine = cos(radians(degrees)), sin(radians(degrees))
@@ -106,22 +103,25 @@ class FusedList(A.ImageOnlyTransform):
         turn, size = TURNS[*flips, quarters], len(img)
         if chance() >= self.each.shift_scale_rotate:
             return turned(img, turn)
-        far = SHIFT * size
+        most = self.each
+        far = most.shift * size
         shift = int(between(-far, far)), int(between(-far, far))
-        scale = between(*SCALE), between(*SCALE)
-        matrix = warp_matrix(turn, shift, scale, between(-ROTATE, ROTATE), size)
+        scale = tuple(between(1 - most.scale, 1 + most.scale) for _ in "xy")
+        matrix = warp_matrix(turn, shift, scale, between(-most.rotate, most.rotate), size)
         # A mirrored border: black corners would be learnt from.
         return cv2.warpAffine(img, matrix, (size, size), borderMode=cv2.BORDER_REFLECT)
 
     def _colours(self, img: np.ndarray) -> np.ndarray:
         """A.HueSaturationValue, then A.RandomBrightnessContrast."""
         chance, between = self.py_random.random, self.py_random.uniform
-        shifted = chance() < self.each.hue_saturation
+        most, shifted = self.each, chance() < self.each.hue_saturation
         if shifted:
-            img = shift_hsv(img, *(between(-most, most) for most in (HUE, SATURATION, VALUE)))
-        if chance() < self.each.brightness_contrast:
-            alpha = 1 + between(-CONTRAST, CONTRAST)
-            img = multiply_add(img, alpha, 255 * between(-BRIGHTNESS, BRIGHTNESS), inplace=shifted)
+            ranges = most.hue, most.saturation, most.value
+            img = shift_hsv(img, *(between(-far, far) for far in ranges))
+        if chance() < most.brightness_contrast:
+            alpha = 1 + between(-most.contrast, most.contrast)
+            beta = 255 * between(-most.brightness, most.brightness)
+            img = multiply_add(img, alpha, beta, inplace=shifted)
         return img
 
     def _holes(self, img: np.ndarray) -> np.ndarray:

@@ -166,16 +166,24 @@ def system002(table: pd.DataFrame, config: DatasetConfig) -> Split:
 
 
 def system003(table: pd.DataFrame, config: DatasetConfig) -> Split:
-    """ISIC 2020 alone, five folds stratified by target and split by image: patients straddle."""
+    """ISIC 2020, alone or merged, stratified by source and target, split by image.
+
+    Patients straddle, and merged lesions do. The order of its merged rows was that of a folder's
+    listing on one machine, so of a merge these are folds of its scheme and not its own.
+    """
     from sklearn.model_selection import StratifiedKFold
 
     train = np.flatnonzero(table["split"] == "train")
-    if set(table["source"]) != {"isic2020"} or len(train) != 33_126:
-        raise InputError("scheme system003 splits the 33,126 training rows of isic2020 alone")
+    rows = table.iloc[train]
+    if (rows["source"] == "isic2020").sum() != 33_126:
+        raise InputError(
+            "scheme system003 splits the 33,126 training rows of isic2020, alone or merged"
+        )
     fold = np.full(len(table), -1)
-    cut = StratifiedKFold(5, shuffle=True, random_state=config.seed)
-    for part, (_, rows) in enumerate(cut.split(train, table["target"].iloc[train])):
-        fold[train[rows]] = part
+    cut = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
+    strata = rows["source"] + rows["target"].astype(str)
+    for part, (_, inside) in enumerate(cut.split(train, strata)):
+        fold[train[inside]] = part
     return table["split"].to_numpy(object), fold
 
 

@@ -16,9 +16,11 @@ from lesions.data.loading import LesionDataset, build_loader, eval_batches
 from lesions.data.metadata import encode_metadata
 from lesions.data.table import load_table, prepared
 from lesions.errors import InputError, listed
-from lesions.files import sha256
+from lesions.files import read_csv, sha256
+from lesions.inference.checkpoint import Fold
 from lesions.inference.ensemble import Run
 from lesions.models.classifier import LesionClassifier
+from lesions.oof import load_oof
 from lesions.paths import shown
 from lesions.provenance import commit
 
@@ -113,20 +115,9 @@ def predict_run(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFr
             f"{shown(run.files.file(min(missing), '.safetensors'))}: not trained yet: run"
             f" scripts/train.py for fold {min(missing)}, or name the folds to average with --folds"
         )
-    images = cached_images(config.dataset, config.data.image_size, table)
     if accelerator.is_main_process:
         verify_cache(prepared(config.dataset) / str(config.data.image_size))
-    parts = []
-    for fold in run.folds:
-        metadata = encode_metadata(table, config.data.metadata, fold.header["neutral"])
-        dataset = LesionDataset(images, metadata, table["target"].to_numpy(np.float32))
-        probs = predict(
-            fold.model.to(accelerator.device), dataset, test, [metadata[None]], config.predict,
-            accelerator, config.predict.views, f"{fold.title} test",
-        )[0]  # fmt: skip
-        fold.model.cpu()
-        parts.append(run.task.as_frame(probs).assign(image_name=table["image_name"].iloc[test]
-                                                     .to_numpy()))  # fmt: skip
+    parts = [_predict_rows(run, fold, config, accelerator, table, test) for fold in run.folds]
     mean = pd.concat(parts).groupby("image_name").mean()
     found = mean.loc[table["image_name"].iloc[test]].reset_index()
     unread = ((table["bytes"].iloc[test] == 0) | (table["width"].iloc[test] == 0)).to_numpy()
@@ -134,6 +125,45 @@ def predict_run(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFr
         found.loc[unread, mean.columns] = found.loc[~unread, mean.columns].mean().to_numpy()
         accelerator.print(f"{unread.sum():,} unreadable test photographs got the mean probability")
     return found.rename(columns={"prob": "target"})
+
+
+def _predict_rows(
+    run: Run, fold: Fold, config: Config, accelerator: Accelerator, table: pd.DataFrame,
+    rows: np.ndarray,
+) -> pd.DataFrame:  # fmt: skip
+    """image_name and the fold's probabilities of some rows of the table."""
+    images = cached_images(config.dataset, config.data.image_size, table)
+    metadata = encode_metadata(table, config.data.metadata, fold.header["neutral"])
+    dataset = LesionDataset(images, metadata, table["target"].to_numpy(np.float32))
+    probs = predict(
+        fold.model.to(accelerator.device), dataset, rows, [metadata[None]], config.predict,
+        accelerator, config.predict.views, fold.title,
+    )[0]  # fmt: skip
+    fold.model.cpu()
+    return run.task.as_frame(probs).assign(image_name=table["image_name"].to_numpy()[rows])
+
+
+def melanoma_oof(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFrame | None:
+    """Out-of-fold image_name, fold, target and prob of melanoma, to blend with yes-or-no runs.
+
+    Of every row that the data set calls melanoma or not: those that are of no class of the run,
+    such as benign ones without a diagnosis, are predicted here. None if its target is another, or
+    without out-of-fold files.
+    """
+    table, facts = load_table(config.dataset)
+    if facts["config"].get("task", "melanoma") != "melanoma" or not run.files.numbers(".csv"):
+        return None
+    known = load_oof(run.files).table["image_name"]
+    parts = []
+    for fold in run.folds:
+        path = run.files.file(fold.number, ".csv")
+        parts.append(read_csv(path, ["image_name"], text=("image_name",)))
+        inside = (table["fold"] == fold.number) & table["target"].notna()
+        rows = np.flatnonzero(inside & ~table["image_name"].isin(known))
+        if len(rows):
+            parts.append(_predict_rows(run, fold, config, accelerator, table, rows))
+    whole = pd.concat(parts)[["image_name", "prob_mel"]].rename(columns={"prob_mel": "prob"})
+    return table[["image_name", "fold", "target"]].merge(whole, on="image_name", validate="1:1")
 
 
 def take_column(submission: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -105,6 +105,12 @@ class FoldTrainer:
                 f" {data.scheme['straddling']:,} groups in training and validation both: its"
                 " scores flatter, and are only for comparison with its authors'"
             )
+        train = np.flatnonzero(data.table["split"] == "train")
+        others = np.setdiff1d(train, np.r_[data.train_rows, data.valid_rows])
+        if len(others):
+            found = data.table["diagnosis"].iloc[others].replace("", "unknown").value_counts()
+            told = (f"{count:,} {name}" for name, count in found.items())
+            self.accelerator.print(f"left out, as no class of {task.name}: {listed(told, 9)}")
         codes = data.codes(data.train_rows)
         counts = np.bincount(codes, minlength=max(2, len(task.classes))).tolist()
         names = task.classes if task.several else ("negative", "positive")

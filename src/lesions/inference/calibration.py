@@ -182,7 +182,8 @@ def cross_sets(oof: Oof) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ages(oof: Oof) -> np.ndarray:
-    return oof.table.get("age_approx", oof.table["row"] * np.nan).to_numpy(float)
+    ages = oof.table.get("age_approx", np.nan)  # a foreign file has none
+    return np.broadcast_to(np.asarray(ages, dtype=float), len(oof.table))
 
 
 def _sets(oof: Oof) -> Sets:

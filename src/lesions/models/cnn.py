@@ -55,6 +55,9 @@ class LesionsCnn(nn.Module):
         x = self.norm(self.dense(x.mean((2, 3))).relu())
         return F.dropout(x, self.drop_rate, self.training)
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """The layers' order, as timm asks for it."""
         return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}

@@ -1,170 +1,258 @@
-"""The four configs on a GPU: training, waiting for data, inference, shares of its limits.
+"""The four configs on a GPU: training, inference, waiting for data, the card's limits.
 
-    python benchmarks/gpu.py
+    python benchmarks/gpu.py                   # ten minutes; needs torch and timm only, no network
+    python benchmarks/gpu.py --device cpu --size 32 --batch 2 --repeats 1    # a trial of it
 
-Without a GPU it says so and exits 0.
+Random weights. Without a GPU it says so and exits 0. What fails (memory, compiling) is a row that
+says so; what would not fit into --minutes any more is left out and named.
 """
 
 import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
-from accelerate import Accelerator
-from torch.utils.flop_counter import FlopCounterMode
+import yaml
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from step import build_stepper, drawn_batch, measure_inference, our_step, plain_step
-
 from lesions.cli import build_parser, run
-from lesions.config import Config, load_config
-from lesions.data.augmentation import build_augmentation
-from lesions.data.loading import LesionDataset, TrainBatches, build_loader, end_workers
-from lesions.data.metadata import COLUMNS
-from lesions.inference.accelerator import build_accelerator
-from lesions.inference.checkpoint import versions
-from lesions.models.classifier import LesionClassifier
+from lesions.paths import CODE
 from lesions.provenance import Results
 
 RUNS = ("effnet_b1", "effnet_b3", "effnet_b4", "resnest50")
 WARM_UP = 5  # steps; compiling is in the first
+COMPILING = 150  # seconds that one compiled row may take
+# Of a row: half precision, channels_last, compiled.
+WAYS = {
+    "fp32": (False, False, False),
+    "AMP": (True, False, False),
+    "AMP, channels_last": (True, True, False),
+    "AMP, compiled": (True, False, True),
+    "AMP, channels_last, compiled": (True, True, True),
+}
 
 
-def seconds_of(work: Callable[[], Any], repeats: int) -> float:
+def seconds_of(work: Callable[[], Any], repeats: int, device: str) -> float:
     """Wall seconds of one `work`, the device's included, after a few to warm up."""
     for _ in range(WARM_UP):
         work()
-    _wait()
+    _wait(device)
     begun = time.perf_counter()
     for _ in range(repeats):
         work()
-    _wait()
+    _wait(device)
     return (time.perf_counter() - begun) / repeats
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():  # the tests run on a CPU
+def _wait(device: str) -> None:
+    if device == "cuda":
         torch.cuda.synchronize()
 
 
-def measure_limits() -> dict[str, float]:
+def half_of(device: str) -> torch.dtype:
+    """The half precision that the device computes natively."""
+    new = device == "cpu" or torch.cuda.get_device_capability()[0] >= 8
+    return torch.bfloat16 if new else torch.float16
+
+
+def measure_limits(device: str, repeats: int) -> dict[str, float]:
     """What this card copies (GB/s, read and written) and multiplies (half precision TFLOP/s)."""
-    source = torch.empty(2**30, dtype=torch.uint8, device="cuda")
+    size, side = (2**30, 8192) if device == "cuda" else (2**20, 64)
+    source = torch.empty(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    copy = seconds_of(lambda: target.copy_(source), 20)
-    half = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
-    matrix = torch.randn(8192, 8192, dtype=half, device="cuda")
-    product = seconds_of(lambda: matrix @ matrix, 20)
-    return {
-        "copy_gb_per_second": 2 * source.numel() / copy / 1e9,
-        "matrix_tflops": 2 * 8192**3 / product / 1e12,
-    }
+    copy = seconds_of(lambda: target.copy_(source), repeats, device)
+    matrix = torch.randn(side, side, device=device).to(half_of(device))
+    product = seconds_of(lambda: matrix @ matrix, repeats, device)
+    return {"copy_gb_per_second": 2 * size / copy / 1e9,
+            "matrix_tflops": 2 * side**3 / product / 1e12}  # fmt: skip
 
 
-def measure_training(
-    config: Config, batch: int, accelerator: Accelerator, limits: dict[str, float], repeats: int,
-    modes: Sequence[bool] = (False, True),
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Images/s and peak memory of a step: plain float32, stock mixed precision, and ours.
-
-    Each eager and, where `modes` has True, compiled. The shares are what a step reaches of the
-    card's measured limits: `matrix_share` of its products by the network's own, three times a
-    forward pass; `copy_share` by reading and writing each layer's output five times in half
-    precision (forward once each, backward thrice), which fused layers do not all need.
-    """
-    flops, outputs = _work_of(config)
-    rows = []
-    drawn = drawn_batch(config, batch)
-    for compiled in modes:
-        train = config.train.model_copy(update={"compile": compiled})
-        changed = config.model_copy(update={"train": train})
-        for way, build in {
-            "plain fp32": partial(plain_step, config, drawn, accelerator, False, compiled),
-            "stock AMP": partial(plain_step, config, drawn, accelerator, True, compiled),
-            "ours": partial(our_step, changed, drawn, accelerator),
-        }.items():
-            torch.compiler.reset()
-            torch.cuda.empty_cache()
-            if torch.cuda.is_available():
-                torch.cuda.reset_peak_memory_stats()
-            seconds = seconds_of(build(), repeats)
-            rows.append({
-                "way": f"{way}, {'compiled' if compiled else 'eager'}",
-                "images_per_second": batch / seconds,
-                "peak_gb": torch.cuda.max_memory_allocated() / 2**30,
-                "matrix_share": 3 * flops * batch / seconds / 1e12 / limits["matrix_tflops"],
-                "copy_share": 10 * outputs * batch / seconds / 1e9 / limits["copy_gb_per_second"],
-            })  # fmt: skip
-    return rows
+def backbone_of(name: str) -> str:
+    """The timm tag in configs/<name>.yaml, read without pydantic."""
+    text = (CODE / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["model"]["backbone"]
 
 
-def measure_waiting(config: Config, batch: int, accelerator: Accelerator, steps: int) -> float:
-    """Share of a training step's time in which the loop waits for the loader, no data on disk."""
-    size, images = config.data.image_size, 2048
-    pixels = np.random.default_rng(0).integers(0, 256, (images, size, size, 3), np.uint8)
-    zeros = np.zeros((images, len(COLUMNS[config.data.metadata])), np.float32)
-    target = (np.arange(images) % 4 == 0).astype(np.float32)
-    pipeline = build_augmentation(config.augment)
-    batches = TrainBatches(np.resize(np.arange(images), batch * (steps + WARM_UP)), batch, batch, 0)
-    loader = build_loader(
-        LesionDataset(pixels, zeros, target, pipeline), batches, config.train.workers
-    )
-    stepper = build_stepper(config, target, accelerator)
-    waited, begun = 0.0, 0.0
+def build_network(backbone: str, device: str, channels_last: bool, compiled: bool) -> Any:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    network = timm.create_model(backbone, num_classes=1).to(device, memory_format=layout)
+    if compiled:
+        network.compile()
+    return network
+
+
+def forward(network: Any, image: Tensor, half: bool, channels_last: bool) -> Tensor:
+    """Logits (B,) of uint8 images (B, S, S, 3), normalised on the device as training does."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    image = ((image - 127.5) / 58.0).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    with torch.autocast(image.device.type, half_of(image.device.type), enabled=half):
+        return network(image).squeeze(1).float()
+
+
+def build_step(backbone: str, device: str, way: str) -> Callable[[Tensor], None]:
+    """A training step on uint8 images: forward, backward, clipping, AdamW."""
+    half, channels_last, compiled = WAYS[way]
+    network = build_network(backbone, device, channels_last, compiled).train()
+    optimizer = torch.optim.AdamW(network.parameters(), 2e-4)
+    scaling = half and half_of(device) is torch.float16
+    scaler = torch.amp.GradScaler(device, enabled=scaling)
+
+    def step(image: Tensor) -> None:
+        logit = forward(network, image.to(device, non_blocking=True), half, channels_last)
+        target = (torch.arange(len(logit), device=device) % 4 == 0).float()
+        scaler.scale(F.binary_cross_entropy_with_logits(logit, target)).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad()
+
+    return step
+
+
+def build_inference(backbone: str, device: str, channels_last: bool) -> Callable[[Tensor], None]:
+    network = build_network(backbone, device, channels_last, False).eval()
+
+    @torch.no_grad()
+    def infer(image: Tensor) -> None:
+        forward(network, image.to(device), True, channels_last)
+
+    return infer
+
+
+def measure_way(
+    build: Callable[[], Callable[[Tensor], None]], images: Tensor, repeats: int, device: str
+) -> dict[str, Any]:
+    """Images/s and peak memory of what `build` returns, or the problem that it had."""
+    torch.compiler.reset()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        seconds = seconds_of(partial(build(), images), repeats, device)
+    except RuntimeError as error:  # out of memory, or no compiler: the other rows still count
+        return {"problem": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"}
+    peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
+    return {"images_per_second": round(len(images) / seconds, 1), "peak_gb": round(peak, 2)}
+
+
+class Turned(Dataset):
+    """Stands in for the loader of training where albumentations is not installed: lighter."""
+
+    def __init__(self, pixels: np.ndarray):
+        self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, row: int) -> Tensor:
+        draw = np.random.default_rng(row)
+        image = np.rot90(self.pixels[row], draw.integers(4))
+        image = np.clip(image * draw.uniform(0.8, 1.2), 0, 255).astype(np.uint8)
+        return torch.from_numpy(image)
+
+
+def build_data(pixels: np.ndarray, batch: int, workers: int) -> tuple[str, DataLoader]:
+    """What augments, and a loader of uint8 batches (B, S, S, 3) over `pixels`."""
+    if any(find_spec(name) is None for name in ("albumentations", "pydantic", "pandas")):
+        return "a stand-in that is lighter than training's", DataLoader(
+            Turned(pixels), batch, num_workers=workers, pin_memory=torch.cuda.is_available()
+        )
+    from lesions.config import AugmentConfig
+    from lesions.data.augmentation import build_augmentation
+    from lesions.data.loading import LesionDataset, build_loader, eval_batches
+
+    zeros, pipeline = np.zeros((len(pixels), 1), np.float32), build_augmentation(AugmentConfig())
+    dataset = LesionDataset(pixels, zeros, zeros[:, 0], pipeline)
+    batches = eval_batches(np.arange(len(pixels)), batch)
+    return "training's augmentation", build_loader(dataset, batches, workers)
+
+
+def measure_waiting(
+    step: Callable[[Tensor], None], size: int, batch: int, steps: int, workers: int, device: str
+) -> dict[str, Any]:
+    """Share of the time of training steps in which the loop waits for the loader."""
+    rows = batch * (steps + WARM_UP)
+    few = np.random.default_rng(0).integers(0, 256, (min(rows, 512), size, size, 3), np.uint8)
+    way, loader = build_data(np.resize(few, (rows, size, size, 3)), batch, workers)
+    waited = begun = 0.0
     asked = time.perf_counter()
     for number, loaded in enumerate(loader):
         if number == WARM_UP:
             waited, begun = 0.0, asked
         waited += time.perf_counter() - asked
-        stepper.step([loaded], lambda: False)
+        step(loaded["image"] if isinstance(loaded, dict) else loaded)
+        _wait(device)
         asked = time.perf_counter()
-    end_workers(loader)
-    return waited / (asked - begun)
+    return {"workers": workers, "way": way, "share": round(waited / (asked - begun), 4)}
 
 
-def _work_of(config: Config) -> tuple[int, int]:
-    """Of one image's forward pass: floating-point operations, and values that its layers write."""
-    columns, size = len(COLUMNS[config.data.metadata]), config.data.image_size
-    model = LesionClassifier(config.model, columns, weights=False).eval()
-    written: list[int] = []
-    for layer in model.modules():
-        if not list(layer.children()):
-            layer.register_forward_hook(lambda *seen: written.append(seen[2].numel()))
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, size, size, 3, dtype=torch.uint8), torch.zeros(1, columns))
-    return counter.get_total_flops(), sum(written)
+def rows_to_measure(runs: Sequence[str]) -> list[tuple[str, str]]:
+    """Config and way, what compiles last: it takes longest."""
+    ways = [*list(WAYS)[:3], "inference, AMP", "inference, AMP, channels_last", *list(WAYS)[3:]]
+    eager = [(name, way) for name in runs for way in ways[:5]]
+    # Each in the layout that its config trains in.
+    return eager + [(name, ways[5 if "resnest" in name else 6]) for name in runs]
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--runs", nargs="+", default=RUNS, help="configs (default: the four)")
-    parser.add_argument("--batch", type=int, default=32, help="images a step (default 32)")
+    parser.add_argument("--size", type=int, default=256, help="pixels (default 256)")
+    parser.add_argument("--batch", type=int, default=64, help="images a step (default 64)")
     parser.add_argument("--repeats", type=int, default=20, help="steps timed (default 20)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[2, 4, 8], help="of the loader")
+    parser.add_argument("--minutes", type=float, default=9.5, help="at most (default 9.5)")
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="default cuda")
     results = Results(parser, "gpu.json")
     args = parser.parse_args(arguments)
-    if not torch.cuda.is_available():
+    device, begun = args.device, time.monotonic()
+    if device == "cuda" and not torch.cuda.is_available():
         print("no GPU here: nothing measured")
         return 0
     results.check(args)
-    size = [f"train.batch_size={args.batch}", f"train.micro_batch={args.batch}"]
-    configs = {name: load_config(name, ["model.pretrained=false", *size]) for name in args.runs}
-    accelerator, limits = build_accelerator("auto"), measure_limits()
-    found = {"device": torch.cuda.get_device_name(), "batch": args.batch, "training": [], **limits}
-    for name, config in configs.items():
-        for row in measure_training(config, args.batch, accelerator, limits, args.repeats):
-            found["training"].append({"config": name, **row})
-            print(f"{name}, {row['way']}: {row['images_per_second']:,.0f} images/s,"
-                  f" {row['peak_gb']:.1f} GB", flush=True)  # fmt: skip
-    first = configs[args.runs[0]]
-    found["waiting"] = measure_waiting(first, args.batch, accelerator, 5 * args.repeats)
-    found["inference"] = measure_inference(first, accelerator, args.repeats, args.batch)
-    print(f"waiting for data: {found['waiting']:.0%} of the step; inference:"
-          f" {found['inference']['ratio']:.2f} times as fast as one pass a view")  # fmt: skip
-    results.write(found | {"versions": versions()})
+    found: dict[str, Any] = {
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "size": args.size,
+        "batch": args.batch, "rows": [], "waiting": [], "left_out": [],
+        "versions": {name: version(name) for name in ("torch", "timm")},
+        **measure_limits(device, args.repeats),
+    }  # fmt: skip
+    shape = (args.batch, args.size, args.size, 3)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
+
+    def room(seconds: float, what: str) -> bool:
+        left = 60 * args.minutes - (time.monotonic() - begun)
+        if left < seconds:
+            found["left_out"].append(what)
+        return left >= seconds
+
+    first = backbone_of(args.runs[0])
+    for workers in args.workers:
+        if room(30, f"waiting with {workers} workers"):
+            step = build_step(first, device, "AMP, channels_last")
+            told = measure_waiting(step, args.size, args.batch, args.repeats, workers, device)
+            found["waiting"].append(told)
+            print(f"{workers} workers: {told['share']:.0%} of a step waits", flush=True)
+    for name, way in rows_to_measure(args.runs):
+        if not room(COMPILING if "compiled" in way else 15, f"{name}, {way}"):
+            continue
+        backbone, last = backbone_of(name), "channels_last" in way
+        build = partial(build_inference, backbone, device, last) if "inference" in way else \
+            partial(build_step, backbone, device, way)  # fmt: skip
+        row = measure_way(build, images, args.repeats, device)
+        found["rows"].append({"config": name, "way": way, **row})
+        print(f"{name}, {way}: {row}", flush=True)
+    results.write(found | {"seconds": round(time.monotonic() - begun)})
     return 0
 
 

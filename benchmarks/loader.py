@@ -77,7 +77,7 @@ def stock_transforms(config: AugmentConfig, size: int) -> list[A.BasicTransform]
 
 
 class UsualDataset(Dataset):
-    """The data set of the first place of SIIM-ISIC 2020: a pandas row a sample, float32 (3, S, S)."""
+    """The data set of the first place of SIIM-ISIC 2020: a pandas row each, float32 (3, S, S)."""
 
     def __init__(self, table: pd.DataFrame, transform: A.Compose):
         self.table, self.transform = table, transform

@@ -33,8 +33,17 @@ from torch.utils.data import DataLoader, default_collate
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from cache import CLASSES, by_class
 from loader import (
-    AUGMENT, UsualDataset, epoch_of, find_photos, fused, ours, private_bytes, stock_transforms,
-    table_of, usual_transform, write_jpegs,
+    AUGMENT,
+    UsualDataset,
+    epoch_of,
+    find_photos,
+    fused,
+    ours,
+    private_bytes,
+    stock_transforms,
+    table_of,
+    usual_transform,
+    write_jpegs,
 )  # fmt: skip
 from timing import in_child, in_turns, single_thread, times_as_fast
 
@@ -264,7 +273,9 @@ def measure(
         wall, cpu, own = np.array(found).T
         rows.append({
             "way": name, "workers": count, "cpu_ms": round(1000 * float(np.median(cpu)), 3),
-            "images_per_second": [round(float(f(1 / wall)), 1) for f in (np.median, np.min, np.max)],
+            "images_per_second": [
+                round(float(of(1 / wall)), 1) for of in (np.median, np.min, np.max)
+            ],
             "own_mb": round(float(np.median(own)) / 2**20, 1),
         })  # fmt: skip
 
@@ -288,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2], help="processes")
     parser.add_argument("--repeats", type=int, default=5, help="turns (default 5)")
     parser.add_argument("--samples", type=int, nargs=2, default=[24, 256],
-                        help="of an epoch: originals, 512 pixel JPEGs (default 24 256)")  # fmt: skip
+                        help="of an epoch: originals, 512 px JPEGs (default 24 256)")  # fmt: skip
     results = Results(parser, "peers.json")
     args = parser.parse_args(arguments)
     results.check(args)

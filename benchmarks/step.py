@@ -8,9 +8,11 @@ each view on the CPU and sends it to the device; ours sends uint8 once and makes
 Random weights.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from timing import compare, cpu_seconds, wall_seconds
+from timing import compare, cpu_seconds, in_turns, times_as_fast, wall_seconds
 
 from lesions.cli import build_parser, run
 from lesions.config import Config, load_config
@@ -36,6 +38,8 @@ from lesions.provenance import Results
 from lesions.training.loss import build_loss
 from lesions.training.steps import Stepper
 
+RUNS = ("effnet_b1", "effnet_b3", "effnet_b4", "resnest50")
+
 
 def drawn_batch(config: Config, batch: int) -> dict[str, Tensor]:
     """A batch as the loader makes it: uint8 image (B, S, S, 3), metadata, target, row."""
@@ -49,21 +53,26 @@ def drawn_batch(config: Config, batch: int) -> dict[str, Tensor]:
     }
 
 
-def build_stepper(config: Config, target: np.ndarray, accelerator: Accelerator) -> Stepper:
-    """The fold loop's own stepper of `config`'s network from random weights."""
+def build_stepper(
+    config: Config, target: np.ndarray, accelerator: Accelerator,
+    layout: torch.memory_format | None = None,
+) -> Stepper:  # fmt: skip
+    """The fold loop's own stepper of `config`'s network from random weights; in its layout."""
     columns = len(COLUMNS[config.data.metadata])
     images = np.zeros((len(target), 1, 1, 3), np.uint8)
     dataset = LesionDataset(images, np.zeros((len(target), columns), np.float32), target)
     model = LesionClassifier(config.model, columns, weights=False)
+    model.memory_format = layout or model.memory_format
     loss = build_loss(config.loss, target, 2)
     return Stepper(config.train, 0, model, dataset, loss, accelerator, 10**6, 2)
 
 
 def our_step(
-    config: Config, batch: dict[str, Tensor], accelerator: Accelerator
-) -> Callable[[], Any]:
+    config: Config, batch: dict[str, Tensor], accelerator: Accelerator,
+    layout: torch.memory_format | None = None,
+) -> Callable[[], Any]:  # fmt: skip
     """One step of scripts/train.py on `batch`."""
-    stepper = build_stepper(config, batch["target"].numpy(), accelerator)
+    stepper = build_stepper(config, batch["target"].numpy(), accelerator, layout)
     return lambda: stepper.step([batch], lambda: False)
 
 
@@ -76,26 +85,19 @@ def plain_logits(model: LesionClassifier, image: Tensor, metadata: Tensor) -> Te
 
 
 def plain_step(
-    config: Config, batch: dict[str, Tensor], accelerator: Accelerator,
-    half: bool = False, compiled: bool = False,
-) -> Callable[[], Any]:  # fmt: skip
-    """One step of the loop that most solutions have; `half`: in stock mixed precision."""
+    config: Config, batch: dict[str, Tensor], accelerator: Accelerator
+) -> Callable[[], Any]:
+    """One step of the loop that most solutions have."""
     device, columns = accelerator.device, batch["metadata"].shape[1]
     model = LesionClassifier(config.model, columns, weights=False).train()
     image = ((batch["image"] - model.mean) / model.std).permute(0, 3, 1, 2).contiguous()
     model = model.to(device)
-    logits_of = torch.compile(plain_logits) if compiled else plain_logits
     optimizer = torch.optim.AdamW(model.parameters(), config.train.lr)
-    kind = torch.float16 if accelerator.mixed_precision == "fp16" else torch.bfloat16
-    scaler = torch.amp.GradScaler(device.type, enabled=half and kind is torch.float16)
 
     def step() -> None:
-        with torch.autocast(device.type, kind, enabled=half):
-            logits = logits_of(model, image.to(device), batch["metadata"].to(device)).squeeze(1)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), batch["target"].to(device))
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
+        logits = plain_logits(model, image.to(device), batch["metadata"].to(device)).squeeze(1)
+        F.binary_cross_entropy_with_logits(logits, batch["target"].to(device)).backward()
+        optimizer.step()
         optimizer.zero_grad()
 
     return step
@@ -109,6 +111,26 @@ def measure_step(config: Config, accelerator: Accelerator, repeats: int) -> dict
     compared = compare(ways, repeats, warm_up=1)
     threads = {"threads": torch.get_num_threads(), "repeats": repeats}
     return _facts(config, accelerator, len(batch["row"])) | threads | compared
+
+
+def measure_layouts(
+    config: Config, accelerator: Accelerator, repeats: int, compiled: bool
+) -> dict[str, Any]:
+    """Our step in both memory formats in turns, also compiled if wanted, as `measure_step`."""
+    batch = drawn_batch(config, config.train.micro_batch)
+    layouts = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+    steps = {name: our_step(config, batch, accelerator, one) for name, one in layouts.items()}
+    if compiled:
+        train = config.train.model_copy(update={"compile": True})
+        steps["compiled"] = our_step(config.model_copy(update={"train": train}), batch, accelerator)
+    ways = {name: partial(wall_seconds, step) for name, step in steps.items()}
+    found = {name: times[1:] for name, times in in_turns(ways, repeats + 1).items()}
+    usual = found["contiguous"]
+    return _facts(config, accelerator, len(batch["row"])) | {
+        "used": str(memory_format(config.model.backbone)).removeprefix("torch."),
+        "seconds": {name: float(np.median(times)) for name, times in found.items()},
+        "ratios": {name: times_as_fast(usual, found[name]) for name in list(found)[1:]},
+    }
 
 
 def _facts(config: Config, accelerator: Accelerator, batch: int) -> dict[str, Any]:
@@ -174,6 +196,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch", type=int, default=16, help="images (default 16)")
     parser.add_argument("--repeats", type=int, default=7, help="turns (default 7)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--layouts", nargs="*", metavar="CONFIG", default=RUNS,
+                        help="configs timed in both formats (default: the four)")  # fmt: skip
+    parser.add_argument("--compile", action="store_true", help="and compiled, after minutes")
     results = Results(parser, "step.json")
     args = parser.parse_args(arguments)
     results.check(args)
@@ -189,7 +214,14 @@ def main(arguments: list[str] | None = None) -> int:
             f" {told['seconds']['plain']:.2f} s: {told['ratio']:.2f} times as fast"
             f" ({told['low']:.2f} to {told['high']:.2f})"
         )
-    results.write(found | {"inference": answered, "versions": versions()})
+    found |= {"inference": answered, "versions": versions(), "layouts": []}
+    for name in args.layouts:
+        one = load_config(name, ["model.pretrained=false", *sizes, *args.set])
+        told = measure_layouts(one, accelerator, args.repeats, args.compile)
+        found["layouts"].append({"config": name, **told})
+        for way, ratio in told["ratios"].items():
+            print(f"{name}: {way} {ratio['ratio']:.2f} times as fast as contiguous", flush=True)
+    results.write(found | {"busy": os.getloadavg()[0]})
     return 0
 
 

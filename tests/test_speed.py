@@ -9,15 +9,14 @@ import cache
 import gpu
 import loader
 import numpy as np
+import peers
 import pytest
 import serving
 import step
 import torch
 
-from lesions.config import load_config
 from lesions.errors import InputError
 from lesions.files import read_json
-from lesions.inference.accelerator import build_accelerator
 from lesions.paths import CODE, at
 
 SCRIPTS = sorted(path.name for path in (CODE / "scripts").glob("*.py"))
@@ -45,9 +44,10 @@ def found(benchmark, tmp_path: Path, *arguments: str) -> dict:
 
 
 def test_step_and_inference_are_timed_both_ways_and_both_answer_alike(tmp_path) -> None:
-    told = found(step, tmp_path, *SMALL)
+    told = found(step, tmp_path, *SMALL, "--layouts", "effnet_b1")
     answered = told["inference"]
     assert set(told["seconds"]) == set(answered["seconds"]) == {"plain", "ours"}
+    assert set(told["layouts"][0]["seconds"]) == {"contiguous", "channels_last"}
     assert answered["views"] == 4 and answered["largest_difference"] < 1e-5
 
 
@@ -96,11 +96,48 @@ def test_without_a_gpu_the_gpu_benchmark_says_so(tmp_path, monkeypatch, capsys) 
     assert "no GPU here" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
-def test_training_and_waiting_are_timed_on_any_device() -> None:
-    changes = ["model.pretrained=false", *SMALL[5::2], "train.workers=0"]
-    config, accelerator = load_config("effnet_b1", changes), build_accelerator("fp32")
-    limits = {"copy_gb_per_second": 10.0, "matrix_tflops": 0.1}
-    rows = gpu.measure_training(config, 4, accelerator, limits, 1, modes=[False])
-    assert [row["way"] for row in rows] == ["plain fp32, eager", "stock AMP, eager", "ours, eager"]
-    assert all(row["images_per_second"] > 0 and row["matrix_share"] > 0 for row in rows)
-    assert 0 <= gpu.measure_waiting(config, 4, accelerator, 3) < 1
+BARE = ("pydantic", "albumentations", "accelerate", "pandas", "cv2", "sklearn", "scipy")
+TRIAL = [
+    "--device", "cpu", "--size", "32", "--batch", "2", "--repeats", "1", "--minutes", "2",
+    "--workers", "1", "--runs", "demo/resnet10t", "--allow-dirty", "--out",
+]  # fmt: skip
+
+
+def test_the_gpu_benchmark_runs_on_a_machine_with_torch_and_timm_alone(tmp_path) -> None:
+    out = tmp_path / "gpu.json"
+    code = f"import sys; sys.modules |= dict.fromkeys({BARE!r}); import gpu; gpu.main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *TRIAL, str(out)],
+        cwd=CODE / "benchmarks", capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-800:]
+    told = read_json(out)
+    eager = [row for row in told["rows"] if "compiled" not in row["way"]]
+    assert len(eager) == 5 and all(row["images_per_second"] > 0 for row in eager), told["rows"]
+    assert 0 <= told["waiting"][0]["share"] < 1 and told["matrix_tflops"] > 0
+    assert told["left_out"] == ["demo/resnet10t, AMP, channels_last, compiled"]
+
+
+def test_a_row_that_fails_on_the_gpu_says_why_and_the_others_count() -> None:
+    def build():
+        raise RuntimeError("CUDA out of memory. Tried to allocate")
+
+    row = gpu.measure_way(build, torch.zeros(1), 1, "cpu")
+    assert row == {"problem": "RuntimeError: CUDA out of memory. Tried to allocate"}
+
+
+def test_libraries_load_the_same_photographs_and_a_missing_one_is_named(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    monkeypatch.setitem(sys.modules, "streaming", None)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    small = ["--size", "32", "--repeats", "1", "--samples", "12", "16", "--workers", "0"]
+    told = found(peers, tmp_path, *small)
+    assert told["missing"] == ["datasets", "mosaicml-streaming", "webdataset"]
+    assert "WebDataset: skipped: webdataset is not installed" in capsys.readouterr().out
+    assert set(told["versions"]) == {"timm", "torchvision v2", "winner's class"}
+    assert [case["photos"] for case in told["cases"]] == ["originals", "512 px JPEGs"]
+    for case in told["cases"]:
+        assert len(case["rows"]) == 5 and len(case["ratios"]) == 6
+        assert all(row["cpu_ms"] > 0 and row["images_per_second"][0] > 0 for row in case["rows"])

@@ -227,8 +227,8 @@ def test_a_family_trains_resumes_to_the_same_bytes_and_predicts(
     changes = (
         f"model.backbone={tag}", "model.pretrained=false", "model.pretrained_cfg={}",
         f"model.backbone_args={json.dumps(arguments)}", "model.fusion=gate",
-        "data.task=diagnosis8", "loss.kind=focal", "train.save_steps=1", "train.batch_size=32",
-        "train.micro_batch=32", "train.epochs=1", "train.optimizer=sgd", "train.ema_decay=0",
+        "data.task=diagnosis8", "loss.kind=focal", "train.save_steps=1", "train.batch_size=16",
+        "train.micro_batch=16", "train.epochs=1", "train.optimizer=sgd", "train.ema_decay=0",
         f"train.stages=[{{epochs: 1, trainable: {layer}}}]",
     )  # fmt: skip
     whole, resumed = (tiny_run(f"{family}/{name}", *changes) for name in ("whole", "resumed"))

@@ -79,9 +79,8 @@ bench: .venv/installed  ## every stage beside the usual way: PHOTOS="folders of 
 bench-gpu: .venv/installed  ## the same on a GPU
 	$(PY) benchmarks/gpu.py $(call out,gpu)
 
-RUN ?= demo/resnet10t
-serve: .venv/installed  ## a web page and a REST API for a trained run: RUN=demo/resnet10t
-	$(PY) scripts/serve.py --run $(RUN)
+serve: .venv/installed  ## a web page and a REST API for the model in models/, or RUN=effnet_b1
+	$(PY) scripts/serve.py $(if $(RUN),--run $(RUN))
 
 LOGS ?= oof
 tensorboard: .venv/installed  ## curves of runs trained with train.tracker=tensorboard

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions import __version__
 from lesions.cli import build_parser, run
 from lesions.paths import CODE, shown
 
@@ -56,7 +57,7 @@ def render_pages(root: Path) -> dict[Path, str]:
 
     found = {path.stem: read_json(path) for path in (root / "docs/results").glob("*.json")}
     project = tomllib.loads((CODE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    values: dict[str, Any] = {"labels": LABELS, "project": project, **found}
+    values: dict[str, Any] = {"labels": LABELS, "project": project, "version": __version__} | found
     pages = {}
     for path in sorted((CODE / "docs/templates").glob("[!_]*.j2")):
         parsed = environment().parse(path.read_text(encoding="utf-8"))

@@ -95,12 +95,13 @@ def test_one_class_is_submitted_as_the_competition_asks(demo: Path) -> None:
 
 
 def test_runs_are_found_by_any_name_and_a_wrong_one_is_answered_with_the_near(
-    trained: Path,
+    trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("tiny", "oof/tiny", str(trained), str(trained / "fold0.safetensors")):
         assert predict(["--run", name]) == 0
-    with pytest.raises(InputError, match="did you mean tiny"):
+    with pytest.raises(SystemExit, match="2"):
         predict(["--run", "tinny"])
+    assert "did you mean tiny" in capsys.readouterr().err
     (at("submissions") / "some.json").write_text("{}")
     with pytest.raises(InputError, match="is a blend; this takes"):
         predict(["--run", "submissions/some.json"])

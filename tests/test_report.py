@@ -32,15 +32,19 @@ from lesions.reporting import breakdown, figures, style
 TASK = build_task("diagnosis7")
 CLASSES, COLUMNS = list(TASK.classes), TASK.columns
 ROWS, TEST, SIZE = 280, 40, 16
-SECTIONS = ["scores", "decisions", "images", "test", "data", "training"]
+SECTIONS = ["scores", "decisions", "sets", "images", "test", "data", "training"]
 FIGURES = {
-    "auc", "roc", "precision_recall", "score_distribution", "confusion", "calibration", "loss",
-    "decision_curve", "test_distribution", "diagnoses", "correlation", "validation_auc",
+    "auc", "roc", "precision_recall", "score_distribution", "confusion", "calibration",
+    "training_loss", "validation_loss", "validation_auc", "learning_rate", "image_properties",
+    "decision_curve", "test_distribution", "diagnoses", "correlation",
     "data_site", "errors_age", "errors_certainty", "false_negatives", "false_positives",
-    "sure_positive", "sure_benign", "unsure_positive", "unsure_benign",
+    "unsure_positive", "unsure_benign",
     "sample_positive", "sample_benign",
 }  # fmt: skip
-CLASS_FIGURES = {"class_auc", "class_roc", "class_confusion", "class_calibration", "errors_mel"}
+CLASS_FIGURES = {
+    "class_roc", "class_precision_recall", "class_confusion", "class_calibration",
+    "errors_mel", "confidence_mel",
+}  # fmt: skip
 
 
 def write_world(root: Path, mode: Any = "array", diagnoses: tuple[str, ...] | None = None) -> Path:
@@ -103,7 +107,10 @@ def write_run(root: Path, run: str, task: str, table: pd.DataFrame) -> None:
         rows[["image_name", "fold", "target", *scores]].to_csv(
             folder / f"fold{fold}.csv", index=False
         )
-        history = [{"epoch": k, "loss": 0.7 / k, "auc": 0.7 + 0.05 * k} for k in (1, 2, 3)]
+        history = [
+            {"epoch": k, "loss": 0.7 / k, "auc": 0.7 + 0.05 * k, "log_loss": 0.8 / k, "lr": 0.1}
+            for k in (1, 2, 3)
+        ]
         record = {
             "run": run, "fold": int(fold), "task": task, "last_auc": 0.85, "best_auc": 0.85,
             "classes": CLASSES if task == "diagnosis7" else [], "config_hash": "c",
@@ -165,7 +172,7 @@ def cells(page: str, title: str) -> dict[str, list[str]]:
     """The table of a card: its rows by their first cell."""
     found = re.findall(r"<tr>(.*?)</tr>", card(page, title), flags=re.DOTALL)[1:]
     rows = [[html.unescape(x) for x in re.findall(r"<td>(.*?)</td>", row)] for row in found]
-    return {row[0]: row[1:] for row in rows}
+    return {row[0]: row[1:] for row in rows if row}
 
 
 def strip(page: str) -> dict[str, list[str]]:
@@ -280,11 +287,13 @@ def test_the_scores_by_class_are_scikit_learns(written):
     assert found["fold 0"][3].startswith(f"{f1:.3f}")
     mel = cells(page, "Scores of each class")["mel"]
     recall = reference.recall_score(target, called, labels=["mel"], average=None)[0]
-    assert mel[0] == str((target == "mel").sum()) and mel[2].startswith(f"{recall:.3f} (")
+    assert mel[0] == str((target == "mel").sum()) and mel[3].startswith(f"{recall:.3f} (")
+    kappa = reference.cohen_kappa_score(target == "mel", called == "mel")
+    assert mel[7].startswith(f"{kappa:.3f} (")
     counts = reference.confusion_matrix(target, called, labels=CLASSES)
     off = counts - np.diag(np.diag(counts))
     i, j = divmod(int(off.argmax()), 7)
-    swaps = cells(page, "Most common errors")
+    swaps = cells(page, "Most common confusions")
     assert swaps[f"{CLASSES[i]} → {CLASSES[j]}"][0] == str(off.max())
     malignant = probs[[f"prob_{name}" for name in CLASSES if name in MALIGNANT]].sum(axis=1)
     expected = reference.roc_auc_score(target.isin(MALIGNANT), malignant)
@@ -414,6 +423,7 @@ def test_baselines_are_shown_beside_a_run_of_the_audited_task(root, quick):
     write_baselines(root)
     shown = report_on(root, "seven")
     assert strip(shown)["AUC metadata-only"] == ["0.610", "sex, age"]
+    assert "Metadata only, without pixels: the best of 2 has AUC 0.610 (sex, age)" in text_of(shown)
     found = cells(shown, "AUC as a table")
     assert found["metadata: sex, age"][1] == "0.610 (0.500 to 0.700)"
     assert found["metadata: sex, age, isic2017"][1] == "0.990"
@@ -455,6 +465,9 @@ def test_a_blend_is_reported_from_its_json_with_every_section_of_a_run(root, qui
     sections = ["classes", "confusion", "worst", *SECTIONS[:-1], "blend"]
     assert re.findall(r'<section id="(\w+)"', shown) == sections
     assert cells(shown, "Members")["seven"] == ["0.4321", "0.500"]
+    assert "data-name='weights'" in shown and "other: no such run" in card(
+        shown, "Correlation of the members"
+    )
     assert "<th>macro-F1</th>" in shown
     with pytest.raises(SystemExit):
         report.main(["--run", str(path), "--explain"])
@@ -489,3 +502,66 @@ def test_a_group_counts_once_in_a_rates_interval_and_a_number_falls_into_its_ban
     assert none.high == pytest.approx(0.278, abs=0.001)  # Wilson, 0 of 10
     found = breakdown.bands(pd.Series([29.0, 30.0, 74.9, 75.0, np.nan]), [30, 45, 60, 75])
     assert found.tolist() == ["under 30", "30–45", "60–75", "75 and over", breakdown.ABSENT]
+
+
+def test_the_checklist_links_to_what_there_is_and_says_why_of_the_rest(written, root, quick):
+    import calibrate
+
+    calibrate.main(["--run", "mel"])
+    report_on(root, "mel")
+    for folder in (root / "oof/mel", written / "oof/seven"):
+        text = (folder / "checklist.md").read_text()
+        rows = re.findall(r"^\| (\d+\w?) \| (.+?) \| (.+) \|$", text, flags=re.MULTILINE)
+        assert len(rows) == 52 + 44
+        assert all("](" in found or "not reported, because" in found for _, _, found in rows)
+        links = re.findall(r"\]\((.+?)\)", text)
+        assert len(links) > 40
+        for link in links:
+            file, _, anchor = link.partition("#")
+            assert (folder / file).is_file(), link
+            assert not anchor or f'<section id="{anchor}"' in (folder / file).read_text(), link
+        has_card = "(card.md)" in text
+        assert has_card == (folder / "card.md").is_file() == (folder.name == "mel")
+        assert "fold0.safetensors" not in text and "audit.html" not in text
+
+
+def test_the_markdown_report_has_the_pages_numbers_and_links_figures_that_exist(written):
+    for run in ("mel", "seven"):
+        folder = written / "oof" / run
+        text, page = (folder / "report.md").read_text(), (folder / "report.html").read_text()
+        found = re.findall(r"!\[.+?\]\((.+?)\)", text)
+        assert len(found) > 15 and all((folder / path).is_file() for path in found)
+        for title in ("AUC as a table", "Coverage of the true class", "Other measures"):
+            for name, row in cells(page, title).items():
+                assert f"| {name} |" in text and row[-4 if "Cov" in title else -1] in text
+        for block in text.split("\n\n"):
+            assert len({line.count("|") for line in block.splitlines() if line[:1] == "|"}) <= 1
+
+
+def test_coverage_is_that_of_cuts_that_did_not_see_the_fold(written):
+    rows = oof_of(written, "seven")
+    found = cells((written / "oof/seven/report.html").read_text(), "Coverage of the true class")
+    assert found["nv"][0] == str((rows["target"] == "nv").sum())
+    own = rows[COLUMNS].to_numpy()[np.arange(len(rows)), rows["target"].map(CLASSES.index)]
+    one = np.sort(own)[::-1][int(np.ceil(0.9 * (len(own) + 1))) - 1]
+    malignant = rows["target"].isin(MALIGNANT)
+    share = (own >= one)[malignant].mean()
+    assert found["all malignant lesions"][3].startswith(f"{share:.3f} (")
+    assert float(found["all malignant lesions"][2][:5]) > 0.8
+
+
+def test_confidence_runs_from_the_highest_over_the_median_to_the_lowest(written):
+    page, rows = (written / "oof/seven/report.html").read_text(), oof_of(written, "seven")
+    found = tiles(page, "Most, median and least confident: nv")
+    assert found["label"].tolist() == ["highest"] * 3 + ["median"] * 2 + ["lowest"] * 3
+    assert found["number"].is_monotonic_decreasing
+    names = rows.set_index("image_name")["target"]
+    assert (names[found["image_name"]] == "nv").all()
+
+
+def test_brightness_of_a_grey_image_is_its_grey_and_it_has_no_colour_or_edges():
+    images = np.stack([np.full((8, 8, 3), 40, np.uint8), np.full((8, 8, 3), (200, 0, 0), np.uint8)])
+    images[1, ::2] = 0
+    found = breakdown.measure_pixels(images, np.array([1, 0]))
+    assert found.iloc[1].tolist() == [40, 0, 0, 0]
+    assert (found.iloc[0] > found.iloc[1])[["contrast", "colour", "sharpness"]].all()

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from lesions.evaluation.conformal import AGES
 from lesions.evaluation.intervals import Interval, Z
 from lesions.reporting.style import (
     BASELINE,
@@ -27,6 +29,8 @@ from lesions.reporting.style import (
 
 ABSENT = "not recorded"
 MOST_DIAGNOSES = 14
+PROPERTIES = ["brightness", "contrast", "colour", "sharpness"]
+SAMPLE = 3000  # images whose pixels are measured
 
 
 class Words(NamedTuple):
@@ -68,7 +72,7 @@ def rate(events: ArrayLike, groups: ArrayLike) -> Interval:
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def bands(values: pd.Series, edges: list[float], unit: str = "") -> pd.Series:
+def bands(values: pd.Series, edges: Sequence[float], unit: str = "") -> pd.Series:
     """Each number's band as an ordered category, such as "45–60"; ABSENT comes last."""
     names = [f"under {edges[0]:g}{unit}"]
     names += [f"{a:g}–{b:g}{unit}" for a, b in pairwise(edges)]
@@ -84,7 +88,7 @@ def factors(table: pd.DataFrame) -> dict[str, pd.Series]:
     """
     megapixels = table["width"] * table["height"] / 1e6
     found = {
-        "age": bands(table["age_approx"], [30, 45, 60, 75]),
+        "age": bands(table["age_approx"], AGES),
         "sex": _categories(table["sex"]),
         "site": _categories(table["site"]),
         "source": _categories(table["source"]),
@@ -188,6 +192,39 @@ def plot_diagnoses(diagnosis: pd.Series, positive: np.ndarray) -> Figure:
     _draw_counts(axes, counts, colours)
     axes.tick_params(which="minor", length=0)
     name_rows(axes, list(counts.index))
+    return figure
+
+
+def measure_pixels(images: Any, rows: np.ndarray) -> pd.DataFrame:
+    """PROPERTIES of the images at `rows` of the cache, uint8 RGB.
+
+    Mean and standard deviation of the grey values, colourfulness (Hasler & Suesstrunk, 2003), and
+    the standard deviation of the Laplacian.
+    """
+    found = []
+    for row in rows:
+        image = np.asarray(images[row])
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        red, green, blue = np.moveaxis(image.astype(np.float32), -1, 0)
+        axes = np.stack([red - green, (red + green) / 2 - blue]).reshape(2, -1)
+        colour = np.hypot(*axes.std(axis=1)) + 0.3 * np.hypot(*axes.mean(axis=1))
+        sharpness = cv2.Laplacian(grey, cv2.CV_32F).std()
+        found.append((grey.mean(), grey.std(), colour, sharpness))
+    return pd.DataFrame(found, columns=PROPERTIES)
+
+
+def plot_properties(properties: pd.DataFrame, classes: Sequence[str]) -> Figure:
+    """PROPERTIES of each class, (N,): median, quartiles, and 5th to 95th percentile."""
+    parts = dict(list(properties.groupby(np.asarray(classes))))
+    figure, axes = build_figure(0.8 + 0.5 * max(len(parts), 2), 2, 2)
+    for panel, name in zip(axes.ravel(), PROPERTIES, strict=True):
+        name_rows(panel, list(parts) if panel in axes[:, 0] else [""] * len(parts))
+        panel.set(xlabel=name)
+        for y, part in enumerate(parts.values()):
+            least, low, median, high, most = np.percentile(part[name], [5, 25, 50, 75, 95])
+            panel.plot([least, most], [y, y], color=BENIGN, linewidth=1, alpha=0.6)
+            panel.plot([low, high], [y, y], color=BENIGN, linewidth=4, alpha=0.6)
+            panel.plot(median, y, "o", color=BENIGN, markersize=5)
     return figure
 
 

@@ -13,15 +13,29 @@ from matplotlib.ticker import MaxNLocator
 
 from lesions.files import read_csv
 from lesions.oof import Oof
-from lesions.reporting.style import BASELINE, INK, MODEL, PAPER, build_figure, drawing, write_png
+from lesions.reporting.style import (
+    BASELINE,
+    INK,
+    MODEL,
+    MUTED,
+    PAPER,
+    build_figure,
+    drawing,
+    write_png,
+)
 
-LABELS = {"loss": ("training loss", BASELINE), "auc": ("validation AUC", MODEL)}
+LABELS = {
+    "loss": ("training loss", BASELINE),
+    "log_loss": ("validation loss", BASELINE),
+    "auc": ("validation AUC", MODEL),
+    "lr": ("learning rate", MUTED),
+}
 
 
 def plot_history(axes: Axes, folds: Mapping[int, pd.DataFrame], key: str) -> None:
-    """`key` ("loss" or "auc") of each epoch: a thin line a fold, their mean as the thick one.
+    """`key` (of LABELS) of each epoch: a thin line a fold, their mean as the thick one.
 
-    `folds` are the histories by fold: columns epoch, loss, auc. The best epoch of a fold's AUC has
+    `folds` are the histories by fold: columns epoch and LABELS. The best epoch of a fold's AUC has
     a small dot, the end of each line the fold's number.
     """
     label, colour = LABELS[key]
@@ -36,7 +50,7 @@ def plot_history(axes: Axes, folds: Mapping[int, pd.DataFrame], key: str) -> Non
         axes.plot(mean.index, mean, color=colour, linewidth=2.4)
         end = (mean.index[-1], mean.iloc[-1])
         axes.plot(*end, "o", color=colour, markeredgecolor=PAPER, markersize=6)
-        _note(axes, end, f"    {end[1]:.3f}", INK)
+        _note(axes, end, f"    {end[1]:.3{'g' if key == 'lr' else 'f'}}", INK)
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -57,21 +71,27 @@ def draw_curves(folder: Path) -> None:
         for path in paths
     }
     with drawing():
-        figure, axes = build_figure(5.0, rows=2)
-        for (panel,), key in zip(axes, LABELS, strict=True):
+        keys = _keys(folds)
+        figure, axes = build_figure(2.5 * len(keys), rows=len(keys))
+        for (panel,), key in zip(axes, keys, strict=True):
             plot_history(panel, folds, key)
         write_png(figure, folder / "training_curves.png")
 
 
+def _keys(folds: Mapping[int, pd.DataFrame]) -> list[str]:
+    """Those of LABELS that every history has: older ones have no validation loss."""
+    return [key for key in LABELS if all(key in history for history in folds.values())]
+
+
 def training_section(oof: Oof, drawn: dict[str, Figure]) -> list[dict[str, Any]]:
-    """Draw loss and validation AUC by epoch; each fold in numbers."""
+    """Draw losses, validation AUC and learning rate by epoch; each fold in numbers."""
     folds = {fold: facts for fold, facts in oof.facts.items() if facts.get("history")}
     if not folds:
         return []
     histories = {fold: pd.DataFrame(facts["history"]) for fold, facts in folds.items()}
-    for name, key in (("loss", "loss"), ("validation_auc", "auc")):
+    for key in _keys(histories):
         figure, ((axes,),) = build_figure(3.0)
         plot_history(axes, histories, key)
-        drawn[name] = figure
+        drawn[LABELS[key][0].lower().replace(" ", "_")] = figure
     positives = pd.Series(oof.positive).groupby(oof.table["fold"]).sum()
     return [facts | {"fold": fold, "positives": positives[fold]} for fold, facts in folds.items()]

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lesions.evaluation.calibration import equal_bins
-from lesions.evaluation.intervals import Interval, bootstrap_values
+from lesions.evaluation.intervals import bootstrap_values, format_interval
 from lesions.evaluation.metrics import Curve, Floats, of_curve
 from lesions.reporting.breakdown import rate
 from lesions.reporting.style import (
@@ -23,6 +23,8 @@ from lesions.reporting.style import (
     build_figure,
     dashed,
     legend_above,
+    name_rows,
+    note_beside,
     percent_ticks,
 )
 
@@ -95,24 +97,43 @@ def plot_curve(
     return figure
 
 
-def plot_class_rocs(
-    codes: np.ndarray, probs: Floats, groups: np.ndarray, aucs: Mapping[str, Interval]
-) -> Figure:
-    """One-vs-rest ROC of each class, one small panel each with its band over groups."""
-    lines = -(-len(aucs) // 3)
-    figure, axes = build_figure(0.3 + 1.45 * lines, lines, 3)
-    for panel in axes.ravel()[len(aucs) :]:
-        panel.axis("off")
-    for k, (panel, (name, auc)) in enumerate(zip(axes.ravel(), aucs.items(), strict=False)):
-        panel.plot([0, 1], [0, 1], **dashed(MUTED))
-        if (codes == k).any():
-            draw_band(panel, curve_bands(codes == k, probs[:, k], groups, CLASS_REPLICATES)[0])
-        number = "n/a" if np.isnan(auc.value) else f"{auc.value:.3f}"
-        panel.set_title(f"{name}  {number}", fontsize=8.6)
-        panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
-        for axis in (panel.xaxis, panel.yaxis):
-            axis.set_ticks([0, 0.5, 1], ["0", "", "1"])
-    axes[-1, 0].set(xlabel="false positive rate", ylabel="recall")
+def plot_class_curves(
+    codes: np.ndarray, probs: Floats, groups: np.ndarray, classes: Mapping[str, Mapping]
+) -> tuple[Figure, Figure]:
+    """One-vs-rest ROC and PR curves, a small panel a class with its band over groups.
+
+    `classes` are the scores of each class, as score_rows returns them.
+    """
+    lines = -(-len(classes) // 3)
+    drawn = [build_figure(0.3 + 1.45 * lines, lines, 3) for _ in range(2)]
+    for k, (name, scores) in enumerate(classes.items()):
+        rows = codes == k
+        bands = curve_bands(rows, probs[:, k], groups, CLASS_REPLICATES) if rows.any() else ()
+        guesses = ([0, 1], [rows.mean()] * 2)
+        for i, (_, axes) in enumerate(drawn):
+            panel, number = axes.ravel()[k], scores[("auc", "average_precision")[i]].value
+            panel.plot([0, 1], guesses[i], **dashed(MUTED))
+            if bands:
+                draw_band(panel, bands[i])
+            panel.set_title(f"{name}  {format_interval(number)}", fontsize=8.6)
+            panel.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.04))
+            for axis in (panel.xaxis, panel.yaxis):
+                axis.set_ticks([0, 0.5, 1], ["0", "", "1"])
+    for (_, axes), labels in zip(drawn, (ROC, PRECISION_RECALL), strict=True):
+        for panel in axes.ravel()[len(classes) :]:
+            panel.axis("off")
+        axes[-1, 0].set(xlabel=labels[0].split(" (")[0], ylabel=labels[1].split(" (")[0])
+    return drawn[0][0], drawn[1][0]
+
+
+def plot_weights(weights: Mapping[str, float]) -> Figure:
+    """The weight of each member of a blend."""
+    figure, ((axes,),) = build_figure(0.75 + 0.27 * max(len(weights), 2))
+    axes.barh(range(len(weights)), list(weights.values()), color=MODEL, alpha=0.8, height=0.64)
+    name_rows(axes, list(weights))
+    for y, weight in enumerate(weights.values()):
+        note_beside(axes, y, f"{weight:.3f}")
+    axes.set(xlabel="weight")
     return figure
 
 

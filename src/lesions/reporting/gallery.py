@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lesions.evaluation.metrics import all_columns
 from lesions.oof import Oof
 from lesions.reporting.breakdown import ABSENT
 from lesions.reporting.sections import Decisions
@@ -43,33 +44,38 @@ def galleries(
         rows = oof.table.assign(number=risk, label=oof.table["diagnosis"])
         kinds = _by_threshold(oof.positive, decided, risk)
         chosen |= {name: (rows, *kind) for name, kind in kinds.items()}
+    names = oof.task.classes if oof.task.several else ("benign", "positive")
+    every = all_columns(calibrated)
     if oof.task.several:  # of each class the wrong predictions of the highest probability
-        names, sure = oof.task.classes, calibrated[np.arange(len(called)), called]
+        sure = calibrated[np.arange(len(called)), called]
         arrows = [f"{names[i]} → {names[j]}" for i, j in zip(codes, called, strict=True)]
         rows = oof.table.assign(number=sure, label=arrows)
         for k, name in enumerate(names):
             chosen[f"errors_{name}"] = (rows, (codes == k) & (called != k), -sure)
+    picks = {name: choose(*of) for name, of in chosen.items()}
+    for k, name in enumerate(names):
+        own = oof.table.assign(number=every[:, k])[codes == k]
+        picks[f"confidence_{name}"] = highest_to_lowest(own)
     found = []
-    for name, (rows, where, by) in chosen.items():
-        picked = choose(rows, where, by).to_dict("records")
+    for name, rows in picks.items():
+        picked = rows.to_dict("records")
         shown = [] if images is None else [_tile_of(row, images) for row in picked]
         if shown:
             sheets[name] = plot_sheet(picked, images)
-        found.append({"name": name, "tiles": shown, "of": int(where.sum())})
+        of = int(chosen[name][1].sum()) if name in chosen else len(picked)
+        found.append({"name": name, "tiles": shown, "of": of})
     return found
 
 
 def _by_threshold(
     positive: np.ndarray, decided: Decisions, risk: np.ndarray
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Errors, sure and least certain predictions, then a random handful of either kind."""
+    """Errors and least certain predictions, then a random handful of either kind."""
     flagged, margin = decided.flagged, decided.margin
     random = np.random.default_rng(0).random(len(risk))
     return {
         "false_negatives": (positive & ~flagged, risk),
         "false_positives": (~positive & flagged, -risk),
-        "sure_positive": (positive & flagged, -risk),
-        "sure_benign": (~positive & ~flagged, risk),
         "unsure_positive": (positive, margin),
         "unsure_benign": (~positive, margin),
         "sample_positive": (positive, random),
@@ -81,6 +87,16 @@ def choose(rows: pd.DataFrame, where: np.ndarray, by: np.ndarray) -> pd.DataFram
     """The TILES rows of `where` with the lowest `by`; each group once, as its images are alike."""
     order = np.flatnonzero(where)[np.argsort(by[where], kind="stable")]
     return rows.iloc[order].drop_duplicates("group").head(TILES)
+
+
+def highest_to_lowest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the highest, the median and the lowest `number`, each group once."""
+    rows = rows.sort_values("number", ascending=False, kind="stable").drop_duplicates("group")
+    middle = max(0, len(rows) // 2 - 1)
+    places = [*range(3), middle, middle + 1, *range(len(rows) - 3, len(rows))]
+    places = sorted({place for place in places if 0 <= place < len(rows)})
+    names = ["highest" if p < 3 else "median" if p <= middle + 1 else "lowest" for p in places]
+    return rows.iloc[places].assign(label=names)
 
 
 def _tile_of(row: Mapping[Hashable, Any], images: Any) -> Tile:

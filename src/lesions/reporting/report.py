@@ -1,10 +1,13 @@
 """A report on a run or a blend: one HTML page that needs nothing beside it, its figures as PNG."""
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
@@ -14,12 +17,20 @@ from lesions.config import read_yaml, saved_config
 from lesions.data.cache import cached_images
 from lesions.data.table import load_table, task_targets
 from lesions.errors import InputError
-from lesions.evaluation.scores import LABELS
+from lesions.evaluation.scores import CLASS_LABELS, LABELS
 from lesions.inference.calibration import Calibration, fit_calibration, load_calibration
 from lesions.oof import Oof, load_oof, load_test, table_rows
 from lesions.paths import at, shown
-from lesions.reporting import page, style
-from lesions.reporting.breakdown import baseline_parts, words_of
+from lesions.reporting import figures, page, style
+from lesions.reporting.breakdown import (
+    SAMPLE,
+    Words,
+    baseline_parts,
+    measure_pixels,
+    plot_properties,
+    words_of,
+)
+from lesions.reporting.card import build_card
 from lesions.reporting.curves import training_section
 from lesions.reporting.gallery import galleries
 from lesions.reporting.sections import Decisions, Sections, decide
@@ -60,19 +71,67 @@ def write_report(
             "test": made.held_out(),
             "folds": training_section(oof, made.drawn),
             "galleries": galleries(oof, decided, calibrated, images, sheets),
+            "sets": made.sets(),
+            "off_curve": made.off_curve,
+            "members": _members(oof, made.drawn),
             **made.classes(),
         }
+        if images is not None:
+            _draw_properties(oof, images, words, made.drawn)
         drawn = {name: Markup(style.svg(figure, name)) for name, figure in made.drawn.items()}
         for name, figure in (made.drawn | sheets).items():
             style.write_png(figure, path.with_suffix("") / f"{name}.png")
-    text = page.render(
-        "report.html.j2", figures=drawn, oof=oof, words=words, decided=decided, why_not=why_not,
-        no_images=no_images, shortcuts=shortcuts, calibration=calibration, labels=LABELS,
-        explained=explained, source=source.name, settings=source.read_text(encoding="utf-8"),
-        **values,
-    )  # fmt: skip
+    values |= {
+        "figures": drawn, "oof": oof, "words": words, "decided": decided, "why_not": why_not,
+        "no_images": no_images, "shortcuts": shortcuts, "calibration": calibration,
+        "labels": LABELS, "class_labels": CLASS_LABELS, "explained": explained,
+        "source": source.name, "settings": source.read_text(encoding="utf-8"),
+    }  # fmt: skip
+    text = page.render("report.html.j2", **values)
     files.write_text(path, text)
+    files.write_text(path.with_suffix(".md"), page.render("report.md.j2", path=path, **values))
+    if calibration and not run.blend and load_calibration(run)[0]:
+        files.write_text(run.folder / "card.md", build_card(run))
+    _write_checklist(run, oof, path, text)
     return path, len(made.drawn) + len(sheets)
+
+
+def _write_checklist(run: RunFiles, oof: Oof, path: Path, text: str) -> None:
+    """Write checklist.md, whose links are those parts of the page and files that there are."""
+    audit = at("input/prepared", str(oof.dataset), "audit.html")
+    places = {f"{path.name}#{name}" for name in re.findall(r'<section id="(\w+)"', text)}
+    known = [*run.folder.glob("*.*"), audit]
+    links = {file.name: os.path.relpath(file, run.folder) for file in known if file.is_file()}
+    targets = {place: place for place in places} | links
+    targets = {name.replace(path.name, "report.html"): to for name, to in targets.items()}
+    name = f"{run.blend.stem}_checklist.md" if run.blend else "checklist.md"
+    text = page.render("checklist.md.j2", name=oof.name, targets=targets)
+    files.write_text(path.with_name(name), text)
+
+
+def _members(oof: Oof, drawn: dict[str, Figure]) -> str:
+    """Draw a blend's weights and the correlation of its members; or why they cannot be."""
+    if not oof.blend:
+        return ""
+    weights = oof.blend["weights"]
+    drawn["weights"] = figures.plot_weights({name: weights[name] or 0.0 for name in weights})
+    scores = {}
+    for name in oof.blend["members"]:
+        try:
+            member = load_oof(name)
+        except InputError as error:
+            return str(error)
+        scores[name] = pd.Series(member.score, member.names).reindex(oof.names).to_numpy()
+    drawn["member_correlation"] = figures.plot_correlation(pd.DataFrame(scores))
+    return ""
+
+
+def _draw_properties(oof: Oof, images: Any, words: Words, drawn: dict[str, Figure]) -> None:
+    """Brightness, contrast, colour and sharpness by class, of SAMPLE images at most."""
+    rows = np.random.default_rng(0).permutation(len(oof.codes))[:SAMPLE]
+    names = np.array(oof.task.classes if oof.task.several else ("benign", words.kind))
+    measured = measure_pixels(images, oof.table["row"].to_numpy()[rows])
+    drawn["image_properties"] = plot_properties(measured, names[oof.codes[rows]])
 
 
 def _decide(

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lesions.errors import InputError
 from lesions.evaluation import metrics
 from lesions.evaluation.calibration import calibration_error, clipped_logit, equal_bins
-from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values
-from lesions.evaluation.metrics import Floats, roc_auc
+from lesions.evaluation.conformal import AGES, lowest
+from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values, exact
+from lesions.evaluation.metrics import Floats, all_columns, roc_auc
 from lesions.evaluation.scores import LABELS, decision_scores, score_rows
 from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_curve, net_benefit
-from lesions.inference.calibration import Calibration, cross_fit
+from lesions.inference.calibration import Calibration, cross_fit, cross_sets
 from lesions.oof import Oof
 from lesions.reporting import breakdown, figures
 from lesions.reporting.breakdown import ABSENT, Part, Words
@@ -88,6 +90,7 @@ class Sections:
     calibrated: Floats
     words: Words
     drawn: dict[str, Figure] = field(default_factory=dict)
+    off_curve: bool = False  # whether the operating point lies off the ROC curve
 
     def parts(self) -> list[tuple[str, Oof]]:
         """The rows by name: of all folds, each source, each fold, and the labelled test rows."""
@@ -119,6 +122,8 @@ class Sections:
         roc, precision = figures.curve_bands(positive, score, groups)
         caught, false_alarms = decided.sensitivity.value, decided.false_positive_rate.value
         right, share = float(positive[decided.flagged].mean()), float(positive.mean())
+        on_curve = float(np.interp(false_alarms, figures.GRID, roc.value))
+        self.off_curve = abs(on_curve - caught) > 0.005
         name = f"AUC {roc_auc(positive, score):.3f}"
         drawn["roc"] = figures.plot_curve(roc, name, (false_alarms, caught))
         drawn["precision_recall"] = figures.plot_curve(
@@ -199,11 +204,9 @@ class Sections:
         called = oof.probs.argmax(axis=1)
         counts = metrics.build_confusion(codes, called, len(names))
         images = dict(zip(names, counts.sum(axis=1).astype(int), strict=True))
-        aucs = {name: found["auc"] for name, found in classes.items()}
-        drawn["class_auc"] = breakdown.plot_forest(
-            [Part(f"{name}, {images[name]:,}", auc, images[name]) for name, auc in aucs.items()]
+        drawn["class_roc"], drawn["class_precision_recall"] = figures.plot_class_curves(
+            codes, oof.probs, groups, classes
         )
-        drawn["class_roc"] = figures.plot_class_rocs(codes, oof.probs, groups, aucs)
         drawn["class_confusion"] = figures.plot_confusion(counts, names, names)
         probs = self.decided.probs if self.decided else self.calibrated
         right, sure = called == codes, probs[np.arange(len(codes)), called]
@@ -217,10 +220,42 @@ class Sections:
             "classes": classes,
             "class_parts": parts,
             "images_of": images,
+            "class_kappa": bootstrap(metrics.kappa, codes, called, groups, FEWER),
             "class_error": bootstrap(calibration_error, right, sure, groups, FEWER),
             "class_loss": bootstrap(metrics.log_loss, codes, probs, groups, FEWER),
             "swaps": swaps[swaps > 0].nlargest(10),
         }
+
+    def sets(self) -> list[dict[str, Any]]:
+        """Coverage and size of the sets of the malignant lesions of each age, and of each class.
+
+        Beside those of one cut for all rows, which covers 90 % of them and promises no part that.
+        """
+        oof, probs = self.oof, all_columns(self.oof.probs)
+        try:
+            held, known = cross_sets(oof)
+        except InputError:
+            return []
+        true = probs[np.arange(len(probs)), oof.codes]
+        one = probs >= lowest(true, np.arange(len(true)))
+        ages = breakdown.bands(oof.table["age_approx"], AGES)
+        positive, many = oof.positive, self.words.many
+        parts = {f"all {many}": positive}
+        parts |= {f"{many}, age {age}": positive & (ages == age) for age in ages.cat.categories}
+        names = oof.task.classes if oof.task.several else ("benign", self.words.kind)
+        parts |= {name: oof.codes == k for k, name in enumerate(names)}
+        found = []
+        for name, rows in parts.items():
+            where, every = np.flatnonzero(rows & known), np.flatnonzero(rows)
+            if len(every):
+                hits = held[where, oof.codes[where]].sum(), one[every, oof.codes[every]].sum()
+                shares = exact(hits[0], len(where)), exact(hits[1], len(every))
+                sizes = [
+                    h[w].sum(axis=1).mean() for h, w in ((held, where), (one, every)) if len(w)
+                ]
+                found.append({"name": name, "rows": len(every), "without": len(every) - len(where),
+                              "shares": shares, "sizes": sizes})  # fmt: skip
+        return found
 
     def held_out(self) -> dict[str, Any] | None:
         """The test rows' scores beside the out-of-fold ones; the rates of both at the threshold."""

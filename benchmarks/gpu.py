@@ -85,7 +85,7 @@ def backbone_of(name: str) -> str:
 
 def build_network(backbone: str, device: str, channels_last: bool, compiled: bool) -> Any:
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    network = timm.create_model(backbone, num_classes=1).to(device, memory_format=layout)
+    network = timm.create_model(backbone, num_classes=1).to(device).to(memory_format=layout)
     if compiled:
         network.compile()
     return network
@@ -157,7 +157,7 @@ class Turned(Dataset):
 
     def __getitem__(self, row: int) -> Tensor:
         draw = np.random.default_rng(row)
-        image = np.rot90(self.pixels[row], draw.integers(4))
+        image = np.rot90(self.pixels[row], int(draw.integers(4)))
         image = np.clip(image * draw.uniform(0.8, 1.2), 0, 255).astype(np.uint8)
         return torch.from_numpy(image)
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from multiprocessing import active_children
@@ -52,7 +53,7 @@ from lesions.data.cache import Mode
 from lesions.provenance import Results
 
 SHARDS, MOST = 4, 256
-OURS = {"array cache": "array", "JPEG cache": "jpeg"}
+OURS: dict[str, Mode] = {"array cache": "array", "JPEG cache": "jpeg"}
 JITTER = 0.2, 0.2, 0.08, 0.03  # brightness, contrast, saturation and hue, as training has them
 
 
@@ -91,47 +92,42 @@ def winner(photos: Photos, size: int, workers: int) -> DataLoader:
 
 def timm_loader(photos: Photos, size: int, workers: int) -> DataLoader:
     """timm has no rotation outside its policies, and erases on the device: less to do than ours."""
-    from timm.data import create_loader
-    from timm.data.dataset import ImageDataset
-
-    return create_loader(
-        ImageDataset(photos.images), (3, size, size), photos.batch, is_training=True,
+    timm = import_module("timm.data")
+    return timm.create_loader(
+        timm.ImageDataset(photos.images), (3, size, size), photos.batch, is_training=True,
         scale=(0.72, 1.0), vflip=0.5, color_jitter=JITTER, color_jitter_prob=0.5, re_prob=0.5,
         num_workers=workers, persistent_workers=workers > 0, device=torch.device("cpu"),
     ).loader  # uint8; what is around it normalises on the device  # fmt: skip
 
 
 def torchvision_loader(photos: Photos, size: int, workers: int) -> DataLoader:
-    from torchvision.datasets import ImageFolder
-    from torchvision.io import decode_image
-    from torchvision.transforms import v2
+    v2, io = import_module("torchvision.transforms.v2"), import_module("torchvision.io")
+    folders = import_module("torchvision.datasets")
 
     turn = v2.RandomAffine(45, (0.0625, 0.0625), (0.85, 1.15), None, v2.InterpolationMode.BILINEAR)
     transform = v2.Compose([
         v2.Resize((size, size), antialias=True), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(),
         v2.RandomApply([turn]), v2.RandomApply([v2.ColorJitter(*JITTER)]), v2.RandomErasing(0.5),
     ])  # fmt: skip
-    data = ImageFolder(photos.images, transform, loader=partial(decode_image, mode="RGB"))
+    loader = partial(io.decode_image, mode="RGB")
+    data = folders.ImageFolder(photos.images, transform, loader=loader)
     return _loader(data, photos, workers, shuffle=True)
 
 
 def datasets_loader(photos: Photos, size: int, workers: int) -> DataLoader:
-    from datasets import Dataset
-    from datasets import Image as Pixels
-
+    hf = import_module("datasets")
     stock = _stock(size)
 
     def transform(rows: dict[str, list]) -> dict[str, list]:
         return rows | {"image": [stock(np.array(image)) for image in rows["image"]]}
 
-    table = Dataset.from_dict({"image": photos.files, "label": [0] * len(photos.files)})
-    data = table.cast_column("image", Pixels(mode="RGB")).with_transform(transform)
+    table = hf.Dataset.from_dict({"image": photos.files, "label": [0] * len(photos.files)})
+    data = table.cast_column("image", hf.Image(mode="RGB")).with_transform(transform)
     return _loader(data, photos, workers, shuffle=True)
 
 
 def webdataset_loader(photos: Photos, size: int, workers: int) -> Iterable:
-    import webdataset as wds
-
+    wds = import_module("webdataset")
     shards = [str(path) for path in sorted((photos.folder / "shards").iterdir())]
     data = wds.WebDataset(shards, shardshuffle=SHARDS, empty_check=False).shuffle(1000)
     data = data.decode("rgb8").to_tuple("jpg", "cls").map_tuple(_stock(size), int)
@@ -142,11 +138,10 @@ def webdataset_loader(photos: Photos, size: int, workers: int) -> Iterable:
 
 
 def streaming_loader(photos: Photos, size: int, workers: int) -> DataLoader:
-    from streaming import StreamingDataset
-
+    streaming: Any = import_module("streaming")
     stock = _stock(size)
 
-    class Streamed(StreamingDataset):
+    class Streamed(streaming.StreamingDataset):
         def __getitem__(self, at: Any) -> Any:
             row = super().__getitem__(at)
             return stock(np.array(row["image"].convert("RGB"))), row["label"]
@@ -206,7 +201,7 @@ def lay_out(name: str, files: Sequence[Path], folder: Path, batch: int) -> Photo
 
 
 def _write_shards(photos: Photos) -> None:
-    import webdataset as wds
+    wds = import_module("webdataset")
 
     (photos.folder / "shards").mkdir()
     pattern, share = str(photos.folder / "shards/%03d.tar"), len(photos.files) // SHARDS
@@ -216,10 +211,10 @@ def _write_shards(photos: Photos) -> None:
 
 
 def _write_mds(photos: Photos) -> None:
-    from streaming import MDSWriter
-
     columns = {"image": "jpeg", "label": "int"}
-    with MDSWriter(out=str(photos.folder / "mds"), columns=columns) as writer:
+    with import_module("streaming").MDSWriter(
+        out=str(photos.folder / "mds"), columns=columns
+    ) as writer:
         for path in photos.files:
             writer.write({"image": Image.open(path), "label": 0})
 

@@ -425,8 +425,8 @@ def test_baselines_are_shown_beside_a_run_of_the_audited_task(root, quick):
     assert strip(shown)["AUC metadata-only"] == ["0.610", "sex, age"]
     assert "Metadata only, without pixels: the best of 2 has AUC 0.610 (sex, age)" in text_of(shown)
     found = cells(shown, "AUC as a table")
-    assert found["metadata: sex, age"][1] == "0.610 (0.500 to 0.700)"
-    assert found["metadata: sex, age, isic2017"][1] == "0.990"
+    assert found["metadata: sex, age"][0] == "0.610 (0.500 to 0.700)"
+    assert found["metadata: sex, age, isic2017"][0] == "0.990"
 
 
 def write_blend(root: Path, run: str, **changes: Any) -> Path:

@@ -215,7 +215,7 @@ def measure_pixels(images: Any, rows: np.ndarray) -> pd.DataFrame:
 
 def plot_properties(properties: pd.DataFrame, classes: Sequence[str]) -> Figure:
     """PROPERTIES of each class, (N,): median, quartiles, and 5th to 95th percentile."""
-    parts = dict(list(properties.groupby(np.asarray(classes))))
+    parts = {str(name): rows for name, rows in properties.groupby(np.asarray(classes))}
     figure, axes = build_figure(0.8 + 0.5 * max(len(parts), 2), 2, 2)
     for panel, name in zip(axes.ravel(), PROPERTIES, strict=True):
         name_rows(panel, list(parts) if panel in axes[:, 0] else [""] * len(parts))

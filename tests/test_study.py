@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import screening
 import yaml
+from blend import main as blend
 from dermamnist import main
 from screening import MissingWeights, Study, entry, ranked
 from sklearn.metrics import fbeta_score, precision_recall_curve, recall_score
@@ -276,3 +277,23 @@ def test_threshold_and_prior_correction_are_of_rows_that_are_not_scored(data, pa
     assert found["on scored rows"] == found["as it is"] != found["on training rows"]
     with pytest.raises(InputError, match=f"{rows} rows, but system 1 scored 7"):
         published_comparison(system | {"rows": 7})
+
+
+def test_a_blend_is_scored_on_test_rows_and_not_on_those_that_chose_it(data):
+    write_run("w/one", "dermamnist", lambda names: np.zeros(len(names), bool))
+    write_run("w/two", "dermamnist", lambda names: np.arange(len(names)) % 3 == 0)
+    write_run("w/whole", "dermamnist_grouped", lambda names: np.zeros(len(names), bool))
+    blend(["w/one", "w/two", "--method", "mean", "--out", str(at("submissions/w/both"))])
+    table = load_table("dermamnist")[0]
+    system = {
+        "system": "1", "run": "w/both/blend.json", "part": "test", "rows": 64, "source": "s",
+        "published": {"accuracy": 0.5},
+    }  # fmt: skip
+    found = published_comparison(system)["scores"]["accuracy"]["ours"]["value"]
+    parts = [pd.read_csv(at("submissions", f"w/{name}.csv")) for name in ("one", "two")]
+    mean = (parts[0].filter(like="prob_") + parts[1].filter(like="prob_")) / 2
+    answer = mean.columns.str.removeprefix("prob_")[mean.to_numpy().argmax(axis=1)]
+    diagnosis = table.set_index("image_name")["diagnosis"].loc[parts[0]["image_name"]]
+    assert found == pytest.approx((answer == diagnosis).mean())
+    with pytest.raises(InputError, match="a blend is chosen on validation rows"):
+        published_comparison(system | {"part": "val", "rows": 48})

@@ -6,6 +6,7 @@ import re
 import shutil
 
 import audit as script
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,15 +26,14 @@ from lesions.evaluation.audit import (
     FEATURES,
     audit,
     balance,
-    build_links,
     check_scheme,
     find_problems,
     overlap,
     parts,
     predict_without_pixels,
-    reach,
     score_shortcuts,
 )
+from lesions.evaluation.links import build_links, reach
 from lesions.evaluation.metrics import roc_auc
 from lesions.paths import CODE, at
 from lesions.reporting.audit_page import audit_page, audit_text
@@ -283,3 +283,62 @@ def test_the_published_audit_passed_and_holds_no_path():
     assert scores["source alone", "all"] == pytest.approx(0.747, abs=0.002)
     assert published["fold_hash"] == "483e102a76966b0e"
     assert audit_page(published).startswith("<!doctype html>")
+
+
+def test_anybodys_split_is_audited_in_one_file_or_a_file_a_part(tmp_path, capsys):
+    rows = [("a/ISIC_1.jpg", "Training", "p1"), ("ISIC_2", "validation", "p2"),
+            ("ISIC_3.JPG", "test", "p1"), ("ISIC_4", "test", "-1")]  # fmt: skip
+    split = pd.DataFrame(rows, columns=["file", "fold", "who"])
+    meta = split.rename(columns={"file": "image_id", "who": "patient_id"})[
+        ["image_id", "patient_id"]
+    ]
+    split[["file", "fold"]].to_csv(tmp_path / "split.csv", index=False)
+    meta.to_csv(tmp_path / "meta.csv", index=False)
+    for word, part in split.groupby("fold"):
+        part[["file"]].to_csv(tmp_path / f"my_{word}.csv", index=False)
+    whole = ["--folds", str(tmp_path / "split.csv"), "--table", str(tmp_path / "meta.csv")]
+    files = sorted(str(path) for path in tmp_path.glob("my_*.csv"))
+    for arguments in (whole, ["--folds", *files, *whole[2:]]):
+        assert script.main(arguments) == 1
+        assert "test seen in train, by patient: 1 of 2 images (1 pat" in capsys.readouterr().out
+    pd.DataFrame([["ISIC_1", "ISIC_2"]], columns=["image_name_1", "image_name_2"]).to_csv(
+        tmp_path / "pairs.csv", index=False
+    )
+    assert script.main([*whole[:2], "--duplicates", str(tmp_path / "pairs.csv")]) == 1
+    assert "val seen in train, by duplicate pair: 1 of 1 images" in capsys.readouterr().out
+    split.assign(fold=[0, 1, 2, -1]).to_csv(tmp_path / "split.csv", index=False)
+    assert script.main(whole[:2]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("audit passed")
+    with pytest.raises(InputError, match="no column 'flod'.*--fold-column"):
+        script.main([*whole, "--fold-column", "flod"])
+
+
+@pytest.mark.real
+def test_the_published_leaks_are_counted_to_the_unit(tmp_path, capsys):
+    assert script.main(["--folds", str(REAL / "dermamnist/dermamnist_to_ham10000.csv")]) == 1
+    said = capsys.readouterr().out
+    for counted in ("693 of 2,005 images (641", "348 of 1,003 images (332",
+                    "120 of 2,005 images (113", "773 of 2,005 images"):  # fmt: skip
+        assert counted in said
+    lesions = REAL / "isic2019/ISIC_2019_Training_Metadata.csv"
+    theirs = ["--folds", str(REAL / "deotte/jpeg-isic2019_train.csv"), "--table", str(lesions)]
+    out = tmp_path / "audit.json"
+    assert script.main([*theirs, "--fold-column", "tfrecord%5", "--json", str(out)]) == 1
+    (found,) = [row for row in json.loads(out.read_text())["exposed"] if row["exposed"]]
+    assert (found["exposed"], found["images"]) == (15_344, 25_272)
+    assert (found["positives_exposed"], found["positives"]) == (3_583, 4_509)
+
+
+@pytest.mark.real
+def test_near_duplicates_of_a_split_are_found_in_its_photographs(tmp_path, capsys):
+    photos = sorted((REAL / "ham10000" / "images").glob("*.jpg"))[:12]
+    for path in photos:
+        shutil.copy(path, tmp_path)
+    copy = cv2.imread(str(photos[0]))[:, ::-1]
+    cv2.imwrite(str(tmp_path / "copy.jpg"), copy)
+    names = [*(path.stem for path in photos), "copy"]
+    split = pd.DataFrame({"image": names, "split": ["train"] * 12 + ["test"]})
+    split.to_csv(tmp_path / "split.csv", index=False)
+    arguments = ["--folds", str(tmp_path / "split.csv"), "--images", str(tmp_path)]
+    assert script.main(arguments) == 1
+    assert "test seen in train, by near-duplicate: 1 of 1 images" in capsys.readouterr().out

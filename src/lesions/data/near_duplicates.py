@@ -8,6 +8,7 @@ plain skin, score 0.78 (docs/results/near_duplicates.json).
 """
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +18,10 @@ import pandas as pd
 from numpy.lib.stride_tricks import sliding_window_view
 from tqdm import tqdm
 
+from lesions.data.decode import decode
 from lesions.data.folds import merge_groups
+from lesions.data.photographs import images_below
+from lesions.errors import InputError, listed
 from lesions.files import read_json, write_json
 
 VERSION = 2  # raise it when other pairs would be found
@@ -53,6 +57,19 @@ def find_near_duplicates(images: np.ndarray, group: np.ndarray | None = None) ->
     pairs[["first", "second"]] = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
     pairs = pairs[pairs["score"] >= SAME]
     return pairs.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+
+
+def search_folders(folders: Sequence[Path], names: pd.Series) -> pd.DataFrame:
+    """Near-duplicates among the named photographs below `folders`: image_name_1, image_name_2."""
+    wanted = set(names)
+    files = {Path(path).stem: Path(path) for place in folders for path in images_below(place)}
+    found = [name for name in files if name in wanted]
+    if not found:
+        raise InputError(f"{listed(folders)}: none of the images: expected {listed(names, 2)}")
+    bar = tqdm(found, "reading photographs", unit="image", disable=None)
+    pairs = find_near_duplicates(np.stack([decode(files[name], SIZE)[0] for name in bar]))
+    ends = {"image_name_1": pairs["first"], "image_name_2": pairs["second"]}
+    return pd.DataFrame({end: np.array(found)[rows.astype(int)] for end, rows in ends.items()})
 
 
 def link_near_duplicates(

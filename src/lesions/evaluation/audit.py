@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, bootstrap
+from lesions.evaluation.links import KINDS, build_links, reach
 from lesions.evaluation.metrics import roc_auc
 
-KINDS = ["patient", "lesion", "photograph", "duplicate pair", "group"]
 AGES = [-np.inf, 30, 45, 60, 75, np.inf]
 AGE_NAMES = ["under 30", "30 to 44", "45 to 59", "60 to 74", "75 and over"]
 COMMON_SIZES = 8
@@ -75,44 +75,6 @@ def parts(table: pd.DataFrame) -> pd.Series:
 def scored(part: pd.Series) -> np.ndarray:
     """Which rows get an out-of-fold score, (N,) bool."""
     return ~part.isin(["", "test", "-1"]).to_numpy()
-
-
-def build_links(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """What ties images together: columns kind, id, row (position in `table`).
-
-    photograph: one image name, with or without ISIC 2019's `_downsampled`. Names of `pairs` that
-    are not in the table tie nothing.
-    """
-    rows = pd.Series(np.arange(len(table)), table["image_name"].to_numpy())
-    photograph = table["image_name"].str.removesuffix("_downsampled")
-    ids = [table["patient_id"], table["lesion_id"], photograph, table["group"]]
-    links = [
-        pd.DataFrame({"kind": kind, "id": values.to_numpy(), "row": rows.to_numpy()})
-        for kind, values in zip(["patient", "lesion", "photograph", "group"], ids, strict=True)
-    ]
-    rows = rows[~rows.index.duplicated()]
-    both = pairs[pairs.isin(set(rows.index)).all(axis=1)]
-    pair = both["image_name_1"] + " = " + both["image_name_2"]
-    for name in ("image_name_1", "image_name_2"):
-        there = rows.reindex(both[name]).to_numpy()
-        links.append(pd.DataFrame({"kind": "duplicate pair", "id": pair, "row": there}))
-    found = pd.concat(links, ignore_index=True)
-    return found[found["id"].notna() & (found["id"] != "")]
-
-
-def reach(links: pd.DataFrame, part: pd.Series) -> pd.DataFrame:
-    """Each link with more than one used image: kind, id, images, folds, test (images there).
-
-    `straddling` are those in two folds, or in a fold and the test rows.
-    """
-    part_of = part.to_numpy()[links["row"]]
-    used = links.assign(fold=part_of, test=part_of == "test")[part_of != ""]
-    used["fold"] = used["fold"].mask(used["test"])
-    found = used.groupby(["kind", "id"], sort=True).agg(
-        images=("row", "nunique"), folds=("fold", "nunique"), test=("test", "sum")
-    )
-    found = found[found["images"] > 1].reset_index()
-    return found.assign(straddling=found["folds"] + (found["test"] > 0) > 1)
 
 
 def check_scheme(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> dict[str, Any]:

@@ -1,0 +1,87 @@
+"""What ties photographs together, and which of these links lie in two folds.
+
+Imports neither scipy nor scikit-learn: the audit of a split answers within a second.
+"""
+
+import numpy as np
+import pandas as pd
+
+KINDS = ["patient", "lesion", "photograph", "duplicate pair", "group"]
+
+
+def build_links(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+    """What ties images together: columns kind, id, row (position in `table`).
+
+    photograph: one image name, with or without ISIC 2019's `_downsampled`. Names of `pairs` that
+    are not in the table tie nothing.
+    """
+    rows = pd.Series(np.arange(len(table)), table["image_name"].to_numpy())
+    photograph = table["image_name"].str.removesuffix("_downsampled")
+    ids = [table["patient_id"], table["lesion_id"], photograph, table["group"]]
+    links = [
+        pd.DataFrame({"kind": kind, "id": values.to_numpy(), "row": rows.to_numpy()})
+        for kind, values in zip(["patient", "lesion", "photograph", "group"], ids, strict=True)
+    ]
+    rows = rows[~rows.index.duplicated()]
+    both = pairs[pairs.isin(set(rows.index)).all(axis=1)]
+    pair = both["image_name_1"] + " = " + both["image_name_2"]
+    for name in ("image_name_1", "image_name_2"):
+        there = rows.reindex(both[name]).to_numpy()
+        links.append(pd.DataFrame({"kind": "duplicate pair", "id": pair, "row": there}))
+    found = pd.concat(links, ignore_index=True)
+    return found[found["id"].notna() & (found["id"] != "")]
+
+
+def reach(links: pd.DataFrame, part: pd.Series) -> pd.DataFrame:
+    """Each link with more than one used image: kind, id, images, folds, test (images there).
+
+    `straddling` are those in two folds, or in a fold and the test rows.
+    """
+    part_of = part.to_numpy()[links["row"]]
+    used = links.assign(fold=part_of, test=part_of == "test")[part_of != ""]
+    used["fold"] = used["fold"].mask(used["test"])
+    found = used.groupby(["kind", "id"], sort=True).agg(
+        images=("row", "nunique"), folds=("fold", "nunique"), test=("test", "sum")
+    )
+    found = found[found["images"] > 1].reset_index()
+    return found.assign(straddling=found["folds"] + (found["test"] > 0) > 1)
+
+
+def exposures(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd.DataFrame:
+    """How many images of each part share a link with a part that its model was trained on.
+
+    `part` is a fold's number, or train, val or test. Columns part, seen, kind, images, exposed,
+    links (ids on both sides), positives, positives_exposed; a row for each kind of link there is.
+    """
+    at = part.to_numpy()
+    named = set(at) - {""} <= {"train", "val", "test"}
+    known = links.assign(part=at[links["row"]])
+    known = known[known["part"] != ""]
+    positive = (table["target"] == 1).to_numpy()
+    both = [("val", ["train"]), ("test", ["train"]), ("test", ["val"]), ("test", ["train", "val"])]
+    both = [pair for pair in both if {pair[0], *pair[1]} <= set(at)] if named else [("fold", [])]
+    found = []
+    for kind, of_kind in known.groupby("kind", sort=False):
+        if len(of_kind) == of_kind["id"].nunique():
+            continue
+        for name, seen in both:
+            rows = np.isin(at, [name]) if named else at != ""
+            here = of_kind[rows[of_kind["row"]]]
+            if named:
+                shared = here["id"].isin(of_kind.loc[of_kind["part"].isin(seen), "id"])
+            else:
+                shared = here.groupby("id")["part"].transform("nunique") > 1
+            exposed = here.loc[shared, "row"].unique()
+            found.append(
+                {
+                    "part": name if named else "each fold",
+                    "seen": " or ".join(seen) or "the other folds",
+                    "kind": kind,
+                    "images": int(rows.sum()),
+                    "exposed": len(exposed),
+                    "links": int(here.loc[shared, "id"].nunique()),
+                    "positives": int(positive[rows].sum()),
+                    "positives_exposed": int(positive[exposed].sum()),
+                }
+            )
+    return pd.DataFrame(found)

@@ -27,8 +27,8 @@ from lesions.files import read_json, write_json
 VERSION = 2  # raise it when other pairs would be found
 SIZE = 64  # pixels of the images compared
 SAME = 0.8  # least score of a copy
-NEIGHBOURS = 8  # candidates of each image
-_WAVES, _DIMENSIONS = 12, 96
+NEIGHBOURS = 6  # candidates of each image
+_WAVES, _DIMENSIONS = 12, 64
 _AWAY = 3  # pixels at half the size that the middle may lie off
 _TRIM = 2  # pixels off each side: a copy may have lost its border
 _BLOCK = 256  # rows compared at once: memory is a block times all rows
@@ -166,7 +166,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _descriptors(*waves: np.ndarray) -> list[np.ndarray]:
-    """A unit vector (N, 96) for each image of each of the `waves`, the same in all eight turns.
+    """A unit vector (N, 64) for each image of each of the `waves`, the same in all eight turns.
 
     A flip changes signs and a transposition swaps axes: absolute values, their sums and distances
     over the diagonal stay. Rare differences count for more: directions are half whitened.
@@ -246,18 +246,16 @@ def _rough_likeness(half: np.ndarray, others: np.ndarray, turn: np.ndarray) -> n
                        for how in range(8)])  # fmt: skip
     middle = np.take_along_axis(others.reshape(*turn.shape, -1), places[turn], axis=2)
     middle = _unit(middle - middle.mean(axis=2, keepdims=True))
-    best = np.full(turn.shape, -1.0)
+    shown = []
     for scale in _SCALES[:_FIRST]:
         size = round(side * scale)
         low = (size - part) // 2 - _AWAY
         high = low + part + 2 * _AWAY
-        shown = np.stack([cv2.resize(each, (size, size))[low:high, low:high] for each in half])
-        windows = sliding_window_view(shown, (part, part), axis=(1, 2))
-        windows = windows.reshape(len(shown), -1, part * part)
-        strength = np.sqrt(np.einsum("rwp,rwp->rw", windows, windows))[..., None]
-        scores = windows @ middle.swapaxes(1, 2) / (strength + 1e-6)
-        np.maximum(best, scores.max(axis=1), out=best)
-    return best
+        shown.append([cv2.resize(each, (size, size))[low:high, low:high] for each in half])
+    windows = sliding_window_view(np.array(shown), (part, part), axis=(2, 3)).swapaxes(0, 1)
+    flat = windows.reshape(len(half), -1, part * part)
+    strength = np.sqrt(np.einsum("rwp,rwp->rw", flat, flat))[..., None]
+    return (flat @ middle.swapaxes(1, 2) / (strength + 1e-6)).max(axis=1)
 
 
 def _verify(

@@ -300,6 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
     results.check(args)
     missing = {n: d for n, (d, _) in WAYS.items() if not find_spec(MODULES.get(d, d))}
     ways = {name: build for name, (_, build) in WAYS.items() if name not in missing}
+    used = [MODULES.get(d, d) for name, (d, _) in WAYS.items() if name in ways]
     for name, package in missing.items():
         print(f"{name}: skipped: {package} is not installed")
     found: dict[str, Any] = {
@@ -307,6 +308,8 @@ def main(arguments: list[str] | None = None) -> int:
         "busy": [os.getloadavg()[0]], "cases": [],
         "versions": {n: version(d) for n, (d, _) in WAYS.items() if n in ways and n not in OURS},
     }  # fmt: skip
+    for package in ("timm.data", "torchvision.datasets", *used):
+        import_module(package)  # once, not in every turn's process
     with TemporaryDirectory() as place:
         drawn, (few, many) = Path(place), args.samples
         photos = find_photos(args.images, drawn / "drawn")

@@ -29,12 +29,15 @@ PLACES = [
     "abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand",
     "lower extremity", "neck", "scalp", "trunk", "upper extremity",
 ]  # fmt: skip
-# ISIC 2019 has three sides of the torso; HAM10000's places are merged as in ISIC 2019.
+# ISIC 2019 has three sides of the torso; HAM10000's places are merged as in ISIC 2019, and the
+# last five are PAD-UFES-20's.
 SITE_WORDS = {site: site for site in SITES} | {
     "anterior torso": "torso", "posterior torso": "torso", "lateral torso": "torso",
     "abdomen": "torso", "back": "torso", "chest": "torso", "trunk": "torso", "ear": "head/neck",
     "face": "head/neck", "neck": "head/neck", "scalp": "head/neck", "acral": "palms/soles",
     "foot": "lower extremity", "hand": "upper extremity", "genital": "oral/genital",
+    "arm": "upper extremity", "forearm": "upper extremity", "thigh": "lower extremity",
+    "nose": "head/neck", "lip": "head/neck",
 }  # fmt: skip
 SEX_WORDS = {"male": "male", "female": "female", "m": "male", "f": "female"}
 SPLIT_WORDS = {

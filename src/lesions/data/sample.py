@@ -253,7 +253,7 @@ def draw_photo(seed: int, row: dict[Hashable, Any]) -> np.ndarray:
         scene *= rim[..., None]
     picture = np.clip(scene, 0, 255).astype(np.uint8)
     if rng.random() < 0.3:
-        _draw_hairs(picture, rng)
+        draw_hairs(picture, rng)
     width, height = row["width"], row["height"]
     keep = min(256, 192 * width // height), min(192, 256 * height // width)
     left, top = (256 - keep[0]) // 2, (192 - keep[1]) // 2
@@ -261,8 +261,8 @@ def draw_photo(seed: int, row: dict[Hashable, Any]) -> np.ndarray:
     return cv2.resize(middle, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _draw_hairs(picture: np.ndarray, rng: np.random.Generator) -> None:
-    """Draw some hairs of similar direction and colour over the picture, in place."""
+def draw_hairs(picture: np.ndarray, rng: np.random.Generator) -> None:
+    """Draw some hairs of similar direction and colour over a picture of 256 x 192, in place."""
     lean, dark = rng.uniform(0, np.pi), rng.uniform(30, 80)
     along = np.linspace(-1, 1, 24)
     for _ in range(rng.integers(4, 16)):

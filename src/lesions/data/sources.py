@@ -26,6 +26,7 @@ from lesions.errors import listed
 from lesions.files import read_csv
 from lesions.paths import shown
 
+_CLASSES_2017 = ["melanoma", "seborrheic_keratosis"]  # others are nevi
 _CLASSES_2018 = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
 _CLASSES_2019 = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
 _DERMAMNIST = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]  # its labels 0 to 6
@@ -50,7 +51,7 @@ def read_source(name: str, source: SourceConfig, folder: Path, report: Report) -
 def read_isic2017(folder: Path, report: Report) -> pd.DataFrame:
     """ISIC 2017 task 3: 2,000 training images, 374 melanomas; of people only age and sex."""
     truth = folder / "ISIC-2017_Training_Part3_GroundTruth.csv"
-    rows = _read_one_hot(report, truth, ["melanoma", "seborrheic_keratosis"], "image_id", "nv")
+    rows = _read_one_hot(report, truth, _CLASSES_2017, "image_id", "nv")
     more = {"image_name": "image_id", "age_approx": "age_approximate", "sex": "sex"}
     return _joined(report, rows, folder / "ISIC-2017_Training_Data_metadata.csv", more)
 
@@ -148,6 +149,17 @@ def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:
     return rows
 
 
+def read_ground_truth(path: Path, report: Report) -> pd.DataFrame | None:
+    """The rows of a challenge's ground truth with a column a class; None for any other table."""
+    header = {*read_csv(path)}
+    if {"image_id", *_CLASSES_2017} <= header:
+        return _read_one_hot(report, path, _CLASSES_2017, "image_id", "nv")
+    for classes in (_CLASSES_2018, _CLASSES_2019):
+        if {"image", *classes} <= header:
+            return _read_one_hot(report, path, classes)
+    return None
+
+
 def add_deotte(table: pd.DataFrame, folder: Path, report: Report) -> pd.DataFrame:
     """The table with `width`, `height` and `tfrecord` of the images in Chris Deotte's CSVs.
 
@@ -210,10 +222,10 @@ def read_generic(name: str, source: SourceConfig, folder: Path, report: Report) 
         report.notes.append(f"{shown(path)}: {(bare & ~test).sum():,} rows without diagnosis or"
                             " target are test rows: never trained on or scored")  # fmt: skip
     rows["split"] = pd.Series("train", rows.index).mask(bare | test, "test")
-    return _within_patients(rows, path, report)
+    return within_patients(rows, path, report)
 
 
-def _within_patients(rows: pd.DataFrame, path: Path, report: Report) -> pd.DataFrame:
+def within_patients(rows: pd.DataFrame, path: Path, report: Report) -> pd.DataFrame:
     """The rows with lesion numbers that restart in each patient made ids of their own."""
     lesion, patient = rows["lesion_id"], rows["patient_id"]
     shared = patient[patient != ""].groupby(lesion[lesion != ""]).nunique() > 1

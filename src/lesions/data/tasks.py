@@ -28,6 +28,15 @@ WORDS |= {
     "ak": "akiec", "actinic keratosis": "akiec", "nevus": "nv",
     "seborrheic keratosis": "bkl", "lichenoid keratosis": "bkl", "solar lentigo": "bkl",
     "lentigo nos": "bkl",
+    # PAD-UFES-20's, and those of today's ISIC Archive; squamous cell carcinoma: see below
+    "ack": "akiec", "nev": "nv", "sek": "bkl", "solar or actinic keratosis": "akiec",
+    "pigmented benign keratosis": "bkl", "lichen planus like keratosis": "bkl",
+    "melanoma, nos": "mel", "melanoma in situ": "mel", "melanoma invasive": "mel",
+    "melanoma metastasis": "mel", "squamous cell carcinoma in situ": "akiec",
+    "squamous cell carcinoma, nos": "scc", "squamous cell carcinoma, invasive": "scc",
+    "malignant melanocytic proliferations (melanoma)": "mel",
+    "benign soft tissue proliferations - vascular": "vasc", "hemangioma": "vasc",
+    "angioma": "vasc", "angiokeratoma": "vasc", "pyogenic granuloma": "vasc",
     # one image each, benign by the file's column benign_malignant
     "cafe-au-lait macule": "benign", "atypical melanocytic proliferation": "benign",
 }  # fmt: skip

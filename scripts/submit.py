@@ -18,7 +18,7 @@ from lesions.cli import build_parser, run
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("file", type=Path, help="the submission: image_name,target")
+    parser.add_argument("file", type=Path, help="the submission: image_name,target (or isic_id)")
     parser.add_argument("-m", "--message", help="what it is, for you to find again")
     parser.add_argument("--sample", type=Path, help="default: input/isic2020/sample_submission.csv")
     parser.add_argument("--earlier", type=Path, nargs="+", default=[], help="files to compare with")

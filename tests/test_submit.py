@@ -118,6 +118,22 @@ def test_an_inverted_submission_is_refused(kaggle: FakeKaggle, place, capsys):
     assert "correlation" not in capsys.readouterr().out, "other images are not compared"
 
 
+def test_the_sample_of_isic_2024_decides_the_header(kaggle: FakeKaggle, place):
+    table, sample = good().rename(columns={"image_name": "isic_id"}), place / "sample.csv"
+    with pytest.raises(InputError, match="it must be image_name,target"):
+        check(place, table)
+    table.assign(target=0.3).to_csv(sample, index=False)
+    assert check(place, table, "--sample", str(sample)) == 0
+    with pytest.raises(InputError, match="it must be isic_id,target"):
+        check(place, good(), "--sample", str(sample))
+    with pytest.raises(InputError, match=r"missing images: 1 \(ISIC_0007\)"):
+        check(place, table.drop(index=7), "--sample", str(sample))
+    table.to_csv(place / "other.csv", index=False)
+    with pytest.raises(InputError, match="ISIC 2024"):
+        send(place, "--sample", str(sample), name="other.csv")
+    assert not kaggle.asked("CreateSubmission")
+
+
 def test_without_the_sample_the_next_command_is_named(kaggle, place):
     with pytest.raises(InputError, match=r"download.py isic2020 --tables-only"):
         send(place, "--sample", str(place / "none.csv"))

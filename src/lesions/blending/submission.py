@@ -11,22 +11,23 @@ from lesions.errors import InputError, listed
 from lesions.files import read_csv
 from lesions.paths import shown
 
-HEADER = ["image_name", "target"]
+NAMES = ("image_name", "isic_id")  # of the images: in SIIM-ISIC 2020, and in ISIC 2024
 
 
 def check_submission(path: Path, sample: Path, earlier: Sequence[Path] = ()) -> str:
     """One line on a submission that may be sent; InputError with everything wrong with another.
 
-    `sample` is the competition's sample_submission.csv: its ids and their order are the standard.
-    Of `earlier` submissions only those on the same images are compared.
+    `sample` is the competition's sample_submission.csv: its header, ids and their order are the
+    standard. Of `earlier` submissions only those on the same images are compared.
     """
-    table = read_csv(path, [], text=("image_name",))
-    if list(table.columns) != HEADER:
+    table, name = read_csv(path, [], text=NAMES), NAMES["isic_id" in read_csv(sample)]
+    if list(table.columns) != [name, "target"]:
         raise InputError(
             f"{shown(path)}: the header is {','.join(map(str, table.columns))}; "
-            f"it must be {','.join(HEADER)}"
+            f"it must be {name},target as in {shown(sample)}"
         )
-    told, problems = "", _problems(table, read_csv(sample, HEADER[:1], HEADER[:1])["image_name"])
+    table = table.rename(columns={name: "image_name"})
+    told, problems = "", _problems(table, read_csv(sample, [name], [name])[name])
     if not problems:
         told, problems = _compare(table, earlier)
     if problems:
@@ -72,7 +73,8 @@ def _compare(table: pd.DataFrame, earlier: Sequence[Path]) -> tuple[str, list[st
     """Rank correlation with each earlier submission, and the problem that a negative one is."""
     found: list[tuple[float, str]] = []
     for path in earlier:
-        other = read_csv(path, HEADER, text=("image_name",)).set_index("image_name")["target"]
+        other = read_csv(path, ["target"], text=NAMES)
+        other = other.set_index(str(other.columns[0]))["target"]
         if other.index.is_unique and set(other.index) == set(table["image_name"]):
             known = other.reindex(table["image_name"]).to_numpy(np.float64)
             found.append((float(spearmanr(table["target"], known).statistic), shown(path)))

@@ -28,6 +28,9 @@ def submit(
     goes on to wait. InputError without submissions left, for a file that Kaggle cannot score, and
     after `minutes` without a score.
     """
+    if "isic_id" in read_csv(path):
+        raise InputError(f"{shown(path)}: isic_id is ISIC 2024's header, and {COMPETITION} would"
+                         " get it: --dry-run checks it")  # fmt: skip
     digest = sha256(path)
     ref = _send(path, message, f"[{digest[:8]}]", again)
     end, wait = time.monotonic() + 60 * minutes, 5.0

@@ -19,7 +19,7 @@ import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, closing, redirect_stderr, redirect_stdout, suppress
 from functools import partial
 from importlib import import_module
@@ -172,7 +172,7 @@ def pictures() -> list[bytes]:
     return made
 
 
-def on_images(folder: Path, draw: Draw) -> Iterator[Attack]:
+def on_images(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
     files = pictures()
 
     def read(content: bytes) -> None:
@@ -186,7 +186,7 @@ def on_images(folder: Path, draw: Draw) -> Iterator[Attack]:
         yield partial(read, content)
 
 
-def on_archives(folder: Path, draw: Draw) -> Iterator[Attack]:
+def on_archives(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
     with zipfile.ZipFile(folder / "whole.zip", "w", zipfile.ZIP_DEFLATED) as file:
         for number, content in enumerate(pictures()):
             file.writestr(f"photos/{number}.jpg", content)
@@ -202,7 +202,11 @@ def on_archives(folder: Path, draw: Draw) -> Iterator[Attack]:
         for name in names:
             file.write(run_folder / name, name)
 
-    readers = {".zip": unpacked, ".npz": unpacked, ".run.zip": find_run}
+    readers: dict[str, Callable[[Path], Any]] = {
+        ".zip": unpacked,
+        ".npz": unpacked,
+        ".run.zip": find_run,
+    }
     while True:
         suffix = str(draw.choice(list(readers)))
         path = folder / f"damaged{suffix}"
@@ -210,7 +214,7 @@ def on_archives(folder: Path, draw: Draw) -> Iterator[Attack]:
         yield partial(load, readers[suffix], path)
 
 
-def on_tables(folder: Path, draw: Draw) -> Iterator[Attack]:
+def on_tables(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
     blend, prepare, submit, predict = map(script, ("blend", "prepare", "submit", "predict"))
     oof = at("oof/attacked/fold0.csv").read_bytes()
     sample = at("input/sample/isic2020/sample_submission.csv")
@@ -248,7 +252,7 @@ def load(reader: Callable[..., Any], *given: Any) -> None:
     reader(*given)
 
 
-def on_configs(folder: Path, draw: Draw) -> Iterator[Attack]:
+def on_configs(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
     path = folder / "attacked.yaml"
     configs, data = sorted((CODE / "configs").glob("*.yaml")), CODE / "configs/datasets/demo.yaml"
     while True:
@@ -262,7 +266,7 @@ def on_configs(folder: Path, draw: Draw) -> Iterator[Attack]:
             yield partial(load, load_dataset_config, str(path.with_suffix("")))
 
 
-def on_files(folder: Path, draw: Draw, suffixes: tuple[str, ...]) -> Iterator[Attack]:
+def on_files(folder: Path, draw: Draw, suffixes: tuple[str, ...]) -> Generator[Attack, None, None]:
     """The files of a run and of a prepared data set, read by predict.py and calibrate.py."""
     calibrate, predict = script("calibrate"), script("predict")
     (folder / "photo.png").write_bytes(pictures()[2])
@@ -281,7 +285,7 @@ def on_files(folder: Path, draw: Draw, suffixes: tuple[str, ...]) -> Iterator[At
         path.write_bytes(whole)
 
 
-def on_pretrained(folder: Path, draw: Draw) -> Iterator[Attack]:
+def on_pretrained(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
     """Files of weights that a run is to start from; what is accepted is trained for three steps."""
     train, own = script("train"), at("oof/attacked/fold0.safetensors")
     torch.save({"state_dict": load_file(own), "epoch": 3}, folder / "whole.pth")
@@ -298,7 +302,7 @@ class Killed(BaseException):
     """Stands for kill -9: nothing in the program may catch it."""
 
 
-def on_states(folder: Path, draw: Draw) -> Iterator[Attack]:
+def on_states(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
     """The state that a killed run resumes from: its bytes, or its values under a true checksum."""
     train, command = script("train"), [*attacked("killed"), "--fold", "0"]
     step, made = Stepper.step, iter((True, True, False))
@@ -325,7 +329,7 @@ def on_states(folder: Path, draw: Draw) -> Iterator[Attack]:
         shutil.copytree(folder / "killed", at("oof/killed"))
 
 
-def on_server(folder: Path, draw: Draw) -> Iterator[Attack]:
+def on_server(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
     """Photographs, forms and whole requests, sent to a server of the run in this process."""
     serving = import_module("serving")
     limits = serving.Limits(max_bytes=100_000, header_seconds=1, body_seconds=1)
@@ -372,7 +376,7 @@ def on_server(folder: Path, draw: Draw) -> Iterator[Attack]:
             yield partial(ask, (damaged(head, draw) if draw.random() < 0.2 else head) + content)
 
 
-def on_values(folder: Path, draw: Draw) -> Iterator[Attack]:
+def on_values(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
     """Options of the scripts. None is given all that it needs to begin an hour of work."""
     options = {
         "train": ["--config", "--fold", "--set", "--name", "--pretrained", "--max-hours"],
@@ -405,7 +409,7 @@ def on_values(folder: Path, draw: Draw) -> Iterator[Attack]:
         yield partial(mains[name], words)
 
 
-KINDS: dict[str, Callable[[Path, Draw], Iterator[Attack]]] = {
+KINDS: dict[str, Callable[[Path, Draw], Generator[Attack, None, None]]] = {
     "photographs": on_images,
     "archives": on_archives,
     "CSV": on_tables,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -28,25 +29,31 @@ def test_requirements_are_those_of_inference_and_of_kaggle():
 
 @pytest.mark.parametrize("name", sorted(ANSWERS))
 def test_the_model_in_the_box_gives_its_stored_answers(name):
-    answer = Predictor.load().predict(EXAMPLES / f"{name}.jpg", Patient(**ANSWERS[name]["person"]))
+    answer = Predictor.load(None).predict(EXAMPLES / f"{name}.jpg", Patient(**ANSWERS[name]["person"]))
     assert answer.probs == pytest.approx(ANSWERS[name]["probs"], abs=1e-3)
     assert answer.threshold == pytest.approx(ANSWERS[name]["threshold"], abs=1e-9)
 
 
 def test_a_wheel_predicts_without_the_checkout_and_without_kaggles_client(tmp_path: Path):
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-    subprocess.run([*build, str(CODE), "-w", str(tmp_path)], check=True, cwd=tmp_path)
+    copy = tmp_path / "copy"  # building leaves files beside the code
+    for name in ("src", "configs", "models"):
+        shutil.copytree(CODE / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(CODE / name, copy)
+    subprocess.run([*build, str(copy), "-w", str(tmp_path)], check=True)
     (wheel,) = tmp_path.glob("lesions-*.whl")
     assert __version__ in wheel.name
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     (tmp_path / "asked.py").write_text(
         "import sys\n"
+        "from pathlib import Path\n"
         "import lesions\n"
         "from lesions.config import load_config\n"
         "from lesions.inference import Predictor\n"
         "from lesions.reporting.page import environment\n"
         "print(lesions.__version__, load_config('effnet_b1').train.epochs)\n"
-        "print(Predictor.load().predict(sys.argv[1]).score)\n"
+        "print(Predictor.load(None).predict(Path(sys.argv[1])).score)\n"
         "print('report.html.j2' in environment().list_templates())\n"
         "print({'kaggle', 'jupytext', 'gradio'} & {*sys.modules})\n"
     )

@@ -73,8 +73,8 @@ def _compare(table: pd.DataFrame, earlier: Sequence[Path]) -> tuple[str, list[st
     """Rank correlation with each earlier submission, and the problem that a negative one is."""
     found: list[tuple[float, str]] = []
     for path in earlier:
-        other = read_csv(path, ["target"], text=NAMES)
-        other = other.set_index(str(other.columns[0]))["target"]
+        rows = read_csv(path, ["target"], text=NAMES)
+        other = rows.set_index(str(rows.columns[0]))["target"]
         if other.index.is_unique and set(other.index) == set(table["image_name"]):
             known = other.reindex(table["image_name"]).to_numpy(np.float64)
             found.append((float(spearmanr(table["target"], known).statistic), shown(path)))

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -31,13 +33,14 @@ from lesions.evaluation.metrics import Floats, Metric, mean, roc_auc, sensitivit
 from lesions.evaluation.scores import decision_scores, score_rows
 from lesions.files import write_text
 from lesions.inference.ensemble import Run
-from lesions.inference.predictor import Photo, Prediction, Predictor
+from lesions.inference.predictor import Prediction, Predictor
 from lesions.oof import Oof
 from lesions.runs import RunFiles
 
 CHUNK = 256  # photographs held at once
 CORRUPTIONS = ("blur", "JPEG quality 30", "brightness 60 %", "hair", "black corners")
-Open = Callable[[str], Photo]
+File = Path | bytes
+Open = Callable[[str], File]
 
 
 def evaluate(
@@ -74,7 +77,7 @@ def evaluate(
         "corrupted": {},
     }
     for how in CORRUPTIONS if corrupt else ():
-        answers = _predict(predictor, rows, lambda path, how=how: damaged(read(path), how), how)
+        answers = _predict(predictor, rows, partial(_read_damaged, read, how), how)
         found["corrupted"][how] = _paired(clean, _as_oof(predictor, task, rows, answers))
     return _plain(found), clean, unread
 
@@ -232,10 +235,16 @@ def _paired(clean: Oof, other: Oof) -> dict[str, dict[str, Any]]:
     return found
 
 
-def damaged(photo: Photo, how: str) -> bytes:
+def _read_damaged(read: Open, how: str, name: str) -> bytes:
+    return damaged(read(name), how)
+
+
+def damaged(photo: File, how: str) -> bytes:
     """The photograph's file with one of CORRUPTIONS; lossless but for JPEG."""
     content = photo if isinstance(photo, bytes) else photo.read_bytes()
-    pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    pixels: np.ndarray = np.asarray(
+        cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    )
     height, width = pixels.shape[:2]
     suffix, options = ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]
     if how == "blur":

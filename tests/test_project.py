@@ -29,9 +29,10 @@ def test_requirements_are_those_of_inference_and_of_kaggle():
 
 @pytest.mark.parametrize("name", sorted(ANSWERS))
 def test_the_model_in_the_box_gives_its_stored_answers(name):
-    answer = Predictor.load(None).predict(EXAMPLES / f"{name}.jpg", Patient(**ANSWERS[name]["person"]))
-    assert answer.probs == pytest.approx(ANSWERS[name]["probs"], abs=1e-3)
-    assert answer.threshold == pytest.approx(ANSWERS[name]["threshold"], abs=1e-9)
+    known = ANSWERS[name]
+    answer = Predictor.load(None).predict(EXAMPLES / f"{name}.jpg", Patient(**known["person"]))
+    assert answer.probs == pytest.approx(known["probs"], abs=1e-3)
+    assert answer.threshold == pytest.approx(known["threshold"], abs=1e-9)
 
 
 def test_a_wheel_predicts_without_the_checkout_and_without_kaggles_client(tmp_path: Path):

@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY := PASSIVE
 # Behind a company's proxy its certificate is known to the system, not to uv.
 export UV_SYSTEM_CERTS := 1
 
-.PHONY: help demo quick-train test test-kaggle check size kill-test bench bench-gpu serve tensorboard \
+.PHONY: help demo quick-train test test-gpu test-kaggle check size kill-test bench bench-gpu serve tensorboard \
     check-gpu dataset-info notebooks lock clean
 
 help:  ## list these targets
@@ -51,6 +51,9 @@ KAGGLE_PYTHON ?= $(firstword $(shell python3.12 -c 'import sys; print(sys.execut
 	$(PY) -m uv pip install --quiet --python .venv-kaggle/bin/python -r requirements-kaggle.txt
 	@touch $@
 
+test-gpu: .venv/installed  ## tests that need a GPU: fp16, bf16, killed, resumed, exported
+	$(PY) -m pytest -m gpu
+
 test-kaggle: .venv-kaggle/installed  ## the tests on the versions of Kaggle's image: TESTS="some files"
 	.venv-kaggle/bin/python -m pytest $(TESTS)
 
@@ -74,6 +77,7 @@ bench: .venv/installed  ## every stage beside the usual way: PHOTOS="folders of 
 	$(if $(strip $(PHOTOS)),$(PY) benchmarks/cache.py --images $(PHOTOS) $(call out,cache))
 	$(PY) benchmarks/step.py $(call out,step)
 	OMP_NUM_THREADS=1 $(PY) benchmarks/loader.py $(if $(strip $(PHOTOS)),--images $(PHOTOS)) $(call out,loader)
+	$(if $(strip $(PHOTOS)),$(PY) benchmarks/peers.py --images $(PHOTOS) $(call out,peers))
 	OMP_NUM_THREADS=1 $(PY) benchmarks/blending.py $(call out,blending)
 
 bench-gpu: .venv/installed  ## the same on a GPU

@@ -48,7 +48,7 @@ READ = {
     "21-hmnist-pixels/hmnist": ({}, "hmnist_28_28_RGB.csv: tables of pixels are not read"),
     "24-dermamnist-corrected-beside-original/dmc": ({}, "different editions: keep one"),
     "25-dermamnist-corrected-alone/dmc1": ({"train": 49, "test": 14}, ""),
-    "26-pad-ufes-20/pad": ({"train": 24}, "'ARM' (4 rows)"),
+    "26-pad-ufes-20/pad": ({"train": 24}, ""),  # its sites are known words now
     "27-patient-minus-one/minus1": ({"train": 30}, ""),
     "28-unk-class-and-encodings/enc_utf8": ({"train": 9, "test": 3}, "3 rows without diagnosis"),
     "29-isic2018-official-test/i18": ({"train": 28, "test": 7}, ""),

@@ -65,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     found |= {"run": predictor.name, "labels": args.labels[0].name, "absent": len(absent)}
     found["earlier"] = open_set(find_run(args.run), oof, found)
     path = at("submissions", f"{Path(predictor.name).name}_{args.labels[0].stem}.csv")
-    write_csv(path, oof.table.join(oof.task.as_frame(oof.probs)).drop(columns="path"))
+    table = oof.table.drop(columns=["path", "code", "target"])
+    write_csv(path, table.join(oof.task.as_frame(oof.probs, oof.codes)))
     print(render("evaluate.md.j2", found=found, labels=LABELS))
     print(f"{shown(path)}: {len(oof.names):,} predictions")
     results.write(found)

@@ -107,7 +107,9 @@ def blended(
     return np.tensordot(weights, np.stack(list(map(np.interp, matrix, quantiles, places))), 1)
 
 
-def load_ensemble(spec: str | Path, folds: Sequence[int] | None = None) -> tuple[list[Run], Mix]:
+def load_ensemble(
+    spec: str | Path | None, folds: Sequence[int] | None = None
+) -> tuple[list[Run], Mix]:
     """The runs that `spec` means (see lesions.runs), all for one task, and how they are mixed."""
     files = find_run(spec)
     if files.blend:

@@ -90,10 +90,12 @@ class Predictor:
     mix: Mix
 
     @classmethod
-    def load(cls, spec: str | Path, folds: Sequence[int] | None = None) -> "Predictor":
+    def load(
+        cls, spec: str | Path | None = None, folds: Sequence[int] | None = None
+    ) -> "Predictor":
         """From what `--run` means (lesions.runs): a run, one fold's weights, or a blend.json.
 
-        InputError for what is missing, damaged or does not belong together.
+        None is the run in models/. InputError for what is missing, damaged or does not belong together.
         """
         return cls(*load_ensemble(spec, folds))
 

@@ -184,8 +184,7 @@ def metadata_effects(
 
     known = probability(rows)
     effects = {
-        field: known - probability(rows.assign(**{field: NOTHING[field]}))
-        for field in FIELDS[kind]
+        field: known - probability(rows.assign(**{field: NOTHING[field]})) for field in FIELDS[kind]
     }
     return pd.DataFrame(effects, index=rows.index)
 

@@ -95,7 +95,8 @@ class Predictor:
     ) -> "Predictor":
         """From what `--run` means (lesions.runs): a run, one fold's weights, or a blend.json.
 
-        None is the run in models/. InputError for what is missing, damaged or does not belong together.
+        None is the run in models/. InputError for what is missing, damaged or does not belong
+        together.
         """
         return cls(*load_ensemble(spec, folds))
 

@@ -11,6 +11,7 @@ with one, counts as a sentence; what else ends the script is a traceback.
 import http.client
 import io
 import json
+import logging
 import os
 import shutil
 import socket
@@ -336,11 +337,13 @@ def on_server(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
     photos = pictures()[:4]
     with serving.served(serving.Predictor.load("attacked"), limits) as address:
         host, port = urlsplit(address).netloc.split(":")
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # of each broken head
 
-        def ask(request: bytes) -> None:
+        def ask(head: bytes, content: bytes) -> None:
             with socket.create_connection((host, int(port)), 60) as line:
-                line.sendall(request)
-                line.shutdown(socket.SHUT_WR)
+                line.sendall(head + content)
+                if not head.endswith(b"Connection: close\r\n\r\n"):
+                    line.shutdown(socket.SHUT_WR)  # else the server would wait for more
                 reply = http.client.HTTPResponse(line)
                 try:
                     reply.begin()
@@ -373,7 +376,7 @@ def on_server(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
                 f"POST /api/predict?{query} HTTP/1.1", "Host: localhost", f"Content-Type: {kind}",
                 f"Content-Length: {len(content)}", "Connection: close", "\r\n",
             ]).encode()  # fmt: skip
-            yield partial(ask, (damaged(head, draw) if draw.random() < 0.2 else head) + content)
+            yield partial(ask, damaged(head, draw) if draw.random() < 0.2 else head, content)
 
 
 def on_values(folder: Path, draw: Draw) -> Generator[Attack, None, None]:

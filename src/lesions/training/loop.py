@@ -25,6 +25,7 @@ from lesions.errors import InputError, listed
 from lesions.files import write_csv
 from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
+from lesions.paths import shown
 from lesions.training.features import cached_features
 from lesions.training.fold import FoldData
 from lesions.training.loss import build_loss
@@ -305,19 +306,21 @@ class FoldTrainer:
         self.longest["save"] = max(self.longest["save"], self.saved - begun)
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Continue from a saved `state`.
+        """Continue from a saved `state`; InputError if its values cannot be those of this fold.
 
         The loss scale of fp16 starts anew if the state comes from a device of another precision.
         """
-        stepper = self.stepper
-        vars(self.progress).update(state["progress"])
-        stepper.network.load_state_dict(state["model"])
-        if stepper.ema:
-            stepper.ema.module.load_state_dict(state["ema"])
-        stepper.optimizer.load_state_dict(state["optimizer"])
-        if self.accelerator.scaler and state["scaler"]:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.best = state["best"]
+        try:
+            self.stepper.load(state, self.steps)
+            self.best = dict(state["best"])
+            if self.best.keys() - self.stepper.averaged.state_dict().keys():
+                raise ValueError("its best weights are of another network")
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            path = shown(state_path(self.folder, self.fold))
+            raise InputError(
+                f"{path}: no state of this fold ({str(error).splitlines()[0]}): delete it to start"
+                " from the beginning"
+            ) from error
         self.event("resumed", step=self.progress.step)
         self.accelerator.print(f"resuming at step {self.progress.step:,} of {self.steps:,}")
         now = self.machine["precision"]

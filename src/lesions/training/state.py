@@ -75,7 +75,11 @@ def load_state(
             state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
         except (RuntimeError, UnpicklingError, EOFError):
             state = None
-        if not isinstance(state, dict) or not {*KEYS} <= {*state}:
+        if not (
+            isinstance(state, dict)
+            and {*KEYS} <= {*state}
+            and all(isinstance(state[key], dict) for key in ("config", "hashes"))
+        ):
             damaged.append(f"{shown(file)}: not a state of this version")
             continue
         before = {**hashes, **state["hashes"]}  # an older version knew fewer of them

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from pydantic import Field, TypeAdapter
 from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3
 from torch import Tensor
@@ -50,10 +51,10 @@ def epoch_scores(task: Task, codes: np.ndarray, probs: np.ndarray) -> dict[str, 
 class Progress:
     """How far a fold is: plain numbers, so that the state file needs no pickle."""
 
-    step: int = 0  # optimiser steps done
+    step: Annotated[int, Field(ge=0)] = 0  # optimiser steps done
     lr: float = 0.0  # of the last one
     losses: list[float] = field(default_factory=list)  # of the current epoch's steps
-    history: list[dict[str, float]] = field(default_factory=list)  # one row a validated epoch
+    history: list[dict[str, int | float]] = field(default_factory=list)  # one row a validated epoch
     bad_steps: int = 0  # in a row, up to now
     skipped: int = 0  # in all
     seconds: float = 0.0
@@ -104,6 +105,31 @@ class Stepper:
     def averaged(self) -> Any:
         """The network that is validated and kept: the moving average where there is one."""
         return self.ema.module if self.ema else self.network
+
+    def load(self, state: dict[str, Any], steps: int) -> None:
+        """Take over a saved state of a fold of `steps` steps; an error of any type if it is none.
+
+        The optimiser's options stay those of the config.
+        """
+        progress = TypeAdapter(Progress).validate_python(state["progress"])
+        progress.monitored(self.config.monitor)
+        if not len(progress.history) * self.epoch_steps <= progress.step <= steps:
+            raise ValueError(f"step {progress.step:,} of {steps:,}")
+        vars(self.progress).update(vars(progress))
+        self.network.load_state_dict(state["model"])
+        if self.ema:
+            self.ema.module.load_state_dict(state["ema"])
+        known = self.optimizer.state_dict() | {"state": state["optimizer"]["state"]}
+        self.optimizer.load_state_dict(known)
+        if self.accelerator.scaler and state["scaler"]:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        moments = self.optimizer.state.items()
+        if len({frozenset(values) for _, values in moments}) > 1 or not all(
+            torch.isfinite(tensor).all() and tensor.shape in ((), parameter.shape)
+            for parameter, values in moments
+            for tensor in values.values()
+        ):
+            raise ValueError("the optimiser's moments are damaged")
 
     def enter_epoch(self, epoch: int) -> None:
         """Freeze and unfreeze layers as the epoch's stage says."""

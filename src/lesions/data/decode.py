@@ -19,6 +19,7 @@ MAX_BYTES = 2**30  # more than MAX_PIXELS of 16 bits take without any compressio
 # A progressive JPEG is decoded anew for each scan, and a scan may be of 10 bytes. Photographs have
 # up to 20 scans, with embedded previews 40; libtiff has the same limit.
 MAX_SCANS = 100
+MAX_WORK = 1_200_000_000  # scans times pixels, about two seconds: 50 scans of 24 million
 START_OF_SCAN = b"\xff\xda"
 # Those of photographs.SUFFIXES; others, such as EPS, run foreign interpreters.
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")
@@ -97,8 +98,9 @@ def check_work(image: Image.Image, content: bytes, most: int = MAX_PIXELS) -> in
     if width * height > most:
         raise UnreadableImage(f"{width} x {height} = {width * height:,} pixels, more than {most:,}")
     scans = content.count(START_OF_SCAN) if content.startswith(b"\xff\xd8") else 0
-    if scans > MAX_SCANS:
-        raise UnreadableImage(f"{scans:,} scans, more than {MAX_SCANS}: no photograph")
+    most_scans = min(MAX_SCANS, MAX_WORK // max(1, width * height))
+    if scans > most_scans:
+        raise UnreadableImage(f"{scans:,} scans, more than {most_scans}: no photograph")
     return image.getexif().get(ORIENTATION, 1)
 
 

@@ -1,7 +1,7 @@
 """Photographs through a trained run: their probabilities, and how far to trust them."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +88,7 @@ class Predictor:
 
     runs: list[Run]
     mix: Mix
+    decode: Callable[..., tuple[np.ndarray, tuple[int, int]]] = decode  # the server: elsewhere
 
     @classmethod
     def load(
@@ -145,10 +146,13 @@ class Predictor:
 
     def _read(self, photo: Photo, patient: Patient) -> Picture | UnreadableImage:
         try:
-            read = [decode(photo, run.config.data.image_size, run.preprocess) for run in self.runs]
+            read = [self._pixels(photo, run) for run in self.runs]
         except UnreadableImage as error:
             return error
         return Picture([pixels for pixels, _ in read], read[0][1], _row(photo, patient))
+
+    def _pixels(self, photo: Photo, run: Run) -> tuple[np.ndarray, tuple[int, int]]:
+        return self.decode(photo, run.config.data.image_size, run.preprocess)
 
     def _answer(self, pictures: list[Picture]) -> list[Prediction | InputError]:
         if not pictures:
@@ -210,7 +214,7 @@ class Predictor:
         yes where the prediction `found` is positive, and against it where it is not.
         """
         run = self.runs[0]
-        pixels, size = decode(photo, run.config.data.image_size, run.preprocess)
+        pixels, size = self._pixels(photo, run)
         known, _ = _encoded(run, _row(photo, patient or Patient()))
         output = int(np.argmax(list(found.probs.values())))
         against = not run.task.several and not found.called_positive
@@ -220,7 +224,7 @@ class Predictor:
             for fold, metadata in zip(run.folds, known, strict=True)
         ]
         cam = cv2.resize(np.mean(maps, axis=0, dtype=np.float32), (SIDE, SIDE)).clip(0, 1)
-        drawn = overlay(decode(photo, SIDE, run.preprocess)[0], cam)
+        drawn = overlay(self.decode(photo, SIDE, run.preprocess)[0], cam)
         if run.preprocess.fit != "squash" or run.preprocess.circle:
             return drawn
         return cv2.resize(drawn, [max(1, round(side * SIDE / max(size))) for side in size])

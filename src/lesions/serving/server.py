@@ -9,6 +9,7 @@ import socket
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from lesions.errors import InputError
 from lesions.inference.predictor import Predictor
 from lesions.serving.api import build_api
+from lesions.serving.decoders import Decoders
 from lesions.serving.page import mount_page
 from lesions.serving.service import Limits, Places, RefusedError, Service, refusal
 
@@ -68,7 +70,8 @@ def build_server(
     predictor: Predictor, place: socket.socket, limits: Limits | None = None
 ) -> uvicorn.Server:
     """A server for `run([place])`; it has predicted one photograph already."""
-    service = Service(predictor, limits)
+    limits = limits or Limits()
+    service = Service(replace(predictor, decode=Decoders(limits.decode_seconds)), limits)
     service.warm_up()
     app = Guard(mount_page(build_api(service), service), service, is_local(place.getsockname()[0]))
     config = uvicorn.Config(

@@ -38,6 +38,7 @@ class Limits:
     queue: int = 32  # photographs that are sent, wait or are predicted at once: 429
     header_seconds: float = 10  # for a request's header: the connection is closed
     body_seconds: float = 60  # for an upload: 408
+    decode_seconds: float = 10  # for a photograph to become pixels: 422
     answer_seconds: float = 30  # for the prediction, waiting included: 503
     connections: int = 128  # 503, a client's own 429
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import spearmanr
 
 from lesions.errors import InputError, listed
 from lesions.evaluation.metrics import Floats
@@ -77,7 +78,7 @@ def load_tests(members: Sequence[Oof], given: Sequence[str]) -> Tests:
 
     Given files belong to the member of the same name, but for words such as oof and submission:
     submission_b3.csv to oof_b3.csv. InputError for predictions that are not those of the weights
-    that a run has now, and for rows that are out-of-fold rows.
+    that a run has now, for rows that are out-of-fold rows, and for scores that are upside down.
     """
     paths = _pair(members, given)
     found, weights = {}, {}
@@ -95,6 +96,11 @@ def load_tests(members: Sequence[Oof], given: Sequence[str]) -> Tests:
     _check_rows(found)
     order, _ = found[shown(paths[members[0].name])]
     stacked = [probs[pd.Index(names).get_indexer(order)] for names, probs in found.values()]
+    for name, probs in list(zip(found, stacked, strict=True))[1:]:
+        against = spearmanr(stacked[0].ravel(), probs.ravel(), alternative="less")
+        if against.pvalue < 1e-6:
+            value = f"its rank correlation with {next(iter(found))} is {against.statistic:.2f}"
+            raise InputError(f"{name} is upside down: {value}: give 1 - prob of it")
     return Tests(order, np.stack(stacked), list(paths.values()), weights)
 
 

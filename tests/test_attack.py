@@ -1,23 +1,37 @@
 """Hostile and damaged input: bounded work, one sentence, the documented exit code."""
 
+import importlib
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from attack import attack, build_run
+from conftest import interrupted_run, tiny_run
 from PIL import Image
+from predict import main as predict
+from safetensors.torch import load_file
+from train import main as train
 
 from lesions.cli import run
+from lesions.config import PreprocessConfig, load_config
 from lesions.data.columns import MISSING, SEX_WORDS, SITE_WORDS
 from lesions.data.decode import UnreadableImage, decode
 from lesions.errors import InputError
+from lesions.files import read_json, sha256, write_json
+from lesions.inference.checkpoint import load_model, save_model
 from lesions.inference.predictor import Patient, Predictor
-from lesions.paths import CODE
+from lesions.paths import CODE, at
+from lesions.training.state import save_state, state_path
 
 
 def portrait(orientation: int = 1, **how) -> bytes:
@@ -40,17 +54,51 @@ def test_no_damaged_file_and_no_option_ends_in_a_traceback(tmp_path: Path) -> No
         assert sum(counts[ending] for counts in found["counts"].values()) > 5  # if the CPU is busy
 
 
+def scans(whole: bytes, count: int) -> bytes:
+    """A progressive JPEG with its last scan repeated, which changes nothing, up to `count`."""
+    last, more = whole.rindex(b"\xff\xda"), count - whole.count(b"\xff\xda")
+    return whole[:-2] + whole[last:-2] * more + b"\xff\xd9"
+
+
+def large(count: int) -> bytes:
+    """A quarter of a megabyte that is 39.8 million pixels, in `count` scans."""
+    file = BytesIO()
+    Image.new("RGB", (7300, 5450), "tan").save(file, "JPEG", progressive=True)
+    return scans(file.getvalue(), count)
+
+
 def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
     whole = portrait(progressive=True)
-    assert decode(whole, 32)[1] == (60, 90)
-    last = whole.rindex(b"\xff\xda")
-    bomb = whole[:-2] + whole[last:-2] * 8000 + b"\xff\xd9"
-    with pytest.raises(UnreadableImage, match="scans, more than 100"):
-        decode(bomb, 32)
+    assert decode(whole, 32)[1] == decode(scans(whole, 100), 32)[1] == (60, 90)
+    bomb = scans(whole, 8000)
+    for bad, most in ((bomb, 100), (large(31), 30)):
+        with pytest.raises(UnreadableImage, match=f"scans, more than {most}"):
+            decode(bad, 32)
     service = pytest.importorskip("lesions.serving.service", exc_type=ImportError)
     with pytest.raises(service.RefusedError, match="scans") as refused:
         service.check_photo(bomb, service.Limits())
     assert refused.value.status == 413
+
+
+@pytest.fixture(scope="module")
+def url(trained: Path) -> Iterator[str]:
+    """A server of the tiny run that gives a photograph a third of a second to become pixels."""
+    pytest.importorskip("gradio", "6.16", reason="the serve extra is not installed")
+    serving = importlib.import_module("serving")
+    with serving.served(Predictor.load("tiny"), serving.Limits(decode_seconds=0.3)) as address:
+        yield address
+
+
+def post(url: str, content: bytes, **fields: object):
+    httpx = pytest.importorskip("httpx")
+    return httpx.post(f"{url}/api/predict", content=content, params=fields, timeout=60)
+
+
+def test_a_photograph_that_takes_too_long_is_given_up_and_the_next_one_answered(url: str) -> None:
+    for content, status in ((large(30), 422), (portrait(), 200), (large(30), 422)):
+        answer = post(url, content)
+        assert answer.status_code == status, answer.text
+        assert status == 200 or "not decoded within 0.3 seconds" in answer.text
 
 
 def test_a_pipe_or_a_folder_is_no_photograph(tmp_path: Path) -> None:
@@ -79,6 +127,163 @@ def test_a_person_is_described_in_the_words_of_the_tables() -> None:
     for wrong in ({"age": 5500}, {"age": "inf"}, {"sex": "x"}, {"site": "moon"}):
         with pytest.raises(InputError, match=f"{next(iter(wrong))} .*leave it out"):
             Patient(**wrong)
+
+
+def test_rest_and_the_command_line_take_and_refuse_the_same_words(
+    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(portrait())
+    command = ["--run", "tiny", "--images", str(tmp_path / "a.jpg"),
+               "--out", str(tmp_path / "o.csv")]  # fmt: skip
+    given = {"age": " 55", "sex": "Female", "site": "POSTERIOR torso"}
+    told = Predictor.load("tiny").predict(portrait(), Patient(**given))
+    predict([*command, *(word for key in given for word in (f"--{key}", given[key]))])
+    assert pd.read_csv(tmp_path / "o.csv")["prob"][0] == pytest.approx(told.score, abs=1e-6)
+    assert post(url, portrait(), **given).json()["score"] == pytest.approx(told.score, abs=1e-6)
+    for key, wrong in {"age": "5500", "sex": "x", "site": "moon"}.items():
+        with pytest.raises((InputError, SystemExit)) as refused:
+            predict([*command, f"--{key}", wrong])
+        said = f"{refused.value}{capsys.readouterr().err}"
+        answer = post(url, portrait(), **{key: wrong})
+        reason = f"{key} '{wrong}': give "
+        assert reason in said and reason in answer.text and answer.status_code == 422
+
+
+def test_a_state_under_a_true_checksum_whose_values_are_of_no_fold_is_refused(
+    demo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*tiny_run("sealed", "train.save_steps=1"), "--fold", "0"]
+    interrupted_run(arguments, 1, monkeypatch)
+    path = state_path(at("oof/sealed"), 0)
+    state = torch.load(path, weights_only=True)
+    moments = state["optimizer"]["state"]
+    for key, wrong in (
+        ("progress", state["progress"] | {"step": 10**6}),
+        ("progress", state["progress"] | {"history": ["x"]}),
+        ("model", {}),
+        ("best", {"x": None}),
+        ("optimizer", {"state": moments | {0: moments[0] | {"exp_avg": torch.tensor(torch.nan)}}}),
+        ("optimizer", {"state": moments | {0: {"step": torch.tensor(1.0)}}}),
+    ):
+        save_state(path, state | {key: wrong})
+        with pytest.raises(InputError, match=r"fold0\.pt: no state of this fold .*delete"):
+            train(arguments)
+    save_state(path, state)
+    assert train(arguments) == 0
+
+
+def test_what_cannot_be_written_is_one_sentence(
+    demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    oof = at("oof/places")
+    (oof / "folder/config.yaml").mkdir(parents=True)
+    (oof / "lock/.fold0.lock").mkdir(parents=True)
+    (oof / "file").write_text("")
+    (oof / "dangling").symlink_to(oof / "nowhere/at all")
+    (oof / "closed").symlink_to("/sys")  # closed to root, too
+    for name in ("folder", "lock", "file", "dangling", "closed", "a" * 300):
+        with pytest.raises(SystemExit) as ended:
+            run(lambda name=name: train([*tiny_run(f"places/{name}"), "--fold", "0"]))
+        assert ended.value.code == 2
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        assert last.startswith("error: ") and name in last, last
+    assert sorted(path.name for path in oof.iterdir()) == [
+        "closed",
+        "dangling",
+        "file",
+        "folder",
+        "lock",
+    ]
+
+
+def test_yaml_and_json_that_expand_nest_or_are_of_another_shape_are_refused_at_once(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.yaml"
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+        for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    for content, message in {
+        b"dataset: demo\nmodel: {backbone: x, backbone_args: {a: &a 1, b: *a}}": "aliases",
+        bomb.encode(): "aliases",
+        b"extends: 5": "give one file's name",
+        b"[" * 100_000: "not valid YAML",
+        b"dataset: \xff": "not a readable text file",
+        b"- a": "expected keys",
+        b"seed: 2026-11-26": "not valid YAML",
+    }.items():
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            load_config(path)
+    with pytest.raises(InputError, match="no such config"):
+        load_config(tmp_path)
+    for content in (b"[" * 100_000, b'{"a": "\xff"}', b"[1]", b""):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"a\.yaml: (not valid JSON|no task)"):
+            read_json(path, ("task",))
+
+
+def test_every_launch_is_quiet_so_that_the_last_line_is_ours() -> None:
+    launch = re.compile(r"accelerate[ \",']+launch[ \",']+([^`\n]*\.py)")
+    found = []
+    for folder in ("README.md", "docs", "scripts", "src", "notebooks", "configs", "studies"):
+        place = CODE / folder
+        for path in [place] if place.is_file() else place.rglob("*.*"):
+            if path.suffix in (".md", ".j2", ".py", ".sh", ".yaml", ".ipynb"):
+                found += [(path, end) for end in launch.findall(path.read_text(encoding="utf-8"))]
+    assert len(found) > 20
+    assert [each for each in found if not each[1].startswith("--quiet")] == []
+
+
+@pytest.mark.parametrize("code", [2, 75, 130, 143])
+def test_kaggle_run_ends_with_the_exit_code_of_a_kernel(code: int, tmp_path: Path) -> None:
+    (tmp_path / "python").write_text(
+        f'#!/bin/sh\ncase "$*" in *train*) exit {code};; -c*) echo demo 32;; esac\n'
+    )
+    (tmp_path / "python").chmod(0o755)
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    ended = subprocess.run(["bash", CODE / "scripts/kaggle_run.sh", "effnet_b1", "effnet_b3"],
+                           env=os.environ | path, capture_output=True, text=True)  # fmt: skip
+    assert ended.returncode == code, ended.stderr
+
+
+KINDS = [{"circle": True}, {"clahe": True}, {"hair": True}, {"shades_of_gray": True},
+         {"fit": "crop"}, {"fit": "pad"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_photograph_of_ones_own_goes_through_the_preprocessing_of_the_training(
+    kind: dict, trained: Path, tmp_path: Path
+) -> None:
+    """The answer is that of a run without any for the pixels that the preprocessing makes."""
+    weights, (_, header) = trained / "fold0.safetensors", load_model(trained / "fold0.safetensors")
+    for name, preprocess in {"plain": {}, "own": kind, "calibrated": kind}.items():
+        own = {"preprocess": PreprocessConfig(**preprocess).model_dump()}
+        save_model(tmp_path / name / weights.name, load_file(weights), header | own)
+    known = read_json(trained / "calibration.json")
+    known["weights"] = {weights.name: sha256(tmp_path / "calibrated" / weights.name)}
+    write_json(tmp_path / "calibrated/calibration.json", known)
+    y, x = np.mgrid[:300, :400]
+    field = np.full((300, 400, 3), (190, 150, 120), np.uint8)
+    field[np.hypot(x - 200, y - 150) < 70] = (110, 70, 60)
+    field[np.abs(x - y - 20) < 3] = (45, 35, 30)  # a hair
+    field[np.hypot(x - 200, y - 150) > 205] = 5
+    photo, made = BytesIO(), BytesIO()
+    Image.fromarray(field).save(photo, "PNG")
+    content = photo.getvalue()
+    Image.fromarray(decode(content, 32, PreprocessConfig(**kind))[0]).save(made, "PNG")
+    plain = Predictor.load(tmp_path / "plain")
+    expected = plain.predict(made.getvalue()).score
+    assert abs(expected - plain.predict(content).score) > 5e-6  # it matters
+    for name in ("own", "calibrated"):
+        spied = Mock(side_effect=decode)
+        predictor = replace(Predictor.load(tmp_path / name), decode=spied)
+        told = predictor.predict(content)
+        assert told.score == pytest.approx(expected, abs=1e-6)
+        assert (told.calibrated is not None) == (name == "calibrated")
+        predictor.explain(content, None, told)
+        assert [call.args[2] for call in spied.call_args_list] == 3 * [PreprocessConfig(**kind)]
 
 
 @pytest.mark.parametrize("code", [2, 75, 130, 143])

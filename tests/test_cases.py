@@ -20,8 +20,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from lesions.config import DatasetConfig
+from lesions.config import DatasetConfig, PreprocessConfig
 from lesions.data.decode import UnreadableImage, decode
+from lesions.data.patients import find_photos
+from lesions.data.photographs import unpacked
 from lesions.errors import InputError
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
@@ -142,6 +144,22 @@ def test_a_foreign_table_of_predictions_is_refused_by_name(other, said, tmp_path
         blend.main([*members, "--groups", str(folder / "groups_ok.csv"), "--no-test"])
 
 
+@given
+def test_files_that_broke_the_decoder_and_folders_to_predict_are_read_or_refused(tmp_path):
+    for path in (CASES / "break").glob("06_exif*"):
+        assert decode(path, 32)[0].std() > 0, path.name
+    with pytest.raises(InputError, match=r"damaged_deflate\.zip: .*download it again"):
+        unpacked(CASES / "break/10_damaged_deflate.zip")
+    found = find_photos([CASES / "22-folder-to-predict/data"])
+    assert found and not any(path.name.startswith("._") or "superpixels" in path.name
+                             for path in found)  # fmt: skip
+    upright, phone = (CASES / "04-exif-portrait-gradcam" / f"{name}.jpg"
+                      for name in ("upright_no_exif", "phone_orientation6"))  # fmt: skip
+    for fit in ("squash", "pad"):
+        one, two = (decode(path, 96, PreprocessConfig(fit=fit)) for path in (upright, phone))
+        assert one[1] == two[1] and np.abs(one[0].astype(int) - two[0]).mean() < 3
+
+
 def picture(path: Path, shade: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(shade).integers(0, 255, (9, 12, 3)).astype(np.uint8)
@@ -184,7 +202,10 @@ def test_images_called_alike_are_kept_apart_by_class_source_and_folder(call, tmp
         ) | {"images": [str(archive)]}
     table, _ = call({"sources": sources, "folds": 2})
     assert set(table["image_name"]) == {f"{s}_IMG_{n}" for s in sources for n in range(3)}
-    assert table["path"].nunique() == 6
+    images = np.load(tmp_path / "root/input/prepared/case/32/images.npy")
+    for row, (source, number) in enumerate(table["image_name"].str.split("_IMG_").tolist()):
+        own = picture(tmp_path / "one.jpg", 20 + 5 * [*sources].index(source) + int(number))
+        assert (images[row] == decode(own, 32)[0]).all()
 
 
 def test_two_files_of_one_name_are_refused_unless_they_are_equal(call, tmp_path):
@@ -222,6 +243,41 @@ def test_a_table_that_says_two_things_is_refused_with_the_reason(name, call, tmp
     source = write_source(tmp_path / "mine", text, **columns)
     with pytest.raises(InputError, match=said):
         call({"sources": {"mine": source}, "folds": 2})
+
+
+def test_prepare_warns_of_folds_that_have_no_positive(call, tmp_path):
+    rows = [f"i{n},{'mel' if n < 2 else 'nv'},P{max(n, 1)}\n" for n in range(24)]
+    for number in range(24):
+        picture(tmp_path / f"mine/i{number}.jpg", number)
+    source = write_source(tmp_path / "mine", "file,dx,p\n" + "".join(rows), patient_id="p")
+    _, said = call({"sources": {"mine": source}, "folds": 3})
+    assert said.count("has no positive in its") == 3
+    assert "training rows" in said and "validation rows" in said
+
+
+def test_blending_keeps_images_that_are_called_like_a_missing_cell(tmp_path, monkeypatch):
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+    rng, names = np.random.default_rng(0), ["NA", "null", "nan", "None", "<NA>", "1.#QNAN"]
+    names += [f"i{number}" for number in range(94)]
+    target = np.arange(100) % 2
+    truth = target + rng.normal(size=100)
+    for member in "ab":
+        score = 1 / (1 + np.exp(-truth - 0.3 * rng.normal(size=100)))
+        own = pd.DataFrame({"image_name": names, "target": target, "prob": score})
+        own.to_csv(tmp_path / f"oof_{member}.csv", index=False)
+        sent = own.assign(image_name="t" + own["image_name"])[["image_name", "prob"]]
+        sent.to_csv(tmp_path / f"test_{member}.csv", index=False)
+    people = pd.DataFrame({"image_name": names, "patient_id": ["NA", "n/a", *names[2:]]})
+    people.to_csv(tmp_path / "groups.csv", index=False)
+    members = [str(tmp_path / f"oof_{member}.csv") for member in "ab"]
+    tests = ["--test", *(str(tmp_path / f"test_{member}.csv") for member in "ba")]
+    command = [*members, "--groups", str(tmp_path / "groups.csv"), "--out", str(tmp_path / "out")]
+    assert blend.main([*command, *tests]) == 0
+    blended = pd.read_csv(tmp_path / "out/blend_oof.csv", keep_default_na=False)
+    assert blended["image_name"].tolist() == names and blended["group"].nunique() == 100
+    sent.assign(prob=1 - sent["prob"]).to_csv(tmp_path / "test_b.csv", index=False)
+    with pytest.raises(InputError, match=r"test_b\.csv is upside down: its rank correlation"):
+        blend.main([*command, *tests])
 
 
 def test_train_val_and_test_folders_above_the_classes_are_the_split(call, tmp_path):

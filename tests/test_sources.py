@@ -160,6 +160,9 @@ def paths_of(ham: Path, images: list[str]) -> list[str]:
 
 def test_images_lie_flat_in_two_parts_by_class_or_in_the_downloaded_zip(ham, tmp_path):
     picture(ham / "HAM10000_images_part_1" / "a.jpg")
+    known = ham / "HAM10000_metadata.csv"  # of Dataverse: .tab
+    known.with_suffix(".tab").write_text(known.read_text().replace(",", "\t"))
+    known.unlink()
     picture(ham / "HAM10000_images_part_2" / "b.JPEG")
     assert [bool(path) for path in paths_of(ham, [])] == [True, True, False]
     picture(tmp_path / "classes" / "MEL" / "c.jpg")
@@ -192,6 +195,9 @@ def test_the_largest_dermamnist_is_read_and_its_arrays_become_the_same_pixels(
     config = DatasetConfig(sources={"dermamnist": SourceConfig(folder=str(tmp_path))})
     table = read_sources(config, STRICT, unpack=True)
     assert len(table) == 10
+    labels = np.concatenate([arrays[f"{split}_labels"][:, 0] for split in ("train", "val", "test")])
+    codes = targets(table["diagnosis"], "diagnosis7").astype(int)
+    assert (codes == labels).all()  # of the largest, too
     last = cv2.imread(table["path"].iloc[-1])[..., ::-1]
     assert np.array_equal(last, arrays["test_images"][2])  # of the largest, the last in the loop
     np.savez(tmp_path / "dermamnist_224.npz", **arrays | {"val_labels": np.full((2, 1), 9)})

@@ -18,6 +18,7 @@ from lesions.data.sample import write_sample
 from lesions.data.table import load_table
 from lesions.errors import InputError
 from lesions.files import read_json
+from lesions.inference import external
 from lesions.paths import at
 
 COPIED = 12
@@ -54,7 +55,10 @@ def clinic(demo: Path) -> Path:
     return folder
 
 
-def test_scores_are_those_of_an_independent_count(calibrated: Path, clinic: Path, capsys) -> None:
+def test_scores_are_those_of_an_independent_count(
+    calibrated: Path, clinic: Path, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr(external, "CORRUPTIONS", ("hair", "JPEG quality 30"))
     out = clinic / "found.json"
     given = ["--run", "calibrated", "--images", str(clinic / "images"), "--labels",
              str(clinic / "metadata.csv"), "--out", str(out), "--allow-dirty"]  # fmt: skip
@@ -88,7 +92,7 @@ def test_scores_are_those_of_an_independent_count(calibrated: Path, clinic: Path
     assert found["sets"]["by lesion"]["measures"]["AUC"]["value"] == pytest.approx(
         roc_auc_score(lesions["target"], lesions["prob"])
     )
-    assert len(found["corrupted"]) == 5
+    assert list(found["corrupted"]) == ["hair", "JPEG quality 30"]
     for damage in found["corrupted"].values():
         change = damage["AUC"]["difference"]
         assert change["value"] == pytest.approx(damage["AUC"]["value"] - measures["AUC"]["value"])
@@ -122,6 +126,23 @@ def test_a_run_of_several_classes_is_scored_by_class(
     assert set(rows["target"]) == {"mel", "nv"}
     auc = roc_auc_score(rows["target"] == "mel", rows["prob_mel"])
     assert f"{auc:.3f}" in next(line for line in printed.out.splitlines() if "| mel " in line)
+
+
+def test_each_damage_changes_the_photograph_in_its_own_way(clinic: Path) -> None:
+    path = clinic / "images/ISIC_9900000.jpg"
+    before = cv2.imread(str(path)).astype(int)
+    after = {
+        how: cv2.imdecode(np.frombuffer(external.damaged(path, how), np.uint8), 1).astype(int)
+        for how in external.CORRUPTIONS
+    }
+    assert np.abs(np.diff(after["blur"], axis=0)).mean() < np.abs(np.diff(before, axis=0)).mean()
+    assert 0 < np.abs(after["JPEG quality 30"] - before).mean() < 10
+    np.testing.assert_allclose(after["brightness 60 %"], 0.6 * before, atol=1)
+    hairs = (after["hair"] - before).min(axis=2)
+    assert hairs.max() <= 0 and 0.001 < (hairs < -20).mean() < 0.3
+    corners, middle = after["black corners"], (before.shape[0] // 2, before.shape[1] // 2)
+    assert corners[[0, -1]][:, [0, -1]].max() == 0
+    assert (corners[middle] == before[middle]).all()
 
 
 LAYOUTS = {

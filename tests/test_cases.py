@@ -354,9 +354,11 @@ def test_deep_floating_and_transparent_pictures_are_scaled_composed_or_refused(t
 
 
 @pytest.mark.parametrize("hole", ["zeros", "cut"])
-def test_a_jpeg_with_a_hole_and_a_whole_end_is_refused(hole, tmp_path):
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_a_jpeg_with_a_hole_and_a_whole_end_is_refused(hole, progressive):
     skin = np.random.default_rng(0).integers(90, 200, (60, 80, 3)).astype(np.uint8)
-    whole = cv2.imencode(".jpg", cv2.resize(skin, (800, 600)))[1].tobytes()
+    how = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    whole = cv2.imencode(".jpg", cv2.resize(skin, (800, 600)), how)[1].tobytes()
     assert decode(whole, 64)[1] == (800, 600)
     middle = len(whole) // 2
     filling = bytes(3000) if hole == "zeros" else b""

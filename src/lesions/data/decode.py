@@ -79,7 +79,7 @@ def decode(
                 if deep and pixels.max(initial=0) < 16:  # 12 of 16 bits, of which 8 were read
                     raise UnreadableImage("nearly black: save its colours with 8 bits")
             if content.startswith(b"\xff\xd8"):
-                _require_sound(content, pixels)
+                _require_sound(content, pixels, "progressive" in image.info)
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
@@ -130,15 +130,16 @@ def plain_jpeg(image: Image.Image, content: bytes, least: int) -> np.ndarray | N
     return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
 
 
-def _require_sound(content: bytes, pixels: np.ndarray) -> None:
+def _require_sound(content: bytes, pixels: np.ndarray, progressive: bool) -> None:
     """UnreadableImage for a JPEG with a hole, which libjpeg fills with grey and only warns of.
 
     The warning goes to the standard error of the process, so that one is started to hear it: for
-    files with a run of zeros, and pictures with libjpeg's grey in a corner (the last, or turned).
+    files with a run of zeros, pictures with libjpeg's grey in a corner (the last, or turned), and
+    progressive files, whose other scans fill a hole with blurred colours.
     """
     ends = np.r_[-8:8]
     corners = pixels.take(ends, 0, mode="wrap").take(ends, 1, mode="wrap")
-    if HOLE in content or (corners == GREY).all(axis=2).any():
+    if progressive or HOLE in content or (corners == GREY).all(axis=2).any():
         command = [sys.executable, "-c", LISTEN]
         said = subprocess.run(command, input=content, capture_output=True, check=False).stderr
         if b"JPEG" in said:

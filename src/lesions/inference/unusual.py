@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import BaseModel, Field, model_validator
 
 from lesions.data.cache import cached_images
+from lesions.errors import InputError
 from lesions.evaluation.metrics import Floats
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a report needs none
@@ -155,6 +156,8 @@ def fit_familiar(
     folds: Sequence["Fold"], table: pd.DataFrame, rows: int
 ) -> tuple[Familiar, FalseAlarms]:
     """What is usual, by `rows` held-out rows of each fold, and how many of them are called not."""
+    if rows < 10:
+        raise InputError(f"--rows {rows}: what is usual takes at least 10 photographs of each fold")
     config = folds[0].config
     images = cached_images(config.dataset, config.data.image_size, table)
     train = table[(table["split"] == "train") & (table["width"] > 0)]

@@ -66,7 +66,11 @@ def predict(
     probs[np.concatenate(seen)] = np.concatenate(given)  # a repeated row overwrites itself
     missing = int(np.isnan(probs[rows]).any(axis=(1, 2)).sum())
     if missing:
-        raise RuntimeError(f"{title}: {missing} of {len(rows)} rows got no finite prediction")
+        raise InputError(
+            f"{title}: {missing:,} of {len(rows):,} rows got no finite prediction: the network, or"
+            " the --pretrained weights it started from, has numbers that are too large: train with"
+            " a lower train.lr, with train.precision=fp32 or from other weights"
+        )
     return probs[rows].swapaxes(0, 1)
 
 

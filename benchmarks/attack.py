@@ -21,7 +21,14 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, closing, redirect_stderr, redirect_stdout, suppress
+from contextlib import (
+    AbstractContextManager,
+    chdir,
+    closing,
+    redirect_stderr,
+    redirect_stdout,
+    suppress,
+)
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -57,7 +64,8 @@ JUNK: list[Any] = [
     {"a": 1}, "9" * 400, "é\r\n", ["x"], "<NA>",
 ]  # fmt: skip
 WORDS = [
-    "", ".", "..", "/", "../../x", "-1", "²", "1e999", "nan", "None", "\0", "a" * 5000, "é💥",
+    "", ".", "..", "/no/where", "../../x",
+    "-1", "²", "1e999", "nan", "None", "\0", "a" * 5000, "é💥",
     "a\nb", "[", "{", "*x", "!!python/object:os.system {}", "2026-11-26", "{[1]: 2}", "99999999999",
     "/dev/null", "/etc/passwd", "/proc/self/mem", "oof", "tiny", "0", "1",
 ]  # fmt: skip
@@ -403,13 +411,16 @@ def on_values(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
                 "explain": ["--run", "attacked", "--out", str(folder / "explain")],
                 "audit": ["--dataset", "demo"], "blend": ["attacked", "--out", str(folder)],
                 "prepare": ["--dataset", "demo", "--tables-only"]}  # fmt: skip
+    here = folder / "two/below"  # .. has no photographs, of which there may be thousands
+    here.mkdir(parents=True)
     while True:
         name = list(options)[int(draw.integers(len(options)))]
         words = list(harmless.get(name, []))
         for option in draw.choice(options[name], int(draw.integers(1, 3)), replace=False):
             value = WORDS[int(draw.integers(len(WORDS)))]
             words += [word for word in (str(option), value) if word or option]
-        yield partial(mains[name], words)
+        with chdir(here):
+            yield partial(mains[name], words)
 
 
 KINDS: dict[str, Callable[[Path, Draw], Generator[Attack, None, None]]] = {

@@ -40,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     if args.images:
         photos, patient = find_photos(args.images), Patient(args.age, args.sex, args.site)
         predictor = Predictor.load(args.run)
+        print(f"model {predictor.described}")
         for problem in predictor.missing:
             print(f"note: {problem}")
         pictures = explain_photographs(predictor, photos, patient)

@@ -92,6 +92,7 @@ def predict_photographs(args: Namespace) -> int:
     patients = read_patients(args.metadata, photos) if args.metadata else {}
     predictor = Predictor.load(args.run, args.folds)
     path = args.out or at("submissions", f"{Path(predictor.name).name}_images.csv")
+    print(f"model {predictor.described}")
     for problem in predictor.missing:
         print(f"note: {problem}")
     found = predictor.predict_many(photos, [patients.get(photo, patient) for photo in photos])

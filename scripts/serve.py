@@ -50,7 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
     limits = Limits(int(args.max_mb * 1e6), int(args.max_megapixels * 1e6))
     place = listen(args.host, args.port)
     server = build_server(predictor, place, limits)
-    print(f"{predictor.name}: {address_of(place)}  (manual: /docs; end: Ctrl-C)", flush=True)
+    print(f"model {predictor.described}")
+    print(f"{address_of(place)}  (manual: /docs; end: Ctrl-C)", flush=True)
     server.run([place])
     return 0 if server.started else 2
 

@@ -203,6 +203,41 @@ def test_a_folder_gets_what_each_photograph_gets_alone_and_a_broken_one_its_reas
         assert together == alone
 
 
+def test_a_photograph_is_a_file_its_content_or_a_picture(calibrated: Path, tmp_path: Path) -> None:
+    predictor, path = Predictor.load("calibrated"), tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.open(BytesIO(drawn_png()))
+    picture.save(path, exif=exif)
+    turned = np.rot90(np.asarray(picture), -1)
+    known = predictor.predict(path)
+    for photo in (str(path), path.read_bytes(), Image.open(path), turned):
+        assert predictor.predict(photo) == known
+        assert predictor.explain(photo, None, known).shape == (448, 299, 3)
+    grey = picture.convert("L")
+    assert predictor.predict(np.asarray(grey)) == predictor.predict(grey)
+    for wrong in (turned / 255, turned[..., :2], turned.T):
+        with pytest.raises(UnreadableImage, match="give uint8"):
+            predictor.predict(wrong)
+    assert repr(predictor) == (
+        "Predictor(calibrated: melanoma, mobilenetv3_small_050 at 32 pixels, 3 folds)"
+    )
+
+
+def test_the_example_of_the_docs_page_runs_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not list(CODE.glob("models/*/fold*.safetensors")):
+        pytest.skip("no model comes with this checkout")
+    page = (CODE / "docs/python.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photo.jpg").write_bytes((CODE / "models/examples/ISIC_0000004.jpg").read_bytes())
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, {})
+    assert "threshold" in capsys.readouterr().out
+    assert Image.open(tmp_path / "overlay.png").size == (448, 336)
+
+
 def test_a_blend_weighs_its_runs(trained: Path, bare: Path, tmp_path: Path) -> None:
     blend = {"members": ["tiny", "bare"], "scale": "prob", "weights": {"tiny": 1.0, "bare": 0.0}}
     write_json(tmp_path / "blend.json", blend)

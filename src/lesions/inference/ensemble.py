@@ -119,7 +119,7 @@ def load_ensemble(
     return [run], Mix(run.name, (1.0,), "prob", run.calibration, problem)
 
 
-def load_run(spec: str | Path | RunFiles, folds: Sequence[int] | None = None) -> Run:
+def load_run(spec: str | Path | RunFiles | None, folds: Sequence[int] | None = None) -> Run:
     """The run that `spec` means with all its trained folds, or those asked for."""
     files = spec if isinstance(spec, RunFiles) else find_run(spec, takes=("run", "weights"))
     if folds is not None:

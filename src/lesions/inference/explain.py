@@ -43,7 +43,7 @@ class Explained:
     images: np.ndarray
 
 
-def load_explained(spec: str | Path, folds: Sequence[int] | None = None) -> Explained:
+def load_explained(spec: str | Path | None, folds: Sequence[int] | None = None) -> Explained:
     """The run that `spec` means, all trained folds or `folds`: predictions and photographs."""
     run = load_run(spec, folds)
     trained = tuple(fold.number for fold in run.folds)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
@@ -32,7 +34,8 @@ MASKS = 50  # of Monte Carlo dropout
 SEED = 0  # every photograph gets the same masks
 SIDE = 448  # pixels of an overlay
 ASKED = ("age", "sex", "site")
-Photo = Path | bytes  # a file, or its content
+# A file, its content, or a picture; an array is uint8, (height, width, 3) RGB or (height, width).
+Photo = str | os.PathLike | bytes | Image.Image | np.ndarray
 
 
 class Prediction(BaseModel):
@@ -47,6 +50,10 @@ class Prediction(BaseModel):
     not_given: str = Field(description="a sentence that says what is not known, or nothing")
     threshold: float | None = Field(description="of the score, where so much is given")
     positive: bool | None = Field(description="whether the score reaches the threshold")
+    cannot_exclude: list[str] | None = Field(
+        description="classes with a probability that 90 % of their held-out lesions of that age"
+        " reach, the most probable first; null where too few were held out"
+    )
     percentile: float | None = Field(
         description="the share of training photographs with a lower out-of-fold score, 0 to 100"
     )
@@ -82,7 +89,7 @@ class Seen(NamedTuple):
     missing: list[list[str]]  # of age, sex and site, those that the run reads and nobody gave
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predictor:
     """A trained run, some of its folds, or a blend of runs, on the CPU in float32."""
 
@@ -100,6 +107,19 @@ class Predictor:
         together.
         """
         return cls(*load_ensemble(spec, folds))
+
+    @property
+    def described(self) -> str:
+        """Its name, task, network and folds, in a line."""
+        folds, config = sum(len(run.folds) for run in self.runs), self.runs[0].config
+        kind = f"{config.model.backbone} at {config.data.image_size} pixels"
+        if len(self.runs) > 1:
+            kind = f"{len(self.runs)} runs"
+        known = "" if self.mix.calibration else ", not calibrated"
+        return f"{self.name}: {self.task}, {kind}, {folds} fold{'s'[: folds > 1]}{known}"
+
+    def __repr__(self) -> str:
+        return f"Predictor({self.described})"
 
     @property
     def name(self) -> str:
@@ -146,13 +166,14 @@ class Predictor:
 
     def _read(self, photo: Photo, patient: Patient) -> Picture | UnreadableImage:
         try:
-            read = [self._pixels(photo, run) for run in self.runs]
+            file = _file(photo)
+            read = [self._pixels(file, run) for run in self.runs]
         except UnreadableImage as error:
             return error
-        return Picture([pixels for pixels, _ in read], read[0][1], _row(photo, patient))
+        return Picture([pixels for pixels, _ in read], read[0][1], _row(file, patient))
 
-    def _pixels(self, photo: Photo, run: Run) -> tuple[np.ndarray, tuple[int, int]]:
-        return self.decode(photo, run.config.data.image_size, run.preprocess)
+    def _pixels(self, file: Path | bytes, run: Run) -> tuple[np.ndarray, tuple[int, int]]:
+        return self.decode(file, run.config.data.image_size, run.preprocess)
 
     def _answer(self, pictures: list[Picture]) -> list[Prediction | InputError]:
         if not pictures:
@@ -180,6 +201,7 @@ class Predictor:
         scores = [task.score(part) for part in parts]  # (K, V) of each run
         score = float(task.score(probs))
         known = self.mix.calibration and self.mix.calibration.of(given)
+        age = float(picture.row["age_approx"].iloc[0])
         spreads = [each.dropout_spread[place] for each in seen if each.dropout_spread is not None]
         first = self.runs[0]
         familiar = first.calibration and first.calibration.familiar
@@ -194,6 +216,7 @@ class Predictor:
             not_given=_not_given(missing, given, self.mix.calibration),
             threshold=known.threshold.value if known else None,
             positive=score >= known.threshold.value if known else None,
+            cannot_exclude=known.cannot_exclude(probs, age) if known else None,
             percentile=known.percentile(score) if known else None,
             spread=float(np.concatenate([found.ravel() for found in scores]).std()),
             dropout_spread=float(np.mean(spreads)) if spreads else None,
@@ -213,9 +236,9 @@ class Predictor:
         It shows the evidence for the most probable class; of a yes-or-no task, the evidence for
         yes where the prediction `found` is positive, and against it where it is not.
         """
-        run = self.runs[0]
-        pixels, size = self._pixels(photo, run)
-        known, _ = _encoded(run, _row(photo, patient or Patient()))
+        run, file = self.runs[0], _file(photo)
+        pixels, size = self._pixels(file, run)
+        known, _ = _encoded(run, _row(file, patient or Patient()))
         output = int(np.argmax(list(found.probs.values())))
         against = not run.task.several and not found.called_positive
         image = torch.from_numpy(pixels[None])
@@ -224,7 +247,7 @@ class Predictor:
             for fold, metadata in zip(run.folds, known, strict=True)
         ]
         cam = cv2.resize(np.mean(maps, axis=0, dtype=np.float32), (SIDE, SIDE)).clip(0, 1)
-        drawn = overlay(self.decode(photo, SIDE, run.preprocess)[0], cam)
+        drawn = overlay(self.decode(file, SIDE, run.preprocess)[0], cam)
         if run.preprocess.fit != "squash" or run.preprocess.circle:
             return drawn
         return cv2.resize(drawn, [max(1, round(side * SIDE / max(size))) for side in size])
@@ -233,8 +256,25 @@ class Predictor:
         return dict(zip(self.classes, map(float, probs), strict=True))
 
 
-def _row(photo: Photo, patient: Patient) -> pd.DataFrame:
-    return patient.row(len(photo) if isinstance(photo, bytes) else photo.stat().st_size)
+def _file(photo: Photo) -> Path | bytes:
+    """What `decode` takes: a picture in memory becomes a PNG, which loses nothing."""
+    if isinstance(photo, bytes):
+        return photo
+    if isinstance(photo, str | os.PathLike):
+        return Path(photo)
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.shape[2:] not in ((), (3,)) or photo.ndim < 2:
+            told = f"an array of {photo.dtype} {photo.shape}"
+            raise UnreadableImage(f"{told}: give uint8, (height, width, 3) RGB or (height, width)")
+        photo = Image.fromarray(photo)
+    whole = photo if photo.mode in ("1", "L", "LA", "P", "RGB", "RGBA") else photo.convert("RGB")
+    file = BytesIO()
+    whole.save(file, "PNG", exif=photo.getexif(), compress_level=1)
+    return file.getvalue()
+
+
+def _row(file: Path | bytes, patient: Patient) -> pd.DataFrame:
+    return patient.row(len(file) if isinstance(file, bytes) else file.stat().st_size)
 
 
 def _encoded(run: Run, rows: pd.DataFrame) -> tuple[list[Tensor], list[list[str]]]:

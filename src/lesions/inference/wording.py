@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from pydantic import BaseModel, Field
 
 from lesions.data.decode import UnreadableImage
 from lesions.data.tasks import DIAGNOSES
@@ -14,8 +16,8 @@ from lesions.inference.predictor import Prediction, Predictor
 DISCLAIMER = "Research and education only, not a medical device."
 NOTICE = f"{DISCLAIMER} It does not replace a dermatologist. Photographs are not kept."
 FACTS = [
-    "score", "threshold", "positive", "percentile", "spread", "dropout_spread", "not_given",
-    "unusual", "width", "height",
+    "score", "threshold", "positive", "cannot_exclude", "percentile", "spread", "dropout_spread",
+    "not_given", "unusual", "width", "height",
 ]  # fmt: skip
 Answer = Prediction | UnreadableImage  # of a photograph
 
@@ -45,6 +47,7 @@ def as_table(predictor: Predictor, answers: Mapping[str, Answer]) -> pd.DataFram
                 row[named[-1]] = probs.get(name)
     for row in rows:
         row["unusual"] = "; ".join(row.get("unusual", []))
+        row["cannot_exclude"] = ", ".join(row.get("cannot_exclude") or [])
     return pd.DataFrame(rows).reindex(columns=["image", *named, *FACTS, "problem"])
 
 
@@ -68,6 +71,7 @@ def as_text(predictor: Predictor, answers: Mapping[str, Answer]) -> str:
                 "percentile": None if found.percentile is None else f"{found.percentile:.0f}",
                 "spread": f"{found.spread:.3f}",
                 "decision": {True: "positive", False: "negative", None: None}[found.positive],
+                "cannot exclude": ", ".join(found.cannot_exclude or []) or None,
             }
         )
         notes += [f"{short}: {reason}" for reason in found.unusual]
@@ -75,40 +79,60 @@ def as_text(predictor: Predictor, answers: Mapping[str, Answer]) -> str:
     for said, photos in less.items():
         of = listed(photos) if len(photos) < len(answers) else "every photograph"
         notes += [f"{of}: {said}"] if said else []
-    columns = ["prob", "calibrated", "percentile", "spread", "decision"]
-    table = pd.DataFrame(rows, names, columns)
-    table.columns = ["most probable" if several else predictor.task, *columns[1:]]
+    table = pd.DataFrame(rows, names).dropna(axis="columns", how="all")
+    table = table.rename(columns={"prob": "most probable" if several else predictor.task})
     return "\n".join([table.fillna("-").to_string(), *notes])
 
 
+class Verdict(BaseModel):
+    """The decision in words and, to be drawn, the numbers it was made by."""
+
+    text: str = Field(description="such as: Below the threshold: 4.0 %")
+    rates: str = Field(description="sensitivity and specificity of the threshold, or nothing")
+    value: float = Field(description="the calibrated probability; of several classes the score")
+    threshold: float | None = Field(description="the threshold on the same scale")
+    warning: str = Field(description="why not to rely on the answer, or nothing")
+
+
+def verdict(predictor: Predictor, found: Prediction) -> Verdict:
+    """The decision on a prediction, and the warning that belongs beside it."""
+    known, value, threshold = predictor.mix.calibration, found.score, found.threshold
+    cut, text = known and known.of(found.given).threshold, "No threshold"
+    if known and len(found.probs) == 1:
+        pair = np.array([[found.score], [known.of(found.given).threshold.value]])
+        value, threshold = known.of(found.given).apply(pair)[:, 0].tolist()
+    if cut:
+        text = f"{'At or above' if found.called_positive else 'Below'} the threshold"
+    return Verdict(
+        text=f"{text}: {percent(value)}",
+        rates=f"Sensitivity of this threshold {cut.sensitivity:.2f},"
+        f" specificity {cut.specificity:.2f}." if cut else "",
+        value=value,
+        threshold=threshold,
+        warning=f"Do not rely on it: {'; '.join(found.unusual)}." if found.unusual else "",
+    )  # fmt: skip
+
+
 def sentence(predictor: Predictor, found: Prediction) -> str:
-    """The prediction in plain English: probability, rank, decision, and reasons for doubt."""
-    probs, known = found.calibrated or found.probs, predictor.mix.calibration
-    cut = known and known.of(found.given).threshold
+    """What stands behind the verdict: probability, rank, what is not excluded, what is unknown."""
+    probs = found.calibrated or found.probs
     several, best = len(probs) > 1, max(probs, key=probs.__getitem__)
     what = DIAGNOSES.get(best, best)
     parts = [f"The model gives {what} a probability of {percent(probs[best])}."]
     if several:
         parts = [f"The most probable diagnosis is {what}, with {percent(probs[best])}."]
+    if found.cannot_exclude is not None:
+        named = [DIAGNOSES.get(name, name) for name in found.cannot_exclude]
+        none = f"Excludes {what}, as it does for 10 % of held-out ones."
+        parts.append(f"Cannot exclude: {', '.join(named)}." if named else none)
     if found.percentile is not None:
         score = "score for malignancy" if several else "score"
         parts.append(
             f"Its {score} is higher than that of {found.percentile:.0f} % of the training"
             " photographs."
         )
-    if cut:
-        called = "suspicious" if found.called_positive else "not suspicious"
-        parts.append(
-            f"At the run's threshold (sensitivity {percent(cut.sensitivity)},"
-            f" specificity {percent(cut.specificity)}) that is {called}."
-        )
-    else:
-        parts.append("The run has no threshold.")
     parts.append(f"The standard deviation over folds and views is {percent(found.spread)}.")
-    parts += [found.not_given] if found.not_given else []
-    if found.unusual:
-        parts.append(f"Do not rely on it: {'; '.join(found.unusual)}.")
-    return " ".join(parts)
+    return " ".join([*parts, found.not_given]).strip()
 
 
 def percent(share: float) -> str:

@@ -5,6 +5,7 @@ import gc
 import logging
 import re
 import resource
+import shutil
 import socket
 import tempfile
 import time
@@ -95,11 +96,22 @@ def test_raw_bytes_and_a_form_get_the_same_answer(url: str) -> None:
 
 def test_health_card_and_manual(url: str) -> None:
     assert httpx.get(f"{url}/api/health").json() == {"status": "ok", "busy": 0, "queue": 32}
-    card = httpx.get(f"{url}/api/model").json()
+    card = httpx.get(f"{url}/api/info").json()
+    assert card == httpx.get(f"{url}/api/model").json()
+    assert card["members"][0]["scores"][1]["auc"] <= 1 and card["card"] is None
     assert card["task"] == "melanoma" and card["members"][0]["folds"] == [0, 1, 2]
     assert card["threshold"]["rule"].startswith("recall") and card["missing"] == []
     manual = httpx.get(f"{url}/docs").text
     assert "POST /api/predict" in manual and "src=" not in manual
+    assert httpx.get(f"{url}/card").status_code == 404
+
+
+def test_a_released_model_shows_its_card(calibrated: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(calibrated, tmp_path / "released"))
+    (folder / "README.md").write_text("# <released>")
+    with served(Predictor.load(folder)) as address:
+        shown = httpx.get(address + httpx.get(f"{address}/api/info").json()["card"])
+    assert shown.text == "# <released>" and shown.headers["content-type"].startswith("text/plain")
 
 
 @pytest.mark.parametrize(

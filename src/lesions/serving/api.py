@@ -1,10 +1,11 @@
 """The REST application: photographs in, JSON out."""
 
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 from fastapi import FastAPI, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from jinja2 import Template
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
 from starlette.datastructures import UploadFile
@@ -12,8 +13,10 @@ from starlette.formparsers import MultiPartParser
 
 from lesions.data.columns import OLDEST, SEX_WORDS, SITE_WORDS
 from lesions.data.patients import Patient
+from lesions.files import read_json
+from lesions.inference.ensemble import Run
 from lesions.inference.predictor import Prediction
-from lesions.inference.wording import NOTICE, sentence
+from lesions.inference.wording import NOTICE, Verdict, sentence, verdict
 from lesions.serving.service import FORMATS, STATIC, RefusedError, Service, refusal
 
 Age = Annotated[str | None, WithJsonSchema({"type": "number", "minimum": 0, "maximum": OLDEST})]
@@ -45,6 +48,7 @@ class Answer(Prediction):
 
     request_id: str
     run: str
+    verdict: Verdict
     sentence: str
     notice: str
     cam: str | None = Field(description="Grad-CAM over the photograph, a PNG as a data URL")
@@ -70,6 +74,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         503: "No answer in time.",
     }.items()
 }
+SCORES = ("rows", "auc", "average_precision", "log_loss", "balanced_accuracy", "macro_f1")
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"photo": BINARY} | Fields.model_json_schema()["properties"]
 CONTENT: dict[str, Any] = {kind: {"schema": BINARY} for kind in FORMATS.values()} | {
@@ -83,10 +88,10 @@ BODY = {
 
 
 def build_api(service: Service) -> FastAPI:
-    """The application without page and guard: /api/predict, /api/model, /api/health, /docs."""
+    """The application without page and guard: all below /api, /docs, and the card of the model."""
     app = FastAPI(title="Skin lesions", version="1", description=NOTICE, docs_url=None,
                   redoc_url=None)  # fmt: skip
-    card = model_card(service)
+    card = describe(service)
 
     app.add_exception_handler(RefusedError, cast(Any, refusal))
 
@@ -99,13 +104,15 @@ def build_api(service: Service) -> FastAPI:
             **found.model_dump(),
             request_id=request.state.request_id,
             run=service.predictor.name,
+            verdict=verdict(service.predictor, found),
             sentence=sentence(service.predictor, found),
             notice=NOTICE,
             cam=cam,
         )
 
-    @app.get("/api/model")
-    async def model() -> dict[str, Any]:
+    @app.get("/api/model", include_in_schema=False)  # its name in older versions
+    @app.get("/api/info")
+    async def info() -> dict[str, Any]:
         """What is answering: its training, its scores, its limits."""
         return card
 
@@ -116,11 +123,28 @@ def build_api(service: Service) -> FastAPI:
         return {"status": "ok", "busy": busy, "queue": service.limits.queue}
 
     @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        template = Template((STATIC / "manual.html").read_text(encoding="utf-8"), autoescape=True)
-        return HTMLResponse(template.render(app.openapi()))
+    async def docs(request: Request) -> HTMLResponse:
+        values = app.openapi() | {"address": request.base_url, "form": FORM}
+        return HTMLResponse(filled("manual.html", **values))
+
+    if card["card"]:
+
+        @app.get(card["card"], include_in_schema=False)
+        async def model_card() -> PlainTextResponse:
+            return PlainTextResponse(card_path(service).read_text(encoding="utf-8"))
 
     return app
+
+
+def filled(template: str, /, **values: Any) -> str:
+    """A file of static/ as a template, with `values` escaped."""
+    text = (STATIC / template).read_text(encoding="utf-8")
+    return Template(text, autoescape=True).render(**values)
+
+
+def card_path(service: Service) -> Path:
+    """Where the card of the first run lies, if it was released (scripts/release.py)."""
+    return service.predictor.runs[0].files.folder / "README.md"
 
 
 async def read_upload(request: Request, fields: Fields) -> tuple[bytes, Fields]:
@@ -145,12 +169,13 @@ async def read_upload(request: Request, fields: Fields) -> tuple[bytes, Fields]:
     return await photos[0].read(), fields
 
 
-def model_card(service: Service) -> dict[str, Any]:
+def describe(service: Service) -> dict[str, Any]:
     """The runs behind the service, what was measured of them, and what the server accepts."""
     predictor = service.predictor
     known, first = predictor.mix.calibration, predictor.runs[0].calibration
     return {
         "name": predictor.name,
+        "described": predictor.described,
         "task": predictor.task,
         "classes": predictor.classes,
         "members": [
@@ -158,6 +183,7 @@ def model_card(service: Service) -> dict[str, Any]:
                 "run": run.name,
                 "weight": weight,
                 "folds": [fold.number for fold in run.folds],
+                "scores": [fold_scores(run, fold.number) for fold in run.folds],
                 "preprocess": run.preprocess,
                 "config": run.config,
                 "table_hash": run.folds[0].header["table_hash"],
@@ -171,5 +197,14 @@ def model_card(service: Service) -> dict[str, Any]:
         "missing": predictor.missing,
         "accepts": sorted(FORMATS.values()),
         "limits": service.limits,
+        "card": "/card" if card_path(service).is_file() else None,
+        "manual": "/docs",
         "notice": NOTICE,
     }
+
+
+def fold_scores(run: Run, fold: int) -> dict[str, float]:
+    """Rows and scores of a fold's held-out photographs, as fold<k>.json has them; {} without it."""
+    path = run.files.file(fold, ".json")
+    facts = read_json(path) if path.is_file() else {}
+    return {name: facts[name] for name in SCORES if facts.get(name) is not None}

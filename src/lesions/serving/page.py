@@ -19,12 +19,17 @@ from fastapi import FastAPI
 from lesions.data.columns import SITES
 from lesions.data.tasks import DIAGNOSES
 from lesions.inference.wording import NOTICE
+from lesions.serving.api import describe, filled
 from lesions.serving.service import STATIC, Service, data_url, example
 
 FONT, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # none to be fetched
-# Both run in the browser: the old answer is cleared at once, and a late one is not shown.
+# They run in the browser: the old answer is cleared at once, and a late one is not shown.
 CLEAR = "() => window.lesions.clear()"
+WAIT = "(photo) => window.lesions.wait(photo)"
 ASK = "(...fields) => window.lesions.ask(...fields)"
+# A screen reader says what is written into a region that was there before.
+LIVE = "() => document.querySelector('#says').setAttribute('aria-live', 'polite')"
+FIT = {"squash": "fill", "pad": "contain", "crop": "cover"}  # the photograph under its overlay
 
 
 def mount_page(api: FastAPI, service: Service) -> FastAPI:
@@ -32,7 +37,7 @@ def mount_page(api: FastAPI, service: Service) -> FastAPI:
     return gr.mount_gradio_app(
         api, build_page(service), path="/", footer_links=[], run_history=False, ssr_mode=False,
         pwa=False, mcp_server=False, enable_monitoring=False, show_error=False, max_file_size=1,
-        theme=gr.themes.Base(font=FONT, font_mono=MONO), css=_static("page.css"),
+        theme=gr.themes.Base(font=FONT, font_mono=MONO), css=_static("page.css"), js=LIVE,
     )  # fmt: skip
 
 
@@ -46,7 +51,8 @@ def build_page(service: Service) -> gr.Blocks:
                     "", html_template=_static("photo.html"), css_template=_static("photo.css"),
                     js_on_load=_static("photo.js"), problem="", most=service.limits.max_bytes,
                     examples=[data_url(example(number), "jpeg") for number in range(3)],
-                    names=DIAGNOSES, elem_id="photo",
+                    names=DIAGNOSES, fit=FIT[service.predictor.runs[0].preprocess.fit],
+                    elem_id="photo",
                 )  # fmt: skip
                 age = gr.Textbox(label="Age in years, if known", max_length=5, elem_id="age")
                 sex = gr.Radio(
@@ -58,15 +64,15 @@ def build_page(service: Service) -> gr.Blocks:
                 )  # fmt: skip
             with gr.Column(min_width=300):
                 says = gr.HTML(elem_id="says")
-                bars = gr.Label(label="Probability", elem_id="bars", show_heading=False)
                 overlay = gr.HTML(elem_id="overlay")
-        shown, fields = [bars, overlay, says], [photo, age, sex, site]
+        gr.HTML(filled("model.html", **describe(service)))
+        shown, fields = [says, overlay], [photo, age, sex, site]
         quiet: dict[str, Any] = {
             "api_visibility": "private", "show_progress": "hidden", "trigger_mode": "multiple",
         }  # fmt: skip
         gr.on([photo.clear], None, None, shown, js=CLEAR, **quiet)
         changes = [photo.upload, age.change, sex.input, site.input]
-        cleared = gr.on(changes, None, None, shown, js=CLEAR, **quiet)
+        cleared = gr.on(changes, None, photo, shown, js=WAIT, **quiet)
         cleared.then(None, fields, shown, js=ASK, **quiet)
     return page
 

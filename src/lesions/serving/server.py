@@ -33,7 +33,7 @@ log = logging.getLogger("lesions.serving")
 # All that the page needs of Gradio. Its other routes (uploads, queue, streams, files) stay closed.
 READ = {
     "/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt",
-    "/docs", "/openapi.json", "/api/model", "/api/health",
+    "/docs", "/openapi.json", "/card", "/api/info", "/api/model", "/api/health",
     "/gradio_api/info", "/gradio_api/startup-events",
 }  # fmt: skip
 READ_BELOW = ("/assets/", "/static/", "/svelte/")

@@ -1,9 +1,10 @@
 // The listeners sit on the root: the template below it is drawn anew with each photograph.
-let latest = 0;
+let latest = 0, fresh = false;
 
 function give(url, problem) {
   props.problem = problem || "";
   props.value = url;
+  fresh = true;
   if (url) trigger("upload");
 }
 
@@ -27,6 +28,8 @@ element.addEventListener("click", (event) => {
   if (example) { ++latest; trigger("clear"); give(example.querySelector("img").src); }
   if (event.target.closest(".remove")) take(null);
 });
+// A file that is no picture: its reason will stand beside it. Errors do not bubble.
+element.addEventListener("error", (event) => event.target.remove(), true);
 for (const name of ["dragover", "dragleave", "drop"])
   element.addEventListener(name, (event) => {
     event.preventDefault();
@@ -37,8 +40,9 @@ document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) take(event.clipboardData.files[0]);
 });
 
-// What the page shows: bars, overlay, sentence. An answer counts only if nothing was asked since.
-const NOTHING = [{ label: "", confidences: [] }, "", ""];
+// What the page shows: verdict and overlay. An answer counts only if nothing was asked since.
+const NOTHING = ["", ""];
+const WAITING = ['<p class="waiting"><span></span>Looking at the photograph …</p>', ""];
 let asked = 0, shown = NOTHING;
 
 window.lesions = {
@@ -46,14 +50,30 @@ window.lesions = {
     ++asked;
     return (shown = NOTHING);
   },
+  wait(photo) {
+    ++asked;
+    if (photo && fresh) scroll();
+    return (shown = photo ? WAITING : NOTHING);
+  },
   async ask(photo, age, sex, site) {
     const mine = asked;
     if (!photo) return shown;
     const answer = await predict(photo, { age, sex, site });
-    if (mine === asked) shown = answer;
+    if (mine === asked) {
+      shown = answer;
+      if (fresh) scroll();
+      fresh = false;
+    }
     return shown;
   },
 };
+
+// On a phone the answer is below the photograph; it is drawn after this returns.
+function scroll() {
+  if (!matchMedia("(max-width: 700px)").matches) return;
+  const options = { behavior: "smooth", block: "start" };
+  setTimeout(() => document.querySelector("#says").scrollIntoView(options), 150);
+}
 
 async function predict(photo, fields) {
   const known = Object.entries(fields).filter(([, value]) => value);
@@ -62,25 +82,46 @@ async function predict(photo, fields) {
   try {
     const reply = await fetch(`/api/predict?${query}`, { method: "POST", body });
     const answer = await reply.json();
-    return reply.ok ? success(answer) : failure(reason(answer.detail));
+    if (reply.ok) return success(answer, photo);
+    if (/^(the (picture|file)|this) is/.test(answer.detail)) element.querySelector(".given")?.remove();
+    return failure(reason(answer.detail));
   } catch {
     return failure("the server does not answer");
   }
 }
 
-function success(answer) {
-  const probs = Object.entries(answer.calibrated || answer.probs);
-  if (probs.length === 1) probs.push([`not ${probs[0][0]}`, 1 - probs[0][1]]);
-  const bars = probs.sort((a, b) => b[1] - a[1])
-    .map(([name, confidence]) => ({ label: props.names[name] || name, confidence }));
-  const picture = `<figure><img src="${answer.cam}" alt="Grad-CAM over the photograph">
-    <figcaption>Grad-CAM. Brighter: more influence on the prediction.</figcaption></figure>`;
-  return [{ label: bars[0].label, confidences: bars }, picture, `<p>${escaped(answer.sentence)}</p>`];
+function success(answer, photo) {
+  const { text, rates, value, threshold, warning } = answer.verdict;
+  const probs = Object.entries(answer.calibrated || answer.probs).sort((a, b) => b[1] - a[1]);
+  const several = probs.length > 1;
+  const scale = several ? "score for malignancy" : "probability";
+  const marked = threshold === null ? "" : `, threshold ${percent(threshold)}`;
+  const mark = threshold === null ? "" : `<i style="left: ${100 * threshold}%"></i>`;
+  const classes = several ? probs.map(([name, share]) =>
+    `<tr><th scope="row">${escaped(props.names[name] || name)}</th><td>${bar(share, "")}</td>
+      <td>${percent(share)}</td></tr>`).join("") : "";
+  const kind = answer.positive === null ? "" : answer.positive ? "above" : "below";
+  const says = `<p class="verdict ${kind}"><b>${escaped(text)}</b>${escaped(rates)}</p>
+    ${warning && `<p class="warning">${escaped(warning)}</p>`}
+    ${bar(value, mark)}<p class="scale">${scale} ${percent(value)}${marked}</p>
+    ${classes && `<table>${classes}</table>`}<p>${escaped(answer.sentence)}</p>`;
+  const overlay = `<figure><label><input type="checkbox" checked> Grad-CAM</label>
+    <div class="stack"><img src="${photo}" alt="the photograph" style="object-fit: ${props.fit}">
+    <img class="cam" src="${answer.cam}" alt="Grad-CAM over the photograph"></div>
+    <figcaption>Brighter: more influence on the prediction.</figcaption></figure>`;
+  return [says, overlay];
+}
+
+function bar(share, mark) {
+  return `<div class="bar" aria-hidden="true"><b style="width: ${100 * share}%"></b>${mark}</div>`;
+}
+
+function percent(share) {
+  return `${(100 * share).toFixed(share < 0.1 || share > 0.99 ? 1 : 0)}\u00a0%`;
 }
 
 function failure(problem) {
-  const text = `<p class="problem" role="alert">No answer: ${escaped(problem)}.</p>`;
-  return [NOTHING[0], "", text];
+  return [`<p class="problem" role="alert">No answer: ${escaped(problem)}.</p>`, ""];
 }
 
 function reason(detail) {
@@ -90,5 +131,5 @@ function reason(detail) {
 
 function escaped(text) {
   const letters = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
-  return String(text).replace(/[&<>"]/g, (letter) => letters[letter]);
+  return String(text).replace(/[&<>"]/g, (letter) => letters[letter]).replace(/ %/g, "\u00a0%");
 }

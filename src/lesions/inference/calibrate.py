@@ -29,7 +29,7 @@ from lesions.inference.calibration import (
     weights_of,
 )
 from lesions.inference.checkpoint import load_folds
-from lesions.inference.ensemble import blended, people_table, preprocess_of
+from lesions.inference.ensemble import blended, people_table, preprocess_of, read_shares
 from lesions.inference.predict import predict
 from lesions.inference.unusual import fit_familiar
 from lesions.oof import Oof, load_oof, table_rows
@@ -126,8 +126,8 @@ def given_probs(
 
 
 def _is_current(files: RunFiles, fold: int) -> bool:
-    path, facts = given_path(files.folder, fold), read_json(files.file(fold, ".json"))
-    return path.exists() and facts.get("sha256", {}).get("given") in (None, sha256(path))
+    path = given_path(files.folder, fold)
+    return path.exists() and files.hashes(fold).get("given") in (None, sha256(path))
 
 
 def _predict_given(files: RunFiles, task: Task, people: list[Person]) -> None:
@@ -169,23 +169,22 @@ def _predict_given(files: RunFiles, task: Task, people: list[Person]) -> None:
 
 def _blend_given(path: Path, oof: Oof) -> dict[str, Floats]:
     """What `given_probs` returns, of a blend; members without metadata answer as ever."""
-    facts = read_json(path)
-    names = [name for name in facts["members"] if facts["weights"][name]]
+    facts = read_shares(path)
     parts, quantiles = [], []
-    for name in names:
+    for name in facts.used:
         files = find_run(name, takes=("run",))
         own, (calibration, problem) = load_oof(files), load_calibration(files)
         config = saved_config(read_yaml(files.folder / "config.yaml"), files.folder)
-        if facts["scale"] == "rank" and calibration is None:
+        if facts.scale == "rank" and calibration is None:
             raise InputError(str(problem))
         given = given_probs(files, own.task, oof.names, config, _people(config, own.table))
         as_ever = own.probs[pd.Index(own.names).get_indexer(pd.Index(oof.names))]
         parts.append(given or dict.fromkeys([state for state in GIVEN if state != "all"], as_ever))
         quantiles.append(calibration)
-    weights = [facts["weights"][name] for name in names]
+    weights = [*facts.used.values()]
     return {
         state: blended(
-            facts["scale"], weights, [part[state] for part in parts],
+            facts.scale, weights, [part[state] for part in parts],
             [known.of(state).quantiles for known in quantiles if known],
         )
         for state in parts[0]

@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import BaseModel, Field, ValidationError
 from scipy.special import expit
 
 from lesions.config import Config, PreprocessConfig, saved_preprocess
@@ -168,34 +170,52 @@ def _unfitted(calibration: Calibration | None, header: dict, where: str) -> str 
     )
 
 
-def _load_blend(files: RunFiles, path: Path) -> tuple[list[Run], Mix]:
-    facts = read_json(path)
-    missing = [key for key in ("members", "weights", "scale") if key not in facts]
-    if missing:
-        raise InputError(f"{shown(path)}: no {listed(missing)}: is it a blend.json?")
-    if facts.get("power", 1.0) != 1.0:
+class Shares(BaseModel):
+    """What blend.json says of its members, besides what was measured of them."""
+
+    members: list[str]
+    weights: dict[str, float]
+    scale: Literal["prob", "logit", "rank"]
+    power: float = Field(1.0, ge=1, le=1)  # earlier versions had others
+
+    @property
+    def used(self) -> dict[str, float]:
+        """The members with a weight, and it."""
+        return {name: self.weights[name] for name in self.members if self.weights[name]}
+
+
+def read_shares(path: Path) -> Shares:
+    """The members of a blend.json; InputError if it is none."""
+    try:
+        found = Shares.model_validate(read_json(path))
+    except ValidationError as error:
+        wrong = listed(".".join(map(str, each["loc"])) for each in error.errors())
         raise InputError(
-            f"{shown(path)}: blended by power means, which this version does not have: run"
-            " scripts/blend.py again"
-        )
-    shares = np.array([facts["weights"].get(name, np.nan) for name in facts["members"]], float)
+            f"{shown(path)}: is it a blend.json of this version? Wrong are {wrong or 'all keys'}:"
+            " run scripts/blend.py again"
+        ) from error
+    shares = np.array([found.weights.get(name, np.nan) for name in found.members])
     if not ((shares >= 0).all() and abs(shares.sum() - 1) < 1e-3):  # of NaN neither is true
         raise InputError(
-            f"{shown(path)}: weights {facts['weights']} are not shares of its members that sum to"
+            f"{shown(path)}: weights {found.weights} are not shares of its members that sum to"
             " 1: run scripts/blend.py again"
         )
-    used = [name for name in facts["members"] if facts["weights"][name]]
-    runs = [load_run(name) for name in used]
+    return found
+
+
+def _load_blend(files: RunFiles, path: Path) -> tuple[list[Run], Mix]:
+    facts = read_shares(path)
+    runs = [load_run(name) for name in facts.used]
     tasks = {run.name: run.task for run in runs}
     if len(set(tasks.values())) > 1:
         named = {name: f"{task.name} ({listed(task.classes, 9)})" for name, task in tasks.items()}
         raise InputError(f"{shown(path)}: its runs answer different questions: {named}")
     calibration, problem = load_calibration(files)
-    if facts["scale"] == "rank" and not all(run.calibration for run in runs):
+    if facts.scale == "rank" and not all(run.calibration for run in runs):
         lacking = listed(run.problems[0] for run in runs if not run.calibration)
         raise InputError(
             f"{shown(path)} blends ranks, which one photograph has only among its run's"
             f" out-of-fold scores: {lacking}"
         )
-    weights = tuple(float(facts["weights"][name]) for name in used)
-    return runs, Mix(path.stem, weights, facts["scale"], calibration, problem)
+    weights = tuple(facts.used.values())
+    return runs, Mix(path.stem, weights, facts.scale, calibration, problem)

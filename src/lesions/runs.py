@@ -33,9 +33,16 @@ class RunFiles:
 
     def changed(self, fold: int, suffix: str) -> bool:
         """Whether a fold's file is not the one that fold<k>.json knows; older ones know none."""
-        facts, kind = self.file(fold, ".json"), suffix.removeprefix(".")
-        known = read_json(facts, ("task",)).get("sha256", {}) if facts.is_file() else {}
+        known, kind = self.hashes(fold), suffix.removeprefix(".")
         return kind in known and sha256(self.file(fold, suffix)) != known[kind]
+
+    def hashes(self, fold: int) -> dict[str, str]:
+        """The SHA-256 of the fold's files, by kind, that its fold<k>.json knows."""
+        facts = self.file(fold, ".json")
+        known = read_json(facts, ("task",)).get("sha256", {}) if facts.is_file() else {}
+        if not isinstance(known, dict):
+            raise InputError(f"{shown(facts)}: sha256 is damaged: copy it again, or train again")
+        return known
 
     def numbers(self, suffix: str) -> list[int]:
         """The folds that have a file of that suffix, in order, of those asked for."""

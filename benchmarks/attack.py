@@ -51,7 +51,7 @@ from lesions.data.decode import UnreadableImage, decode
 from lesions.data.photographs import unpacked
 from lesions.data.sample import write_sample
 from lesions.errors import InputError
-from lesions.files import sha256
+from lesions.files import sha256, write_json
 from lesions.paths import CODE, at
 from lesions.provenance import Results
 from lesions.runs import find_run
@@ -283,12 +283,16 @@ def on_files(folder: Path, draw: Draw, suffixes: tuple[str, ...]) -> Generator[A
     files = [path for place in places for path in sorted(place.iterdir())]
     files = [path for path in files if path.suffix in suffixes]
     images = ["--images", str(folder / "photo.png"), "--out", str(folder / "o.json")]
+    blend = {"members": ["attacked"], "weights": {"attacked": 1.0}, "scale": "prob"}
+    write_json(at("submissions/blend.json"), blend)
+    files += [at("submissions/blend.json")] if ".json" in suffixes else []
     while True:
         path = files[int(draw.integers(len(files)))]
         whole = path.read_bytes()
         path.write_bytes(changed(whole, path.suffix[1:], draw))
-        if path.suffix in (".safetensors", ".json") and draw.random() < 0.5:
-            yield lambda: predict(["--run", "attacked", *images])
+        if path.name == "blend.json" or (path.suffix != ".csv" and draw.random() < 0.5):
+            run = "blend.json" if path.name == "blend.json" else "attacked"
+            yield partial(predict, ["--run", run, *images])
         else:
             yield lambda: calibrate(["--run", "attacked", "--rows", "10"])
         path.write_bytes(whole)

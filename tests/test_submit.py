@@ -118,6 +118,16 @@ def test_an_inverted_submission_is_refused(kaggle: FakeKaggle, place, capsys):
     assert "correlation" not in capsys.readouterr().out, "other images are not compared"
 
 
+def test_a_sample_or_an_earlier_file_that_is_damaged_is_named(kaggle: FakeKaggle, place):
+    sample = place / "sample.csv"
+    pd.concat([good(), good().tail(2)]).to_csv(sample, index=False)
+    with pytest.raises(InputError, match=r"sample has twice: 2 .ISIC_0198, ISIC_0199"):
+        check(place, good(), "--sample", str(sample))
+    good().assign(target=["high"] * 200).to_csv(sample, index=False)
+    with pytest.raises(InputError, match=r"sample\.csv: targets that are not numbers"):
+        check(place, good(), "--earlier", str(sample))
+
+
 def test_the_sample_of_isic_2024_decides_the_header(kaggle: FakeKaggle, place):
     table, sample = good().rename(columns={"image_name": "isic_id"}), place / "sample.csv"
     with pytest.raises(InputError, match="it must be image_name,target"):

@@ -44,6 +44,7 @@ def _problems(table: pd.DataFrame, wanted: pd.Series) -> list[str]:
         f"{wrong}: {len(which):,} ({listed(which, 3)})"
         for wrong, which in (
             ("rows without an image_name", rows[found.isna()]),
+            ("images that the sample has twice", wanted[wanted.duplicated()]),
             ("missing images", wanted[~wanted.isin(found)]),
             ("images not in the sample", found[~found.isin(wanted)].dropna()),
             ("doubled images", found[found.duplicated()].dropna()),
@@ -76,7 +77,9 @@ def _compare(table: pd.DataFrame, earlier: Sequence[Path]) -> tuple[str, list[st
         rows = read_csv(path, ["target"], text=NAMES)
         other = rows.set_index(str(rows.columns[0]))["target"]
         if other.index.is_unique and set(other.index) == set(table["image_name"]):
-            known = other.reindex(table["image_name"]).to_numpy(np.float64)
+            known = pd.to_numeric(other, errors="coerce").reindex(table["image_name"]).to_numpy()
+            if not np.isfinite(known).all():
+                raise InputError(f"{shown(path)}: targets that are not numbers: leave it out")
             found.append((float(spearmanr(table["target"], known).statistic), shown(path)))
     problems = [
         f"inverted? its rank correlation with {path} is {value:.2f}"

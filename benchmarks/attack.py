@@ -146,8 +146,10 @@ def swapped(text: str, draw: Draw) -> str:
     rows = [line.split(",") for line in text.splitlines()]
     for _ in range(int(draw.integers(1, 4))):
         row = rows[int(len(rows) * draw.random() ** 2)]
-        place, kind = int(draw.integers(len(row))), draw.integers(4)
-        if kind == 0:
+        place, kind = int(draw.integers(len(row))), draw.integers(5)
+        if kind == 4:
+            rows.append(row.copy())
+        elif kind == 0:
             row.insert(place, "1")
         elif kind == 1 and len(row) > 1:
             del row[place]

@@ -1,18 +1,16 @@
 """A model and table rows -> probabilities, on any number of processes; a run -> its test rows."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from tqdm import tqdm
 
 from lesions.config import Config, PredictConfig
 from lesions.data.cache import cached_images, verify_cache
-from lesions.data.loading import LesionDataset, build_loader, eval_batches
 from lesions.data.metadata import encode_metadata
 from lesions.data.table import load_table, prepared
 from lesions.errors import InputError, listed
@@ -24,11 +22,16 @@ from lesions.oof import load_oof
 from lesions.paths import shown
 from lesions.provenance import commit
 
+if TYPE_CHECKING:  # photographs of one's own need neither of them, nor albumentations
+    from accelerate import Accelerator
+
+    from lesions.data.loading import LesionDataset
+
 
 @torch.no_grad()
 def predict(
-    model: LesionClassifier, dataset: LesionDataset, rows: np.ndarray, known: list[np.ndarray],
-    config: PredictConfig, accelerator: Accelerator, views: int, title: str,
+    model: LesionClassifier, dataset: "LesionDataset", rows: np.ndarray, known: list[np.ndarray],
+    config: PredictConfig, accelerator: "Accelerator", views: int, title: str,
 ) -> np.ndarray:  # fmt: skip
     """P(class) of `rows` (dataset rows, all different) with each of `known`: float64 (K, N, C).
 
@@ -37,6 +40,8 @@ def predict(
     P(yes). The processes share the rows; all of them get the whole result. RuntimeError if a row
     comes back without a number.
     """
+    from lesions.data.loading import build_loader, eval_batches
+
     model.eval()
     batches = eval_batches(
         rows, config.batch_size, accelerator.process_index, accelerator.num_processes
@@ -98,7 +103,7 @@ def probabilities(logit: Tensor) -> Tensor:
     return logit.sigmoid() if logit.shape[1] == 1 else logit.softmax(dim=1)
 
 
-def predict_run(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFrame:
+def predict_run(run: Run, config: Config, accelerator: "Accelerator") -> pd.DataFrame:
     """image_name and the mean probability over folds and views of every test row, in table order.
 
     The probability is `target`, of a task with several classes prob_<class> for each. A row whose
@@ -132,10 +137,12 @@ def predict_run(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFr
 
 
 def _predict_rows(
-    run: Run, fold: Fold, config: Config, accelerator: Accelerator, table: pd.DataFrame,
+    run: Run, fold: Fold, config: Config, accelerator: "Accelerator", table: pd.DataFrame,
     rows: np.ndarray,
 ) -> pd.DataFrame:  # fmt: skip
     """image_name and the fold's probabilities of some rows of the table."""
+    from lesions.data.loading import LesionDataset
+
     images = cached_images(config.dataset, config.data.image_size, table)
     metadata = encode_metadata(table, config.data.metadata, fold.header["neutral"])
     dataset = LesionDataset(images, metadata, table["target"].to_numpy(np.float32))
@@ -147,7 +154,7 @@ def _predict_rows(
     return run.task.as_frame(probs).assign(image_name=table["image_name"].to_numpy()[rows])
 
 
-def melanoma_oof(run: Run, config: Config, accelerator: Accelerator) -> pd.DataFrame | None:
+def melanoma_oof(run: Run, config: Config, accelerator: "Accelerator") -> pd.DataFrame | None:
     """Out-of-fold image_name, fold, target and prob of melanoma, to blend with yes-or-no runs.
 
     Of every row that the data set calls melanoma or not: those that are of no class of the run,

@@ -22,9 +22,9 @@ from lesions.models.classifier import LesionClassifier
 VIT = ("vit_tiny_patch16_224", {"img_size": 64})
 SWIN = ("swin_tiny_patch4_window7_224", {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 24})
 CONVOLUTIONAL = [
-    ("mobilenetv2_100", {}, "bn2"),
-    ("mobilenetv3_small_050", {}, "blocks"),
-    ("tf_efficientnet_b0", {}, "bn2"),
+    ("mobilenetv2_100", {}, "blocks.5"),
+    ("mobilenetv3_small_050", {}, "blocks.4"),
+    ("tf_efficientnet_b0", {}, "blocks.5"),
     ("resnet10t", {}, "layer4"),
     ("densenet121", {"block_config": (1, 1, 1, 1)}, "features"),
 ]

@@ -106,7 +106,7 @@ def grad_cam(
 def coarse_grad_cam(
     model: LesionClassifier, images: Tensor, metadata: Tensor, output: int, against: bool = False
 ) -> Tensor:
-    """Grad-CAM as it is defined, at the resolution of the backbone's last map: (B, h, w), >= 0."""
+    """Grad-CAM as it is defined, at the resolution of `target_layer`: (B, h, w), >= 0."""
     seen: list[Tensor] = []
 
     def keep(_module: nn.Module, _inputs: Any, result: Tensor) -> Tensor:
@@ -129,12 +129,16 @@ def coarse_grad_cam(
 def target_layer(model: LesionClassifier, size: int) -> nn.Module:
     """The module whose output Grad-CAM looks at: the map that is pooled for the head.
 
-    A ViT's last block reads its patches through the class token alone, so it is what enters that
-    block. InputError for a backbone without such a module.
+    Of EfficientNet and its kin it is what enters the last stage: the pooled map mixes places so
+    much that it misses the lesion more than a centred disc does (docs/explanations.md). A ViT's
+    last block reads its patches through the class token alone, so it is what enters that block.
+    InputError for a backbone without such a module.
     """
     backbone = model.backbone
     if hasattr(backbone, "num_prefix_tokens"):
         return backbone.blocks[-1].norm1
+    if hasattr(backbone, "conv_head"):
+        return backbone.blocks[-2]
     ran: list[tuple[nn.Module, Any]] = []
     hooks = [
         module.register_forward_hook(lambda module, _, result: ran.append((module, result)))

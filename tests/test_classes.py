@@ -112,11 +112,11 @@ def test_a_published_split_that_leaks_is_trained_on_and_says_so(
     source = {"isic2020": {"folder": "x"}}
     save_table("torn", torn, DatasetConfig.model_validate({"sources": source}))
     with pytest.raises(InputError, match="groups lie in two folds"):
-        train([*tiny_run("torn", "dataset=torn"), "--fold", "0"])
+        train([*tiny_run("leaky", "dataset=torn"), "--fold", "0"])
     save_table(
         "torn", torn, DatasetConfig.model_validate({"sources": source, "scheme": "system001"})
     )
-    train([*tiny_run("torn", "dataset=torn"), "--fold", "0"])
+    train([*tiny_run("leaky", "dataset=torn"), "--fold", "0"])
     assert "LEAK: torn is a published split (system001)" in capsys.readouterr().out
-    facts = json.loads((at("oof") / "torn" / "fold0.json").read_text())
+    facts = json.loads((at("oof") / "leaky" / "fold0.json").read_text())
     assert facts["scheme"]["name"] == "system001" and facts["scheme"]["straddling"] > 0

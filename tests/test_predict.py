@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 from conftest import tiny_run
+from formula import CLASSES, formula_run
 from predict import main as predict
-from test_predictor import CLASSES, formula_run
 
 from lesions.data.table import load_table
 from lesions.errors import InputError

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from calibrate import main as calibrate
 from conftest import tiny_run
+from formula import CLASSES, formula_run
 from PIL import Image
 from predict import main as predict
 from prepare import main as prepare
@@ -42,11 +42,10 @@ from lesions.errors import InputError
 from lesions.files import read_json, write_json
 from lesions.inference import Predictor
 from lesions.inference.calibration import fit_calibration
-from lesions.inference.checkpoint import load_model, save_model
+from lesions.inference.checkpoint import load_model
 from lesions.inference.ensemble import blended
 from lesions.inference.predict import predict as predict_rows
 from lesions.inference.unusual import fit_typical
-from lesions.models.classifier import LesionClassifier
 from lesions.oof import Oof, load_oof
 from lesions.paths import CODE, at
 from lesions.serving.service import example
@@ -67,39 +66,6 @@ def drawn_png() -> bytes:
     file = BytesIO()
     Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
-
-
-CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
-
-
-def formula_run(
-    folder: Path, classes: tuple[str, ...] = (), folds: int = 1, fold_hash: str = "", **data: str
-) -> Path:
-    """A run whose weights are sines, whatever torch's random numbers are; of an older version."""
-    config = Config.model_validate(
-        {
-            "dataset": "demo",
-            "data": {"image_size": 32, "metadata": "clinical", **data},
-            "model": {"backbone": "mobilenetv3_small_050", "pretrained": False},
-            "loss": {"kind": "cross_entropy" if classes else "bce"},
-        }
-    )
-    model = LesionClassifier(config.model, columns=9, outputs=max(1, len(classes)), weights=False)
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        size = max(1, tensor[0].numel()) if tensor.ndim > 1 else 25
-        values = np.sin(np.arange(tensor.numel()) * 0.7 + len(name)) * 2 / size**0.5
-        values += float(name.endswith(("running_var", "weight")) and tensor.ndim == 1)
-        weights[name] = torch.from_numpy(values).reshape(tensor.shape).to(tensor.dtype)
-    for fold in range(folds):
-        header = {
-            "run": folder.name, "fold": fold, "task": data.get("task", "melanoma"),
-            "classes": list(classes), "config": config.model_dump(), "versions": {},
-            "table_hash": "", "fold_hash": fold_hash,
-            "neutral": {"log_images_per_patient": 1.0, "log_bytes": 12.0},
-        }  # fmt: skip
-        save_model(folder / f"fold{fold}.safetensors", weights, header)
-    return folder
 
 
 def oof_of(target: np.ndarray, probs: np.ndarray, classes: tuple[str, ...]) -> Oof:

@@ -114,7 +114,9 @@ def noise() -> bytes:
 
 
 def test_the_first_tab_reaches_the_photograph_and_space_opens_it(page) -> None:
+    page.bring_to_front()
     page.keyboard.press("Tab")
+    page.wait_for_function("document.activeElement.closest('#photo')")
     with page.expect_file_chooser():
         page.keyboard.press("Space")
 

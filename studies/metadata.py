@@ -1,4 +1,4 @@
-"""Score a run by what is given of age, sex and site, and count photographs called unusual.
+"""Score runs by what is given of age, sex and site, and count photographs called unusual.
 
     python studies/metadata.py --run ham10000/mobilenetv2 --unseen df vasc --near isic2017=FOLDER
 
@@ -122,7 +122,7 @@ def _share(flagged: np.ndarray, groups: Any) -> Interval:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="a run")
+    parser.add_argument("--run", nargs="+", required=True, help="runs")
     parser.add_argument("--unseen", nargs="+", default=[], metavar="DIAGNOSIS",
                         help="such as df vasc: left out of the warning's fit")  # fmt: skip
     parser.add_argument("--near", nargs="+", default=[], metavar="NAME=FOLDER",
@@ -130,19 +130,25 @@ def main(arguments: list[str] | None = None) -> int:
     results = Results(parser, "metadata.json")
     args = parser.parse_args(arguments)
     results.check(args)
-    found = {
-        "run": args.run,
-        "scores": scores_by_given(args.run),
-        "unusual": unusual_by_kind(load_run(args.run), args.unseen, pairs("--near", args.near)),
-    }
-    for row in found["scores"]:
-        told = {name: Interval(**known) for name, known in row.items() if name != "given"}
-        print(f"{row['given']} given:", *(f"  {name} {known}" for name, known in told.items()),
-              sep="\n")  # fmt: skip
-    for row in found["unusual"]:
-        print(f"{row['kind']}: {row['flagged']['value']:.1%} of {row['photographs']:,} called"
-              f" unusual, {row['flagged_by_spread_alone']['value']:.1%} before")  # fmt: skip
-    results.write(found)
+    near, runs = pairs("--near", args.near), []
+    for name in args.run:
+        trained = load_run(name)
+        found = {
+            "run": name,
+            "folds": len(trained.folds),
+            "backbone": trained.config.model.backbone,
+            "scores": scores_by_given(name),
+            "unusual": unusual_by_kind(trained, args.unseen, near),
+        }
+        runs.append(found)
+        for row in found["scores"]:
+            told = {key: Interval(**known) for key, known in row.items() if key != "given"}
+            print(f"{name}, {row['given']} given:", *(f"  {key} {known}" for key, known in
+                  told.items()), sep="\n")  # fmt: skip
+        for row in found["unusual"]:
+            print(f"{row['kind']}: {row['flagged']['value']:.1%} of {row['photographs']:,} called"
+                  f" unusual, {row['flagged_by_spread_alone']['value']:.1%} before")  # fmt: skip
+    results.write({"runs": runs})
     return 0
 
 

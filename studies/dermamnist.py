@@ -26,27 +26,32 @@ from screening import (
     TASK,
     Chosen,
     Entry,
+    Planned,
     Rows,
     Study,
     choose,
     entry,
     ranked,
+    train,
     validation_rows,
 )
 
 from lesions.cli import build_parser, run
 from lesions.data.table import load_table, task_targets
-from lesions.data.tasks import DIAGNOSES, TASKS, build_task
+from lesions.data.tasks import DIAGNOSES, TASKS, Task, build_task
+from lesions.evaluation.metrics import Floats
+from lesions.evaluation.scores import score_rows
 from lesions.evaluation.thresholds import Threshold, by_f_beta, by_recall
 from lesions.files import read_json, sha256, write_csv, write_json, write_text
 from lesions.inference.accelerator import build_accelerator
 from lesions.inference.checkpoint import versions
 from lesions.inference.ensemble import load_run
 from lesions.inference.predict import predict_run
-from lesions.oof import load_test, table_rows
+from lesions.oof import load_oof, load_test, table_rows
 from lesions.paths import at, shown
 from lesions.provenance import Results, commit, machine
 from lesions.reporting.page import render
+from lesions.runs import find_run
 from lesions.training.stop import Stopped, StopRequest
 
 
@@ -119,13 +124,15 @@ def open_test(path: Path, mark: str, facts: dict[str, Any]) -> list[dict[str, An
 
 def score_tests(study: Study, finals: Sequence[Final]) -> dict[str, Any]:
     """tests: scores on each data set's test rows; openings, and the mark of this one; verdicts."""
-    weights = [at("oof", name, "fold0.safetensors") for final in finals for name in final.runs]
+    several = study.plan_classes()
+    names = [*(name for final in finals for name in final.runs), *(one.run for one in several)]
+    weights = [at("oof", name, "fold0.safetensors") for name in names]
     cuts = [cut.value for final in finals for cut in final.thresholds]
     parts = [*(sha256(path) for path in weights), *(f"{value:.17g}" for value in cuts)]
     mark = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
     facts = {
         "form": study.form_name,
-        "runs": [name for final in finals for name in final.runs],
+        "runs": names,
         "thresholds": cuts,
     }
     openings = open_test(at("oof", study.root, "seal.json"), mark, facts)
@@ -142,25 +149,56 @@ def score_tests(study: Study, finals: Sequence[Final]) -> dict[str, Any]:
             counts = {"rows": len(part.target), "positives": int(part.target.sum())}
             tests.append({"name": name, **counts, **final.scores(part)})
     verdicts = judge(study, tests[0], test_rows(study, finals[0], mark))
-    return {"tests": tests, "openings": openings, "opening": mark, "verdicts": verdicts}
+    classes = [score_classes(study, planned, mark) for planned in several]
+    return {"tests": tests, "classes": classes, "openings": openings, "opening": mark,
+            "verdicts": verdicts}  # fmt: skip
+
+
+def score_classes(study: Study, planned: Planned, mark: str) -> dict[str, Any]:
+    """Scores of a run of the official task of several classes, on validation and on test rows."""
+    oof = load_oof(find_run(planned.run))
+    names, probs = predict_test(study, "classes", [planned.run], mark, oof.task)
+    table, facts = load_table(study.config.official)
+    places = table_rows(table, names, planned.run)
+    codes = task_targets(table, facts, oof.task.name)[1].to_numpy()[places].astype(int)
+    groups, classes = table["group"].to_numpy()[places], oof.task.classes
+    return {
+        "name": planned.name,
+        "epochs": planned.config.train.epochs,
+        "image_size": planned.config.data.image_size,
+        "classes": list(classes),
+        "validation": _overall(oof.codes, oof.probs, classes, oof.groups),
+        "test": _overall(codes, probs, classes, groups),
+    }
+
+
+def _overall(*rows: Any) -> dict[str, Any]:
+    return {name: score.as_json() for name, score in score_rows(*rows).overall.items()}
 
 
 def test_rows(study: Study, final: Final, mark: str) -> Rows:
     """The test rows with the mean probability of the final's models; predicted once by `mark`."""
-    path = at("oof", study.folder, f"test_{final.dataset}_{mark}.csv")
+    names, probs = predict_test(study, final.dataset, final.runs, mark, build_task(TASK))
+    table, facts = load_table(final.dataset)
+    places = table_rows(table, names, final.name)
+    target = task_targets(table, facts, TASK)[1].to_numpy()[places].astype(int)
+    return Rows(target, probs[:, 0], table["group"].to_numpy()[places])
+
+
+def predict_test(
+    study: Study, kind: str, runs: Sequence[str], mark: str, task: Task
+) -> tuple[pd.Series, Floats]:
+    """Names and mean probabilities (N, C) of the test rows; predicted once by `mark`."""
+    path = at("oof", study.folder, f"test_{kind}_{mark}.csv")
     if not path.exists():
         members = []
-        for name in final.runs:
+        for name in runs:
             loaded = load_run(name, [0])
             accelerator = build_accelerator(loaded.config.train.precision)
             members.append(predict_run(loaded, loaded.config, accelerator))
-        mean = pd.concat(members).groupby("image_name")["target"].mean()
-        write_csv(path, mean.rename("prob").reset_index())
-    names, probs = load_test(path, build_task(TASK))
-    table, facts = load_table(final.dataset)
-    places = table_rows(table, names, shown(path))
-    target = task_targets(table, facts, TASK)[1].to_numpy()[places].astype(int)
-    return Rows(target, probs[:, 0], table["group"].to_numpy()[places])
+        mean = pd.concat(members).groupby("image_name").mean(numeric_only=True)
+        write_csv(path, mean.rename(columns={"target": "prob"}).reset_index())
+    return load_test(path, task)
 
 
 def judge(study: Study, test: dict[str, Any], rows: Rows) -> list[dict[str, Any]]:
@@ -225,6 +263,7 @@ def conclude(study: Study, chosen: Chosen) -> dict[str, Any]:
             for final in finals
         ],
         "published": study.config.published,
+        "published_classes": study.config.published_classes,
         "tests": [],
         "verdicts": [],
         "openings": [],
@@ -272,7 +311,9 @@ def main(arguments: list[str] | None = None) -> int:
     stop, folder = StopRequest(args.max_hours, begun), at("oof", study.folder)
     try:
         with stop.listening():
-            results = conclude(study, choose(study, stop))
+            chosen = choose(study, stop)
+            train(study.plan_classes(), stop)
+            results = conclude(study, chosen)
     except Stopped as stopped:
         print("stopped: run the same command again to resume")
         return stopped.code

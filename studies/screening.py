@@ -74,6 +74,8 @@ class StudyConfig(Section):
     pool: int = Field(3, ge=1)  # so many of the best may share in the final mean
     published: dict[str, float] = Field({})  # what others reached on the official test
     aims: dict[str, float] = Field({})  # auc, f2, recall: what the test is to reach
+    classes: dict[str, Arm] = Field({})  # of the official task of several classes
+    published_classes: dict[str, float] = Field({})
     forms: dict[str, Form] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -166,6 +168,18 @@ class Study:
         folder = f"{self.folder}/{run.lower().replace(' ', '_').replace(':', '')}"
         return Planned(name, folder, load_config(base, changes), note)
 
+    def plan_classes(self) -> list[Planned]:
+        """The runs of the official task of several classes, where this form opens the test set."""
+        found = []
+        for name, arm in self.config.classes.items() if self.form.test else ():
+            base = self.path.parent / arm.base
+            changes = [*arm.set, *self.changes, f"dataset={self.config.official}"]
+            most = load_config(base, changes).train.epochs
+            changes.append(f"train.epochs={min(self.form.epochs.get('other', most), most)}")
+            run = f"{self.folder}/classes_{name.lower()}"
+            found.append(Planned(name, run, load_config(base, changes)))
+        return found
+
 
 def missing_weights(config: Config) -> str:
     """Why the weights that a run starts from are not to be had, in a line; empty where they are."""
@@ -225,7 +239,13 @@ def choose(study: Study, stop: StopRequest) -> Chosen:
 
 
 def finish(plans: Sequence[Planned], stop: StopRequest) -> list[dict[str, Any]]:
-    """Train the runs or what is left of them; the rows of the leaderboard.
+    """Train the runs or what is left of them; the rows of the leaderboard."""
+    train(plans, stop)
+    return [measure(planned) for planned in plans]
+
+
+def train(plans: Sequence[Planned], stop: StopRequest) -> None:
+    """Train the runs or what is left of them.
 
     Several processes may work on one study, each on a GPU or some cores of its own: runs locked by
     another process are skipped, and Busy names one of them when all others are done.
@@ -242,7 +262,6 @@ def finish(plans: Sequence[Planned], stop: StopRequest) -> list[dict[str, Any]]:
                 raise Stopped(code)
     if busy:
         raise Busy(f"{busy}; all other runs are done: when it is, run the same command again")
-    return [measure(planned) for planned in plans]
 
 
 def _seeds(study: Study, arm: str) -> tuple[list[Planned], str]:

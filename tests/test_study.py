@@ -42,6 +42,10 @@ CONFIG = {
             "trainable": "head",
         },
     },
+    "classes": {"Seven": {"base": CNN, "set": [
+        *SMALL, "data.task=diagnosis7", "train.monitor=auc",
+        "loss={kind: cross_entropy, alpha: 0, pos_weight: balanced}",
+    ]}},
     "experiments": {CNN: {"lr 1e-2": ["train.lr=1e-2"]}},
     "forms": {
         "full": {"note": "Tiny.", "seeds": {"Small": 2, "final": 2}},
@@ -50,7 +54,7 @@ CONFIG = {
 }  # fmt: skip
 
 SMALLER = {name: CONFIG["arms"][name] for name in ("Small", "Smaller")}
-FEW = CONFIG | {"experiments": {}, "grouped": None}
+FEW = CONFIG | {"experiments": {}, "grouped": None, "classes": {}}
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +132,10 @@ def check_results(results: dict, folder: Path) -> None:
     found = results["verdicts"][-1]
     assert "at the published recall of 0.8" in found["rule"]
     assert found["found"]["value"] == pytest.approx(precisions[recalls >= 0.8][-1])
+    seven = pd.read_csv(folder / f"test_classes_{results['opening']}.csv").set_index("image_name")
+    most = seven.idxmax(axis=1).str.removeprefix("prob_")
+    accuracy = (most == table.loc[most.index, "diagnosis"]).mean() if len(most) == 64 else None
+    assert results["classes"][0]["test"]["accuracy"]["value"] == pytest.approx(accuracy)
     called = probs["prob"] >= official["decisions"][0]["threshold"]
     f2 = fbeta_score(malignant, called, beta=2)
     assert official["decisions"][0]["f2"]["value"] == pytest.approx(f2)

@@ -56,8 +56,9 @@ def _explain_rows(explained: Explained, rows: pd.DataFrame) -> list[tuple[np.nda
         maps = grad_cam(fold.model, images, metadata, output, against)
         part = rows.iloc[places]
         effects = metadata_effects(fold.model, fold.header, images, part, output)
-        for place, image, cam, moved in zip(
-            places, images.numpy(), maps, effects.to_dict("records"), strict=True
+        # not to_dict: of a table without columns pandas 2 returns no rows
+        for place, image, cam, (_, moved) in zip(
+            places, images.numpy(), maps, effects.iterrows(), strict=True
         ):
             text = ", ".join(f"{SHORT.get(str(n), n)} {v:+.2f}" for n, v in moved.items())
             pair = [tile(half[None], 0) for half in (image, overlay(image, cam))]

@@ -1,8 +1,8 @@
 """Blend runs by name, or out-of-fold CSV files: choose weights, prove their gain, write the test.
 
 Every method is scored on patients that did not choose its weights, beside its in-sample figure and
-equal weights; the simplest that nothing beats is taken. Writes blend.csv (to submit), blend.json
-(weights, estimates, hashes), blend.png and blend_oof.csv.
+equal weights. Those are taken unless the interval of a gain over them lies above zero. Writes
+blend.csv (to submit), blend.json (weights, estimates, hashes), blend.png and blend_oof.csv.
 
     python scripts/blend.py effnet_b1 effnet_b3 effnet_b4 resnest50
     python scripts/blend.py folder_of_oof_csvs --test folder_of_submissions --groups train.csv
@@ -32,6 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--source", help="score rows of this source; default: the test set's")
     parser.add_argument("--test", nargs="+", default=[], help="test CSVs, or a folder of them, "
                         "named as the members that are CSVs")  # fmt: skip
+    parser.add_argument(
+        "--patient-context",
+        action="store_true",
+        help="also try stacking with each row's rank and deviation within its patient",
+    )
     parser.add_argument("--no-test", action="store_true", help="weights and estimates alone")
     parser.add_argument("--out", type=Path, help="folder to write to; default: submissions")
     args = parser.parse_args(arguments)
@@ -42,8 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     members = load_members(args.members, args.groups)
     # Before any fitting: a missing test file is told at once.
-    tests = None if args.no_test else load_tests(members, args.test)
-    study = study_blend(members, args.source, args.method, args.objective)
+    given = args.test, args.groups, args.patient_context
+    tests = None if args.no_test else load_tests(members, *given)
+    study = study_blend(members, args.source, args.method, args.objective, args.patient_context)
     if study.rows.groups_from.startswith("none"):
         print("NO GROUPS: every image counts as a patient of its own, so intervals come out too")
         print("narrow and gains too sure; give --groups CSV (image_name, patient_id)\n")

@@ -11,7 +11,7 @@ import pandas as pd
 from lesions.blending.members import Tests, check_members
 from lesions.blending.methods import methods_of
 from lesions.blending.nested import Outcome, compare_methods, limits
-from lesions.blending.pool import Pool, build_pool
+from lesions.blending.pool import CONTEXT, Pool, build_pool
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, delong
 from lesions.evaluation.scores import LABELS, names_of, score_rows
@@ -42,8 +42,8 @@ class Study:
 
     @property
     def weights(self) -> dict[str, float]:
-        """The chosen weight of each member."""
-        return dict(zip(self.pool.names, self.outcome.blend.weights, strict=True))
+        """The chosen weight of each member, and of the patient context if it is used."""
+        return dict(zip((*self.pool.names, *CONTEXT), self.outcome.blend.weights, strict=False))
 
     @cached_property
     def nested_scores(self) -> dict[str, Interval]:
@@ -58,7 +58,8 @@ class Study:
 
     def apply(self, tests: Tests) -> pd.DataFrame:
         """The chosen blend of the test rows: image_name and target, or prob_<class>."""
-        pool = build_pool(tests.probs, self.pool.names, self.pool.classes)
+        names, classes = self.pool.names, self.pool.classes
+        pool = build_pool(tests.probs, names, classes, patients=tests.patients)
         blended = self.rows.task.as_frame(self.outcome.blend.apply(pool))
         blended.insert(0, "image_name", tests.names.to_numpy())
         return blended.rename(columns={"prob": "target"})
@@ -123,22 +124,30 @@ class Study:
             f"chosen: {self.chosen}: {self.reason}",
             f"weights: {told}",
         ]
+        if "patient_context" in self.outcomes:
+            gain = self.outcomes["patient_context"].gains["stacking"]
+            lines.append(f"patient context, gain over stacking without it: {gain}")
         lines += [f"{LABELS[name]}, nested: {s}" for name, s in self.nested_scores.items()]
         return "\n".join(lines)
 
 
 def study_blend(
-    members: list[Oof], source: str | None, method: str = "auto", objective: str | None = None
+    members: list[Oof],
+    source: str | None,
+    method: str = "auto",
+    objective: str | None = None,
+    context: bool = False,
 ) -> Study:
     """Check and join the members, and score every method on groups it was not fitted on.
 
     `source` limits the scored rows, by default to those of the test set's source. `objective` is
     what blends of several classes are for, macro AUC if None; those of yes or no are for AUC.
+    `context` tries what sets a row apart from its patient's others, too.
     """
     task = members[0].task
     objectives = names_of(len(task.classes)) if task.several else ("auc",)
     for name, given, known in (
-        ("method", method, ("auto", *methods_of(task.several))),
+        ("method", method, ("auto", *methods_of(task.several, context))),
         ("objective", objective or objectives[0], objectives),
     ):
         if given not in known:
@@ -147,10 +156,15 @@ def study_blend(
     check_members(members)
     base = next((member for member in members if member.dataset), members[0])
     rows = base.take(pd.Index(base.names).get_indexer(members[0].names)).of_source(source)
+    if context and (task.several or rows.groups_from.startswith("none")):
+        raise InputError(
+            "--patient-context: of melanoma or not, whose patients are known: give --groups CSV"
+        )
     places = [pd.Index(member.names).get_indexer(rows.names) for member in members]
     probs = np.stack([m.probs[place] for m, place in zip(members, places, strict=True)])
     names = [member.name for member in members]
-    pool = build_pool(probs, names, rows.task.classes, rows.codes, objective)
+    patients = rows.groups if context else None
+    pool = build_pool(probs, names, rows.task.classes, rows.codes, objective, patients)
     scores = {}
     for name, each in zip(names, probs, strict=True):
         if task.several:
@@ -204,7 +218,7 @@ def draw_blend(study: Study, path: Path) -> None:
     what = "probabilities" if pool.several else "ranks"
     left.set_title(f"Correlation of the members' {what}", loc="left", fontsize=11)
     figure.colorbar(image, ax=left, shrink=0.75)
-    right.barh(names, list(study.weights.values()), color="#1f5fa8")
+    right.barh(list(study.weights), list(study.weights.values()), color="#1f5fa8")
     right.invert_yaxis()  # in the order of the correlations
     right.tick_params(axis="y", labelsize=8)
     right.set_title(f"Weights of the chosen blend: {study.chosen}", loc="left", fontsize=11)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
+from lesions.data.table import load_table
 from lesions.errors import InputError, listed
 from lesions.evaluation.metrics import Floats
 from lesions.files import read_json, sha256
@@ -28,6 +29,7 @@ class Tests:
     probs: Floats
     files: list[Path]
     weights: dict[str, dict[str, str]]  # of each run: weights file -> sha256
+    patients: np.ndarray | None = None
 
 
 def load_members(specs: Sequence[str], groups: Path | None = None) -> list[Oof]:
@@ -73,12 +75,15 @@ def check_members(members: Sequence[Oof]) -> None:
         require_none(unequal, wrong, "they are of another task, or of other labels")
 
 
-def load_tests(members: Sequence[Oof], given: Sequence[str]) -> Tests:
+def load_tests(
+    members: Sequence[Oof], given: Sequence[str], groups: Path | None, context: bool
+) -> Tests:
     """The members' test rows: a run's are submissions/<run>.csv, `given` those of CSV members.
 
     Given files belong to the member of the same name, but for words such as oof and submission:
     submission_b3.csv to oof_b3.csv. InputError for predictions that are not those of the weights
     that a run has now, for rows that are out-of-fold rows, and for scores that are upside down.
+    With `context` the patients of the test rows are known, too, by `groups` or the runs' table.csv.
     """
     paths = _pair(members, given)
     found, weights = {}, {}
@@ -101,7 +106,19 @@ def load_tests(members: Sequence[Oof], given: Sequence[str]) -> Tests:
         if against.pvalue < 1e-6:
             value = f"its rank correlation with {next(iter(found))} is {against.statistic:.2f}"
             raise InputError(f"{name} is upside down: {value}: give 1 - prob of it")
-    return Tests(order, np.stack(stacked), list(paths.values()), weights)
+    patients = _patients(order, members, groups) if context else None
+    return Tests(order, np.stack(stacked), list(paths.values()), weights, patients)
+
+
+def _patients(names: pd.Series, members: Sequence[Oof], groups: Path | None) -> np.ndarray:
+    dataset = next((member.dataset for member in members if member.dataset), None)
+    if not (groups or dataset):
+        raise InputError("--patient-context: no patients are known: give --groups CSV")
+    known = load_groups(groups).table if groups else load_table(str(dataset))[0]
+    unknown = names[~names.isin(known["image_name"])]
+    where = f"--patient-context: {shown(groups) if groups else 'table.csv'} lacks test rows"
+    require_none(unknown, where, "give them in --groups, too, or leave it out with --no-test")
+    return known.set_index("image_name")["group"].loc[names].to_numpy()
 
 
 def _pair(members: Sequence[Oof], given: Sequence[str]) -> dict[str, Path]:

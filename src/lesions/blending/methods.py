@@ -1,7 +1,7 @@
 """Ways to blend: each turns members' scores into weights that score rows and test set alike."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from math import comb
 
@@ -9,17 +9,21 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from lesions.blending.pool import Pool
+from lesions.blending.pool import CONTEXT, Pool
 from lesions.evaluation.calibration import clipped_logit
 from lesions.evaluation.metrics import Floats
 
 MOST_PICKS = 50
 MOST_SUBSETS = 5000
+FINALISTS = 50
 
 
 @dataclass(frozen=True)
 class Blend:
-    """Weights (K,) that sum to 1, over what `scale` says: rank, prob or logit."""
+    """Weights (K,) that sum to 1, over what `scale` says: rank, prob or logit.
+
+    With the pool's context (K + 2,).
+    """
 
     weights: tuple[float, ...]
     scale: str
@@ -27,6 +31,8 @@ class Blend:
     def apply(self, pool: Pool) -> Floats:
         """Blended scores of the pool's rows, (N, C) between 0 and 1; classes sum to 1."""
         values = pool.added if self.scale == "rank" else pool.probs
+        if len(self.weights) > len(values) and pool.context is not None:
+            values = np.concatenate([values, pool.context])
         if self.scale == "logit":
             values = clipped_logit(values)
         total = (values.reshape(len(values), -1).T @ self.weights).reshape(values.shape[1:])
@@ -53,10 +59,21 @@ def subset(pool: Pool) -> Blend:
 
 
 def _best(pool: Pool, sizes: Sequence[int]) -> tuple[int, ...]:
-    """The members whose sum scores highest, so many of them; of equals the fewer."""
+    """The members whose sum scores highest, so many of them; of equals the fewer.
+
+    All are scored on some of the rows, and on every row the 50 that are best there: those of
+    public models always had the best of all among their first two.
+    """
+    found = [chosen for size in sizes for chosen in combinations(range(len(pool.names)), size)]
+    if len(found) > FINALISTS:
+        found = sorted(_ranked(pool.thinned(1000), found)[:FINALISTS], key=len)
+    return _ranked(pool, found)[0]
+
+
+def _ranked(pool: Pool, subsets: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """The subsets of members, that of the highest sum first."""
     columns, score = pool.search(pool.added)
-    subsets = [chosen for size in sizes for chosen in combinations(range(len(columns)), size)]
-    return max(subsets, key=lambda chosen: score(sum(columns[i] for i in chosen)))
+    return sorted(subsets, key=lambda chosen: -score(sum(columns[i] for i in chosen)))
 
 
 def of_picks(picks: Sequence[int], pool: Pool) -> Blend:
@@ -111,6 +128,13 @@ def stacking(pool: Pool) -> Blend:
     return Blend(tuple((found / found.sum()).tolist()), "logit")
 
 
+def patient_context(pool: Pool) -> Blend:
+    """Stacking, in which what sets a row apart from its patient's others counts as two members."""
+    assert pool.context is not None
+    probs = np.concatenate([pool.probs, pool.context])
+    return stacking(replace(pool, names=(*pool.names, *CONTEXT), probs=probs))
+
+
 # From the simplest to the most elaborate: the order in which a blend is chosen.
 METHODS: dict[str, Callable[[Pool], Blend]] = {
     "rank_mean": lambda pool: equal(pool, "rank"),  # so that no member's scale dominates
@@ -122,7 +146,8 @@ METHODS: dict[str, Callable[[Pool], Blend]] = {
 }
 
 
-def methods_of(several: bool) -> dict[str, Callable[[Pool], Blend]]:
+def methods_of(several: bool, context: bool = False) -> dict[str, Callable[[Pool], Blend]]:
     """The methods for yes or no, or for several classes; the first is equal weights."""
     without = ("rank_mean", "stacking") if several else ()
-    return {name: fit for name, fit in METHODS.items() if name not in without}
+    known = METHODS | ({"patient_context": patient_context} if context else {})
+    return {name: fit for name, fit in known.items() if name not in without}

@@ -1,6 +1,6 @@
 """What each method gains on groups that did not choose its weights, and the choice by that."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,21 +18,26 @@ from lesions.evaluation.metrics import Floats
 from lesions.evaluation.scores import all_scores, names_of
 
 PARTS = 5
-LEVEL = 0.05
+SPLITS = 3
 
 
 @dataclass(frozen=True)
 class Outcome:
     """A method fitted on all rows, and what it scores in sample and nested.
 
-    `against_equal` is the nested score less that of equal weights; None for itself.
+    `gains` are the nested score less that of each simpler method, of equal weights first.
     """
 
     blend: Blend
     in_sample: float
     scores: Floats
     nested: Interval
-    against_equal: Comparison | None
+    gains: dict[str, Comparison]
+
+    @property
+    def against_equal(self) -> Comparison | None:
+        """The gain over equal weights; None for those themselves."""
+        return next(iter(self.gains.values()), None)
 
     def as_json(self) -> dict[str, Any]:
         """in_sample, nested, interval [low, high], and gain and p against equal weights."""
@@ -53,10 +58,11 @@ def limits(interval: Interval) -> list[float | None]:
     return [known["low"], known["high"]]
 
 
-def split_groups(target: ArrayLike, groups: ArrayLike) -> NDArray[np.int64]:
+def split_groups(target: ArrayLike, groups: ArrayLike, seed: int = 0) -> NDArray[np.int64]:
     """Parts 0..4 of the rows (N,): no group in two parts, each class of `target` dealt evenly.
 
-    Fewer parts where only one class is in as many groups; InputError under two.
+    Another split for each `seed`. Fewer parts where only one class is in as many groups;
+    InputError under two.
     """
     held = pd.crosstab(pd.factorize(np.asarray(groups))[0], np.asarray(target))
     spread = (held > 0).sum().sort_values()  # in how many groups each class is
@@ -69,7 +75,7 @@ def split_groups(target: ArrayLike, groups: ArrayLike) -> NDArray[np.int64]:
     rarest = list(held.sum().sort_values(kind="stable").index[:-1])
     dealt = (
         held.assign(size=held.sum(axis=1))
-        .sample(frac=1, random_state=0)
+        .sample(frac=1, random_state=seed)
         .sort_values([*rarest, "size"], ascending=False, kind="stable")
     )
     turn = np.arange(len(dealt)) % (2 * parts)  # there and back, so that no part is always first
@@ -94,46 +100,44 @@ def nested_scores(fit: Callable[[Pool], Blend], pool: Pool, parts: NDArray[np.in
 def compare_methods(pool: Pool, groups: ArrayLike) -> tuple[dict[str, Outcome], str, str]:
     """Every method's outcome, the name of the chosen one, and the reason in a sentence.
 
-    All are scored on the same parts and the same 2,000 resamples of groups, so that differences
-    are paired. Chosen is the first, from the simplest on, that no other beats at 5 %, Bonferroni-
-    corrected for the number of others.
+    Nested scores are means over three splits of the groups. All methods have the same splits and
+    the same 2,000 resamples of groups, so that differences are paired.
     """
-    parts, methods = split_groups(pool.target, groups), methods_of(pool.several)
-    names, blends = list(methods), {name: fit(pool) for name, fit in methods.items()}
-    scores = {name: nested_scores(fit, pool, parts) for name, fit in methods.items()}
-    nested = {name: pool.score(scores[name]) for name in names}
+    splits = [split_groups(pool.target, groups, seed) for seed in range(SPLITS)]
+    methods = methods_of(pool.several, pool.context is not None)
+    scores = {
+        name: np.mean([nested_scores(fit, pool, parts) for parts in splits], axis=0)
+        for name, fit in methods.items()
+    }
+    nested = {name: pool.score(found) for name, found in scores.items()}
     drawn = bootstrap_values(all_scores, pool.target, list(scores.values()), groups)
     place = names_of(len(pool.classes)).index(pool.objective)
-    values = dict(zip(names, drawn[:, :, place].T, strict=True))
-
-    def against(name: str, other: str) -> Comparison:
-        return compare(nested[name] - nested[other], values[name] - values[other])
-
-    outcomes = {
-        name: Outcome(
-            blends[name],
-            pool.score(blends[name].apply(pool)),
-            scores[name],
-            summarise(nested[name], values[name]),
-            None if name == names[0] else against(name, names[0]),
-        )
-        for name in names
-    }
-    return outcomes, *choose(names, against)
+    values = dict(zip(methods, drawn[:, :, place].T, strict=True))
+    outcomes: dict[str, Outcome] = {}
+    for name, fit in methods.items():
+        blend, interval = fit(pool), summarise(nested[name], values[name])
+        gains = {
+            other: compare(nested[name] - nested[other], values[name] - values[other])
+            for other in outcomes
+        }
+        in_sample = pool.score(blend.apply(pool))
+        outcomes[name] = Outcome(blend, in_sample, scores[name], interval, gains)
+    return outcomes, *choose({name: outcome.gains for name, outcome in outcomes.items()})
 
 
-def choose(names: Sequence[str], against: Callable[[str, str], Comparison]) -> tuple[str, str]:
-    """The first of `names` that no other beats significantly, and why."""
-    level = LEVEL / max(1, len(names) - 1)
-    beaten: list[str] = []
-    for name in names:
-        gains = {other: against(other, name) for other in names if other != name}
-        ranked = sorted(gains, key=lambda other: -gains[other].difference.value)
-        better = [n for n in ranked if gains[n].difference.value > 0 and gains[n].p < level]
-        if not better:
-            break
-        beaten.append(f"{better[0]} beats {name} ({gains[better[0]]})")
-    nearest = f"the nearest, {ranked[0]}: {gains[ranked[0]]}"
-    if not beaten:
-        return name, f"the simplest, and nothing beats it at p < {level:.3f}; {nearest}"
-    return name, f"{'; '.join(beaten)}; nothing beats {name} at p < {level:.3f}"
+def choose(gains: Mapping[str, Mapping[str, Comparison]]) -> tuple[str, str]:
+    """The chosen method and why, from the gains of each, the simplest first, over simpler ones.
+
+    Equal weights are chosen unless others beat them, and of those the simplest that none of the
+    others beats: by a gain whose 95 % interval lies above zero.
+    """
+    equal, *learned = gains
+    over = {name: gains[name][equal] for name in learned}
+    better = [name for name in learned if over[name].difference.low > 0]
+    if not better:
+        nearest = max(learned, key=lambda name: over[name].difference.value)
+        return equal, f"the simplest, and nothing beats it; the nearest, {nearest}: {over[nearest]}"
+    beaten = {other for name in better for other in better if other in gains[name]
+              and gains[name][other].difference.low > 0}  # fmt: skip
+    chosen = next(name for name in better if name not in beaten)
+    return chosen, f"it beats {equal} ({over[chosen]}), and none of the others that do beats it"

@@ -4,11 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit
 from scipy.stats import rankdata
 
+from lesions.evaluation.calibration import clipped_logit
 from lesions.evaluation.metrics import Floats
 from lesions.evaluation.scores import LABELS, matrix_scores, names_of
+
+CONTEXT = ("above the patient's mean", "rank within the patient")
 
 
 @dataclass(frozen=True)
@@ -18,7 +23,7 @@ class Pool:
     `added` (K, N, C) is what methods add up. Of yes or no these are average ranks among all rows,
     exact halves whose sums are exact, so that ties stay ties; a pool of some rows keeps them. Of
     several classes they are the probabilities. `objective` is the score of scores.LABELS that
-    methods raise.
+    methods raise. `context` (2, N, 1) is `patient_context`, if the blend is to use it.
     """
 
     names: tuple[str, ...]
@@ -27,6 +32,7 @@ class Pool:
     probs: Floats
     added: Floats
     objective: str
+    context: Floats | None = None
 
     @property
     def several(self) -> bool:
@@ -40,7 +46,14 @@ class Pool:
     def take(self, rows: np.ndarray) -> "Pool":
         """The pool of the rows of a mask."""
         probs, added = self.probs[:, rows], self.added[:, rows]
-        return replace(self, target=self.target[rows], probs=probs, added=added)
+        context = None if self.context is None else self.context[:, rows]
+        target = self.target[rows]
+        return replace(self, target=target, probs=probs, added=added, context=context)
+
+    def thinned(self, most: int) -> "Pool":
+        """About `most` rows of each class that has more: every so many of them."""
+        place = pd.Series(self.target).groupby(self.target).cumcount().to_numpy()
+        return self.take(place % np.maximum(1, np.bincount(self.target) // most)[self.target] == 0)
 
     def search(self, values: Floats) -> tuple[Floats, Callable[[Floats], float]]:
         """Scores (..., N, C) arranged as (..., C, N), and the objective of a sum of them (C, N).
@@ -79,16 +92,31 @@ def build_pool(
     classes: Sequence[str],
     target: ArrayLike | None = None,
     objective: str | None = None,
+    patients: ArrayLike | None = None,
 ) -> Pool:
     """The members ranked once, so that no step of any method ranks or sorts them again.
 
     `probs` are (K, N, C). Without `target`, as on a test set, the pool can be blended but not
-    fitted. `objective` None is AUC, of several classes the macro AUC.
+    fitted. `objective` None is AUC, of several classes the macro AUC. With `patients` (N,) methods
+    may use what sets a row apart from the others of its patient.
     """
     codes = np.full(probs.shape[1], -1) if target is None else np.asarray(target)
     added = probs if len(classes) > 1 else rankdata(probs, axis=1)
     objective = objective or names_of(len(classes))[0]
-    return Pool(tuple(names), tuple(classes), codes.astype(np.int64), probs, added, objective)
+    context = None if patients is None else patient_context(probs, patients)
+    codes = codes.astype(np.int64)
+    return Pool(tuple(names), tuple(classes), codes, probs, added, objective, context)
+
+
+def patient_context(probs: Floats, patients: ArrayLike) -> Floats:
+    """How far each row's mean logit is above its patient's mean, and its rank there, (2, N, 1).
+
+    Between 0 and 1, as the members are; without any target. A patient's only row has 0.5 twice.
+    """
+    score = pd.Series(clipped_logit(probs[:, :, 0]).mean(axis=0))
+    own = score.groupby(pd.factorize(np.asarray(patients))[0])
+    ranks = (own.rank() - 0.5) / own.transform("size")
+    return np.stack([expit(score - own.transform("mean")), ranks])[:, :, None]
 
 
 def fast_auc(positives: Floats, negatives: Floats) -> float:

@@ -1,11 +1,10 @@
 """The gate before training: do the folds keep apart what they must, and what scores without pixels.
 
     python scripts/audit.py --dataset isic
-    python scripts/audit.py --dataset isic --legacy input/deotte   # beside the winner's folds
     python scripts/audit.py --folds anybodys.csv --table metadata.csv --fold-column split
     python scripts/audit.py --folds train.csv val.csv test.csv --table metadata.csv --images photos/
     python scripts/audit.py --folds jpeg-isic2019_train.csv --fold-column tfrecord%5 \\
-        --table input/isic2019/ISIC_2019_Training_Metadata.csv
+        --table input/isic2019/ISIC_2019_Training_Metadata.csv   # the folds of most of 2020
 
 Prints the links (patients, lesions, photographs, duplicates) that lie in two folds, how alike the
 folds are, and the AUC of models without pixels; writes input/prepared/<dataset>/audit.json and
@@ -37,7 +36,6 @@ def main(arguments: list[str] | None = None) -> int:
                         help="pairs of --folds: image_name_1, image_name_2")  # fmt: skip
     parser.add_argument("--images", type=Path, metavar="FOLDER", nargs="+", default=[],
                         help="photographs of --folds, searched for near-duplicates")  # fmt: skip
-    parser.add_argument("--legacy", type=Path, metavar="FOLDER", help="Deotte's folds and sizes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers here as well")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write the page here as well")
     args = parser.parse_args(arguments)
@@ -55,21 +53,17 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions import files
     from lesions.data.columns import Report
     from lesions.data.folds import fold_warnings
-    from lesions.data.sources import add_deotte, read_duplicates
+    from lesions.data.sources import read_duplicates
     from lesions.evaluation.audit import audit
     from lesions.paths import at, shown
     from lesions.reporting.audit_page import audit_page, audit_text
 
-    report, legacy = Report(strict=True), None
-    if args.legacy:
-        table = add_deotte(table, args.legacy, report)
-        legacy = table["tfrecord"].where(table["tfrecord"] >= 0) % 5
     folders = [at() / source["folder"] for source in facts["config"]["sources"].values()]
     for folder in (folder for folder in folders if not folder.is_dir()):
         print(f"{shown(folder)} is not here: duplicates listed there are checked as groups only")
-    pairs = pd.concat([read_duplicates(folder, report) for folder in folders], ignore_index=True)
+    pairs = [read_duplicates(folder, Report(strict=True)) for folder in folders]
     found = {name: facts[name] for name in ("dataset", "table_hash", "fold_hash")}
-    found |= {"task": facts["config"].get("task", "melanoma"), **audit(table, pairs, legacy)}
+    found |= {"task": facts["config"].get("task", "melanoma"), **audit(table, pd.concat(pairs))}
     found["versions"] = {name: version(name) for name in ("numpy", "pandas", "scikit-learn")}
     for path in filter(None, [prepared(args.dataset) / "audit.json", args.json]):
         files.write_json(path, found)

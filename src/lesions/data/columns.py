@@ -49,6 +49,21 @@ _RANGES = {
     "age_approx": (0, OLDEST, "years"), "width": (0, 1_000_000, "pixels"),
     "height": (0, 1_000_000, "pixels"), "tfrecord": (-1, 1_000, "a number"),
 }  # fmt: skip
+# The table's columns (part: a fold or a split), and what published files call them: the first that
+# is there is read. A target of one's own may be empty.
+NAMES = {
+    "image_name": ["image_name", "isic_id", "image_id", "img_id", "image", "filename", "file_name",
+                   "file", "path"],
+    "diagnosis": ["diagnosis", "dx", "diagnostic", "diagnosis_3"],
+    "own_target": ["target", "melanoma", "malignant", "mel"],
+    "patient_id": ["patient_id", "patient"],
+    "lesion_id": ["lesion_id", "lesion"],
+    "age_approx": ["age_approx", "age", "age_approximate"],
+    "sex": ["sex", "gender"],
+    "site": ["site", "anatom_site_general", "anatom_site_general_challenge", "localization",
+             "region"],
+    "part": ["fold", "split", "partition", "set", "kfold", "tfrecord"],
+}  # fmt: skip
 MISSING = ("", "unknown", "nan", "na", "n/a", "none", "null")
 
 
@@ -77,6 +92,13 @@ class Report:
         if len(rows):
             found = listed([repr(value) for value in pd.unique(values.iloc[rows])])
             self.problem(path, f"row {listed(rows + 2)}: {values.name} is {found}: {expected}")
+
+
+def find_columns(raw: pd.DataFrame) -> dict[str, str]:
+    """Which of NAMES a CSV has, and what it calls them; case does not count."""
+    there = {str(name).lower(): str(name) for name in raw}
+    first = {ours: next(filter(there.get, names), "") for ours, names in NAMES.items()}
+    return {ours: there[name] for ours, name in first.items() if name}
 
 
 def read_columns(

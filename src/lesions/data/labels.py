@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lesions.data.columns import Report, check_columns, common_rows
+from lesions.data.columns import NAMES, Report, check_columns, common_rows, find_columns
 from lesions.data.folds import add_groups
 from lesions.data.photographs import image_paths, short_names
 from lesions.data.sources import read_ground_truth, within_patients
@@ -18,19 +18,6 @@ from lesions.data.tasks import DIAGNOSES, WORDS
 from lesions.errors import InputError, listed
 from lesions.files import read_csv
 from lesions.paths import shown
-
-# The table's columns, and what published files call them: the first that is there is read.
-NAMES = {
-    "image_name": ["image_name", "isic_id", "image_id", "img_id", "image"],
-    "diagnosis": ["diagnosis", "dx", "diagnostic", "diagnosis_3"],
-    "own_target": ["target", "melanoma", "malignant"],
-    "patient_id": ["patient_id"],
-    "lesion_id": ["lesion_id"],
-    "age_approx": ["age_approx", "age", "age_approximate"],
-    "sex": ["sex", "gender"],
-    "site": ["site", "anatom_site_general", "anatom_site_general_challenge", "localization",
-             "region"],
-}  # fmt: skip
 
 
 def read_labels(paths: Sequence[Path], words: Mapping[str, str], report: Report) -> pd.DataFrame:
@@ -60,12 +47,8 @@ def _read_table(path: Path, words: Mapping[str, str], report: Report) -> pd.Data
     if (rows := read_ground_truth(path, report)) is not None:
         return rows
     raw = read_csv(path, text=None).fillna("")
-    there = {str(name).lower(): str(name) for name in raw}
-    columns = {
-        ours: next(there[name] for name in names if name in there)
-        for ours, names in NAMES.items()
-        if {*names} & {*there}
-    }
+    columns = find_columns(raw)
+    columns.pop("part", None)
     if "image_name" not in columns:
         names = listed(NAMES["image_name"])
         raise InputError(f"{shown(path)}: no column {names}; it has {listed(raw, 12)}")

@@ -5,30 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from lesions.data.columns import SPLIT_WORDS
+from lesions.data.columns import NAMES, SPLIT_WORDS, find_columns
 from lesions.data.tasks import WORDS
 from lesions.errors import InputError, listed, nearest
 from lesions.files import read_csv
 from lesions.paths import shown
 
-# What others call our columns; the first one found is read.
-NAMES = {
-    "image_name": [
-        "image_name",
-        "image_id",
-        "image",
-        "isic_id",
-        "filename",
-        "file_name",
-        "file",
-        "path",
-    ],
-    "part": ["fold", "split", "partition", "set", "kfold", "tfrecord"],
-    "patient_id": ["patient_id", "patient"],
-    "lesion_id": ["lesion_id", "lesion"],
-    "target": ["target", "MEL", "melanoma"],
-    "diagnosis": ["diagnosis", "dx"],
-}
 IDS = ["patient_id", "lesion_id", "target"]
 SUFFIX = r"\.(jpe?g|png|webp|tiff?|bmp)$"
 
@@ -46,9 +28,9 @@ def read_split(
     found = []
     for path in paths:
         raw = read_csv(path, text=None).fillna("")
-        name = _own(raw, "part", column, path, needed=len(paths) == 1)
-        rows = _identified(raw, path, image or "")
-        found.append(rows.assign(part=raw[name] if name else path.stem))
+        named = column or len(paths) == 1 or "part" in find_columns(raw)
+        part = raw[_own(raw, "part", column, path)] if named else path.stem
+        found.append(_identified(raw, path, image or "").assign(part=part))
     split = pd.concat(found, ignore_index=True)
     split["part"] = _parts(split["part"].str.strip(), modulo)
     for path in tables:
@@ -67,30 +49,30 @@ def read_split(
 
 def _identified(raw: pd.DataFrame, path: Path, image: str) -> pd.DataFrame:
     """image_name, without folders and suffix, and the ids and target as text, "" if not known."""
-    own = _own(raw, "image_name", image, path, needed=True)
-    names = raw[own].str.replace("\\", "/").str.rpartition("/")[2].str.strip()
+    names = raw[_own(raw, "image_name", image, path)].str.replace("\\", "/")
+    names = names.str.rpartition("/")[2].str.strip()
     rows = pd.DataFrame({"image_name": names.str.replace(SUFFIX, "", case=False, regex=True)})
+    columns = find_columns(raw)
     for name in IDS:
-        column = _own(raw, name, "", path)
+        column = columns.get("own_target" if name == "target" else name)
         rows[name] = raw[column].replace(["-1", "-1.0"], "") if column else ""
-    diagnosis = _own(raw, "diagnosis", "", path)
-    if diagnosis:
-        words = raw[diagnosis].str.strip().str.lower().map(WORDS)
+    if "diagnosis" in columns:
+        words = raw[columns["diagnosis"]].str.strip().str.lower().map(WORDS)
         known = (words == "mel").astype(int).astype(str).where(words.notna(), "")
         rows["target"] = rows["target"].mask(rows["target"] == "", known)
     return rows
 
 
-def _own(raw: pd.DataFrame, name: str, given: str, path: Path, needed: bool = False) -> str | None:
-    """The file's own column of ours; InputError for a given one that is not there."""
-    own = given or next((known for known in NAMES[name] if known in raw), None)
-    if own in raw or not (given or needed):
-        return own
+def _own(raw: pd.DataFrame, name: str, given: str, path: Path) -> str:
+    """What the file calls one of NAMES; InputError where it has none, or not the given one."""
+    own = given or find_columns(raw).get(name)
+    if own in raw:
+        return str(own)
     option = "--fold-column" if name == "part" else "--image-column"
     columns = [str(column) for column in raw]
-    hint = nearest(given, columns)
-    said = f"no column '{given}'{hint}" if given else f"none of {', '.join(NAMES[name])}"
-    raise InputError(f"{shown(path)}: {said}: name one with {option}: it has {', '.join(columns)}")
+    wanted = f"'{given}'{nearest(given, columns)}" if given else listed(NAMES[name], 9)
+    raise InputError(f"{shown(path)}: no column {wanted}: name one with {option}: it has"
+                     f" {', '.join(columns)}")  # fmt: skip
 
 
 def _parts(cells: pd.Series, modulo: str) -> pd.Series:

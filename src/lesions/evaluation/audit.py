@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, bootstrap
-from lesions.evaluation.links import KINDS, build_links, reach
+from lesions.evaluation.links import KINDS, build_links, exposures, reach, scored
 from lesions.evaluation.metrics import roc_auc
 
 AGES = [-np.inf, 30, 45, 60, 75, np.inf]
@@ -33,29 +33,25 @@ FEATURES = {
 CATEGORIES = ("sex", "site", "source")
 
 
-def audit(
-    table: pd.DataFrame, pairs: pd.DataFrame, legacy: pd.Series | None = None
-) -> dict[str, Any]:
+def audit(table: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Any]:
     """Gate, overlap, balance and shortcuts of a table with folds, ready for JSON.
 
-    `pairs` lists photographs known as duplicates (image_name_1, image_name_2). `legacy` is another
-    fold for each row, NaN where that scheme leaves the row out, shown beside the table's own.
-    InputError if no row is in a fold.
+    `pairs` lists photographs known as duplicates (image_name_1, image_name_2). InputError if no row
+    is in a fold.
     """
     part = parts(table)
     if not scored(part).any():
         raise InputError("no row of the table is in a fold: run scripts/prepare.py again")
     links = build_links(table, pairs)
-    schemes = {"table": check_scheme(table, links, part)}
-    if legacy is not None:
-        theirs = legacy.map("{:.0f}".format, na_action="ignore").fillna("")
-        theirs = theirs.where(table["split"] == "train", part)
-        schemes["legacy"] = check_scheme(table, links, theirs)
-    problems = find_problems(table, links, part)
+    problems, counts = find_problems(table, links, part), count_links(table, links, part)
     scores = score_shortcuts(table)
     defined = scores["reason"].isna()
     return {
-        "gate": {"passed": not problems, "problems": problems, "schemes": schemes},
+        "gate": {
+            "passed": not problems,
+            "problems": problems,
+            "links": counts.to_dict("records"),
+        },
         "overlap": overlap(reach(links, part)).to_dict("records"),
         "balance": balance(table, part),
         "shortcuts": scores[defined].drop(columns="reason").to_dict("records"),
@@ -72,49 +68,14 @@ def parts(table: pd.DataFrame) -> pd.Series:
     return train.mask(table["split"] == "test", "test")
 
 
-def scored(part: pd.Series) -> np.ndarray:
-    """Which rows get an out-of-fold score, (N,) bool."""
-    return ~part.isin(["", "test", "-1"]).to_numpy()
-
-
-def check_scheme(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> dict[str, Any]:
-    """What a fold scheme does to the links: counts by kind, and images beside their own lesion."""
+def count_links(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd.DataFrame:
+    """A row a kind: links, images, straddling links, and images exposed by them (`exposures`)."""
     by_kind = reach(links, part).groupby("kind")
     counts = by_kind.agg(
         links=("id", "size"), images=("images", "sum"), straddling=("straddling", "sum")
     )
-    return {
-        "images": int(scored(part).sum()),
-        "links": counts.reindex(KINDS, fill_value=0).reset_index().to_dict("records"),
-        "siblings": siblings(table, links, part).to_dict("records"),
-    }
-
-
-def siblings(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd.DataFrame:
-    """How many images are scored by a model that was trained on another image of their lesion.
-
-    A row for "all" and each source: images and positives that are scored, those of them with such
-    a sibling, lesions with several images, and those of them in two folds.
-    """
-    lesion = links[links["kind"] == "lesion"].set_index("row")["id"]
-    rows = table[["source", "target"]].reset_index(drop=True).assign(lesion=lesion)
-    fold = part.reset_index(drop=True).where(~part.isin(["", "test"]).to_numpy())
-    by_lesion = fold.groupby(rows["lesion"])  # rows without a lesion, or not used, count as none
-    several, exposed = by_lesion.transform("count") > 1, by_lesion.transform("nunique") > 1
-    rows = rows.assign(several=several, exposed=exposed, positive=rows["target"] == 1)[scored(part)]
-    named = [("all", rows), *rows.groupby("source", sort=True)]
-    return pd.DataFrame(
-        {
-            "source": name,
-            "images": len(found),
-            "images_exposed": int(found["exposed"].sum()),
-            "positives": int(found["positive"].sum()),
-            "positives_exposed": int((found["exposed"] & found["positive"]).sum()),
-            "lesions": int(found.loc[found["several"], "lesion"].nunique()),
-            "lesions_straddling": int(found.loc[found["exposed"], "lesion"].nunique()),
-        }
-        for name, found in named
-    )
+    seen = exposures(table, links, part).set_index("kind")[["exposed", "positives_exposed"]]
+    return counts.join(seen).reindex(KINDS).fillna(0).astype(int).reset_index()
 
 
 def find_problems(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> list[str]:

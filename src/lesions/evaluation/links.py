@@ -6,6 +6,7 @@ Imports neither scipy nor scikit-learn: the audit of a split answers within a se
 import numpy as np
 import pandas as pd
 
+EXPOSED = ["part", "seen", "kind", "images", "exposed", "links", "positives", "positives_exposed"]
 KINDS = ["patient", "lesion", "photograph", "duplicate pair", "group"]
 
 
@@ -47,41 +48,45 @@ def reach(links: pd.DataFrame, part: pd.Series) -> pd.DataFrame:
     return found.assign(straddling=found["folds"] + (found["test"] > 0) > 1)
 
 
+def scored(part: pd.Series) -> np.ndarray:
+    """Which rows get an out-of-fold score, (N,) bool."""
+    return ~part.isin(["", "test", "-1"]).to_numpy()
+
+
 def exposures(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd.DataFrame:
     """How many images of each part share a link with a part that its model was trained on.
 
-    `part` is a fold's number, or train, val or test. Columns part, seen, kind, images, exposed,
-    links (ids on both sides), positives, positives_exposed; a row for each kind of link there is.
+    `part` is a fold's number, of which -1 is trained on alone, or train, val or test; test beside
+    folds counts as neither. Columns part, seen, kind, images, exposed, links (ids on both sides),
+    positives, positives_exposed; a row for each kind of link there is.
     """
-    at = part.to_numpy()
-    named = set(at) - {""} <= {"train", "val", "test"}
-    known = links.assign(part=at[links["row"]])
-    known = known[known["part"] != ""]
-    positive = (table["target"] == 1).to_numpy()
+    at, positive = part.to_numpy(), (table["target"] == 1).to_numpy()
     both = [("val", ["train"]), ("test", ["train"]), ("test", ["val"]), ("test", ["train", "val"])]
-    both = [pair for pair in both if {pair[0], *pair[1]} <= set(at)] if named else [("fold", [])]
+    both = [pair for pair in both if {pair[0], *pair[1]} <= {*at}]
+    known = links.assign(part=at[links["row"]]).query("part != ''")
+    if not both:
+        both, known = [("each fold", [])], known[known["part"] != "test"]
     found = []
     for kind, of_kind in known.groupby("kind", sort=False):
         if len(of_kind) == of_kind["id"].nunique():
             continue
         for name, seen in both:
-            rows = np.isin(at, [name]) if named else at != ""
-            here = of_kind[rows[of_kind["row"]]]
-            if named:
-                shared = here["id"].isin(of_kind.loc[of_kind["part"].isin(seen), "id"])
-            else:
-                shared = here.groupby("id")["part"].transform("nunique") > 1
-            exposed = here.loc[shared, "row"].unique()
+            rows = at == name if seen else scored(part)
+            apart = of_kind.groupby("id")["part"].transform("nunique") > 1
+            if seen:
+                apart = of_kind["id"].isin(of_kind.loc[of_kind["part"].isin(seen), "id"])
+            shared = of_kind[apart & rows[of_kind["row"]]]
+            exposed = shared["row"].unique()
             found.append(
                 {
-                    "part": name if named else "each fold",
+                    "part": name,
                     "seen": " or ".join(seen) or "the other folds",
                     "kind": kind,
                     "images": int(rows.sum()),
                     "exposed": len(exposed),
-                    "links": int(here.loc[shared, "id"].nunique()),
+                    "links": int(shared["id"].nunique()),
                     "positives": int(positive[rows].sum()),
                     "positives_exposed": int(positive[exposed].sum()),
                 }
             )
-    return pd.DataFrame(found)
+    return pd.DataFrame(found, columns=EXPOSED)

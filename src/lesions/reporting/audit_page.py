@@ -11,8 +11,6 @@ from lesions.reporting.breakdown import baseline_parts, plot_forest, words_of
 from lesions.reporting.page import percent, render
 from lesions.reporting.style import drawing, svg
 
-SCHEMES = {"table": "these folds", "legacy": "legacy folds"}  # legacy: Deotte's
-
 
 def audit_text(audit: dict[str, Any]) -> str:
     """The audit for the terminal; its last line says whether it passed."""
@@ -38,32 +36,16 @@ def audit_page(audit: dict[str, Any]) -> str:
 
 
 def _tables(audit: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """Links, siblings, folds and shortcuts, as text."""
-    schemes, word = audit["gate"]["schemes"], words_of(audit["task"]).many
-    links = pd.DataFrame(schemes["table"]["links"])[["kind", "links", "images"]]
-    for name, scheme in schemes.items():
-        links[f"split by {SCHEMES[name]}"] = [
-            f"{row['straddling']:,}" if row["links"] else "-" for row in scheme["links"]
-        ]
-    # Images whose model was trained on another photograph of the same lesion.
-    siblings = [
-        {
-            "same lesion in training": f"{SCHEMES[name]}, {row['source']}",
-            "images": _share(row["images_exposed"], row["images"]),
-            word: _share(row["positives_exposed"], row["positives"]),
-            "lesions": f"{row['lesions_straddling']:,} of {row['lesions']:,}",
-        }
-        for name, scheme in schemes.items()
-        for row in scheme["siblings"]
-    ]
+    """Links, folds and shortcuts, as text."""
+    word = words_of(audit["task"]).many
+    links = pd.DataFrame(audit["gate"]["links"]).set_axis(
+        ["links", "number", "images", "in two folds", "images exposed", f"{word} exposed"], axis=1
+    )
     folds = pd.DataFrame(audit["balance"]["folds"])
     folds["share"] = folds["positive_share"].map(lambda share: percent(share, 2))
     folds = folds[["fold", "rows", "groups", "positives", "share"]]
     return {
-        "links": _grouped(links).rename(columns={"kind": "links", "links": "number"}),
-        "siblings": pd.DataFrame(
-            siblings if any(row["lesions"] for row in schemes["table"]["siblings"]) else []
-        ),
+        "links": _grouped(links),
         "folds": _grouped(folds).rename(columns={"rows": "images", "positives": word}),
         "shortcuts": _shortcuts([*audit["shortcuts"], *audit["not_scored"]]),
     }
@@ -95,7 +77,3 @@ def _shares(shares: Sequence[Mapping[str, Any]]) -> dict[str, pd.DataFrame]:
         str(feature): rows.drop(columns="feature").rename(columns=names | {"value": str(feature)})
         for feature, rows in table.groupby("feature", sort=False)
     }
-
-
-def _share(part: int, whole: int) -> str:
-    return f"{part:,} of {whole:,} ({percent(part / whole)})" if whole else "-"

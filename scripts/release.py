@@ -22,12 +22,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--name", help="its name below models/, by default the run's last part")
     args = parser.parse_args(arguments)
 
-    from lesions.inference.release import write_release
     from lesions.paths import at, shown
-    from lesions.reporting.card import build_card
+    from lesions.reporting.release import write_release
 
     name = args.name or Path(args.run).name
-    folder, packed = write_release(args.run, args.fold, at("models", name), build_card)
+    folder, packed = write_release(args.run, args.fold, at("models", name))
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{shown(folder)}: {size / 2**20:.1f} MB; packed: {shown(packed)}")
     print(f"next: python scripts/predict.py --run {name} --images photo.jpg")

@@ -2,7 +2,7 @@
 
 import shutil
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,15 +15,14 @@ from lesions.errors import InputError
 from lesions.files import atomic, read_json, sha256, write_bytes, write_json, write_text
 from lesions.inference.calibrate import calibrate_run, given_path
 from lesions.paths import CODE, shown
+from lesions.reporting.report import build_card
 from lesions.runs import SUMS, RunFiles, find_run
 
 
-def write_release(
-    spec: str, folds: Sequence[int] | None, target: Path, card: Callable[[RunFiles, str], str]
-) -> tuple[Path, Path]:
+def write_release(spec: str, folds: Sequence[int] | None, target: Path) -> tuple[Path, Path]:
     """Write `target` and a zip of it beside it, and return both paths.
 
-    Weights are stored in half precision. Calibration and `card` are made anew from the held-out
+    Weights are stored in half precision. Calibration and card are made anew from the held-out
     rows of these folds, which stay out of the folder: their labels are licensed data. InputError
     where the data set is not at hand, from which the calibration learns what is usual.
     """
@@ -37,7 +36,7 @@ def write_release(
         _, _, problem = calibrate_run(made.folder)
         if problem:
             raise InputError(problem)
-        write_text(made.folder / "README.md", card(made, target.name))
+        write_text(made.folder / "README.md", build_card(made, target.name))
         shutil.copy(CODE / "LICENSE", made.folder)
         for fold in made.numbers(".safetensors"):
             made.file(fold, ".csv").unlink()

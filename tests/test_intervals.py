@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REAL
+from scipy import stats
 from scipy.stats import norm
 
 from lesions.evaluation.intervals import (
@@ -37,7 +38,12 @@ def test_the_bootstrap_is_that_of_rows_drawn_by_hand():
         assert value == pytest.approx(roc_auc(target[rows], prob[rows]))
     values = bootstrap_values(roc_auc, target, [prob], groups)[:, 0]
     interval = bootstrap(roc_auc, target, prob, groups)
-    assert [interval.low, interval.high] == list(np.percentile(values, [2.5, 97.5]))
+    positives = pd.Series(target).groupby(groups).sum()
+    count = positives.sum() ** 2 / (positives**2).sum()
+    below = stats.norm.ppf(np.mean(values < roc_auc(target, prob)))
+    reach = stats.t.ppf(0.975, count - 1) * np.sqrt(count / (count - 1))
+    ends = stats.norm.cdf([2 * below - reach, 2 * below + reach])
+    assert [interval.low, interval.high] == pytest.approx(np.quantile(values, ends))
 
 
 def test_intervals_do_not_depend_on_how_the_work_is_cut(monkeypatch):

@@ -169,11 +169,11 @@ def study_blend(
     for name, each in zip(names, probs, strict=True):
         if task.several:
             overall = score_rows(rows.codes, each, pool.classes, rows.groups).overall
-            scores[name] = overall[pool.objective]
-            continue
-        scores[name] = delong(rows.codes, each[:, 0], rows.groups)
-        if scores[name].high < 0.5:
-            told = f"{name} is upside down: AUC {scores[name]}"
+            scores[name], auc = overall[pool.objective], overall["macro_auc"]
+        else:
+            scores[name] = auc = delong(rows.codes, each[:, 0], rows.groups)
+        if auc.value < 0.5:
+            told = f"{name} is upside down: AUC {auc}"
             raise InputError(f"{told}: give 1 - prob of it, or leave it out")
     outcomes, chosen, reason = compare_methods(pool, rows.groups)
     if method != "auto":

@@ -13,7 +13,14 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from lesions.blending.methods import Blend, methods_of
 from lesions.blending.pool import Pool
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Comparison, Interval, bootstrap_values, compare, summarise
+from lesions.evaluation.intervals import (
+    Comparison,
+    Interval,
+    bootstrap_values,
+    compare,
+    effective_groups,
+    summarise,
+)
 from lesions.evaluation.metrics import Floats
 from lesions.evaluation.scores import all_scores, names_of
 
@@ -111,13 +118,14 @@ def compare_methods(pool: Pool, groups: ArrayLike) -> tuple[dict[str, Outcome], 
     }
     nested = {name: pool.score(found) for name, found in scores.items()}
     drawn = bootstrap_values(all_scores, pool.target, list(scores.values()), groups)
+    count = effective_groups(pool.target, groups)
     place = names_of(len(pool.classes)).index(pool.objective)
     values = dict(zip(methods, drawn[:, :, place].T, strict=True))
     outcomes: dict[str, Outcome] = {}
     for name, fit in methods.items():
-        blend, interval = fit(pool), summarise(nested[name], values[name])
+        blend, interval = fit(pool), summarise(nested[name], values[name], count)
         gains = {
-            other: compare(nested[name] - nested[other], values[name] - values[other])
+            other: compare(nested[name] - nested[other], values[name] - values[other], count)
             for other in outcomes
         }
         in_sample = pool.score(blend.apply(pool))

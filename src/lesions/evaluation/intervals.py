@@ -5,14 +5,14 @@ A patient's photographs resemble each other, so drawing rows understates the spr
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
-from scipy.stats import beta, norm, rankdata
+from scipy.stats import beta, norm, rankdata, t
 
 from lesions.evaluation.metrics import Floats, Metric, one_hot, undefined_reason
 
@@ -118,12 +118,39 @@ def bootstrap_values(
     )
 
 
-def summarise(value: float, values: Floats) -> Interval:
-    """Percentile interval of bootstrap `values` (R,) around `value`, undefined ones left out."""
+def effective_groups(target: ArrayLike, groups: ArrayLike | None) -> float:
+    """How many groups of equal size the rows of the rarest class are worth (Kish, 1965).
+
+    A target that is no class number counts as one class; without `groups` each row is its own.
+    """
+    target = np.asarray(target)
+    classes = np.unique(target, return_inverse=True)[1] if target.dtype.kind in "bi" else 0
+    codes = np.arange(len(target)) if groups is None else pd.factorize(np.asarray(groups))[0]
+    shape = int(np.max(classes)) + 1, int(codes.max()) + 1
+    cells = np.bincount(classes * shape[1] + codes, minlength=shape[0] * shape[1])
+    sizes = cells.reshape(shape).astype(np.float64)
+    return float((sizes.sum(axis=1) ** 2 / (sizes**2).sum(axis=1)).min())
+
+
+def widening(groups: float) -> float:
+    """How many standard errors a 95 % interval reaches to each side: 1.96, more of few `groups`."""
+    count = min(max(groups, 2.0), 1e6)
+    return float(np.sqrt(count / (count - 1)) * t.ppf(0.975, count - 1))
+
+
+def summarise(value: float, values: Floats, groups: float = np.inf) -> Interval:
+    """95 % interval by bootstrap `values` (R,) around `value`, undefined ones left out.
+
+    Bias-corrected percentiles (Efron 1981), with Student's t in place of 1.96 where there are few
+    `groups` (Hesterberg 2015, "expanded percentiles"): docs/coverage.md shows why.
+    """
     defined = values[~np.isnan(values)]
     if len(defined) < len(values) / 2:
         return Interval(float(value), reason="most resamples hold one class only")
-    low, high = np.percentile(defined, [2.5, 97.5])
+    below = (np.mean(defined < value) + np.mean(defined <= value)) / 2
+    half = widening(groups)
+    ends = norm.cdf(2 * norm.ppf(np.clip(below, 1e-3, 1 - 1e-3)) + np.array([-half, half]))
+    low, high = np.quantile(defined, ends)
     return Interval(float(value), float(low), float(high), float(defined.std(ddof=1)))
 
 
@@ -146,17 +173,24 @@ def bootstrap_columns(
     prob: ArrayLike,
     groups: ArrayLike | None,
     replicates: int = REPLICATES,
+    counts: Sequence[float] | None = None,
 ) -> list[Interval]:
-    """`bootstrap` of each number of a metric that has several, where it is defined."""
+    """`bootstrap` of each number of a metric that has several, where it is defined.
+
+    `counts` are the `effective_groups` that each rests on, if not on those of the rarest class.
+    """
     values = metric.all(target, prob)
     if groups is not None and len(pd.unique(np.asarray(groups))) < 2:
         return [Interval(value, reason="one group only") for value in values.tolist()]
     drawn = bootstrap_values(metric, target, [prob], groups, replicates)[:, 0]
+    counts = counts or [effective_groups(target, groups)] * len(values)
     return [
         Interval(reason="not defined for these rows")
         if np.isnan(value)
-        else summarise(value, column)
-        for value, column in zip(values, drawn.reshape(len(drawn), -1).T, strict=True)
+        else summarise(value, column, count)
+        for value, column, count in zip(
+            values, drawn.reshape(len(drawn), -1).T, counts, strict=True
+        )
     ]
 
 
@@ -169,13 +203,17 @@ def exact(events: int, rows: int) -> Interval:
     return Interval(events / rows, float(low), float(high))
 
 
-def compare(difference: float, values: Floats) -> Comparison:
-    """A difference and its bootstrap `values` (R,) as a comparison; p from their share beyond 0."""
-    defined = values[~np.isnan(values)]
-    # An observed difference of 0 with every resample at 0 is no evidence at all: p = 1.
-    beyond = min((defined <= 0).sum(), (defined >= 0).sum())
-    p = min(1.0, 2 * (beyond + 1) / (len(defined) + 1))
-    return Comparison(summarise(difference, values), float(p))
+def compare(difference: float, values: Floats, groups: float = np.inf) -> Comparison:
+    """A difference, its interval by the spread of bootstrap `values` (R,), and p from the same.
+
+    With Student's t where there are few `groups`; p is below 0.05 where the interval is without 0.
+    """
+    found = summarise(difference, values, groups)
+    if found.reason:
+        return Comparison(found, 1.0)
+    half = widening(groups) * found.se
+    p = 2 * norm.sf(Z * abs(difference) / half) if half else float(difference == 0)
+    return Comparison(replace(found, low=difference - half, high=difference + half), float(p))
 
 
 def placements(target: ArrayLike, prob: ArrayLike) -> Floats:

@@ -15,7 +15,7 @@ from scipy.sparse import csr_array, vstack
 
 from lesions.evaluation import metrics
 from lesions.evaluation.calibration import calibration_error, fit_scaling
-from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_columns
+from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_columns, effective_groups
 from lesions.evaluation.metrics import (
     Floats,
     Metric,
@@ -128,7 +128,9 @@ def score_rows(
     if reason := _undefined(codes, probs):
         found = [Interval(reason=reason)] * (len(names) + len(CLASS_LABELS) * len(each))
     else:
-        found = bootstrap_columns(all_scores, codes, probs, groups)
+        counts = [effective_groups(np.asarray(codes) == k, groups) for k in range(len(classes))]
+        counts = [min(counts)] * len(names) + counts * (len(CLASS_LABELS) * bool(each))
+        found = bootstrap_columns(all_scores, codes, probs, groups, counts=counts)
     by_class = [dict(zip(CLASS_LABELS, found[len(names) + k :: len(each)], strict=False))
                 for k in range(len(each))]  # fmt: skip
     return Scores(dict(zip(names, found, strict=False)), dict(zip(each, by_class, strict=True)))

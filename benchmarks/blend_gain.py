@@ -1,0 +1,109 @@
+"""Does a blend gain on other patients what was predicted? On random halves of public predictions.
+
+    python benchmarks/blend_gain.py siim2020_oof/oof --groups isic2020/train.csv
+
+Weights are chosen, and their gain over equal weights is predicted, on one half of the patients; the
+other half tells what they gain. Each split is used both ways. The predicted interval is that of the
+nested gain, widened by the other half's own sampling error.
+"""
+
+import sys
+from dataclasses import replace
+from functools import partial
+from multiprocessing import Pool as Processes
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions.blending.blend import study_blend
+from lesions.blending.members import load_members
+from lesions.blending.nested import compare_methods
+from lesions.blending.pool import Pool
+from lesions.cli import build_parser, run
+from lesions.provenance import Results
+
+
+def try_halves(pool: Pool, patients: np.ndarray, seed: int) -> list[dict]:
+    """Of every method, and of the one chosen, the predicted and the realised gain, both ways."""
+    drawn = np.random.default_rng(seed).permutation(patients.max() + 1)
+    half = (drawn < len(drawn) // 2)[patients]
+    rows = []
+    for own in (half, ~half):
+        outcomes, chosen, _ = compare_methods(pool.take(own), patients[own])
+        other = pool.take(~own)
+        scored = {name: other.score(each.blend.apply(other)) for name, each in outcomes.items()}
+        equal = next(iter(outcomes))
+        for name, outcome in outcomes.items():
+            gain = outcome.gains[equal].difference if outcome.gains else None
+            found = {
+                "method": name,
+                "chosen": name == chosen,
+                "predicted": gain.value if gain else 0.0,
+                "realised": scored[name] - scored[equal],
+                "in_sample": outcome.in_sample - outcomes[equal].in_sample,
+            }
+            # Both halves have as many patients, hence twice the variance.
+            found["half_width"] = norm.ppf(0.975) * gain.se * np.sqrt(2) if gain else 0.0
+            rows.append(found)
+    return rows
+
+
+def summary(rows: pd.DataFrame) -> dict[str, float]:
+    """How far predictions are from what was gained, and how many intervals hold it."""
+    error = rows["predicted"] - rows["realised"]
+    return {
+        "halves": len(rows),
+        "predicted": rows["predicted"].mean(),
+        "realised": rows["realised"].mean(),
+        "in_sample": rows["in_sample"].mean(),
+        "bias": error.mean(),
+        "inside": (error.abs() <= rows["half_width"]).mean(),
+        "half_width": rows["half_width"].median(),
+        "gained": (rows["realised"] > 0).mean(),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = build_parser(__doc__)
+    parser.add_argument("members", nargs="+", help="CSV files or folders of CSV files")
+    parser.add_argument("--groups", type=Path, required=True, help="CSV: image_name, patient_id")
+    parser.add_argument("--halves", type=int, default=500, help="an even number (default 500)")
+    parser.add_argument("--processes", type=int, default=2, help="at once (default 2)")
+    results = Results(parser, "blend_gain.json")
+    args = parser.parse_args(arguments)
+    results.check(args)
+    study = study_blend(load_members(args.members, args.groups), None, context=True)
+    pool, patients = replace(study.pool, context=None), pd.factorize(study.rows.groups)[0]
+    work = partial(try_halves, pool, patients)
+    with Processes(args.processes) as processes:
+        done = processes.imap_unordered(work, range(args.halves // 2))
+        quiet = not sys.stderr.isatty()
+        each = [row for found in tqdm(done, total=args.halves // 2, disable=quiet) for row in found]
+    table = pd.DataFrame(each)
+    chosen = table[table["chosen"]]
+    found = {name: summary(part) for name, part in table.groupby("method", sort=False)}
+    found = {name: part for name, part in found.items() if part["half_width"] > 0}
+    found["chosen"] = summary(chosen)
+    print(pd.DataFrame(found).T.round(5).to_string())
+    times = chosen["method"].value_counts().to_dict()
+    context = study.outcomes["patient_context"].gains["stacking"]
+    print(f"patient context, gain over stacking without it: {context}")
+    results.write(
+        {
+            "methods": found,
+            "chosen": times,
+            "context": context.difference.as_json(),
+            "rows": len(patients),
+            "patients": int(patients.max()) + 1,
+            "members": len(pool.names),
+        }
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -21,13 +21,14 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.cli import build_parser, pairs, run
+from lesions.cli import build_parser, existing, pairs, run
 from lesions.provenance import Results
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", required=True, help="a run, its folder, or a blend.json")
+    parser.add_argument("--run", type=existing, required=True,
+                        help="a run, its folder, or a blend.json")  # fmt: skip
     parser.add_argument("--images", required=True, type=Path, help="a folder, a zip, or an HDF5")
     parser.add_argument("--labels", required=True, type=Path, nargs="+", metavar="CSV",
                         help="image names and labels; further CSVs add age, sex, ...")  # fmt: skip
@@ -43,13 +44,6 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.data.columns import Report
     from lesions.data.labels import open_photos, read_labels
     from lesions.errors import InputError, listed
-    from lesions.evaluation.scores import LABELS
-    from lesions.files import write_csv
-    from lesions.inference.external import evaluate, open_set
-    from lesions.inference.predictor import Predictor
-    from lesions.paths import at, shown
-    from lesions.reporting.page import render
-    from lesions.runs import find_run
 
     report = Report(strict=True)
     words = {word: meant[-1] for word, meant in pairs("--map", args.map).items()}
@@ -58,6 +52,15 @@ def main(arguments: list[str] | None = None) -> int:
     if len(absent) and not (args.available_only and len(absent) < len(rows)):
         raise InputError(f"{args.images}: no photograph of {len(absent):,} of {len(rows):,} rows"
                          f" ({listed(absent, 3)}): --available-only scores the others")  # fmt: skip
+
+    from lesions.evaluation.scores import LABELS
+    from lesions.files import write_csv
+    from lesions.inference.external import evaluate, open_set
+    from lesions.inference.predictor import Predictor
+    from lesions.paths import at, shown
+    from lesions.reporting.page import render
+    from lesions.runs import find_run
+
     predictor = Predictor.load(args.run)
     for problem in [*report.notes, *predictor.missing]:
         print(f"note: {problem}")

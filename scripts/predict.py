@@ -76,20 +76,22 @@ def predict_rows(args: Namespace) -> int:
 
 
 def predict_photographs(args: Namespace) -> int:
-    from tqdm import tqdm
-
-    from lesions.data.decode import UnreadableImage
     from lesions.data.patients import Patient, find_photos, read_patients
     from lesions.errors import InputError, listed
-    from lesions.files import write_csv, write_json
-    from lesions.inference.predictor import Predictor
-    from lesions.inference.wording import DISCLAIMER, Answer, as_records, as_table, as_text
-    from lesions.paths import at, shown
 
     photos, patient = find_photos(args.images), Patient(args.age, args.sex, args.site)
     if args.out and args.out.suffix not in (".csv", ".json"):
         raise InputError(f"--out {args.out}: name a .csv or a .json")
     patients = read_patients(args.metadata, photos) if args.metadata else {}
+
+    from tqdm import tqdm
+
+    from lesions.data.decode import UnreadableImage
+    from lesions.files import write_csv, write_json
+    from lesions.inference.predictor import Predictor
+    from lesions.inference.wording import DISCLAIMER, Answer, as_records, as_table, as_text
+    from lesions.paths import at, shown
+
     predictor = Predictor.load(args.run, args.folds)
     path = args.out or at("submissions", f"{Path(predictor.name).name}_images.csv")
     print(f"model {predictor.described}")

@@ -24,16 +24,18 @@ def main(arguments: list[str] | None = None) -> None:
     )
     args = parser.parse_args(arguments)
 
-    from tqdm import tqdm
-
     from lesions.errors import InputError
-    from lesions.evaluation.scores import LABELS
-    from lesions.reporting import leaderboard
-    from lesions.runs import find_run
+    from lesions.runs import find_run, find_runs
 
-    named = [find_run(name, takes=("run",)) for name in args.runs] or leaderboard.find_runs()
+    named = [find_run(name, takes=("run",)) for name in args.runs] or find_runs()
     if not named:
         raise InputError("no run yet: make demo, or train one: python scripts/train.py --help")
+
+    from tqdm import tqdm
+
+    from lesions.evaluation.scores import LABELS
+    from lesions.reporting import leaderboard
+
     shown = tqdm(named, desc="scores", unit="run", disable=not sys.stderr.isatty(), leave=False)
     boards = leaderboard.rank_runs([leaderboard.score_run(each) for each in shown])
     for title, board in boards.items():

@@ -27,11 +27,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="check only, ask no server")
     args = parser.parse_args(arguments)
 
-    from lesions.blending.submission import check_submission
     from lesions.errors import InputError
-    from lesions.evaluation.intervals import format_interval
-    from lesions.kaggle.submit import cv_estimate, load_scores, submit
     from lesions.paths import at, shown
+
+    if not args.file.exists():
+        raise InputError(f"{shown(args.file)}: no such file")
 
     sample = args.sample or at("input/isic2020/sample_submission.csv")
     if not sample.exists():
@@ -39,6 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
             f"{shown(sample)}: no such file; it lists the images to be predicted: run"
             " python scripts/download.py isic2020 --tables-only, or give --sample"
         )
+
+    from lesions.blending.submission import check_submission
+    from lesions.evaluation.intervals import format_interval
+    from lesions.kaggle.submit import cv_estimate, load_scores, submit
+
     sent = [at(file) for file in load_scores()["file"].unique()]
     known = [file for file in sent if file.exists() and file != args.file.resolve()]
     print(check_submission(args.file, sample, [*known, *args.earlier]))

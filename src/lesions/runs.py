@@ -85,6 +85,13 @@ def find_run(
     )
 
 
+def find_runs() -> list[RunFiles]:
+    """Every run below oof/ of which at least one fold is done."""
+    root = at("oof")
+    done = {path.parent for path in root.rglob("fold*.csv") if "state" not in path.parts}
+    return [RunFiles(folder.relative_to(root).as_posix(), folder) for folder in sorted(done)]
+
+
 def in_the_box() -> Path:
     """The trained run that comes with the code; InputError if there is none."""
     found = sorted(path.parent for path in shipped("models").glob("*/fold*.safetensors"))

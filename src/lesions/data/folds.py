@@ -5,8 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 
 from lesions.config import DatasetConfig
 from lesions.errors import InputError, listed
@@ -266,5 +264,7 @@ def _components(names: pd.Series, ids: list[pd.Series], pairs: pd.DataFrame) -> 
         edges.append(np.column_stack([np.arange(len(names)), nodes + codes])[codes >= 0])
         nodes += len(found)
     a, b = np.concatenate(edges).T
+    from scipy.sparse import coo_matrix, csgraph  # not above: a missing table is said without it
+
     graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(nodes, nodes))
-    return connected_components(graph, directed=False)[1][: len(names)]
+    return csgraph.connected_components(graph, directed=False)[1][: len(names)]

@@ -43,13 +43,6 @@ class Standing(NamedTuple):
         return next(iter(self.scores.values()))
 
 
-def find_runs() -> list[RunFiles]:
-    """Every run below oof/ of which at least one fold is done."""
-    root = at("oof")
-    done = {path.parent for path in root.rglob("fold*.csv") if "state" not in path.parts}
-    return [RunFiles(folder.relative_to(root).as_posix(), folder) for folder in sorted(done)]
-
-
 def rank_runs(standings: list[Standing]) -> dict[str, list[Standing]]:
     """The runs by data set and task, which alone are comparable, the best first."""
     found: dict[str, list[Standing]] = {}

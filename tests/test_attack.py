@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
-from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -44,7 +43,7 @@ def portrait(orientation: int = 1, **how) -> bytes:
     return file.getvalue()
 
 
-def test_no_damaged_file_and_no_option_ends_in_a_traceback(tmp_path: Path) -> None:
+def test_no_damaged_file_and_no_option_ends_in_a_traceback(tmp_path):
     build_run(tmp_path)
     found = attack(tmp_path, seconds=10)
     assert found["tracebacks"] == [] and found["slow"] == []
@@ -67,7 +66,7 @@ def large(count: int) -> bytes:
     return scans(file.getvalue(), count)
 
 
-def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded():
     whole = portrait(progressive=True)
     assert decode(whole, 32)[1] == decode(scans(whole, 100), 32)[1] == (60, 90)
     bomb = scans(whole, 8000)
@@ -81,7 +80,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded() -> None:
 
 
 @pytest.fixture(scope="module")
-def url(trained: Path) -> Iterator[str]:
+def url(trained) -> Iterator[str]:
     """A server of the tiny run that gives a photograph a third of a second to become pixels."""
     pytest.importorskip("gradio", "6.16", reason="the serve extra is not installed")
     serving = importlib.import_module("serving")
@@ -94,21 +93,21 @@ def post(url: str, content: bytes, **fields: object):
     return httpx.post(f"{url}/api/predict", content=content, params=fields, timeout=60)
 
 
-def test_a_photograph_that_takes_too_long_is_given_up_and_the_next_one_answered(url: str) -> None:
+def test_a_photograph_that_takes_too_long_is_given_up_and_the_next_one_answered(url):
     for content, status in ((large(30), 422), (portrait(), 200), (large(30), 422)):
         answer = post(url, content)
         assert answer.status_code == status, answer.text
         assert status == 200 or "not decoded within 0.3 seconds" in answer.text
 
 
-def test_a_pipe_or_a_folder_is_no_photograph(tmp_path: Path) -> None:
+def test_a_pipe_or_a_folder_is_no_photograph(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     for name, reason in {"pipe.jpg": "not a file", "": "not a file", "x": "no such file"}.items():
         with pytest.raises(UnreadableImage, match=reason):
             decode(tmp_path / name, 32)
 
 
-def test_the_overlay_of_a_turned_photograph_has_its_upright_shape(trained: Path) -> None:
+def test_the_overlay_of_a_turned_photograph_has_its_upright_shape(trained):
     predictor = Predictor.load("tiny")
     for orientation in (1, 6):
         photo = portrait(orientation)
@@ -117,7 +116,7 @@ def test_the_overlay_of_a_turned_photograph_has_its_upright_shape(trained: Path)
         assert predictor.explain(photo, None, found).shape == (448, 299, 3)
 
 
-def test_a_person_is_described_in_the_words_of_the_tables() -> None:
+def test_a_person_is_described_in_the_words_of_the_tables():
     for word in MISSING:
         assert Patient(word.upper(), word, word) == Patient()
     for words, field in ((SEX_WORDS, "sex"), (SITE_WORDS, "site")):
@@ -129,9 +128,7 @@ def test_a_person_is_described_in_the_words_of_the_tables() -> None:
             Patient(**wrong)
 
 
-def test_rest_and_the_command_line_take_and_refuse_the_same_words(
-    url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rest_and_the_command_line_take_and_refuse_the_same_words(url, tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(portrait())
     command = ["--run", "tiny", "--images", str(tmp_path / "a.jpg"),
                "--out", str(tmp_path / "o.csv")]  # fmt: skip
@@ -149,9 +146,7 @@ def test_rest_and_the_command_line_take_and_refuse_the_same_words(
         assert reason in said and reason in answer.text and answer.status_code == 422
 
 
-def test_a_state_under_a_true_checksum_whose_values_are_of_no_fold_is_refused(
-    demo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_state_under_a_true_checksum_whose_values_are_of_no_fold_is_refused(demo, monkeypatch):
     arguments = [*tiny_run("sealed", "train.save_steps=1"), "--fold", "0"]
     interrupted_run(arguments, 1, monkeypatch)
     path = state_path(at("oof/sealed"), 0)
@@ -172,9 +167,7 @@ def test_a_state_under_a_true_checksum_whose_values_are_of_no_fold_is_refused(
     assert train(arguments) == 0
 
 
-def test_what_cannot_be_written_is_one_sentence(
-    demo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_written_is_one_sentence(demo, capsys):
     oof = at("oof/places")
     (oof / "folder/config.yaml").mkdir(parents=True)
     (oof / "lock/.fold0.lock").mkdir(parents=True)
@@ -196,9 +189,7 @@ def test_what_cannot_be_written_is_one_sentence(
     ]
 
 
-def test_yaml_and_json_that_expand_nest_or_are_of_another_shape_are_refused_at_once(
-    tmp_path: Path,
-) -> None:
+def test_yaml_and_json_that_expand_nest_or_are_of_another_shape_are_refused_at_once(tmp_path):
     path = tmp_path / "a.yaml"
     bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
@@ -224,7 +215,7 @@ def test_yaml_and_json_that_expand_nest_or_are_of_another_shape_are_refused_at_o
             read_json(path, ("task",))
 
 
-def test_every_launch_is_quiet_so_that_the_last_line_is_ours() -> None:
+def test_every_launch_is_quiet_so_that_the_last_line_is_ours():
     launch = re.compile(r"accelerate[ \",']+launch[ \",']+([^`\n]*\.py)")
     found = []
     for folder in ("README.md", "docs", "scripts", "src", "notebooks", "configs", "studies"):
@@ -237,7 +228,7 @@ def test_every_launch_is_quiet_so_that_the_last_line_is_ours() -> None:
 
 
 @pytest.mark.parametrize("code", [2, 75, 130, 143])
-def test_kaggle_run_ends_with_the_exit_code_of_a_kernel(code: int, tmp_path: Path) -> None:
+def test_kaggle_run_ends_with_the_exit_code_of_a_kernel(code, tmp_path):
     (tmp_path / "python").write_text(
         f'#!/bin/sh\ncase "$*" in *train*) exit {code};; -c*) echo demo 32;; esac\n'
     )
@@ -254,8 +245,8 @@ KINDS = [{"circle": True}, {"clahe": True}, {"hair": True}, {"shades_of_gray": T
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_photograph_of_ones_own_goes_through_the_preprocessing_of_the_training(
-    kind: dict, trained: Path, tmp_path: Path
-) -> None:
+    kind, trained, tmp_path
+):
     """The answer is that of a run without any for the pixels that the preprocessing makes."""
     weights, (_, header) = trained / "fold0.safetensors", load_model(trained / "fold0.safetensors")
     for name, preprocess in {"plain": {}, "own": kind, "calibrated": kind}.items():
@@ -287,7 +278,7 @@ def test_a_photograph_of_ones_own_goes_through_the_preprocessing_of_the_training
 
 
 @pytest.mark.parametrize("code", [2, 75, 130, 143])
-def test_train_all_ends_with_the_exit_code_of_train(code: int, tmp_path: Path) -> None:
+def test_train_all_ends_with_the_exit_code_of_train(code, tmp_path):
     for name, text in {"python": f"echo $*; exit {code}", "nvidia-smi": "exit 1"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
@@ -307,9 +298,7 @@ def test_train_all_ends_with_the_exit_code_of_train(code: int, tmp_path: Path) -
         ('raise RuntimeError("a bug")', 1, "Traceback"),
     ],
 )
-def test_what_is_not_the_programs_fault_is_one_sentence(
-    problem: str, code: int, message: str
-) -> None:
+def test_what_is_not_the_programs_fault_is_one_sentence(problem, code, message):
     program = f"import torch\nfrom lesions.cli import run\ndef main(): {problem}\nrun(main)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                            env=os.environ | {"PYTHONPATH": str(CODE / "src")})  # fmt: skip
@@ -317,7 +306,7 @@ def test_what_is_not_the_programs_fault_is_one_sentence(
     assert ("Traceback" in ended.stderr) == (code == 1)
 
 
-def test_a_reader_that_closes_the_pipe_is_no_error(capfd: pytest.CaptureFixture) -> None:
+def test_a_reader_that_closes_the_pipe_is_no_error(capfd):
     def main() -> None:
         raise BrokenPipeError
 

@@ -27,20 +27,20 @@ PHOTOS = "isic2019/ISIC_2019_Training_Input"
 
 
 @pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def original(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("original")
     write_sample(folder / "sample", 60)
     return folder / "sample"
 
 
 @pytest.fixture
-def sample(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def sample(original, tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     return Path(shutil.copytree(original, tmp_path / "sample"))
 
 
 @pytest.fixture
-def call(sample: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+def call(sample, capsys) -> Callable[..., tuple[int, str]]:
     """Runs scripts/prepare.py on the sample; its exit code and what it printed."""
 
     def prepare_sample(*options: str) -> tuple[int, str]:
@@ -295,7 +295,7 @@ def test_files_of_other_projects_test_suites_are_read_or_named():
     assert "truncated" in problems["truncated_jpeg.jpg"]
 
 
-def test_folders_that_are_not_there_are_all_named(tmp_path: Path) -> None:
+def test_folders_that_are_not_there_are_all_named(tmp_path):
     nowhere = [f"isic2019={tmp_path / 'a'}", f"isic2020={tmp_path / 'b'}"]
     with pytest.raises(InputError, match=r"(?s)a: no such folder.*b: no such folder"):
         prepare.main(["--dataset", "demo", "--input", nowhere[0], "--input", nowhere[1]])

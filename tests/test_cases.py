@@ -62,7 +62,7 @@ given = pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases are not h
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> Prepare:
+def call(tmp_path, monkeypatch, capsys) -> Prepare:
     """Runs scripts/prepare.py on a config; the table, and all that it printed."""
     monkeypatch.setenv("LESIONS_ROOT", str(tmp_path / "root"))
     (tmp_path / "root").mkdir()

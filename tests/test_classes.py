@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,7 +23,7 @@ from lesions.paths import at
 CLASSES = list(build_task("diagnosis8").classes)
 
 
-def test_an_out_of_fold_file_names_the_class_and_gives_each_its_probability(several: Path) -> None:
+def test_an_out_of_fold_file_names_the_class_and_gives_each_its_probability(several):
     oof = pd.read_csv(several / "fold0.csv")
     table = load_table("demo")[0].set_index("image_name")
     assert list(oof.columns) == ["image_name", "fold", "target", *(f"prob_{c}" for c in CLASSES)]
@@ -41,7 +40,7 @@ def test_an_out_of_fold_file_names_the_class_and_gives_each_its_probability(seve
     assert ((table["fold"] == 0) & (table["diagnosis"] == "benign")).any()
 
 
-def test_test_rows_get_a_probability_for_each_class(several: Path) -> None:
+def test_test_rows_get_a_probability_for_each_class(several):
     predict(["--run", "several", "--folds", "0"])
     told = pd.read_csv(at("submissions") / "several.csv")
     assert list(told.columns) == ["image_name", *(f"prob_{name}" for name in CLASSES)]
@@ -51,8 +50,8 @@ def test_test_rows_get_a_probability_for_each_class(several: Path) -> None:
 
 
 def test_the_melanoma_column_is_blended_with_a_yes_or_no_run_on_all_its_rows_and_submitted(
-    several: Path, trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    several, trained, capsys
+):
     train([*several_run(), "--name", "few", "--set", "train.epochs=1", "--fold", "0"])
     assert re.search(r"left out, as no class of diagnosis8: \d+ benign", capsys.readouterr().out)
     predict(["--run", "several", "--column", "mel"])
@@ -76,7 +75,7 @@ def test_the_melanoma_column_is_blended_with_a_yes_or_no_run_on_all_its_rows_and
     assert (several / "report.html").stat().st_size > 100_000
 
 
-def test_targets_are_numbers_of_the_classes_and_empty_where_there_is_none() -> None:
+def test_targets_are_numbers_of_the_classes_and_empty_where_there_is_none():
     codes = targets(pd.Series(["mel", "scc", "benign", "nv", ""]), "diagnosis7").to_numpy()
     names = build_task("diagnosis7").classes
     np.testing.assert_array_equal(
@@ -84,7 +83,7 @@ def test_targets_are_numbers_of_the_classes_and_empty_where_there_is_none() -> N
     )
 
 
-def test_a_task_of_several_classes_and_a_yes_or_no_task_answer_alike() -> None:
+def test_a_task_of_several_classes_and_a_yes_or_no_task_answer_alike():
     yes, many = build_task("melanoma"), Task("mine", ("bcc", "mel", "nv"))
     assert (yes.columns, yes.listed) == (["prob"], [])
     assert many.columns == ["prob_bcc", "prob_mel", "prob_nv"]
@@ -102,9 +101,7 @@ def test_a_task_of_several_classes_and_a_yes_or_no_task_answer_alike() -> None:
         )
 
 
-def test_a_published_split_that_leaks_is_trained_on_and_says_so(
-    demo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_published_split_that_leaks_is_trained_on_and_says_so(demo, capsys):
     table, _ = load_table("demo")
     train_rows = table["split"] == "train"
     torn = table.assign(fold=np.where(train_rows, np.arange(len(table)) % 3, -1))

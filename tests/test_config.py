@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -29,7 +28,7 @@ COMPETITION = ["effnet_b1", "effnet_b3", "effnet_b4", "resnest50"]
 
 
 @pytest.mark.parametrize("path", RUNS, ids=run_name)
-def test_every_shipped_config_loads_and_opens_with_its_question(path: Path) -> None:
+def test_every_shipped_config_loads_and_opens_with_its_question(path):
     load_config(path)
     first = path.read_text().splitlines()[0]
     assert first.startswith("# ") and first.endswith(("?", "blend."))
@@ -38,13 +37,13 @@ def test_every_shipped_config_loads_and_opens_with_its_question(path: Path) -> N
 @pytest.mark.parametrize(
     "name", [path.stem for path in (at("configs") / "datasets").glob("*.yaml")]
 )
-def test_every_shipped_data_set_loads_and_says_its_command(name: str) -> None:
+def test_every_shipped_data_set_loads_and_says_its_command(name):
     load_dataset_config(name)
     text = at("configs/datasets", f"{name}.yaml").read_text()
     assert f"scripts/prepare.py --dataset {name}" in text
 
 
-def test_competition_configs_differ_in_backbone_and_memory_alone() -> None:
+def test_competition_configs_differ_in_backbone_and_memory_alone():
     first, *others = (
         load_config(at("configs") / f"{name}.yaml").model_dump() for name in COMPETITION
     )
@@ -53,7 +52,7 @@ def test_competition_configs_differ_in_backbone_and_memory_alone() -> None:
         assert keys <= {"model.backbone", "train.micro_batch"}
 
 
-def test_the_published_recipe_is_the_default() -> None:
+def test_the_published_recipe_is_the_default():
     config = load_config(at("configs") / "effnet_b1.yaml")
     assert load_config("effnet_b1", ["train.lr=1e-4"]).train.lr == 1e-4  # text to YAML 1.1
     assert config.data.image_size == 256 and config.data.metadata == "clinical"
@@ -88,13 +87,13 @@ def test_the_published_recipe_is_the_default() -> None:
         (["data.task=diagnosis7", "train.monitor=f2", "loss.kind=focal"], "f2 is not defined for"),
     ],
 )
-def test_wrong_settings_are_named_with_their_keys(changes: list[str], message: str) -> None:
+def test_wrong_settings_are_named_with_their_keys(changes, message):
     with pytest.raises(InputError, match="config|--set") as error:
         load_config(at("configs") / "effnet_b1.yaml", changes)
     assert all(part in str(error.value) for part in message.split(" ... "))
 
 
-def test_system_003_keeps_the_best_epoch_and_its_ensemble_is_of_384_pixels() -> None:
+def test_system_003_keeps_the_best_epoch_and_its_ensemble_is_of_384_pixels():
     one = load_config("system003/effnet_b1")
     assert (one.data.metadata, one.train.patience, one.train.keep) == ("full", 4, "best")
     for member, backbone in {"b3": "b3", "b4": "b4", "resnest50": "resnest50"}.items():
@@ -104,7 +103,7 @@ def test_system_003_keeps_the_best_epoch_and_its_ensemble_is_of_384_pixels() -> 
     assert load_config("system003/effnet_b3_512").data.image_size == 512
 
 
-def test_extends_lays_the_differences_over_its_base(tmp_path: Path) -> None:
+def test_extends_lays_the_differences_over_its_base(tmp_path):
     (tmp_path / "a.yaml").write_text("dataset: demo\nmodel: {backbone: x}\ntrain: {epochs: 3}\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\ntrain: {lr: 0.1}\n")
     config = load_config(tmp_path / "b.yaml")
@@ -114,18 +113,18 @@ def test_extends_lays_the_differences_over_its_base(tmp_path: Path) -> None:
         load_config(tmp_path / "c.yaml")
 
 
-def test_a_run_is_named_after_its_path_below_configs(tmp_path: Path) -> None:
+def test_a_run_is_named_after_its_path_below_configs(tmp_path):
     assert run_name(at("configs") / "real" / "mobilenetv2.yaml") == "real/mobilenetv2"
     assert run_name(tmp_path / "mine.yaml") == "mine"
 
 
-def test_a_config_cannot_be_changed_after_loading() -> None:
+def test_a_config_cannot_be_changed_after_loading():
     config = Config.model_validate({"dataset": "demo", "model": {"backbone": "x"}})
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 1  # type: ignore[misc]
 
 
-def test_a_run_can_be_given_by_its_name_and_a_wrong_name_is_answered_with_the_nearest() -> None:
+def test_a_run_can_be_given_by_its_name_and_a_wrong_name_is_answered_with_the_nearest():
     assert find_config("effnet_b1") == at("configs/effnet_b1.yaml")
     assert find_config("configs/demo/resnet10t.yaml").samefile(find_config("demo/resnet10t"))
     with pytest.raises(InputError, match=r"did you mean effnet_b4\?|did you mean effnet_b1\?"):
@@ -148,8 +147,8 @@ def test_a_run_can_be_given_by_its_name_and_a_wrong_name_is_answered_with_the_ne
     ],
 )
 def test_a_wrong_name_is_answered_before_torch_is_imported_and_a_missing_package_named(
-    command: str, message: str
-) -> None:
+    command, message
+):
     script, *words = command.split()
     path = str(CODE / "scripts" / script)
     code = (
@@ -165,7 +164,7 @@ def test_a_wrong_name_is_answered_before_torch_is_imported_and_a_missing_package
     assert "is not installed" in bare.stderr and "source .venv/bin/activate" in bare.stderr
 
 
-def test_a_run_of_an_older_version_loads_unless_a_dropped_option_decided_its_numbers() -> None:
+def test_a_run_of_an_older_version_loads_unless_a_dropped_option_decided_its_numbers():
     saved = load_config("effnet_b1").model_dump()
     old = saved | {"train": saved["train"] | {"clip_grad": 1.0, "loader_timeout": 300.0}}
     assert saved_config(old, "config.yaml") == load_config("effnet_b1")

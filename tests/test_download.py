@@ -10,7 +10,7 @@ from typing import Any
 import download as script
 import numpy as np
 import pytest
-from kaggle_fake import TOKEN, FakeKaggle
+from kaggle_fake import TOKEN
 
 from lesions.cli import run
 from lesions.errors import InputError
@@ -59,7 +59,7 @@ def failure(capsys) -> str:
     return text
 
 
-def test_a_data_set_is_fetched_with_its_checksums(kaggle: FakeKaggle, place, monkeypatch, capsys):
+def test_a_data_set_is_fetched_with_its_checksums(kaggle, place, monkeypatch, capsys):
     kaggle.files["train.csv"] = CSV
     kaggle.stored["/photographs.zip"] = zipped({"a.jpg": b"jpeg"})
     use(monkeypatch, {"name": "train.csv", "kaggle": True}, plain("photographs.zip"))
@@ -118,9 +118,7 @@ def test_an_unknown_name_lists_the_known_ones(place):
         ("html", "web page"),
     ],
 )
-def test_a_refusing_server_ends_in_one_line(
-    kaggle: FakeKaggle, place, monkeypatch, capsys, kind, expected
-):
+def test_a_refusing_server_ends_in_one_line(kaggle, place, monkeypatch, capsys, kind, expected):
     use(monkeypatch, {"name": "train.csv", "kaggle": True})
     kaggle.files["train.csv"] = CSV
     if kind == "html":
@@ -132,7 +130,7 @@ def test_a_refusing_server_ends_in_one_line(
 
 
 @pytest.mark.parametrize("item", [{"name": "big.csv", "kaggle": True}, plain("big.csv")])
-def test_a_cut_connection_resumes_at_the_byte(kaggle: FakeKaggle, place, monkeypatch, item):
+def test_a_cut_connection_resumes_at_the_byte(kaggle, place, monkeypatch, item):
     use(monkeypatch, item)
     kaggle.files["big.csv"] = kaggle.stored["/big.csv"] = BODY
     kaggle.fail(
@@ -147,7 +145,7 @@ def test_a_cut_connection_resumes_at_the_byte(kaggle: FakeKaggle, place, monkeyp
 
 @pytest.mark.parametrize("changed", [False, True])
 def test_a_connection_cut_for_good_keeps_the_part_for_the_next_command(
-    kaggle: FakeKaggle, place, monkeypatch, capsys, changed
+    kaggle, place, monkeypatch, capsys, changed
 ):
     use(monkeypatch, plain("big.csv"))
     kaggle.stored["/big.csv"] = BODY
@@ -166,7 +164,7 @@ def test_a_connection_cut_for_good_keeps_the_part_for_the_next_command(
     assert resumed != changed
 
 
-def test_a_truncated_zip_is_removed(kaggle: FakeKaggle, place, monkeypatch, capsys):
+def test_a_truncated_zip_is_removed(kaggle, place, monkeypatch, capsys):
     whole = zipped({"a.jpg": BODY})
     kaggle.stored["/p.zip"] = whole
     use(monkeypatch, plain("p.zip"))
@@ -186,7 +184,7 @@ def test_another_checksum_than_the_publishers_is_refused(kaggle, place, monkeypa
 
 
 def test_a_file_that_was_moved_is_looked_for_at_the_older_address(
-    kaggle: FakeKaggle, place, monkeypatch, capsys
+    kaggle, place, monkeypatch, capsys
 ):
     kaggle.stored["/older/a.csv"] = CSV
     use(monkeypatch, plain("a.csv"))
@@ -199,14 +197,14 @@ def test_a_file_that_was_moved_is_looked_for_at_the_older_address(
     assert "https://owner.example/data" in text and "owner.invalid" in text
 
 
-def test_a_csv_that_kaggle_sends_as_a_zip_is_a_csv_here(kaggle: FakeKaggle, place, monkeypatch):
+def test_a_csv_that_kaggle_sends_as_a_zip_is_a_csv_here(kaggle, place, monkeypatch):
     kaggle.files["train.csv.zip"] = zipped({"train.csv": CSV})
     use(monkeypatch, {"name": "train.csv", "kaggle": True})
     assert script.main(["here"]) == 0
     assert (place / "train.csv").read_bytes() == CSV
 
 
-def test_a_data_set_is_unpacked_to_its_folder(kaggle: FakeKaggle, place, monkeypatch):
+def test_a_data_set_is_unpacked_to_its_folder(kaggle, place, monkeypatch):
     content = zipped({"train/a.jpg": b"jpeg", "train.csv": b"x", "readme.exe": b"?"})
     kaggle.datasets["cdeotte/jpeg"] = {"zip": content}
     zips = {"unpack": "all", "instead": "jpeg"}
@@ -218,7 +216,7 @@ def test_a_data_set_is_unpacked_to_its_folder(kaggle: FakeKaggle, place, monkeyp
     assert script.main(["here"]) == 0
 
 
-def test_tables_come_out_of_a_zip_that_stays(kaggle: FakeKaggle, place, monkeypatch):
+def test_tables_come_out_of_a_zip_that_stays(kaggle, place, monkeypatch):
     kaggle.stored["/t.zip"] = zipped({"deep/er/truth.csv": b"x", "deep/a.jpg": b"jpeg"})
     use(monkeypatch, plain("t.zip", unpack="tables", instead="truth.csv"))
     assert script.main(["here"]) == 0
@@ -230,9 +228,7 @@ def test_tables_come_out_of_a_zip_that_stays(kaggle: FakeKaggle, place, monkeypa
     assert (place / "truth.csv").exists() and len(kaggle.requests) == before
 
 
-def test_an_archive_that_would_write_elsewhere_is_not_unpacked(
-    kaggle: FakeKaggle, place, monkeypatch, capsys
-):
+def test_an_archive_that_would_write_elsewhere_is_not_unpacked(kaggle, place, monkeypatch, capsys):
     kaggle.datasets["evil/jpeg"] = {"zip": zipped({"../../evil.csv": b"x"})}
     zips = {"unpack": "all", "instead": "jpeg"}
     use(monkeypatch, {"name": "jpeg.zip", "dataset": "evil/jpeg"} | zips)

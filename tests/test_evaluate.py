@@ -25,7 +25,7 @@ COPIED = 12
 
 
 @pytest.fixture(scope="session")
-def clinic(demo: Path) -> Path:
+def clinic(demo) -> Path:
     """48 photographs as the ISIC Archive has them, of which 12 show training photographs."""
     folder = at("clinic")
     write_sample(at("other"), images=60, seed=5)
@@ -55,9 +55,7 @@ def clinic(demo: Path) -> Path:
     return folder
 
 
-def test_scores_are_those_of_an_independent_count(
-    calibrated: Path, clinic: Path, capsys, monkeypatch
-) -> None:
+def test_scores_are_those_of_an_independent_count(calibrated, clinic, capsys, monkeypatch):
     monkeypatch.setattr(external, "CORRUPTIONS", ("hair", "JPEG quality 30"))
     out = clinic / "found.json"
     given = ["--run", "calibrated", "--images", str(clinic / "images"), "--labels",
@@ -101,9 +99,7 @@ def test_scores_are_those_of_an_independent_count(
     assert "OPENED AGAIN: this set has been scored 1 time" in capsys.readouterr().out
 
 
-def test_a_run_of_several_classes_is_scored_by_class(
-    several: Path, clinic: Path, capsys, tmp_path: Path
-) -> None:
+def test_a_run_of_several_classes_is_scored_by_class(several, clinic, capsys, tmp_path):
     table = pd.read_csv(clinic / "metadata.csv").drop(columns="diagnosis_1")
     table.to_csv(tmp_path / "own.csv", index=False)
     given = ["--run", "several", "--images", str(clinic / "images"),
@@ -128,7 +124,7 @@ def test_a_run_of_several_classes_is_scored_by_class(
     assert f"{auc:.3f}" in next(line for line in printed.out.splitlines() if "| mel " in line)
 
 
-def test_each_damage_changes_the_photograph_in_its_own_way(clinic: Path) -> None:
+def test_each_damage_changes_the_photograph_in_its_own_way(clinic):
     path = clinic / "images/ISIC_9900000.jpg"
     before = cv2.imread(str(path)).astype(int)
     after = {
@@ -167,14 +163,14 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_published_layouts_are_read_as_downloaded(layout: str, tmp_path: Path) -> None:
+def test_published_layouts_are_read_as_downloaded(layout, tmp_path):
     text, expected = LAYOUTS[layout]
     (tmp_path / "labels.csv").write_text(text)
     (row,) = read_labels([tmp_path / "labels.csv"], {}, Report(strict=True)).to_dict("records")
     assert {name: row[name] for name in expected} == expected
 
 
-def test_age_and_sex_may_stand_in_a_second_file(tmp_path: Path) -> None:
+def test_age_and_sex_may_stand_in_a_second_file(tmp_path):
     (tmp_path / "truth.csv").write_text(LAYOUTS["ISIC 2017"][0])
     (tmp_path / "more.csv").write_text("image_id,age_approximate,sex\nISIC_2,30,male\n")
     paths = [tmp_path / "truth.csv", tmp_path / "more.csv"]
@@ -182,7 +178,7 @@ def test_age_and_sex_may_stand_in_a_second_file(tmp_path: Path) -> None:
     assert (row["age_approx"], row["sex"], row["diagnosis"]) == (30, "male", "bkl")
 
 
-def test_photographs_are_read_from_hdf5(tmp_path: Path, monkeypatch) -> None:
+def test_photographs_are_read_from_hdf5(tmp_path, monkeypatch):
     (tmp_path / "train-metadata.csv").write_text(LAYOUTS["ISIC 2024"][0])
     rows = read_labels([tmp_path / "train-metadata.csv"], {}, Report(strict=True))
     place = tmp_path / "train-image.hdf5"

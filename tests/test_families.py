@@ -3,7 +3,6 @@
 import json
 from functools import cache
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,7 +72,7 @@ def keras_count(model: torch.nn.Module) -> int:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_the_studys_networks_have_the_published_widths_dropout_and_size(name: str) -> None:
+def test_the_studys_networks_have_the_published_widths_dropout_and_size(name):
     filters, depth, dense, dropout, count = OURS[name]
     model = ours(name).eval()
     assert keras_count(model) == count
@@ -90,7 +89,7 @@ def test_the_studys_networks_have_the_published_widths_dropout_and_size(name: st
     assert model.backbone(image).shape == (2, dense) == (2, model.backbone.head_hidden_size)
 
 
-def test_the_studys_networks_are_timms_and_take_filters_and_dropout_but_no_weights() -> None:
+def test_the_studys_networks_are_timms_and_take_filters_and_dropout_but_no_weights():
     assert timm.list_models("lesions_*") == sorted(OURS)
     with pytest.raises(InputError, match=r"lesions_hybrid: timm has no weights.*pretrained=false"):
         LesionClassifier(ModelConfig(backbone="lesions_hybrid"), columns=0)
@@ -125,7 +124,7 @@ def batch(columns: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_part_learns_with_every_other(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_part_learns_with_every_other(family, monkeypatch):
     image, metadata = batch()
     for fusion, cbam, head in PARTS if family in ALL_PARTS else PARTS[::5]:
         parts = {"fusion": fusion, "cbam": cbam, "head": head}
@@ -149,8 +148,8 @@ def test_every_part_learns_with_every_other(family: str, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_map_has_the_features_of_its_backbone_and_a_checkpoint_the_same_predictions(
-    family: str, tmp_path: Path
-) -> None:
+    family, tmp_path
+):
     cbam = None if family == "vit_class_token" else CBAM
     model_config = config_of(family, fusion="gate", cbam=cbam, head="funnel")
     config = Config.model_validate({
@@ -220,9 +219,7 @@ def moved_by(model: LesionClassifier, trainable: int | str) -> set[str]:
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name not in TWINS])
-def test_a_family_trains_resumes_to_the_same_bytes_and_predicts(
-    family: str, demo: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_family_trains_resumes_to_the_same_bytes_and_predicts(family, demo, monkeypatch):
     tag, arguments, layer = FAMILIES[family]
     changes = (
         f"model.backbone={tag}", "model.pretrained=false", "model.pretrained_cfg={}",

@@ -31,7 +31,7 @@ def rows_of(*rows: str, folder: Path) -> pd.DataFrame:
     return table.assign(bytes=1.0, images_per_patient=np.nan)
 
 
-def test_there_are_17_columns_one_hot_without_the_first_level(tmp_path: Path) -> None:
+def test_there_are_17_columns_one_hot_without_the_first_level(tmp_path):
     table = rows_of("50,male,back", "80,female,abdomen", ",unknown,unknown", "0,male,back",
                     folder=tmp_path)  # fmt: skip
     encoded = encode_metadata(table, "ham10000", fit_metadata(table))
@@ -45,7 +45,7 @@ def test_there_are_17_columns_one_hot_without_the_first_level(tmp_path: Path) ->
     assert seen[3] == {"male": 1, "back": 1}  # a newborn's age is 0, an unknown one -1
 
 
-def test_a_place_that_no_training_row_showed_is_unknown(tmp_path: Path) -> None:
+def test_a_place_that_no_training_row_showed_is_unknown(tmp_path):
     """Its own column would come with a weight that nothing has taught."""
     table = rows_of("50,male,back", "50,male,ear", "50,male,abdomen", "50,male,nose",
                     folder=tmp_path)  # fmt: skip
@@ -58,14 +58,14 @@ def test_a_place_that_no_training_row_showed_is_unknown(tmp_path: Path) -> None:
     assert whole[:, 3 + unknown].tolist() == [0, 0, 0, 1]
 
 
-def test_a_table_without_places_is_told_what_to_take_instead(tmp_path: Path) -> None:
+def test_a_table_without_places_is_told_what_to_take_instead(tmp_path):
     table = rows_of("50,male,back", folder=tmp_path).drop(columns="localization")
     assert fit_metadata(table).keys() == {"log_images_per_patient", "log_bytes"}
     with pytest.raises(InputError, match="no column localization: take data.metadata=clinical"):
         encode_metadata(table, "ham10000", fit_metadata(table))
 
 
-def test_the_table_keeps_the_place_and_reads_it_back(tmp_path: Path) -> None:
+def test_the_table_keeps_the_place_and_reads_it_back(tmp_path):
     folder = write_rows(tmp_path / "ham", *["50,male,back", "50,male,unknown"] * 6)
     config = DatasetConfig(
         sources={"ham10000": SourceConfig(folder=str(folder))}, task="malignant", folds=2
@@ -81,7 +81,7 @@ def test_the_table_keeps_the_place_and_reads_it_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_all_of_ham10000_is_encoded(tmp_path: Path) -> None:
+def test_all_of_ham10000_is_encoded(tmp_path):
     """57 ages, 57 sexes and 234 places are unknown, 39 are newborn, 1,022 are of the abdomen."""
     source = SourceConfig(folder="")
     table = read_source("ham10000", source, REAL / "ham10000", Report(strict=True))

@@ -49,7 +49,7 @@ def build_cache(
 
 
 @pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+def decoded(monkeypatch) -> SimpleNamespace:
     """The `names` of the photographs decoded into a cache; KeyboardInterrupt at `stop`."""
     seen = SimpleNamespace(names=[], stop="")
 

@@ -1,5 +1,8 @@
 """Intervals: patients are drawn whole, DeLong agrees with the bootstrap, undefined is told."""
 
+import json
+
+import coverage
 import numpy as np
 import pandas as pd
 import pytest
@@ -107,6 +110,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         for name, interval in zip(held, found, strict=True):
             held[name] += interval.low <= truth <= interval.high
     assert all(180 <= count <= 199 for count in held.values()), held
+
+
+def test_the_simulated_truth_is_held_more_often_over_patients_than_over_images(tmp_path):
+    asked = ["--repetitions", "30", "--processes", "1", "--allow-dirty"]
+    assert coverage.main([*asked, "--out", str(tmp_path / "coverage.json")]) == 0
+    rows = json.loads((tmp_path / "coverage.json").read_text())["rows"]
+    assert [row["data_sets"] for row in rows] == [30] * 5 + [6] * 2
+    for row in rows[:5]:
+        held, naive = row["reported"], row["over images"]
+        assert held["width"] > 1.02 * naive["width"] and held["coverage"] >= naive["coverage"]
+        assert held["coverage"] > 0.75, row
 
 
 def test_a_number_with_its_interval_is_written_in_one_way():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kaggle_fake import TOKEN, FakeKaggle, forget_client
+from kaggle_fake import TOKEN, forget_client
 
 from lesions.errors import InputError
 from lesions.kaggle.client import call, cleaned, username
@@ -28,7 +28,7 @@ def limits(**options: Any) -> Any:
     return call("limits", "competition_get_submission_limits", "x", **options)
 
 
-def test_importing_the_package_neither_imports_nor_authenticates_the_client(kaggle: FakeKaggle):
+def test_importing_the_package_neither_imports_nor_authenticates_the_client(kaggle):
     modules = "follow, submit, download, session"
     code = f"import sys; from lesions.kaggle import {modules}; assert 'kaggle' not in sys.modules"
     environment = os.environ | kaggle.environment | {"PYTHONPATH": str(CODE / "src")}
@@ -45,14 +45,14 @@ def test_without_credentials_the_ways_to_give_them_are_named(kaggle, monkeypatch
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_token_that_is_no_longer_valid_is_no_credential(kaggle: FakeKaggle, monkeypatch):
+def test_a_token_that_is_no_longer_valid_is_no_credential(kaggle, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_another0token0of0long0ago")
     forget_client()
     message = message_of(username)
     assert "no valid Kaggle credentials" in message and "KGAT" not in message
 
 
-def test_an_older_user_name_and_key_are_taken(kaggle: FakeKaggle, monkeypatch):
+def test_an_older_user_name_and_key_are_taken(kaggle, monkeypatch):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     monkeypatch.setenv("KAGGLE_USERNAME", "tester")
     monkeypatch.setenv("KAGGLE_KEY", "0123456789abcdef0123456789abcdef")
@@ -75,21 +75,21 @@ def test_an_older_user_name_and_key_are_taken(kaggle: FakeKaggle, monkeypatch):
         ("html", "perhaps a web page", 1),
     ],
 )
-def test_each_fault_is_one_line_after_few_tries(kaggle: FakeKaggle, capsys, kind, expected, calls):
+def test_each_fault_is_one_line_after_few_tries(kaggle, capsys, kind, expected, calls):
     kaggle.fail("GetSubmissionLimits", kind, times=9, message=f"Bearer {TOKEN} of tester")
     assert expected in message_of(limits)
     assert len(kaggle.asked("GetSubmissionLimits")) == calls
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_server_is_given_the_time_that_it_asks_for(kaggle: FakeKaggle):
+def test_a_server_is_given_the_time_that_it_asks_for(kaggle):
     kaggle.fail("GetSubmissionLimits", 429, times=2, headers={"Retry-After": "7"})
     assert limits().num_allowed_now == 5
     assert kaggle.waits == [7, 7]
 
 
 @pytest.mark.parametrize("kind", [500, "lost"])
-def test_what_may_have_had_an_effect_is_not_sent_twice(kaggle: FakeKaggle, kind):
+def test_what_may_have_had_an_effect_is_not_sent_twice(kaggle, kind):
     kaggle.fail("GetSubmissionLimits", kind, times=9)
     message_of(lambda: limits(repeat=False))
     assert len(kaggle.asked("GetSubmissionLimits")) == 1
@@ -99,7 +99,7 @@ def test_what_may_have_had_an_effect_is_not_sent_twice(kaggle: FakeKaggle, kind)
     assert kaggle.waits == [3]
 
 
-def test_a_server_that_hangs_is_not_waited_for(kaggle: FakeKaggle, monkeypatch):
+def test_a_server_that_hangs_is_not_waited_for(kaggle, monkeypatch):
     import threading
 
     monkeypatch.setattr("lesions.kaggle.client.TIMEOUT", 0.2)

@@ -11,7 +11,6 @@ from typing import Any
 
 import nbformat
 import pytest
-from kaggle_fake import FakeKaggle
 from kaggle_push import main as kaggle_push
 
 from lesions.config import dump, load_config
@@ -39,14 +38,14 @@ def output(done: bool, step: int, *changes: str, folds: tuple[int, ...] = (0, 1)
 
 
 @pytest.fixture(autouse=True)
-def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def root(monkeypatch, tmp_path) -> Path:
     """An empty checkout root, with a table of three folds of the data set `demo`."""
     monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     return tmp_path
 
 
 @pytest.fixture
-def sessions(kaggle: FakeKaggle, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, bytes]]:
+def sessions(kaggle, monkeypatch) -> list[dict[str, bytes]]:
     """What the sessions to come will leave; each kernel that is run starts the next."""
     to_come: list[dict[str, bytes]] = []
     save = kaggle.SaveKernel
@@ -81,7 +80,7 @@ def content(held: dict[str, Any]) -> dict[str, bytes]:
     return files
 
 
-def test_code_is_sent_once_and_again_only_when_it_changed(kaggle: FakeKaggle, root: Path) -> None:
+def test_code_is_sent_once_and_again_only_when_it_changed(kaggle, root):
     kaggle_push(["code"])
     kaggle_push(["code"])
     held = kaggle.datasets[CODE_SET]
@@ -97,7 +96,7 @@ def test_code_is_sent_once_and_again_only_when_it_changed(kaggle: FakeKaggle, ro
     assert not any("__pycache__" in name for name in names)
 
 
-def test_a_new_version_is_waited_for_although_the_old_one_is_ready(kaggle: FakeKaggle) -> None:
+def test_a_new_version_is_waited_for_although_the_old_one_is_ready(kaggle):
     kaggle_push(["code"])
     (at("input/isic2020")).mkdir(parents=True)
     at("input/isic2020/ISIC_2020_Training_Duplicates.csv").write_text("image_name_1\n")
@@ -107,22 +106,20 @@ def test_a_new_version_is_waited_for_although_the_old_one_is_ready(kaggle: FakeK
     assert [wait for wait in kaggle.waits if wait == 10] == [10, 10, 10]
 
 
-def test_weights_of_a_run_that_has_none_are_refused(kaggle: FakeKaggle) -> None:
+def test_weights_of_a_run_that_has_none_are_refused(kaggle):
     with pytest.raises(InputError, match="nothing to send"):
         kaggle_push(["weights", RUN])
     assert not kaggle.uploads
 
 
-def test_a_failed_upload_leaves_no_version(kaggle: FakeKaggle) -> None:
+def test_a_failed_upload_leaves_no_version(kaggle):
     kaggle.fail("/upload", 400, times=99)
     with pytest.raises(InputError, match="Upload unsuccessful"):
         kaggle_push(["code"])
     assert not kaggle.datasets
 
 
-def test_a_training_kernel_is_private_offline_limited_and_on_two_t4(
-    kaggle: FakeKaggle, sessions: list[dict[str, bytes]]
-) -> None:
+def test_a_training_kernel_is_private_offline_limited_and_on_two_t4(kaggle, sessions):
     sessions.append({})
     assert kaggle_push(["kernel", "train", RUN, "--max-hours", "2"]) == 0
     (body,) = kaggle.pushed
@@ -138,7 +135,7 @@ def test_a_training_kernel_is_private_offline_limited_and_on_two_t4(
     assert f"expected={{'lesions-code': '{sealed['hash']}'}}" in text
 
 
-def test_an_unknown_source_is_an_error_before_a_session_starts(kaggle: FakeKaggle) -> None:
+def test_an_unknown_source_is_an_error_before_a_session_starts(kaggle):
     kaggle.push_answer = {"invalidKernelSources": ["tester/lesions-prepare-demo"]}
     with pytest.raises(InputError, match="not started: .*lesions-prepare-demo"):
         kaggle_push(TRAIN)
@@ -153,22 +150,22 @@ def ends_for_now(arguments: list[str], capsys: Any) -> str:
     return capsys.readouterr().out
 
 
-def test_two_sessions_that_are_running_are_a_wait(kaggle: FakeKaggle, capsys) -> None:
+def test_two_sessions_that_are_running_are_a_wait(kaggle, capsys):
     kaggle.push_answer = {"error": "Maximum batch GPU session count of 2 reached."}
     for arguments in (TRAIN, TRAIN[:-1]):
         assert "When one has ended: run the same command" in ends_for_now(arguments, capsys)
     assert not kaggle.pushed
 
 
-def test_the_weekly_quota_ends_it_with_75(kaggle: FakeKaggle, capsys) -> None:
+def test_the_weekly_quota_ends_it_with_75(kaggle, capsys):
     kaggle.gpu_hours = (29.7, 30.0)
     assert "Sat 28 Nov 00:00 UTC" in ends_for_now(TRAIN, capsys)
     assert not kaggle.pushed
 
 
 def test_a_cut_run_resumes_from_its_state_and_a_session_is_followed_by_its_own_version(
-    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], capsys
-) -> None:
+    kaggle, sessions, capsys
+):
     half = output(True, 9, folds=(0,)) | output(False, 5, folds=(1,))
     sessions += [half, output(True, 9)]
     assert "folds 1 are not done" in ends_for_now(TRAIN, capsys)
@@ -188,7 +185,7 @@ def test_a_cut_run_resumes_from_its_state_and_a_session_is_followed_by_its_own_v
     assert len(kaggle.pushed) == 2, "what is here is not trained again"
 
 
-def test_a_session_of_an_earlier_command_is_waited_for_and_fetched(kaggle: FakeKaggle) -> None:
+def test_a_session_of_an_earlier_command_is_waited_for_and_fetched(kaggle):
     kaggle.kernels.add(NAME)
     kaggle.kernel_statuses = [("RUNNING", ""), ("RUNNING", ""), ("COMPLETE", "")]
     kaggle.outputs = output(True, 9)
@@ -196,9 +193,7 @@ def test_a_session_of_an_earlier_command_is_waited_for_and_fetched(kaggle: FakeK
     assert not kaggle.pushed and at("oof", RUN, "fold0.json").exists()
 
 
-def test_state_that_got_less_far_than_here_is_not_fetched(
-    kaggle: FakeKaggle, sessions: list[dict[str, bytes]]
-) -> None:
+def test_state_that_got_less_far_than_here_is_not_fetched(kaggle, sessions):
     write(output(False, 7) | {f"oof/{RUN}/state/fold0.pt": b"mine"})
     kaggle.kernels.add(NAME)
     kaggle.outputs = output(False, 5)
@@ -208,9 +203,7 @@ def test_state_that_got_less_far_than_here_is_not_fetched(
 
 
 @pytest.mark.parametrize(("sharing", "hours"), [("1", 3.7), ("2", 1.85)])
-def test_sessions_are_no_longer_than_the_quota(
-    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], sharing: str, hours: float
-) -> None:
+def test_sessions_are_no_longer_than_the_quota(kaggle, sessions, sharing, hours):
     kaggle.gpu_hours = (26.0, 30.0)
     sessions.append(output(True, 9))
     kaggle_push([*TRAIN, "--sharing", sharing])
@@ -218,8 +211,8 @@ def test_sessions_are_no_longer_than_the_quota(
 
 
 def test_a_failed_session_is_reported_with_the_end_of_its_log_and_its_state_is_kept(
-    kaggle: FakeKaggle, sessions: list[dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    kaggle, sessions, monkeypatch
+):
     sessions.append(output(False, 5))
     run = kaggle.SaveKernel
 
@@ -236,9 +229,7 @@ def test_a_failed_session_is_reported_with_the_end_of_its_log_and_its_state_is_k
     assert at("oof", RUN, "state/fold0.pt").read_bytes() == b"state"
 
 
-def test_output_of_another_config_stays_where_it_is(
-    kaggle: FakeKaggle, sessions: list[dict[str, bytes]]
-) -> None:
+def test_output_of_another_config_stays_where_it_is(kaggle, sessions):
     kaggle.kernels.add(NAME)
     kaggle.outputs = output(True, 9, "train.lr=5e-3")
     sessions.append(output(True, 11))
@@ -264,9 +255,7 @@ def test_output_of_another_config_stays_where_it_is(
         (["check", "effnet_b1"], "takes no names"),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_is_sent(
-    kaggle: FakeKaggle, arguments: list[str], message: str
-) -> None:
+def test_wrong_arguments_are_refused_before_anything_is_sent(kaggle, arguments, message):
     with pytest.raises(InputError, match=message):
         kaggle_push(arguments)
     assert not kaggle.pushed and not kaggle.uploads

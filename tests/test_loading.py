@@ -25,7 +25,7 @@ def epoch(number: int, workers: int, first: int = 0) -> list[dict]:
     return list(build_loader(dataset(), batches, workers))
 
 
-def test_epochs_differ_in_order_and_in_augmentation() -> None:
+def test_epochs_differ_in_order_and_in_augmentation():
     pipeline = dataset()
     rows = [np.concatenate([b["row"] for b in epoch(number, 0)]) for number in (0, 1)]
     assert not np.array_equal(*rows) and set(rows[0]) == set(rows[1]) == set(ROWS)
@@ -33,13 +33,13 @@ def test_epochs_differ_in_order_and_in_augmentation() -> None:
     assert len({draw.tobytes() for draw in draws}) == 8
 
 
-def test_an_epoch_resumed_with_workers_goes_on_with_the_batches_that_were_left() -> None:
+def test_an_epoch_resumed_with_workers_goes_on_with_the_batches_that_were_left():
     for a, b in zip(epoch(1, 0)[3:], epoch(1, 2, first=3), strict=True):
         assert np.array_equal(a["image"], b["image"]) and np.array_equal(a["row"], b["row"])
 
 
 @pytest.mark.parametrize("processes, micro", [(1, 8), (2, 4), (2, 3), (4, 2)])
-def test_processes_and_micro_batches_share_out_the_same_steps(processes: int, micro: int) -> None:
+def test_processes_and_micro_batches_share_out_the_same_steps(processes, micro):
     whole = list(TrainBatches(ROWS, 8, 8, seed=7))
     shares = [list(TrainBatches(ROWS, 8, micro, 7, rank, processes)) for rank in range(processes)]
     parts = TrainBatches(ROWS, 8, micro, 7, 0, processes).micro_batches
@@ -53,7 +53,7 @@ def test_processes_and_micro_batches_share_out_the_same_steps(processes: int, mi
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 @pytest.mark.parametrize("count", [1, 7, 12])
-def test_evaluation_covers_every_row_with_equal_shares(count: int, processes: int) -> None:
+def test_evaluation_covers_every_row_with_equal_shares(count, processes):
     rows = np.arange(100, 100 + count)
     shares = [eval_batches(rows, 4, rank, processes) for rank in range(processes)]
     seen = [row for share in shares for batch in share for _, row in batch]
@@ -61,7 +61,7 @@ def test_evaluation_covers_every_row_with_equal_shares(count: int, processes: in
     assert len({sum(map(len, share)) for share in shares}) == 1
 
 
-def test_a_batch_is_its_items_stacked() -> None:
+def test_a_batch_is_its_items_stacked():
     data = dataset()
     items = [(2, 5), (2, 9, 1), (2, 5)]
     batch = data.__getitems__(items)
@@ -70,7 +70,7 @@ def test_a_batch_is_its_items_stacked() -> None:
             assert np.array_equal(batch[name][place], value), name
 
 
-def test_the_memory_map_is_never_written_to() -> None:
+def test_the_memory_map_is_never_written_to():
     images = IMAGES.copy()
     images.flags.writeable = False
     zeros = np.zeros(50, np.float32)
@@ -86,7 +86,7 @@ def row(**values) -> pd.DataFrame:
     return pd.DataFrame([empty | values])
 
 
-def test_metadata_is_encoded_as_documented() -> None:
+def test_metadata_is_encoded_as_documented():
     neutral = {"log_images_per_patient": 2.0, "log_bytes": 11.0}
     known = row(sex="male", age_approx=45, site="torso", images_per_patient=3, bytes=np.e**2)
     unknown = row()
@@ -103,7 +103,7 @@ def test_metadata_is_encoded_as_documented() -> None:
     assert sum(second[site] for site in names[4:10]) == 0
 
 
-def test_neutral_values_come_from_the_training_rows_that_have_them() -> None:
+def test_neutral_values_come_from_the_training_rows_that_have_them():
     table = pd.concat([row(images_per_patient=1), row(images_per_patient=3), row(bytes=100)])
     neutral = fit_metadata(table)
     assert neutral["log_images_per_patient"] == pytest.approx(np.log([2, 4]).mean())

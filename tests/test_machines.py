@@ -5,7 +5,6 @@ import re
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import tiny_run
@@ -26,7 +25,7 @@ with locked(Path(sys.argv[1])):
 
 
 @pytest.fixture
-def holder(demo: Path) -> subprocess.Popen[str]:
+def holder(demo) -> subprocess.Popen[str]:
     """Another process that holds the lock of fold 0 of the run `shared` until its input ends."""
     command = [sys.executable, "-c", HOLDER, str(at("oof/shared/.fold0.lock"))]
     environment = os.environ | {"PYTHONPATH": str(CODE / "src")}
@@ -38,8 +37,8 @@ def holder(demo: Path) -> subprocess.Popen[str]:
 
 
 def test_fold_all_skips_a_fold_that_another_process_holds_and_takes_it_last(
-    holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
+    holder, monkeypatch, capsys
+):
     with pytest.raises(InputError, match=rf"another process trains this fold: .*{holder.pid}"):
         train([*tiny_run("shared"), "--fold", "0"])
     done_before: list[str] = []
@@ -59,7 +58,7 @@ def test_fold_all_skips_a_fold_that_another_process_holds_and_takes_it_last(
 
 
 @pytest.mark.slow
-def test_two_torchrun_nodes_predict_byte_for_byte_as_two_processes_of_one(demo: Path) -> None:
+def test_two_torchrun_nodes_predict_byte_for_byte_as_two_processes_of_one(demo):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

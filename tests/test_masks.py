@@ -19,7 +19,7 @@ def round_masks(count: int, size: int) -> np.ndarray:
     ).astype(np.float32)
 
 
-def test_a_model_that_looks_at_corners_is_found_out_and_one_at_the_lesion_is_not() -> None:
+def test_a_model_that_looks_at_corners_is_found_out_and_one_at_the_lesion_is_not():
     masks = round_masks(40, 64)
     groups = np.arange(40) // 2
     disc = study.centred_discs(masks[:1].sum((1, 2)), 64)

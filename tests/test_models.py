@@ -38,14 +38,12 @@ def model_of(run: str) -> LesionClassifier:
     # Less its attention, which its optimiser never got; a batch norm of the features is ours.
     ("ham10000/004/efficientnet_b0", 5_618_564 - 820_481 + 2 * 1280),
 ])  # fmt: skip
-def test_networks_of_earlier_systems_have_the_published_parameters(
-    run: str, published: int
-) -> None:
+def test_networks_of_earlier_systems_have_the_published_parameters(run, published):
     assert sum(p.numel() for p in model_of(run).parameters()) == published
 
 
 @pytest.mark.parametrize("run", ["ham10000/002/effnet_b1_a5", "ham10000/002/resnet50_a5"])
-def test_system_002_unfreezes_two_depths_the_high_level_first_at_the_higher_rate(run: str) -> None:
+def test_system_002_unfreezes_two_depths_the_high_level_first_at_the_higher_rate(run):
     train, model, learning = load_config(run).train, model_of(run), []
     for stage in train.stages:
         set_trainable(model, stage.trainable)
@@ -56,13 +54,13 @@ def test_system_002_unfreezes_two_depths_the_high_level_first_at_the_higher_rate
 
 
 @pytest.mark.parametrize("fusion", ["concat", "gate"])
-def test_without_metadata_there_is_no_metadata_branch(fusion: str) -> None:
+def test_without_metadata_there_is_no_metadata_branch(fusion):
     model = LesionClassifier(TINY.model_copy(update={"fusion": fusion}), columns=0).eval()
     assert model.metadata is None and model.gate is None
     assert model(images(), torch.empty(4, 0)).shape == (4, 1)
 
 
-def test_the_head_runs_in_float32_under_autocast() -> None:
+def test_the_head_runs_in_float32_under_autocast():
     model = LesionClassifier(TINY, columns=9).eval()
     with torch.autocast("cpu", torch.bfloat16):
         logit = model(images(), torch.zeros(4, 9))
@@ -76,8 +74,8 @@ def test_the_head_runs_in_float32_under_autocast() -> None:
     ("lesions_cnn_shallow", {}, 0, 1, True),
 ])  # fmt: skip
 def test_images_reach_a_backbone_normalised_for_its_weights_and_in_the_layout_it_is_fast_in(
-    name: str, given: dict, mean: float, std: float, channels_last: bool
-) -> None:
+    name, given, mean, std, channels_last
+):
     config = ModelConfig(backbone=name, pretrained=False, pretrained_cfg=given)
     model, seen = LesionClassifier(config, columns=0).eval(), []
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
@@ -89,7 +87,7 @@ def test_images_reach_a_backbone_normalised_for_its_weights_and_in_the_layout_it
     assert seen[0].is_contiguous() != channels_last
 
 
-def test_dropout_samples_differ_in_training_and_are_gone_in_evaluation() -> None:
+def test_dropout_samples_differ_in_training_and_are_gone_in_evaluation():
     head = LesionClassifier(TINY, columns=0).head
     features = torch.randn(8, head.linear.in_features)
     head.train()
@@ -113,8 +111,8 @@ def backbone_from(path: Path, name: str = TINY.backbone, **args: int) -> torch.n
     ("encoder.", ".pth"), ("net.", ".pth"), ("enet.", ".pth"), ("module.model.", ".safetensors"),
 ])  # fmt: skip
 def test_local_weights_load_under_the_names_that_trainers_give_them(
-    prefix: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    prefix, suffix, tmp_path, capsys
+):
     path, saved = tmp_path / f"weights{suffix}", saved_weights(prefix)
     beside = {"meta.0.weight": torch.ones(2)} if prefix else {}  # another part of that trainer's
     save_file(saved | beside, path) if suffix == ".safetensors" else torch.save(saved, path)
@@ -123,7 +121,7 @@ def test_local_weights_load_under_the_names_that_trainers_give_them(
     assert f"{len(found)} tensors" in capsys.readouterr().out
 
 
-def test_lightnings_files_and_our_own_folds_are_weights_too(trained: Path, tmp_path: Path) -> None:
+def test_lightnings_files_and_our_own_folds_are_weights_too(trained, tmp_path):
     lightning = {"state_dict": saved_weights("model."), "epoch": 3, "global_step": 10}
     torch.save(lightning, tmp_path / "last.ckpt")
     first = "conv_stem.weight"
@@ -133,7 +131,7 @@ def test_lightnings_files_and_our_own_folds_are_weights_too(trained: Path, tmp_p
     assert torch.equal(backbone_from(own).state_dict()[first], load_file(own)[f"backbone.{first}"])
 
 
-def test_position_embeddings_of_another_image_size_are_fitted_as_timm_does(tmp_path: Path) -> None:
+def test_position_embeddings_of_another_image_size_are_fitted_as_timm_does(tmp_path):
     name, saved = "vit_tiny_patch16_224", saved_weights(name="vit_tiny_patch16_224")
     torch.save(saved, tmp_path / "vit.pth")
     found = backbone_from(tmp_path / "vit.pth", name, img_size=32).pos_embed
@@ -157,7 +155,7 @@ def faults() -> dict[str, tuple[object, str]]:
 
 
 @pytest.mark.parametrize("fault", faults())
-def test_weights_that_do_not_fit_are_refused_with_examples(fault: str, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_are_refused_with_examples(fault, tmp_path):
     content, message = faults()[fault]
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(InputError, match=message):
@@ -165,7 +163,7 @@ def test_weights_that_do_not_fit_are_refused_with_examples(fault: str, tmp_path:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_cut_or_foreign_files_are_no_weights(suffix: str, tmp_path: Path) -> None:
+def test_cut_or_foreign_files_are_no_weights(suffix, tmp_path):
     path = tmp_path / f"weights{suffix}"
     with pytest.raises(InputError, match="no such weights file"):
         backbone_from(path)
@@ -179,7 +177,7 @@ def test_cut_or_foreign_files_are_no_weights(suffix: str, tmp_path: Path) -> Non
             backbone_from(path)
 
 
-def test_missing_weights_are_told_with_three_ways_out() -> None:
+def test_missing_weights_are_told_with_three_ways_out():
     config = ModelConfig(backbone="tf_efficientnet_b1.ns_jft_in1k")
     with pytest.raises(InputError, match="--pretrained FILE(.|\n)*--pretrained none(.|\n)*HF_HOME"):
         LesionClassifier(config, columns=0)
@@ -187,21 +185,21 @@ def test_missing_weights_are_told_with_three_ways_out() -> None:
 
 @pytest.mark.parametrize("tag", ["no_such_net", "tf_efficientnet_b1.ns"])
 @pytest.mark.parametrize("pretrained", [True, False])
-def test_an_unknown_backbone_or_keyword_is_named(tag: str, pretrained: bool) -> None:
+def test_an_unknown_backbone_or_keyword_is_named(tag, pretrained):
     with pytest.raises(InputError, match=f"model.backbone {tag}"):
         build_backbone(ModelConfig(backbone=tag, pretrained=pretrained))
     with pytest.raises(InputError, match="mobilenetv3_small_050.*no_such_word"):
         build_backbone(TINY.model_copy(update={"backbone_args": {"no_such_word": 1}}))
 
 
-def test_a_checkpoint_of_the_default_network_has_the_names_it_always_had() -> None:
+def test_a_checkpoint_of_the_default_network_has_the_names_it_always_had():
     names = set(LesionClassifier(TINY, columns=9).state_dict())
     others = {name for name in names if not name.startswith(("backbone.", "metadata."))}
     assert others == {"head.linear.weight", "head.linear.bias"}
     assert {"backbone.conv_stem.weight", "metadata.4.weight"} < names
 
 
-def test_the_gate_by_hand_and_its_noise_in_training_alone() -> None:
+def test_the_gate_by_hand_and_its_noise_in_training_alone():
     """x (1 + alpha tanh(W2 silu(W1 metadata)))."""
     gate, metadata, hidden = MetadataGate(3, 5), torch.randn(4, 3), []
     assert gate.hidden.out_features == 64 and gate.alpha.item() == 1
@@ -217,7 +215,7 @@ def test_the_gate_by_hand_and_its_noise_in_training_alone() -> None:
 
 
 @pytest.mark.parametrize("part", ["gate", "cbam"])
-def test_gate_and_cbam_do_the_same_in_every_shape_of_a_map(part: str) -> None:
+def test_gate_and_cbam_do_the_same_in_every_shape_of_a_map(part):
     x, factor, cbam = torch.randn(2, 6, 4, 4), torch.randn(2, 6), Cbam(6, reduction=2, kernel=3)
 
     def weighed(feature_map: torch.Tensor, prefix: int = 0) -> torch.Tensor:
@@ -235,7 +233,7 @@ def test_gate_and_cbam_do_the_same_in_every_shape_of_a_map(part: str) -> None:
     torch.testing.assert_close(found[:, :1], kept)
 
 
-def test_cbam_by_hand() -> None:
+def test_cbam_by_hand():
     """Channels from the mean and maximum over places, then places from those over channels."""
     cbam, x = Cbam(8, reduction=2, kernel=3), torch.randn(2, 8, 4, 4)
     first, second = (getattr(cbam[0], name).weight[:, :, 0, 0] for name in ("fc1", "fc2"))
@@ -254,7 +252,7 @@ def test_cbam_by_hand() -> None:
         CbamConfig(kernel=4)
 
 
-def test_the_funnel_halves_its_dropout_from_layer_to_layer() -> None:
+def test_the_funnel_halves_its_dropout_from_layer_to_layer():
     funnel = build_head(TINY.model_copy(update={"head": "funnel"}), 20, 7)
     first, *blocks, last = funnel
     kinds = [nn.Linear, nn.SiLU, nn.BatchNorm1d, nn.Dropout] * 3
@@ -264,7 +262,7 @@ def test_the_funnel_halves_its_dropout_from_layer_to_layer() -> None:
     assert [layer.num_features for layer in blocks[2::4]] == [512, 256, 128]
 
 
-def test_cbam_on_a_class_token_and_images_of_a_wrong_size_are_told_with_what_to_set() -> None:
+def test_cbam_on_a_class_token_and_images_of_a_wrong_size_are_told_with_what_to_set():
     vit = ModelConfig(
         backbone="vit_tiny_patch16_224", pretrained=False, backbone_args={"img_size": 32}
     )

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from lesions.inference.predict import views_of
 from lesions.paths import CODE, at
 
 
-def test_views_are_all_different_and_the_first_is_the_image() -> None:
+def test_views_are_all_different_and_the_first_is_the_image():
     image = torch.randint(0, 256, (1, 8, 8, 3))
     for count in (1, 4, 8):
         views = views_of(image, count)
@@ -29,7 +28,7 @@ def test_views_are_all_different_and_the_first_is_the_image() -> None:
         assert torch.equal(views[0], image)
 
 
-def test_the_submission_has_every_test_row_in_order(trained: Path) -> None:
+def test_the_submission_has_every_test_row_in_order(trained):
     predict(["--run", "tiny"])
     submission = pd.read_csv(at("submissions/tiny.csv"))
     table, _ = load_table("demo")
@@ -39,7 +38,7 @@ def test_the_submission_has_every_test_row_in_order(trained: Path) -> None:
     assert submission["target"].between(0, 1).all()
 
 
-def test_folds_are_averaged_by_image(trained: Path) -> None:
+def test_folds_are_averaged_by_image(trained):
     parts = []
     for fold in "012":
         predict(["--run", "tiny", "--folds", fold])
@@ -50,14 +49,14 @@ def test_folds_are_averaged_by_image(trained: Path) -> None:
     assert not np.allclose(parts[0], parts[1])
 
 
-def test_an_untrained_fold_is_named_with_the_command(trained: Path) -> None:
+def test_an_untrained_fold_is_named_with_the_command(trained):
     with pytest.raises(InputError, match=r"fold2\.safetensors(.|\n)*scripts/train\.py"):
         shutil.copytree(trained, at("oof/partly"), dirs_exist_ok=True)
         (at("oof/partly/fold2.safetensors")).unlink()
         predict(["--run", "partly"])
 
 
-def test_a_damaged_cache_is_not_predicted_from(trained: Path) -> None:
+def test_a_damaged_cache_is_not_predicted_from(trained):
     images = np.load(at("input/prepared/demo/32/images.npy"), mmap_mode="r+")
     images ^= 1
     try:
@@ -68,7 +67,7 @@ def test_a_damaged_cache_is_not_predicted_from(trained: Path) -> None:
         images.flush()
 
 
-def test_a_submission_names_the_weights_it_was_made_of(trained: Path) -> None:
+def test_a_submission_names_the_weights_it_was_made_of(trained):
     predict(["--run", "oof/tiny", "--set", "predict.views=1"])
     path = at("submissions/tiny.csv")
     record = read_json(path.with_suffix(".json"))
@@ -79,7 +78,7 @@ def test_a_submission_names_the_weights_it_was_made_of(trained: Path) -> None:
     assert record["weights"] == {file.name: sha256(file) for file in files}
 
 
-def test_one_class_is_submitted_as_the_competition_asks(demo: Path) -> None:
+def test_one_class_is_submitted_as_the_competition_asks(demo):
     _, facts = load_table("demo")
     formula_run(at("oof/seven"), CLASSES, 3, facts["fold_hash"], task="diagnosis7")
     predict(["--run", "seven"])
@@ -94,9 +93,7 @@ def test_one_class_is_submitted_as_the_competition_asks(demo: Path) -> None:
         predict(["--run", "seven", "--column", "moles"])
 
 
-def test_runs_are_found_by_any_name_and_a_wrong_one_is_answered_with_the_near(
-    trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_are_found_by_any_name_and_a_wrong_one_is_answered_with_the_near(trained, capsys):
     for name in ("tiny", "oof/tiny", str(trained), str(trained / "fold0.safetensors")):
         assert predict(["--run", name]) == 0
     with pytest.raises(SystemExit, match="2"):
@@ -109,9 +106,7 @@ def test_runs_are_found_by_any_name_and_a_wrong_one_is_answered_with_the_near(
         predict(["--run", "tiny", "--set", "data.image_size=64"])
 
 
-def test_an_unreadable_test_photograph_still_gets_a_row(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_test_photograph_still_gets_a_row(trained, monkeypatch):
     module = sys.modules["lesions.inference.predict"]
     table, facts = load_table("demo")
     row = np.flatnonzero(table["split"] == "test")[3]
@@ -136,7 +131,7 @@ def run_script(processes: int, *arguments: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-def test_two_processes_predict_as_one_does(trained: Path) -> None:
+def test_two_processes_predict_as_one_does(trained):
     exact = ["scripts/predict.py", "--run", "tiny", "--set", "train.precision=fp32"]
     run_script(1, *exact)
     one = pd.read_csv(at("submissions/tiny.csv"))
@@ -147,14 +142,14 @@ def test_two_processes_predict_as_one_does(trained: Path) -> None:
     np.testing.assert_allclose(two["target"], one["target"], atol=1e-6)
 
 
-def test_two_processes_train_a_fold_with_every_row_once(trained: Path) -> None:
+def test_two_processes_train_a_fold_with_every_row_once(trained):
     run_script(2, "scripts/train.py", *tiny_run("two"), "--fold", "0")
     oof, expected = (pd.read_csv(at("oof", run, "fold0.csv")) for run in ("two", "tiny"))
     assert oof["image_name"].tolist() == expected["image_name"].tolist()
     assert oof["prob"].between(0, 1).all()
 
 
-def test_unconnected_processes_are_refused(demo: Path) -> None:
+def test_unconnected_processes_are_refused(demo):
     environment = os.environ | {"WORLD_SIZE": "2"}
     command = [sys.executable, "scripts/train.py", *tiny_run("alone"), "--fold", "0"]
     done = subprocess.run(command, cwd=CODE, env=environment, capture_output=True, text=True)

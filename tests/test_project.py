@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -35,7 +34,7 @@ def test_the_model_in_the_box_gives_its_stored_answers(name):
     assert answer.threshold == pytest.approx(known["threshold"], abs=1e-9)
 
 
-def test_a_wheel_predicts_without_the_checkout_and_without_kaggles_client(tmp_path: Path):
+def test_a_wheel_predicts_without_the_checkout_and_without_kaggles_client(tmp_path):
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     copy = tmp_path / "copy"  # building leaves files beside the code
     for name in ("src", "configs", "models"):

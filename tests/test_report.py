@@ -125,7 +125,7 @@ def write_run(root: Path, run: str, task: str, table: pd.DataFrame) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch) -> Path:
+def root(tmp_path, monkeypatch) -> Path:
     """A root of one's own, to be changed."""
     monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     return write_world(tmp_path)

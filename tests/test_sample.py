@@ -21,7 +21,7 @@ LATE = "isic2020/ISIC_2020_Training_"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+def made(tmp_path_factory) -> tuple[Path, pd.DataFrame]:
     out = tmp_path_factory.mktemp("made") / "sample"
     return out, write_sample(out, IMAGES)
 

@@ -141,7 +141,7 @@ def test_anyones_table_is_read_through_a_column_map(tmp_path):
 
 
 @pytest.fixture
-def ham(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def ham(tmp_path, monkeypatch) -> Path:
     """HAM10000 of three images, without its images."""
     monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     (tmp_path / "ham").mkdir()

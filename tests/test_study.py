@@ -58,7 +58,7 @@ FEW = CONFIG | {"experiments": {}, "grouped": None, "classes": {}}
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(tmp_path_factory) -> Path:
     """DermaMNIST in small, prepared under both splits: malignant lesions are the darker ones."""
     from prepare import main as prepare
 
@@ -81,7 +81,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def path(data: Path, tmp_path: Path) -> Path:
+def path(data, tmp_path) -> Path:
     """A study config of its own, so that each test has runs and a seal of its own."""
     written = tmp_path / f"s_{tmp_path.name}.yaml"
     written.write_text(dumped(CONFIG))

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import submit as script
-from kaggle_fake import TOKEN, FakeKaggle
+from kaggle_fake import TOKEN
 
 from lesions.cli import run
 from lesions.errors import InputError
@@ -56,7 +56,7 @@ def scores(place: Path) -> pd.DataFrame:
     return pd.read_csv(place / "scores.csv")
 
 
-def test_a_submission_is_scored_and_recorded(kaggle: FakeKaggle, place, capsys):
+def test_a_submission_is_scored_and_recorded(kaggle, place, capsys):
     assert send(place) == 0
     printed = capsys.readouterr().out
     assert "CV 0.9400 (0.9300 to 0.9500) nested, mean of 2" in printed
@@ -71,7 +71,7 @@ def test_a_submission_is_scored_and_recorded(kaggle: FakeKaggle, place, capsys):
     assert sent["submissionDescription"] == f"two of them [{row['sha256'][:8]}]"
 
 
-def test_a_dry_run_asks_no_server(kaggle: FakeKaggle, place, capsys):
+def test_a_dry_run_asks_no_server(kaggle, place, capsys):
     assert check(place, good(), "--earlier", str(place / "blend.csv")) == 0
     printed = capsys.readouterr().out
     assert "200 rows, 200 values, rank correlation 1.000" in printed
@@ -99,14 +99,14 @@ def test_a_dry_run_asks_no_server(kaggle: FakeKaggle, place, capsys):
         (lambda t: t.drop(index=[5]).assign(target=0.5), r"missing images: 1(.|\n)*constant"),
     ],
 )  # fmt: skip
-def test_a_wrong_file_is_refused_before_any_request(kaggle: FakeKaggle, place, change, message):
+def test_a_wrong_file_is_refused_before_any_request(kaggle, place, change, message):
     change(good()).to_csv(place / "mine.csv", index=False)
     with pytest.raises(InputError, match=message):
         send(place, name="mine.csv")
     assert not kaggle.requests
 
 
-def test_an_inverted_submission_is_refused(kaggle: FakeKaggle, place, capsys):
+def test_an_inverted_submission_is_refused(kaggle, place, capsys):
     send(place)
     with pytest.raises(InputError, match=r"inverted\? its rank correlation with .* is -1.00"):
         check(place, good().assign(target=lambda t: 1 - t["target"]))
@@ -118,7 +118,7 @@ def test_an_inverted_submission_is_refused(kaggle: FakeKaggle, place, capsys):
     assert "correlation" not in capsys.readouterr().out, "other images are not compared"
 
 
-def test_a_sample_or_an_earlier_file_that_is_damaged_is_named(kaggle: FakeKaggle, place):
+def test_a_sample_or_an_earlier_file_that_is_damaged_is_named(kaggle, place):
     sample = place / "sample.csv"
     pd.concat([good(), good().tail(2)]).to_csv(sample, index=False)
     with pytest.raises(InputError, match=r"sample has twice: 2 .ISIC_0198, ISIC_0199"):
@@ -128,7 +128,7 @@ def test_a_sample_or_an_earlier_file_that_is_damaged_is_named(kaggle: FakeKaggle
         check(place, good(), "--earlier", str(sample))
 
 
-def test_the_sample_of_isic_2024_decides_the_header(kaggle: FakeKaggle, place):
+def test_the_sample_of_isic_2024_decides_the_header(kaggle, place):
     table, sample = good().rename(columns={"image_name": "isic_id"}), place / "sample.csv"
     with pytest.raises(InputError, match="it must be image_name,target"):
         check(place, table)
@@ -149,13 +149,13 @@ def test_without_the_sample_the_next_command_is_named(kaggle, place):
         send(place, "--sample", str(place / "none.csv"))
 
 
-def test_a_submission_needs_a_message(kaggle: FakeKaggle, place):
+def test_a_submission_needs_a_message(kaggle, place):
     with pytest.raises(InputError, match="give -m"):
         script.main([str(place / "blend.csv")])
     assert not kaggle.requests
 
 
-def test_the_same_bytes_are_not_sent_twice_unless_asked(kaggle: FakeKaggle, place, capsys):
+def test_the_same_bytes_are_not_sent_twice_unless_asked(kaggle, place, capsys):
     send(place)
     (place / "scores.csv").unlink()  # Kaggle's own list says what was sent
     capsys.readouterr()
@@ -167,14 +167,14 @@ def test_the_same_bytes_are_not_sent_twice_unless_asked(kaggle: FakeKaggle, plac
     assert len(kaggle.submissions) == 2 and len(scores(place)) == 2
 
 
-def test_none_left_is_an_error_before_anything_is_sent(kaggle: FakeKaggle, place):
+def test_none_left_is_an_error_before_anything_is_sent(kaggle, place):
     kaggle.left = 0
     with pytest.raises(InputError, match="no submission is left today"):
         send(place)
     assert not kaggle.asked("StartSubmissionUpload")
 
 
-def test_status_error_exits_with_2_and_the_reason(kaggle: FakeKaggle, place, capsys):
+def test_status_error_exits_with_2_and_the_reason(kaggle, place, capsys):
     kaggle.outcomes = [{"status": "ERROR", "errorDescription": "Evaluation: bad column"}]
     with pytest.raises(SystemExit) as ended:
         run(lambda: send(place))
@@ -186,7 +186,7 @@ def test_status_error_exits_with_2_and_the_reason(kaggle: FakeKaggle, place, cap
     assert scores(place)["status"].tolist() == ["error", "complete"]
 
 
-def test_a_failed_upload_sends_nothing_and_says_so(kaggle: FakeKaggle, place):
+def test_a_failed_upload_sends_nothing_and_says_so(kaggle, place):
     kaggle.fail("/upload/", 500)
     with pytest.raises(InputError, match="upload failed, nothing was submitted"):
         send(place)
@@ -194,7 +194,7 @@ def test_a_failed_upload_sends_nothing_and_says_so(kaggle: FakeKaggle, place):
 
 
 @pytest.mark.parametrize("kind", [500, "lost", "html"])
-def test_an_answer_lost_after_it_arrived_is_no_second_submission(kaggle: FakeKaggle, place, kind):
+def test_an_answer_lost_after_it_arrived_is_no_second_submission(kaggle, place, kind):
     kaggle.fail("CreateSubmission", kind)
     real, fault = kaggle.CreateSubmission, kaggle.fault
 
@@ -209,14 +209,14 @@ def test_an_answer_lost_after_it_arrived_is_no_second_submission(kaggle: FakeKag
     assert scores(place)["public"].tolist() == [0.9321]
 
 
-def test_one_that_did_not_arrive_is_not_taken_for_sent(kaggle: FakeKaggle, place):
+def test_one_that_did_not_arrive_is_not_taken_for_sent(kaggle, place):
     kaggle.fail("CreateSubmission", 500, times=9)
     with pytest.raises(InputError, match="HTTP 500"):
         send(place)
     assert len(kaggle.asked("CreateSubmission")) == 1 and not (place / "scores.csv").exists()
 
 
-def test_a_command_that_was_stopped_waits_again_without_sending(kaggle: FakeKaggle, place):
+def test_a_command_that_was_stopped_waits_again_without_sending(kaggle, place):
     with pytest.raises(InputError, match="waits for the score and sends nothing"):
         send(place, "--minutes", "0")
     assert send(place) == 0
@@ -224,14 +224,14 @@ def test_a_command_that_was_stopped_waits_again_without_sending(kaggle: FakeKagg
     assert scores(place)["status"].tolist() == ["complete"]
 
 
-def test_waiting_goes_on_while_pending_and_after_too_many_requests(kaggle: FakeKaggle, place):
+def test_waiting_goes_on_while_pending_and_after_too_many_requests(kaggle, place):
     kaggle.outcomes = [{"status": "PENDING"}, {"status": "PENDING"}, *kaggle.outcomes]
     kaggle.fail("GetSubmissionLimits", 429, headers={"Retry-After": "11"})
     assert send(place) == 0
     assert kaggle.waits == [11, 5.0, 7.5, 11.25]
 
 
-def test_rules_not_accepted_name_their_page(kaggle: FakeKaggle, place):
+def test_rules_not_accepted_name_their_page(kaggle, place):
     kaggle.fail("ListSubmissions", 403)
     with pytest.raises(InputError, match="siim-isic-melanoma-classification/rules"):
         send(place)
@@ -270,7 +270,7 @@ def test_a_run_has_its_out_of_fold_auc_as_estimate(trained, monkeypatch, capsys)
     assert "CV n/a (" in capsys.readouterr().out
 
 
-def test_the_command_itself_leaves_no_credential_and_no_traceback(kaggle: FakeKaggle, place):
+def test_the_command_itself_leaves_no_credential_and_no_traceback(kaggle, place):
     kaggle.fail("ListSubmissions", 401, message=f"token {TOKEN} was revoked")
     environment = os.environ | kaggle.environment | {"VERBOSE": "1"}
     command = [sys.executable, str(CODE / "scripts/submit.py"), str(place / "blend.csv"), "-m", "x"]

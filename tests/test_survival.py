@@ -41,7 +41,7 @@ def state(step: int) -> dict:
 
 
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
+def saved(tmp_path) -> Path:
     path = tmp_path / "state" / "fold0.pt"
     for step in (1, 2):
         save_state(path, state(step))

@@ -56,8 +56,12 @@ def main(arguments: list[str] | None = None) -> int:
     print(study.as_text())
     out = args.out or at("submissions")
     written = write_blend(study, tests, out)
-    nested = f"nested {study.pool.label} {study.outcomes[study.chosen].nested}"
-    print(f"wrote {', '.join(written)} in {shown(out)}: {study.chosen}, {nested}")
+    print(f"wrote {', '.join(written)} in {shown(out)}")
+    best = max(study.scores, key=lambda name: study.scores[name].value)
+    print(
+        f"{study.chosen}: nested {study.pool.label} {study.outcome.nested}; on the same"
+        f" {len(study.rows.names):,} rows the best member, {best}: {study.scores[best]}"
+    )
     return 0
 
 

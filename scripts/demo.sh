@@ -4,28 +4,30 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 step() { printf '\n== %s\n' "$*"; "$@"; }
-launch="accelerate launch --quiet --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no"
 
 step python scripts/make_sample.py --out input/sample
 step python scripts/prepare.py --dataset demo --size 64
 step python scripts/audit.py --dataset demo
 for run in demo/resnet10t demo/mobilenetv3; do
-    for fold in 0 1 2; do
-        step $launch scripts/train.py --config configs/$run.yaml --fold $fold
-    done
+    step python scripts/train.py --config configs/$run.yaml --fold all
     step python scripts/predict.py --run $run
 done
 step python scripts/blend.py demo/resnet10t demo/mobilenetv3 --out submissions/demo
 step python scripts/submit.py submissions/demo/blend.csv --dry-run \
     --sample input/sample/isic2020/sample_submission.csv
 step python scripts/report.py --run demo/resnet10t
+step python scripts/report.py --run submissions/demo/blend.json
+step python scripts/explain.py --run demo/resnet10t
 cat <<'END'
 
 submission  submissions/demo/blend.csv
-report      oof/demo/resnet10t/report.html
+reports     oof/demo/resnet10t/report.html and, of the blend, submissions/demo/blend_report.html
+Grad-CAM    oof/demo/resnet10t/explain.html
 The sample is drawn, not photographed: its scores say that the pipeline works, no more.
 
 Next:  source .venv/bin/activate
+       open oof/demo/resnet10t/report.html              xdg-open on Linux
        python scripts/serve.py --run demo/resnet10t     a page and a REST API for this model
-       python scripts/train.py --help                   train on your own data: README.md
+       python scripts/prepare.py --dataset own --input own=lesions --size 224
+                                                        train on your data: README.md, "Your own data"
 END

@@ -42,7 +42,8 @@ def plot_history(axes: Axes, folds: Mapping[int, pd.DataFrame], key: str) -> Non
     lines = {fold: history.set_index("epoch")[key].astype(float) for fold, history in folds.items()}
     for fold, line in lines.items():
         axes.plot(line.index, line, color=colour, linewidth=1, alpha=0.45)
-        _note(axes, (line.index[-1], line.iloc[-1]), str(fold), colour)
+        if key != "lr":  # the folds' learning rates are one line
+            _note(axes, (line.index[-1], line.iloc[-1]), str(fold), colour)
         if key == "auc" and line.notna().any():
             axes.plot(line.index[int(line.argmax())], line.max(), "o", color=colour, markersize=4)
     mean = pd.DataFrame(lines).dropna().mean(axis=1)

@@ -88,6 +88,7 @@ def plot_curve(
     axes.annotate(
         "operating point", point, xytext=(-8 if left else 8, -11), textcoords="offset points",
         ha="right" if left else "left", fontsize=8.6,
+        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
     )  # fmt: skip
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=labels[0], ylabel=labels[1])
     for axis in (axes.xaxis, axes.yaxis):

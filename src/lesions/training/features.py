@@ -40,7 +40,9 @@ def cached_features(
             features = np.lib.format.open_memmap(part, "w+", np.float32, shape)
             rows = np.flatnonzero(data.table["split"] == "train")
             batches = eval_batches(rows, min(64, config.predict.batch_size))
-            for batch in tqdm(build_loader(data.dataset, batches, 0), name, unit="batch"):
+            for batch in tqdm(
+                build_loader(data.dataset, batches, 0), name, unit="batch", disable=None
+            ):
                 image = batch["image"].to(accelerator.device)
                 with accelerator.autocast():
                     seen = [model.see(view).float() for view in views_of(image, views)]

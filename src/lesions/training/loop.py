@@ -174,7 +174,7 @@ class FoldTrainer:
         with tqdm(
             total=batches.steps, initial=done, unit="step",
             desc=f"fold {self.fold} epoch {epoch + 1}/{train.epochs}",
-            disable=not self.accelerator.is_main_process,
+            disable=not self.accelerator.is_main_process or None,
         ) as bar:  # fmt: skip
             micro: list[dict] = []
             for batch in self.loader if done < batches.steps else ():

@@ -50,7 +50,7 @@ def predict(
     seen: list[np.ndarray] = []
     given: list[np.ndarray] = []
     for batch in tqdm(
-        loader, title, unit="batch", leave=False, disable=not accelerator.is_main_process
+        loader, title, unit="batch", leave=False, disable=not accelerator.is_main_process or None
     ):
         image = batch["image"].to(accelerator.device, non_blocking=True)
         each = [

@@ -1,9 +1,12 @@
 """Blending: exact fast AUC, methods, and estimates on groups that did not choose the weights."""
 
+import json
 import time
 from dataclasses import replace
 from itertools import combinations
 
+import blend
+import blend_gain
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +14,7 @@ from blending import climb_with_sklearn
 from conftest import REAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.special import expit, softmax
+from scipy.special import expit, logit, softmax
 from sklearn.metrics import roc_auc_score
 
 from lesions.blending.blend import study_blend
@@ -195,6 +198,67 @@ def test_the_simplest_whose_interval_lies_above_equal_weights_is_chosen(chosen, 
     gains = {"rank_mean": {}, "mean": {"rank_mean": gain(nested["mean"] - nested["rank_mean"])}}
     gains["stacking"] = {b: gain(nested["stacking"] - nested[b]) for b in gains}
     assert choose(gains)[0] == chosen
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two members whose scores are shifted by patient, 900 out-of-fold rows and 300 test rows."""
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame({"image_name": [f"i{k}" for k in range(1200)]})
+    table["patient_id"] = np.arange(1200) // 4
+    table["target"] = (generator.random(1200) < 0.15).astype(int)
+    level = 2 * generator.normal(size=300)[table["patient_id"]] + 1.5 * table["target"]
+    for name in ("x", "y"):
+        pred = expit(level + generator.normal(size=1200))
+        for folder, rows in (("oof", slice(0, 900)), ("sent", slice(900, 1200))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            columns = ["image_name", "target"] if folder == "oof" else ["image_name"]
+            part = table[columns].assign(pred=pred)[rows]
+            part.to_csv(tmp_path / folder / f"{name}.csv", index=False)
+    table.to_csv(tmp_path / "groups.csv", index=False)
+    return tmp_path
+
+
+def test_patient_context_is_chosen_where_it_helps_and_is_that_of_the_test_rows(files, capsys):
+    asked = [str(files / "oof"), "--groups", str(files / "groups.csv"), "--out", str(files / "out")]
+    sent = ["--test", str(files / "sent")]
+    assert blend.main([*asked, *sent]) == 0
+    assert "patient_context" not in json.loads((files / "out/blend.json").read_text())["methods"]
+    assert blend.main([*asked, *sent, "--patient-context"]) == 0
+    assert "patient context, gain over stacking without it: +0." in capsys.readouterr().out
+    record = json.loads((files / "out/blend.json").read_text())
+    assert record["chosen"] == "patient_context"
+    tests = [pd.read_csv(files / f"sent/{name}.csv")["pred"] for name in ("x", "y")]
+    score = pd.concat([logit(test) for test in tests], axis=1)
+    own = score.mean(axis=1).groupby(np.arange(300) // 4)
+    score["away"] = score.mean(axis=1) - own.transform("mean")
+    score["rank"] = logit((own.rank() - 0.5) / 4)
+    found = pd.read_csv(files / "out/blend.csv")["target"]
+    expected = expit(score @ list(record["weights"].values()))
+    assert found.to_numpy() == pytest.approx(expected.to_numpy())
+    pd.read_csv(files / "groups.csv")[:900].to_csv(files / "groups.csv", index=False)
+    with pytest.raises(InputError, match="lacks test rows: 300 images"):
+        blend.main([*asked, *sent, "--patient-context"])
+    with pytest.raises(InputError, match="whose patients are known: give --groups"):
+        blend.main([asked[0], "--no-test", "--patient-context"])
+
+
+def test_the_gain_of_fixed_weights_is_realised_by_the_half_that_predicts_it_the_other_way(files):
+    asked = [
+        "--halves",
+        "2",
+        "--processes",
+        "1",
+        "--allow-dirty",
+        "--out",
+        str(files / "gain.json"),
+    ]
+    assert blend_gain.main([str(files / "oof"), "--groups", str(files / "groups.csv"), *asked]) == 0
+    found = json.loads((files / "gain.json").read_text())["methods"]
+    assert found["mean"]["bias"] == pytest.approx(0, abs=1e-12)
+    assert found["mean"]["predicted"] == found["mean"]["in_sample"] != 0
+    assert found["stacking"]["in_sample"] > found["stacking"]["predicted"]
+    assert all(each["halves"] == 2 and 0 <= each["inside"] <= 1 for each in found.values())
 
 
 @pytest.mark.real

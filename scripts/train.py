@@ -62,6 +62,10 @@ def main(arguments: list[str] | None = None) -> int:
     code = train_folds(config, name, folds, accelerator, StopRequest(args.max_hours, begun))
     if accelerator.is_main_process:
         draw_curves(folder)
+        if not code and config.train.tracker != "none":
+            from lesions.reporting.tracking import track_results
+
+            track_results(accelerator, config, name)
     return code
 
 

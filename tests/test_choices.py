@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from train import main as train
 
 from lesions.config import Config, LossConfig, ModelConfig, TrainConfig, load_config
-from lesions.data.loading import LesionDataset, TrainBatches
+from lesions.data.loading import TrainBatches
 from lesions.errors import InputError
 from lesions.inference.accelerator import build_accelerator
 from lesions.inference.checkpoint import load_model
@@ -240,18 +240,6 @@ def test_balanced_batches_have_the_classes_equally_often_and_share_out():
     assert len(set(drawn)) == len(drawn), "a row that comes again is augmented anew"
 
 
-def test_a_row_drawn_twice_in_an_epoch_is_augmented_anew():
-    from lesions.config import AugmentConfig
-    from lesions.data.augmentation import build_augmentation
-
-    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8)
-    zeros = np.zeros(2, np.float32)
-    pipeline = build_augmentation(AugmentConfig(shift_scale_rotate=1))
-    dataset = LesionDataset(images, zeros[:, None], zeros, pipeline)
-    draws = [dataset[item]["image"].tobytes() for item in ((0, 1), (0, 1, 1), (0, 1, 2))]
-    assert len(set(draws)) == 3
-
-
 def test_ranges_of_the_augmentation_are_those_of_the_config(monkeypatch):
     """System 001's +-15 degrees without shift or zoom."""
     from lesions.data import augmentation
@@ -311,16 +299,11 @@ def test_batch_statistics_over_processes_keep_names_activations_and_results():
 
 
 def test_a_tracker_that_is_not_installed_is_said_and_none_is_imported(monkeypatch):
+    before = {*sys.modules}
     monkeypatch.setattr("lesions.inference.accelerator.find_spec", lambda _: None)
-    with pytest.raises(InputError, match="pip install wandb"):
+    with pytest.raises(InputError, match="track"):
         build_accelerator("fp32", tracker="wandb")
-    assert not {"wandb", "tensorboard"} & set(sys.modules)
-
-
-def test_one_process_trains_in_one_precision_and_then_in_another():
-    for precision, known in (("bf16", "bf16"), ("fp32", "no"), ("bf16", "bf16")):
-        accelerator = build_accelerator(precision)
-        assert accelerator.mixed_precision == known
+    assert not {"wandb", "tensorboard"} & ({*sys.modules} - before)
 
 
 def test_a_head_on_cached_features_predicts_as_the_whole_network_it_is_saved_in(

@@ -1,13 +1,17 @@
 """The accelerator of this process, however it was launched."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, is_initialized
 
+from lesions.config import Config
 from lesions.errors import InputError
 
 
@@ -20,7 +24,7 @@ def build_accelerator(
     fold and overwrite the others' files. InputError if the tracker is not installed.
     """
     if tracker != "none" and find_spec(tracker) is None:
-        raise InputError(f"train.tracker={tracker}: not installed: pip install {tracker}")
+        raise InputError(f"train.tracker={tracker}: not installed: pip install -e '.[track]'")
     wanted = mixed_precision(precision)
     # accelerate keeps the precision of the process's first run, and refuses another.
     if is_initialized() and AcceleratorState().mixed_precision != wanted:
@@ -37,6 +41,26 @@ def build_accelerator(
             " ACCELERATE_USE_CPU=true torchrun --nproc_per_node N scripts/train.py ..."
         )
     return accelerator
+
+
+@contextmanager
+def tracking(accelerator: Accelerator, config: Config, run: str, part: str) -> Iterator[None]:
+    """Have the config's tracker, if any, open for a part of a run: a fold, or all folds.
+
+    In TensorBoard that is oof/<run>/<part>; in W&B a run of the group <run> in the project lesions.
+    """
+    if config.train.tracker != "none":
+        keys = pd.json_normalize(config.model_dump()).to_dict("records")[0]
+        values = {k: v if isinstance(v, int | float) else str(v) for k, v in keys.items()}
+        own = {"group": run, "name": f"{run} {part}", "dir": str(accelerator.project_dir)}
+        project = "lesions" if config.train.tracker == "wandb" else part
+        accelerator.init_trackers(project, values, {"wandb": own})
+    try:
+        yield
+    finally:  # not end_training(), which ends the process group as well
+        for tracker in accelerator.trackers:
+            tracker.finish()
+        accelerator.trackers = []
 
 
 def mixed_precision(precision: str) -> str:

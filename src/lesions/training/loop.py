@@ -262,7 +262,7 @@ class FoldTrainer:
         logged = row | {"step": progress.step, "skipped": progress.skipped,
                         "seconds": round(progress.seconds, 1)}  # fmt: skip
         self.event("epoch", **logged)
-        accelerator.log({f"fold{self.fold}/{key}": logged[key] for key in logged}, step=epoch + 1)
+        accelerator.log(logged, step=epoch + 1)
         if accelerator.is_main_process:
             write_csv(self.folder / f"history{self.fold}.csv", pd.DataFrame(progress.history))
         accelerator.print(

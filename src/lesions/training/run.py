@@ -7,7 +7,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 import yaml
 from accelerate import Accelerator
@@ -20,6 +19,7 @@ from lesions.data.table import load_table, prepared
 from lesions.errors import InputError, listed
 from lesions.evaluation.scores import scores_text
 from lesions.files import read_json, sha256, write_csv, write_json, write_text
+from lesions.inference.accelerator import tracking
 from lesions.inference.calibrate import calibrate_run, given_path, given_rows
 from lesions.inference.checkpoint import save_model, versions
 from lesions.oof import load_oof
@@ -92,11 +92,7 @@ def train_folds(
 
 
 def _announce(config: Config, run: str, accelerator: Accelerator) -> None:
-    """Print the config, where it is not the default, and hand it to the tracker."""
-    if config.train.tracker != "none":
-        keys = pd.json_normalize(config.model_dump()).to_dict("records")[0]
-        values = {k: v if isinstance(v, int | float) else str(v) for k, v in keys.items()}
-        accelerator.init_trackers(run.replace("/", "-"), config=values)
+    """Print the config, where it is not the default."""
     chosen = config.model_dump(exclude_defaults=True)
     accelerator.print(
         f"{shown(run_folder(run))}/config.yaml, where it differs from the defaults:\n"
@@ -146,7 +142,8 @@ def _train(
     trainer.announce(run)
     if state:
         trainer.resume(state)
-    trainer.train()
+    with tracking(accelerator, config, run, f"fold{fold}"):
+        trainer.train()
     given = trainer.predict(config.predict.views, "out-of-fold", list(data.given))
     probs, codes = given.pop("all"), data.codes(data.valid_rows)
     rows = data.table.iloc[data.valid_rows].reset_index(drop=True)

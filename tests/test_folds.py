@@ -5,14 +5,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_table import published
 
 from lesions.data.folds import (
     add_folds,
     add_groups,
     fold_hash,
     merge_groups,
-    require_whole_groups,
     split_groups,
     straddling,
 )
@@ -98,18 +96,6 @@ def test_the_hash_of_the_folds_knows_every_fold_and_target():
     assert len({fold_hash(each) for each in (table, other_fold, other_target)}) == 3
 
 
-@pytest.mark.parametrize("change", [{"fold": 1}, {"split": "test", "fold": -1}])
-def test_training_refuses_a_group_that_reaches_another_fold_or_the_test_rows(change):
-    table = add_folds(even_table(30), 3, 0)
-    row = table.index[(table["group"] == "g0005") & (table["fold"] != 1)]
-    if not len(row):  # the group lies in fold 1: move it on
-        table.loc[table["group"] == "g0005", "fold"] = 0
-        row = table.index[table["group"] == "g0005"]
-    table.loc[row[0], list(change)] = list(change.values())
-    with pytest.raises(InputError, match=r"1 groups lie in two folds \(g0005\)"):
-        require_whole_groups(table, "table.csv")
-
-
 def test_quarantined_rows_split_no_group_and_rows_that_are_never_scored_do():
     table = add_folds(even_table(30), 3, 0)
     rows = table.index[table["group"] == "g0005"]
@@ -119,22 +105,6 @@ def test_quarantined_rows_split_no_group_and_rows_that_are_never_scored_do():
     assert straddling(aside) == straddling(never) == []
     never.loc[rows[0], "split"] = "test"
     assert straddling(never) == ["g0005"]
-
-
-@pytest.mark.real
-def test_real_folds_are_alike_in_size_and_melanomas():
-    table = published("isic")
-    assert straddling(table) == []
-    rows = table[table["fold"] >= 0]
-    folds = rows.groupby("fold")["target"]
-    size, share = folds.size(), folds.mean()
-    assert len(size) == 5 and size.sum() == 58_457 and folds.sum().sum() == 5_106
-    assert (size / size.mean() - 1).abs().max() < 0.02
-    assert (share / share.mean() - 1).abs().max() < 0.02
-    counts = rows.groupby(["source", "fold"])["target"].agg(["size", "sum"])
-    for _, source in counts.groupby("source"):  # each source is spread evenly too
-        assert (source["size"] / source["size"].mean() - 1).abs().max() < 0.02
-        assert (source["sum"] / source["sum"].mean() - 1).abs().max() < 0.1
 
 
 NAMES = st.builds(

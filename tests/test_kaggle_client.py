@@ -62,43 +62,6 @@ def test_an_older_user_name_and_key_are_taken(kaggle, monkeypatch):
     assert "HTTP 401" in message and "make a new token" in message and "0123456789" not in message
 
 
-@pytest.mark.parametrize(
-    ("kind", "expected", "calls"),
-    [
-        (401, "make a new token", 1),
-        (403, "check owner and name", 1),
-        (404, "check the name", 1),
-        (429, "too many requests", 4),
-        (500, "try again later", 4),
-        ("lost", "check the network", 4),
-        ("cut", "check the network", 1),
-        ("html", "perhaps a web page", 1),
-    ],
-)
-def test_each_fault_is_one_line_after_few_tries(kaggle, capsys, kind, expected, calls):
-    kaggle.fail("GetSubmissionLimits", kind, times=9, message=f"Bearer {TOKEN} of tester")
-    assert expected in message_of(limits)
-    assert len(kaggle.asked("GetSubmissionLimits")) == calls
-    assert capsys.readouterr() == ("", "")
-
-
-def test_a_server_is_given_the_time_that_it_asks_for(kaggle):
-    kaggle.fail("GetSubmissionLimits", 429, times=2, headers={"Retry-After": "7"})
-    assert limits().num_allowed_now == 5
-    assert kaggle.waits == [7, 7]
-
-
-@pytest.mark.parametrize("kind", [500, "lost"])
-def test_what_may_have_had_an_effect_is_not_sent_twice(kaggle, kind):
-    kaggle.fail("GetSubmissionLimits", kind, times=9)
-    message_of(lambda: limits(repeat=False))
-    assert len(kaggle.asked("GetSubmissionLimits")) == 1
-    kaggle.faults.clear()
-    kaggle.fail("GetSubmissionLimits", 429, headers={"Retry-After": "3"})
-    assert limits(repeat=False).num_allowed_now == 5
-    assert kaggle.waits == [3]
-
-
 def test_a_server_that_hangs_is_not_waited_for(kaggle, monkeypatch):
     import threading
 

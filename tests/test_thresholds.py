@@ -14,13 +14,12 @@ from lesions.evaluation import thresholds
 from lesions.evaluation.calibration import (
     Scaling,
     across_parts,
-    calibration_error,
     clipped_logit,
     fit_scaling,
     shift_prior,
 )
 from lesions.evaluation.conformal import fit_sets, lowest
-from lesions.evaluation.metrics import brier, log_loss, roc_auc, sensitivity
+from lesions.evaluation.metrics import log_loss, roc_auc, sensitivity
 from lesions.evaluation.thresholds import RULES, decision_curve
 
 
@@ -82,16 +81,6 @@ def test_nobody_is_called_positive_where_that_is_cheapest():
 def test_too_little_to_fit_on_is_refused_in_words(name, target, prob, reason):
     with pytest.raises(InputError, match=f"cannot choose a threshold: .*{reason}"):
         RULES[name](target, prob)
-
-
-def test_a_stretched_forecast_is_seen_and_put_right():
-    target, prob = forecast(3, slope=2.0, shift=0.5)
-    found = fit_scaling(target, prob[:, None])
-    assert found.temperature == pytest.approx(2, rel=0.15)
-    fresh_target, fresh = forecast(4, slope=2.0, shift=0.5)
-    better = found.apply(fresh[:, None])[:, 0]
-    assert brier(fresh_target, better) < brier(fresh_target, fresh)
-    assert calibration_error(fresh_target, better) < calibration_error(fresh_target, fresh)
 
 
 def test_the_scaling_of_yes_or_no_is_platts_logistic_regression():

@@ -5,10 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REAL
 
 from lesions.config import DatasetConfig, SourceConfig
-from lesions.data.columns import PLACES, Report
+from lesions.data.columns import Report
 from lesions.data.metadata import COLUMNS, encode_metadata, fit_metadata
 from lesions.data.sources import read_source
 from lesions.data.table import COLUMNS as COLUMNS_OF_A_TABLE
@@ -78,18 +77,3 @@ def test_the_table_keeps_the_place_and_reads_it_back(tmp_path):
     assert again["site"].tolist() == ["torso", ""] * 6
     without = table.drop(columns="localization")
     assert table_hash(without) != facts["table_hash"] == table_hash(again)
-
-
-@pytest.mark.real
-def test_all_of_ham10000_is_encoded(tmp_path):
-    """57 ages, 57 sexes and 234 places are unknown, 39 are newborn, 1,022 are of the abdomen."""
-    source = SourceConfig(folder="")
-    table = read_source("ham10000", source, REAL / "ham10000", Report(strict=True))
-    table = table.assign(bytes=1.0, images_per_patient=np.nan)
-    neutral = fit_metadata(table)
-    encoded = pd.DataFrame(encode_metadata(table, "ham10000", neutral), columns=COLUMNS["ham10000"])
-    assert (encoded["age/100"] == -1).sum() == 57 and (encoded["age/100"] == 0).sum() == 39
-    assert encoded["sex unknown"].sum() == 57 and encoded["place unknown"].sum() == 234
-    places = encoded.iloc[:, 3:].sum(axis=1)
-    assert (places == 0).sum() == neutral["rows_of_abdomen"] == 1022 and places.max() == 1
-    assert sorted(set(table["localization"]) - {""}) == PLACES

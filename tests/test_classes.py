@@ -40,15 +40,6 @@ def test_an_out_of_fold_file_names_the_class_and_gives_each_its_probability(seve
     assert ((table["fold"] == 0) & (table["diagnosis"] == "benign")).any()
 
 
-def test_test_rows_get_a_probability_for_each_class(several):
-    predict(["--run", "several", "--folds", "0"])
-    told = pd.read_csv(at("submissions") / "several.csv")
-    assert list(told.columns) == ["image_name", *(f"prob_{name}" for name in CLASSES)]
-    test = load_table("demo")[0].query("split == 'test'")["image_name"]
-    assert told["image_name"].tolist() == test.tolist()
-    np.testing.assert_allclose(told.filter(like="prob_").sum(axis=1), 1, atol=1e-6)
-
-
 def test_the_melanoma_column_is_blended_with_a_yes_or_no_run_on_all_its_rows_and_submitted(
     several, trained, capsys
 ):

@@ -13,7 +13,9 @@ os.environ["LESIONS_ROOT"] = str(ROOT)
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 
 pytest_plugins = ["kaggle_fake"]
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -34,6 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(ROOT, ignore_errors=True)
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """An empty root of the test's own."""
+    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+    return tmp_path
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +88,14 @@ def several(demo: Path) -> Path:
 
     train([*several_run(), "--fold", "all"])
     return at("oof/several")
+
+
+def picture(path: Path, seed: int = 0, size: tuple[int, int] = (96, 72)) -> Path:
+    """A small photograph of smooth noise at `path`, in the format of its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 255, (9, 12, 3)).astype(np.uint8)
+    Image.fromarray(pixels).resize(size).save(path)
+    return path
 
 
 def several_run() -> list[str]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REAL
+from conftest import REAL, picture
 from PIL import Image
 
 from lesions.config import PreprocessConfig
@@ -25,18 +25,9 @@ from lesions.files import sha256
 
 def photographs(folder: Path, count: int) -> pd.DataFrame:
     """A table of `count` smooth JPEGs of several sizes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(0)
-    paths = []
-    for row in range(count):
-        coarse = rng.integers(40, 220, (6, 8, 3)).astype(np.uint8)
-        size = [(120, 90), (400, 300), (64, 64)][row % 3]
-        path = folder / f"i{row:02d}.jpg"
-        picture = cv2.resize(coarse, size, interpolation=cv2.INTER_CUBIC)
-        assert cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 95])
-        paths.append(str(path))
-    names = [f"i{row:02d}" for row in range(count)]
-    return pd.DataFrame({"image_name": names, "path": paths})
+    names, sizes = [f"i{row:02d}" for row in range(count)], [(120, 90), (400, 300), (64, 64)]
+    files = [picture(folder / f"{n}.jpg", row, sizes[row % 3]) for row, n in enumerate(names)]
+    return pd.DataFrame({"image_name": names, "path": list(map(str, files))})
 
 
 def build_cache(

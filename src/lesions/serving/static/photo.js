@@ -104,12 +104,16 @@ function success(answer, photo) {
   const says = `<p class="verdict ${kind}"><b>${escaped(text)}</b>${escaped(rates)}</p>
     ${warning && `<p class="warning">${escaped(warning)}</p>`}
     ${bar(value, mark)}<p class="scale">${scale} ${percent(value)}${marked}</p>
-    ${classes && `<table>${classes}</table>`}<p>${escaped(answer.sentence)}</p>`;
+    ${classes && `<table>${classes}</table>`}<p>${emphasised(answer.sentence)}</p>`;
   const overlay = `<figure><label><input type="checkbox" checked> Grad-CAM</label>
     <div class="stack"><img src="${photo}" alt="the photograph" style="object-fit: ${props.fit}">
     <img class="cam" src="${answer.cam}" alt="Grad-CAM over the photograph"></div>
     <figcaption>Brighter: more influence on the prediction.</figcaption></figure>`;
   return [says, overlay];
+}
+
+function emphasised(sentence) {
+  return escaped(sentence).replace(/Cannot exclude: [^.]*\./, "<b>$&</b>");
 }
 
 function bar(share, mark) {

@@ -1,6 +1,5 @@
 """The gate shuts where a link is torn, and a model without pixels scores what it can know."""
 
-import functools
 import json
 import re
 import shutil
@@ -14,12 +13,9 @@ from conftest import REAL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_folds import even_table
-from test_table import published
 
 from lesions.config import load_dataset_config
-from lesions.data.columns import Report
 from lesions.data.folds import add_folds
-from lesions.data.sources import add_deotte
 from lesions.data.table import load_table, save_table
 from lesions.errors import InputError
 from lesions.evaluation.audit import (
@@ -28,15 +24,13 @@ from lesions.evaluation.audit import (
     balance,
     count_links,
     find_problems,
-    overlap,
     parts,
     predict_without_pixels,
     score_shortcuts,
 )
-from lesions.evaluation.links import build_links, reach
-from lesions.evaluation.metrics import roc_auc
-from lesions.paths import CODE, at
-from lesions.reporting.audit_page import audit_page, audit_text
+from lesions.evaluation.links import build_links
+from lesions.paths import at
+from lesions.reporting.audit_page import audit_text
 
 NO_PAIRS = pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str)
 FACTS = {"dataset": "d", "task": "melanoma", "table_hash": "t", "fold_hash": "f", "versions": {}}
@@ -52,12 +46,6 @@ def whole_table(groups: int = 60) -> pd.DataFrame:
 
 def problems(table: pd.DataFrame, pairs: pd.DataFrame = NO_PAIRS) -> str:
     return "; ".join(find_problems(table, build_links(table, pairs), parts(table)))
-
-
-def lesions_of(table: pd.DataFrame) -> pd.Series:
-    """What the gate counts of lesions."""
-    found = count_links(table, build_links(table, NO_PAIRS), parts(table))
-    return found.set_index("kind").loc["lesion"]
 
 
 def two_apart(table: pd.DataFrame) -> list[int]:
@@ -108,7 +96,8 @@ def test_exposed_images_are_counted_as_a_loop_over_all_pairs_counts_them(rows):
         image_name=[f"i{row}" for row in range(len(rows))], patient_id="", group="", source="s",
         split="train", target=[row % 2 for row in range(len(rows))],
     )  # fmt: skip
-    found = lesions_of(table)
+    found = count_links(table, build_links(table, NO_PAIRS), parts(table)).set_index("kind")
+    found = found.loc["lesion"]
     exposed = [
         i
         for i, (lesion, fold) in enumerate(rows)
@@ -117,16 +106,6 @@ def test_exposed_images_are_counted_as_a_loop_over_all_pairs_counts_them(rows):
     ]
     assert found["exposed"] == len(exposed)
     assert found["positives_exposed"] == sum(i % 2 for i in exposed)
-
-
-def test_what_train_and_test_share_is_counted_on_both_sides():
-    table = whole_table()
-    rows = table.index[:6]
-    table.loc[rows, "patient_id"] = "shared"
-    table.loc[rows[:2], ["split", "fold"]] = ["test", -1]
-    found = overlap(reach(build_links(table, NO_PAIRS), parts(table))).set_index("kind")
-    assert found.loc["patient"].tolist() == [1, 4, 2]
-    assert found.loc["lesion", "shared"] == 0
 
 
 def test_the_balance_names_the_fold_that_differs():
@@ -138,17 +117,6 @@ def test_the_balance_names_the_fold_that_differs():
     assert share["sex", "female"]["1"] == 1 and share["sex", "female"]["0"] == 0
     assert share["age", "not known"]["all"] == 1
     assert found["largest"]["points"]["sex"] > 60 > 1 > found["largest"]["points"]["source"]
-
-
-def test_a_model_without_pixels_finds_a_shortcut_and_only_where_there_is_one():
-    table = whole_table(900)
-    random = np.random.default_rng(0)
-    late = table["target"] + random.normal(size=len(table)) > 0.5
-    table = table.assign(width=np.where(late, 6000.0, 1024.0), height=1000.0)
-    table = table.assign(age_approx=random.integers(20, 80, len(table)).astype(float))
-    auc = score_shortcuts(table).set_index("features")["auc"]
-    assert auc["width, height"] > 0.65
-    assert 0.4 < auc["age, sex, site"] < 0.6
 
 
 def test_no_row_is_predicted_by_a_model_that_saw_its_target():
@@ -174,13 +142,16 @@ def test_what_is_not_known_is_not_scored_and_says_why():
     assert "n/a (not known for any row)" in audit_text(everything)
 
 
-def test_each_source_is_scored_by_a_model_of_its_own():
+def test_each_source_has_a_model_of_its_own_that_finds_a_shortcut_only_where_there_is_one():
     table = whole_table(1200)
     # Small images are melanomas in one source, large ones in the other.
     minority = table["group"].str[-2].isin(list("0123"))
     table["source"] = np.where(minority, "isic2019", "isic2020")
     table["width"] = np.where((table["target"] == 1) ^ minority, 6000.0, 1024.0)
-    scores = score_shortcuts(table)
+    ages = np.random.default_rng(0).integers(20, 80, len(table)).astype(float)
+    scores = score_shortcuts(table.assign(age_approx=ages))
+    age = scores[scores["features"] == "age, sex, site"]["auc"]
+    assert age.between(0.4, 0.6).all()
     assert scores["source"].unique().tolist() == ["all", "isic2019", "isic2020"]
     width = scores[scores["features"] == "width, height"].set_index("source")
     assert width["auc"].drop("all").min() > 0.95 > width.loc["all", "auc"]
@@ -238,51 +209,6 @@ def test_a_torn_patient_fails_the_script(audited, demo, capsys):
         assert "FAILED" in (at("input/prepared") / "torn" / "audit.html").read_text()
     finally:
         shutil.rmtree(at("input/prepared") / "torn")
-
-
-@functools.cache
-def real_with_deotte() -> pd.DataFrame:
-    table = published("isic").assign(tfrecord=np.nan)
-    return add_deotte(table, REAL / "deotte", Report(strict=True))
-
-
-@pytest.mark.real
-def test_the_winners_folds_score_three_fifths_of_2019_beside_their_own_lesion_and_ours_none():
-    table = real_with_deotte()
-    record = table["tfrecord"].fillna(-1)
-    legacy = table.assign(
-        fold=(record % 5).where(record >= 0, -1),
-        split=table["split"].mask((table["split"] == "train") & (record < 0), "quarantined"),
-    )
-    found = lesions_of(legacy)
-    assert (found["exposed"], found["positives_exposed"]) == (15_344, 3_583)
-    assert (found["straddling"], found["links"]) == (4_529, 5_054)
-    ours = count_links(table, build_links(table, NO_PAIRS), parts(table))
-    assert not ours[["straddling", "exposed"]].any(axis=None)
-
-
-@pytest.mark.real
-@pytest.mark.parametrize(
-    ("features", "anchor", "near"),
-    [("age, sex, site", 0.674, 0.015), ("images per patient", 0.695, 0.03),
-     ("width, height", 0.788, 0.015), ("all of these", 0.846, 0.015)],
-)  # fmt: skip
-def test_2020_without_pixels_scores_what_was_measured_before(features, anchor, near):
-    table = real_with_deotte()
-    rows = table[(table["source"] == "isic2020") & (table["fold"] >= 0)]
-    # Folds stratified by images per patient let that column score 0.02 more than random ones.
-    prob, _ = predict_without_pixels(rows, FEATURES[features])
-    assert abs(roc_auc(rows["target"], prob) - anchor) < near
-
-
-def test_the_published_audit_passed_and_holds_no_path():
-    text = (CODE / "docs" / "results" / "audit.json").read_text()
-    published = json.loads(text)
-    assert published["gate"]["passed"] and '"/' not in text
-    scores = {(row["features"], row["source"]): row["auc"] for row in published["shortcuts"]}
-    assert scores["source alone", "all"] == pytest.approx(0.747, abs=0.002)
-    assert published["fold_hash"] == "483e102a76966b0e"
-    assert audit_page(published).startswith("<!doctype html>")
 
 
 def test_anybodys_split_is_audited_in_one_file_or_a_file_a_part(tmp_path, capsys):

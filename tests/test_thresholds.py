@@ -10,16 +10,14 @@ from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 
 from lesions.errors import InputError
-from lesions.evaluation import thresholds
 from lesions.evaluation.calibration import (
     Scaling,
-    across_parts,
     clipped_logit,
     fit_scaling,
     shift_prior,
 )
 from lesions.evaluation.conformal import fit_sets, lowest
-from lesions.evaluation.metrics import log_loss, roc_auc, sensitivity
+from lesions.evaluation.metrics import log_loss
 from lesions.evaluation.thresholds import RULES, decision_curve
 
 
@@ -128,30 +126,6 @@ def test_the_prior_of_2019_is_moved_to_that_of_2020():
     assert probs[:2].sum() == pytest.approx(moved[1]) and probs[1] == pytest.approx(4 * probs[0])
     with pytest.raises(InputError, match="actual rate 0 is not"):
         shift_prior(same, [True], 0.1, 0)
-
-
-def test_each_part_is_decided_and_calibrated_by_a_fit_that_did_not_see_it():
-    target, prob = forecast(8, rows=600)
-    parts = np.arange(600) % 3
-    called = across_parts(thresholds.by_recall, target, prob, parts)
-    for part in range(3):
-        seen = parts != part
-        cut = thresholds.by_recall(target[seen], prob[seen]).value
-        assert (called[~seen] == (prob[~seen] >= cut)).all()
-    changed = target.copy()
-    changed[parts == 0] = 1 - changed[parts == 0]
-    again = across_parts(thresholds.by_recall, changed, prob, parts)
-    assert (again[parts == 0] == called[parts == 0]).all()
-    assert 0.8 < sensitivity(target, called) < 1
-    target, prob = forecast(9, slope=3)  # and calibrated by a fit that did not
-    parts = np.arange(len(target)) % 5
-    fixed = across_parts(fit_scaling, target, prob[:, None], parts)[:, 0]
-    assert fit_scaling(target, fixed[:, None]).temperature == pytest.approx(1, abs=0.1)
-    assert roc_auc(target[parts == 0], fixed[parts == 0]) == pytest.approx(
-        roc_auc(target[parts == 0], prob[parts == 0])
-    )
-    with pytest.raises(ValueError, match="one part only"):
-        across_parts(fit_scaling, target, prob[:, None], np.zeros(len(target)))
 
 
 def test_a_decision_curve_is_net_benefit_by_hand():

@@ -77,7 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     results.check(args)
     study = study_blend(load_members(args.members, args.groups), None, context=True)
-    pool, patients = replace(study.pool, context=None), pd.factorize(study.rows.groups)[0]
+    patients = pd.factorize(study.rows.groups)[0]
+    pool = replace(study.pool, probs=study.pool.probs[: len(study.members)])  # no patient context
     work = partial(try_halves, pool, patients)
     with Processes(args.processes) as processes:
         done = processes.imap_unordered(work, range(args.halves // 2))

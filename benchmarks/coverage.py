@@ -5,14 +5,15 @@ python benchmarks/coverage.py --repetitions 100     a look
 
 Each data set has 4,000 images: 1.8 % positives of 2,056 patients of uneven size, or seven classes,
 two of them of 1 %, of lesions photographed once or more. Patients and lesions shift the scores of
-all their images. The truth is the score of a population of a million images of the same kind.
+all their images. The truth is the score of a population of a million images of the same kind, and
+of differences and blends the AUC that follows from the normal distributions.
 Beside the reported interval: the naive bootstrap over images, and other intervals from the same
 resamples of groups: percentile, bias-corrected percentile, symmetric in the logit, for AUC DeLong.
 """
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from multiprocessing import Pool as Processes
 from pathlib import Path
@@ -24,11 +25,12 @@ from scipy.stats import norm
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.blending.methods import METHODS
+from lesions.blending.methods import equal, stacking
 from lesions.blending.nested import SPLITS, nested_scores, split_groups
 from lesions.blending.pool import build_pool
 from lesions.cli import build_parser, run
 from lesions.evaluation.intervals import (
+    Interval,
     bootstrap_values,
     compare,
     delong,
@@ -53,7 +55,7 @@ PATIENTS = 2056
 SHARE = 0.018  # of positives, as in ISIC 2020
 CLASSES = np.array([0.67, 0.11, 0.11, 0.055, 0.035, 0.01, 0.01])
 SCALE = 250  # how many times larger the population is
-FEW = 5  # every so many repetitions of what is dear: paired differences, nested gains
+FEW = 5  # every so many repetitions: images as patients, paired differences, nested gains
 
 macro_f1 = of_confusion(lambda matrix: mean_of_classes(class_f(matrix)))
 
@@ -118,20 +120,19 @@ MOST = {PARTIAL: 0.2}  # else 1
 
 @cache
 def truth() -> dict[str, float]:
-    """The metrics in a large population, and the difference of two models' AUCs in it."""
+    """The metrics in a large population."""
     found: dict[str, float] = {}
     for draw, metrics in METRICS.items():
         drawn = draw(np.random.default_rng(1), SCALE)
         found |= {name: metric(drawn.codes, drawn.scores[0]) for name, metric in metrics.items()}
-    drawn = draw_patients(np.random.default_rng(1), SCALE, 2)
-    first, second = (roc_auc(drawn.codes, scores) for scores in drawn.scores)
-    return found | {DIFFERENCE: second - first}
+    return found
 
 
-@cache
-def population() -> Drawn:
-    """100,000 images, on which what a blend really gains is measured."""
-    return draw_patients(np.random.default_rng(2), 25, 4)
+def true_auc(weights: Sequence[float]) -> float:
+    """The AUC of a weighted sum of `draw_patients`' models, which is normal in both classes."""
+    share = np.array(weights)
+    variance = 1.3**2 + 0.7**2 + (0.6**2 + 0.4**2) * share @ share
+    return float(norm.cdf(share @ np.linspace(1.9, 2.2, len(share)) / np.sqrt(2 * variance)))
 
 
 def repeat(seed: int) -> list[tuple[str, str, bool, float]]:
@@ -140,24 +141,25 @@ def repeat(seed: int) -> list[tuple[str, str, bool, float]]:
     for draw, metrics in METRICS.items():
         drawn, metric = draw(np.random.default_rng([3, seed])), together(metrics.values())
         values = metric.all(drawn.codes, drawn.scores[0])
-        by_group, by_row = (
-            bootstrap_values(metric, drawn.codes, [drawn.scores[0]], groups)[:, 0].T
-            for groups in (drawn.groups, None)
-        )
+        ours = bootstrap_values(metric, drawn.codes, [drawn.scores[0]], drawn.groups)[:, 0].T
         count = effective_groups(drawn.codes, drawn.groups)
-        for name, value, ours, naive in zip(metrics, values, by_group, by_row, strict=True):
-            reported, corrected = summarise(value, ours, count), summarise(value, ours)
-            limits = {
-                "reported": (reported.low, reported.high),
-                "bias-corrected": (corrected.low, corrected.high),
-                "percentile": percentile(ours),
-                "logit": symmetric(value, ours, MOST.get(name, 1.0)),
-                "over images": percentile(naive),
+        limits = [
+            {
+                "reported": ends(summarise(value, each, count)),
+                "bias-corrected": ends(summarise(value, each)),
+                "percentile": percentile(each),
+                "logit": symmetric(value, each, MOST.get(name, 1.0)),
             }
-            if name == "AUC":
-                known = delong(drawn.codes, drawn.scores[0], drawn.groups)
-                limits["DeLong"] = known.low, known.high
-            found += [(name, kind, *judged(truth()[name], *pair)) for kind, pair in limits.items()]
+            for name, value, each in zip(metrics, values, ours, strict=True)
+        ]
+        if draw is draw_patients:
+            limits[0]["DeLong"] = ends(delong(drawn.codes, drawn.scores[0], drawn.groups))
+        if seed % FEW == 0:
+            naive = bootstrap_values(metric, drawn.codes, [drawn.scores[0]])[:, 0].T
+            for kinds, each in zip(limits, naive, strict=True):
+                kinds["over images"] = percentile(each)
+        for name, kinds in zip(metrics, limits, strict=True):
+            found += [(name, kind, *judged(truth()[name], *pair)) for kind, pair in kinds.items()]
     if seed % FEW == 0:
         found += repeat_difference(seed) + repeat_gain(seed)
     return found
@@ -165,40 +167,37 @@ def repeat(seed: int) -> list[tuple[str, str, bool, float]]:
 
 def repeat_difference(seed: int) -> list[tuple[str, str, bool, float]]:
     drawn = draw_patients(np.random.default_rng([4, seed]), models=2)
-    value = roc_auc(drawn.codes, drawn.scores[1]) - roc_auc(drawn.codes, drawn.scores[0])
-    found = []
-    for kind, groups in {"reported": drawn.groups, "over images": None}.items():
-        count = effective_groups(drawn.codes, groups)
-        values = bootstrap_values(roc_auc, drawn.codes, list(drawn.scores), groups)
-        known = compare(value, values[:, 1] - values[:, 0], count).difference
-        found.append((DIFFERENCE, kind, *judged(truth()[DIFFERENCE], known.low, known.high)))
-    return found
+    real = true_auc([0, 1]) - true_auc([1, 0])
+    return judge_difference(DIFFERENCE, drawn, drawn.scores[1], drawn.scores[0], real)
 
 
 def repeat_gain(seed: int) -> list[tuple[str, str, bool, float]]:
-    """The nested gain of stacking; its truth is what the same blends gain in the population."""
-    drawn, whole = draw_patients(np.random.default_rng([5, seed]), models=4), population()
-    names = tuple("abcd")
-    pool, large = (
-        build_pool(expit(each.scores)[:, :, None], names, ("melanoma",), each.codes)
-        for each in (drawn, whole)
-    )
+    """The nested gain of stacking over equal weights; its truth is what the same blends gain."""
+    drawn = draw_patients(np.random.default_rng([5, seed]), models=4)
+    pool = build_pool(expit(drawn.scores)[:, :, None], "abcd", ("melanoma",), drawn.codes)
     splits = [split_groups(pool.target, drawn.groups, seed) for seed in range(SPLITS)]
-    fits = [METHODS["stacking"], METHODS["mean"]]
-    scores = [
-        np.mean([nested_scores(fit, pool, parts) for parts in splits], axis=0) for fit in fits
-    ]
-    value = pool.score(scores[0]) - pool.score(scores[1])
-    fitted = [fits[0](pool.take(parts != part)) for parts in splits for part in np.unique(parts)]
-    real = np.mean([large.score(blend.apply(large)) for blend in fitted])
-    real -= large.score(fits[1](large).apply(large))
+    nested = np.mean([nested_scores(stacking, pool, parts) for parts in splits], axis=0)
+    fitted = [stacking(pool.take(parts != part)) for parts in splits for part in np.unique(parts)]
+    alike = equal(pool, "logit")
+    real = np.mean([true_auc(blend.weights) for blend in fitted]) - true_auc(alike.weights)
+    return judge_difference(GAIN, drawn, nested[:, 0], alike.apply(pool)[:, 0], float(real))
+
+
+def judge_difference(
+    name: str, drawn: Drawn, better: Floats, other: Floats, real: float
+) -> list[tuple[str, str, bool, float]]:
     found = []
+    value = roc_auc(drawn.codes, better) - roc_auc(drawn.codes, other)
     for kind, groups in {"reported": drawn.groups, "over images": None}.items():
+        values = bootstrap_values(roc_auc, drawn.codes, [better, other], groups)
         count = effective_groups(drawn.codes, groups)
-        values = bootstrap_values(roc_auc, drawn.codes, [each[:, 0] for each in scores], groups)
         known = compare(value, values[:, 0] - values[:, 1], count).difference
-        found.append((GAIN, kind, *judged(float(real), known.low, known.high)))
+        found.append((name, kind, *judged(real, *ends(known))))
     return found
+
+
+def ends(found: Interval) -> tuple[float, float]:
+    return found.low, found.high
 
 
 def percentile(values: Floats) -> tuple[float, float]:
@@ -241,9 +240,10 @@ def main(arguments: list[str] | None = None) -> int:
         for kind, outcomes in kinds.items():
             holds, widths = np.array(outcomes, dtype=float).T
             row[kind] = {"coverage": float(holds.mean()), "width": float(np.median(widths))}
-        rows.append(row | {"data_sets": len(holds)})
+            row[kind]["data_sets"] = len(holds)
+        rows.append(row)
         shares = ", ".join(f"{kind} {100 * row[kind]['coverage']:.1f} %" for kind in kinds)
-        print(f"{name:42} {len(holds):5} data sets: {shares}")
+        print(f"{name:42} {row['reported']['data_sets']:5} data sets: {shares}")
     print(f"{seconds:.0f} s of CPU time")
     results.write({"rows": rows, "images": IMAGES, "patients": PATIENTS, "cpu_seconds": seconds})
     return 0

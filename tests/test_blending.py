@@ -237,7 +237,7 @@ def test_patient_context_is_chosen_where_it_helps_and_is_that_of_the_test_rows(f
     expected = expit(score @ list(record["weights"].values()))
     assert found.to_numpy() == pytest.approx(expected.to_numpy())
     pd.read_csv(files / "groups.csv")[:900].to_csv(files / "groups.csv", index=False)
-    with pytest.raises(InputError, match="lacks test rows: 300 images"):
+    with pytest.raises(InputError, match="of test rows are not known: 300 images"):
         blend.main([*asked, *sent, "--patient-context"])
     with pytest.raises(InputError, match="whose patients are known: give --groups"):
         blend.main([asked[0], "--no-test", "--patient-context"])

@@ -111,14 +111,15 @@ def load_tests(
 
 
 def _patients(names: pd.Series, members: Sequence[Oof], groups: Path | None) -> np.ndarray:
-    dataset = next((member.dataset for member in members if member.dataset), None)
-    if not (groups or dataset):
+    if groups:
+        table = load_groups(groups).table
+    elif not (dataset := next((member.dataset for member in members if member.dataset), None)):
         raise InputError("--patient-context: no patients are known: give --groups CSV")
-    known = load_groups(groups).table if groups else load_table(str(dataset))[0]
-    unknown = names[~names.isin(known["image_name"])]
-    where = f"--patient-context: {shown(groups) if groups else 'table.csv'} lacks test rows"
-    require_none(unknown, where, "give them in --groups, too, or leave it out with --no-test")
-    return known.set_index("image_name")["group"].loc[names].to_numpy()
+    else:
+        table = load_table(dataset)[0]
+    wrong = "--patient-context: the patients of test rows are not known"
+    require_none(names[~names.isin(table["image_name"])], wrong, "give them in --groups, too")
+    return table.set_index("image_name")["group"].loc[names].to_numpy()
 
 
 def _pair(members: Sequence[Oof], given: Sequence[str]) -> dict[str, Path]:

@@ -1,15 +1,17 @@
 """Ways to blend: each turns members' scores into weights that score rows and test set alike."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from math import comb
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
+from scipy.stats import norm
 
-from lesions.blending.pool import CONTEXT, Pool
+from lesions.blending.pool import Pool
 from lesions.evaluation.calibration import clipped_logit
 from lesions.evaluation.metrics import Floats
 
@@ -20,19 +22,14 @@ FINALISTS = 50
 
 @dataclass(frozen=True)
 class Blend:
-    """Weights (K,) that sum to 1, over what `scale` says: rank, prob or logit.
-
-    With the pool's context (K + 2,).
-    """
+    """Weights that sum to 1, over what `scale` says (rank, prob or logit) of the first members."""
 
     weights: tuple[float, ...]
     scale: str
 
     def apply(self, pool: Pool) -> Floats:
         """Blended scores of the pool's rows, (N, C) between 0 and 1; classes sum to 1."""
-        values = pool.added if self.scale == "rank" else pool.probs
-        if len(self.weights) > len(values) and pool.context is not None:
-            values = np.concatenate([values, pool.context])
+        values = (pool.added if self.scale == "rank" else pool.probs)[: len(self.weights)]
         if self.scale == "logit":
             values = clipped_logit(values)
         total = (values.reshape(len(values), -1).T @ self.weights).reshape(values.shape[1:])
@@ -61,19 +58,28 @@ def subset(pool: Pool) -> Blend:
 def _best(pool: Pool, sizes: Sequence[int]) -> tuple[int, ...]:
     """The members whose sum scores highest, so many of them; of equals the fewer.
 
-    All are scored on some of the rows, and on every row the 50 that are best there: those of
-    public models always had the best of all among their first two.
+    Of many, for AUC, the 50 are scored whose sums are furthest apart if they were normal.
     """
     found = [chosen for size in sizes for chosen in combinations(range(len(pool.names)), size)]
-    if len(found) > FINALISTS:
-        found = sorted(_ranked(pool.thinned(1000), found)[:FINALISTS], key=len)
-    return _ranked(pool, found)[0]
-
-
-def _ranked(pool: Pool, subsets: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """The subsets of members, that of the highest sum first."""
+    if len(found) > FINALISTS and pool.objective.endswith("auc"):
+        apart = _separation(pool, found)
+        found = [found[place] for place in sorted(np.argsort(-apart, kind="stable")[:FINALISTS])]
     columns, score = pool.search(pool.added)
-    return sorted(subsets, key=lambda chosen: -score(sum(columns[i] for i in chosen)))
+    return max(found, key=lambda chosen: score(sum(columns[i] for i in chosen)))
+
+
+def _separation(pool: Pool, subsets: Sequence[tuple[int, ...]]) -> Floats:
+    """The mean AUC of each subset's sum if members were normal in every class and outside it."""
+    picked = np.array([np.bincount(chosen, minlength=len(pool.names)) for chosen in subsets])
+    found = np.zeros(len(subsets))
+    for place, column in enumerate(np.moveaxis(pool.added, -1, 0)):
+        own = pool.target == (place if pool.several else 1)
+        if 0 < own.sum() < len(own):
+            inside, outside = column[:, own], column[:, ~own]
+            variance = np.cov(inside, bias=True) + np.cov(outside, bias=True)
+            gap = picked @ (inside.mean(axis=1) - outside.mean(axis=1))
+            found += norm.cdf(gap / np.sqrt(np.sum(picked @ variance * picked, axis=1)))
+    return found
 
 
 def of_picks(picks: Sequence[int], pool: Pool) -> Blend:
@@ -104,12 +110,13 @@ def climb(pool: Pool, most: int = MOST_PICKS) -> tuple[list[int], list[float]]:
     return picks, scores
 
 
-def stacking(pool: Pool) -> Blend:
+def stacking(pool: Pool, context: bool = False) -> Blend:
     """Non-negative weights on logits by logistic regression, with a slight pull to 0.
 
-    Equal weights where no member is worth a weight above 0.
+    Equal weights where no member is worth a weight above 0. With `context` what sets a row apart
+    from the others of its patient has weights, too.
     """
-    features = clipped_logit(pool.probs[:, :, 0]).T
+    features = clipped_logit(pool.probs[: None if context else len(pool.names), :, 0]).T
     sign = np.where(pool.target == 1, -1.0, 1.0)
     count = features.shape[1]
 
@@ -128,13 +135,6 @@ def stacking(pool: Pool) -> Blend:
     return Blend(tuple((found / found.sum()).tolist()), "logit")
 
 
-def patient_context(pool: Pool) -> Blend:
-    """Stacking, in which what sets a row apart from its patient's others counts as two members."""
-    assert pool.context is not None
-    probs = np.concatenate([pool.probs, pool.context])
-    return stacking(replace(pool, names=(*pool.names, *CONTEXT), probs=probs))
-
-
 # From the simplest to the most elaborate: the order in which a blend is chosen.
 METHODS: dict[str, Callable[[Pool], Blend]] = {
     "rank_mean": lambda pool: equal(pool, "rank"),  # so that no member's scale dominates
@@ -149,5 +149,5 @@ METHODS: dict[str, Callable[[Pool], Blend]] = {
 def methods_of(several: bool, context: bool = False) -> dict[str, Callable[[Pool], Blend]]:
     """The methods for yes or no, or for several classes; the first is equal weights."""
     without = ("rank_mean", "stacking") if several else ()
-    known = METHODS | ({"patient_context": patient_context} if context else {})
-    return {name: fit for name, fit in known.items() if name not in without}
+    known = {name: fit for name, fit in METHODS.items() if name not in without}
+    return known | ({"patient_context": partial(stacking, context=True)} if context else {})

@@ -111,7 +111,7 @@ def compare_methods(pool: Pool, groups: ArrayLike) -> tuple[dict[str, Outcome], 
     the same 2,000 resamples of groups, so that differences are paired.
     """
     splits = [split_groups(pool.target, groups, seed) for seed in range(SPLITS)]
-    methods = methods_of(pool.several, pool.context is not None)
+    methods = methods_of(pool.several, len(pool.probs) > len(pool.names))
     scores = {
         name: np.mean([nested_scores(fit, pool, parts) for parts in splits], axis=0)
         for name, fit in methods.items()

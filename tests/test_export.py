@@ -14,6 +14,7 @@ from lesions.config import Config
 from lesions.data.metadata import COLUMNS
 from lesions.errors import InputError
 from lesions.inference import export
+from lesions.inference.checkpoint import load_model
 from lesions.models.classifier import LesionClassifier
 
 SWIN = {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 24, "window_size": 2}
@@ -122,6 +123,8 @@ def test_the_script_prints_the_comparison_writes_it_and_deletes_an_int8_that_los
     assert told["eager"]["difference"] == 0 and told["onnx"]["difference"] < 1e-5
     assert told["int8"]["bytes"] == (trained / "fold0.int8.onnx").stat().st_size
     assert all(name in printed for name in told)
+    header = export.open_onnx(trained / "fold0.onnx")[1]
+    assert header["preprocess"] == load_model(trained / "fold0.safetensors")[1]["preprocess"]
 
     monkeypatch.setattr(export, "LEAST_LOSS", -1.0)
     monkeypatch.setitem(export.EXPORTS, "onnx", (lambda *_: None, ".onnx"))  # it is there

@@ -117,6 +117,7 @@ def test_a_run_without_dropout_averages_over_people_or_refuses(
 ) -> None:
     train([*tiny_run("undropped", "data.metadata_dropout=0"), "--fold", "0"])
     calibrate(["--run", "undropped", "--rows", "20"])
+    assert "the other groups of rows (one fold alone" in capsys.readouterr().out
     photo, folder = example(0), at("oof/undropped")
     stored = read_json(folder / "calibration.json")
     assert len(stored["people"]) > 20 and list(stored["given"]) == ["age and sex", "nothing"]

@@ -39,9 +39,10 @@ from lesions.data.sample import write_sample
 from lesions.data.table import load_table
 from lesions.data.tasks import Task
 from lesions.errors import InputError
+from lesions.evaluation.thresholds import Threshold, by_recall
 from lesions.files import read_json, write_json
 from lesions.inference import Predictor
-from lesions.inference.calibration import fit_calibration
+from lesions.inference.calibration import cross_fit, fit_calibration
 from lesions.inference.checkpoint import load_model
 from lesions.inference.ensemble import blended
 from lesions.inference.predict import predict as predict_rows
@@ -271,6 +272,13 @@ def test_corrected_probabilities_are_those_that_come_true() -> None:
     alone = fit_calibration(one_fold, "recall")
     assert alone.cross_fitted == "group" and alone.temperature == found.temperature
     assert alone.threshold.sensitivity == pytest.approx(0.9, abs=0.02)
+    twins = one_fold.take(np.repeat(np.arange(0, 2000, 2), 2))  # equal rows of a group
+
+    def rule(target: Any, score: Any) -> Threshold:
+        assert (np.unique(score, return_counts=True)[1] % 2 == 0).all()  # no group is torn
+        return by_recall(target, score)
+
+    assert cross_fit(twins, rule).by == "group"
 
 
 def test_probabilities_are_shifted_to_another_prevalence(
@@ -360,6 +368,8 @@ def test_what_is_no_lesion_is_called_unusual(calibrated: Path) -> None:
     typical, flagged = fit_typical(values, np.arange(500))
     assert typical.distance(np.array([[5.0] * 6, [11.0] * 6])) == pytest.approx([0, 9], abs=1.5)
     assert flagged.mean() == pytest.approx(0.01, abs=0.01)
+    twins = np.vstack([values[:60], np.full((2, 6), 1000.0)])  # odd, and judged without each other
+    assert fit_typical(twins, np.minimum(np.arange(62), 60))[1][-2:].all()
 
 
 def test_training_like_photographs_are_mostly_not_called_unusual(calibrated: Path) -> None:

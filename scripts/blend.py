@@ -43,12 +43,19 @@ def main(arguments: list[str] | None = None) -> int:
 
     from lesions.blending.blend import study_blend, write_blend
     from lesions.blending.members import load_members, load_tests
+    from lesions.errors import InputError
+    from lesions.oof import load_groups
     from lesions.paths import at, shown
 
     members = load_members(args.members, args.groups)
     # Before any fitting: a missing test file is told at once.
-    given = args.test, args.groups, args.patient_context
-    tests = None if args.no_test else load_tests(members, *given)
+    patients = load_groups(args.groups) if args.patient_context and args.groups else None
+    if args.patient_context and (not patients or members[0].task.several):
+        raise InputError(
+            "--patient-context: for melanoma or not, with the patients of all images: give --groups"
+            " CSV, of a prepared data set its input/prepared/<name>/table.csv"
+        )
+    tests = None if args.no_test else load_tests(members, args.test, patients)
     study = study_blend(members, args.source, args.method, args.objective, args.patient_context)
     if study.rows.groups_from.startswith("none"):
         print("NO GROUPS: every image counts as a patient of its own, so intervals come out too")

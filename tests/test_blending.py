@@ -237,9 +237,9 @@ def test_patient_context_is_chosen_where_it_helps_and_is_that_of_the_test_rows(f
     expected = expit(score @ list(record["weights"].values()))
     assert found.to_numpy() == pytest.approx(expected.to_numpy())
     pd.read_csv(files / "groups.csv")[:900].to_csv(files / "groups.csv", index=False)
-    with pytest.raises(InputError, match="of test rows are not known: 300 images"):
+    with pytest.raises(InputError, match="patients of test rows: not in .*groups.csv: 300 images"):
         blend.main([*asked, *sent, "--patient-context"])
-    with pytest.raises(InputError, match="whose patients are known: give --groups"):
+    with pytest.raises(InputError, match="the patients of all images: give --groups"):
         blend.main([asked[0], "--no-test", "--patient-context"])
 
 

@@ -75,9 +75,7 @@ class Study:
         """What blend.json holds of the out-of-fold rows, hashes of the files included."""
         pool, rows, facts = self.pool, self.rows, next(iter(self.rows.facts.values()), {})
         numbers = np.bincount(pool.target, minlength=max(2, len(pool.classes))).tolist()
-        counts = {"positives": numbers[1]}
-        if pool.several:
-            counts = {"classes": dict(zip(pool.classes, numbers, strict=True))}
+        counts = dict(zip(pool.classes, numbers, strict=True)) if pool.several else numbers[1]
         nested = {name: score.as_json() for name, score in self.nested_scores.items()}
         return {
             "members": list(pool.names),
@@ -94,7 +92,7 @@ class Study:
                 for name, score in self.scores.items()
             },
             "rows": len(pool.target),
-            **counts,
+            "classes" if pool.several else "positives": counts,
             **({"nested_scores": nested} if nested else {}),
             "groups": len(set(rows.groups)),
             "groups_from": rows.groups_from,
@@ -109,18 +107,17 @@ class Study:
         what = f"{len(pool.classes)} classes" if pool.several else count
         groups = f"{len(set(self.rows.groups)):,} groups ({self.rows.groups_from})"
         members = pd.DataFrame({f"{pool.label} (95 %, by group)": self.scores})
-        of = self.outcomes.items()
-        columns = {
-            "in sample": {name: f"{outcome.in_sample:.3f}" for name, outcome in of},
-            "nested (95 %)": {name: outcome.nested for name, outcome in of},
-            "against equal weights": {name: outcome.against_equal or "-" for name, outcome in of},
+        methods = {
+            name: [f"{found.in_sample:.3f}", found.nested, found.against_equal or "-"]
+            for name, found in self.outcomes.items()
         }
+        columns = ["in sample", "nested (95 %)", "against equal weights"]
         used = sorted(self.weights.items(), key=lambda item: -item[1])
         told = ", ".join(f"{name} {weight:.3f}" for name, weight in used if weight > 0)
         lines = [
             f"{len(pool.target):,} rows, {what}, {groups}\n",
             f"{members.to_string()}\n",
-            f"{pd.DataFrame(columns).to_string()}\n",
+            f"{pd.DataFrame(methods, columns).T.to_string()}\n",
             f"chosen: {self.chosen}: {self.reason}",
             f"weights: {told}",
         ]
@@ -156,10 +153,6 @@ def study_blend(
     check_members(members)
     base = next((member for member in members if member.dataset), members[0])
     rows = base.take(pd.Index(base.names).get_indexer(members[0].names)).of_source(source)
-    if context and (task.several or rows.groups_from.startswith("none")):
-        raise InputError(
-            "--patient-context: of melanoma or not, whose patients are known: give --groups CSV"
-        )
     places = [pd.Index(member.names).get_indexer(rows.names) for member in members]
     probs = np.stack([m.probs[place] for m, place in zip(members, places, strict=True)])
     names = [member.name for member in members]

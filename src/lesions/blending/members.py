@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from lesions.data.table import load_table
 from lesions.errors import InputError, listed
 from lesions.evaluation.metrics import Floats
 from lesions.files import read_json, sha256
-from lesions.oof import Oof, load_groups, load_oof, load_test, require_none
+from lesions.oof import Groups, Oof, load_groups, load_oof, load_test, require_none, table_rows
 from lesions.paths import at, shown
 from lesions.runs import find_run
 
@@ -76,14 +75,13 @@ def check_members(members: Sequence[Oof]) -> None:
 
 
 def load_tests(
-    members: Sequence[Oof], given: Sequence[str], groups: Path | None, context: bool
+    members: Sequence[Oof], given: Sequence[str], patients: Groups | None = None
 ) -> Tests:
     """The members' test rows: a run's are submissions/<run>.csv, `given` those of CSV members.
 
     Given files belong to the member of the same name, but for words such as oof and submission:
     submission_b3.csv to oof_b3.csv. InputError for predictions that are not those of the weights
     that a run has now, for rows that are out-of-fold rows, and for scores that are upside down.
-    With `context` the patients of the test rows are known, too, by `groups` or the runs' table.csv.
     """
     paths = _pair(members, given)
     found, weights = {}, {}
@@ -106,20 +104,11 @@ def load_tests(
         if against.pvalue < 1e-6:
             value = f"its rank correlation with {next(iter(found))} is {against.statistic:.2f}"
             raise InputError(f"{name} is upside down: {value}: give 1 - prob of it")
-    patients = _patients(order, members, groups) if context else None
-    return Tests(order, np.stack(stacked), list(paths.values()), weights, patients)
-
-
-def _patients(names: pd.Series, members: Sequence[Oof], groups: Path | None) -> np.ndarray:
-    if groups:
-        table = load_groups(groups).table
-    elif not (dataset := next((member.dataset for member in members if member.dataset), None)):
-        raise InputError("--patient-context: no patients are known: give --groups CSV")
-    else:
-        table = load_table(dataset)[0]
-    wrong = "--patient-context: the patients of test rows are not known"
-    require_none(names[~names.isin(table["image_name"])], wrong, "give them in --groups, too")
-    return table.set_index("image_name")["group"].loc[names].to_numpy()
+    groups = None
+    if patients:
+        rows = table_rows(patients.table, order, "patients of test rows", patients.file)
+        groups = patients.table["group"].to_numpy()[rows]
+    return Tests(order, np.stack(stacked), list(paths.values()), weights, groups)
 
 
 def _pair(members: Sequence[Oof], given: Sequence[str]) -> dict[str, Path]:

@@ -97,8 +97,7 @@ def climb(pool: Pool, most: int = MOST_PICKS) -> tuple[list[int], list[float]]:
     """
     columns, score = pool.search(pool.added)
     total = np.zeros_like(columns[0])
-    picks: list[int] = []
-    scores: list[float] = []
+    picks, scores = list[int](), list[float]()
     while len(picks) < most:
         tried = [score(total + column) for column in columns]
         best = int(np.argmax(tried))

@@ -368,8 +368,8 @@ def test_what_is_no_lesion_is_called_unusual(calibrated: Path) -> None:
     typical, flagged = fit_typical(values, np.arange(500))
     assert typical.distance(np.array([[5.0] * 6, [11.0] * 6])) == pytest.approx([0, 9], abs=1.5)
     assert flagged.mean() == pytest.approx(0.01, abs=0.01)
-    twins = np.vstack([values[:60], np.full((2, 6), 1000.0)])  # odd, and judged without each other
-    assert fit_typical(twins, np.minimum(np.arange(62), 60))[1][-2:].all()
+    alike = np.vstack([values[:60], np.full((4, 6), 1000.0)])  # odd, and judged without each other
+    assert fit_typical(alike, np.minimum(np.arange(64), 60))[1][-4:].all()
 
 
 def test_training_like_photographs_are_mostly_not_called_unusual(calibrated: Path) -> None:

@@ -6,7 +6,6 @@ The loop from end to end, with sessions that run, is in test_kernels.py.
 import io
 import json
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -37,11 +36,7 @@ def output(done: bool, step: int, *changes: str, folds: tuple[int, ...] = (0, 1)
     return {f"oof/{RUN}/{name}": content for name, content in files.items()}
 
 
-@pytest.fixture(autouse=True)
-def root(monkeypatch, tmp_path) -> Path:
-    """An empty checkout root, with a table of three folds of the data set `demo`."""
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("root")
 
 
 @pytest.fixture
@@ -88,22 +83,14 @@ def test_code_is_sent_once_and_again_only_when_it_changed(kaggle, root):
     table = root / "input/isic2020/ISIC_2020_Training_Duplicates.csv"
     table.parent.mkdir(parents=True)
     table.write_text("image_name_1,image_name_2\n")
+    kaggle.lag = 3  # the old version is ready before the new one
     kaggle_push(["code"])
+    assert [wait for wait in kaggle.waits if wait == 10] == [10, 10, 10]
     assert len(held["versions"]) == 2 and held["notes"][1].startswith("commit ")
     names = content(held)
     for wanted in ("lesions/paths.py", "effnet_b1.yaml", "train.py", "Training_Duplicates.csv"):
         assert any(name.endswith(wanted) for name in names), wanted
     assert not any("__pycache__" in name for name in names)
-
-
-def test_a_new_version_is_waited_for_although_the_old_one_is_ready(kaggle):
-    kaggle_push(["code"])
-    (at("input/isic2020")).mkdir(parents=True)
-    at("input/isic2020/ISIC_2020_Training_Duplicates.csv").write_text("image_name_1\n")
-    kaggle.lag = 3
-    kaggle_push(["code"])
-    assert len(kaggle.datasets[CODE_SET]["versions"]) == 2
-    assert [wait for wait in kaggle.waits if wait == 10] == [10, 10, 10]
 
 
 def test_weights_of_a_run_that_has_none_are_refused(kaggle):

@@ -29,8 +29,8 @@ def test_epochs_differ_in_order_and_in_augmentation():
     pipeline = dataset()
     rows = [np.concatenate([b["row"] for b in epoch(number, 0)]) for number in (0, 1)]
     assert not np.array_equal(*rows) and set(rows[0]) == set(rows[1]) == set(ROWS)
-    draws = [pipeline[(number, 5)]["image"] for number in range(8)]
-    assert len({draw.tobytes() for draw in draws}) == 8
+    items = [*((number, 5) for number in range(8)), (0, 5, 1)]  # the last: drawn a second time
+    assert len({pipeline[item]["image"].tobytes() for item in items}) == 9
 
 
 def test_an_epoch_resumed_with_workers_goes_on_with_the_batches_that_were_left():

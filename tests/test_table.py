@@ -81,8 +81,7 @@ def test_a_photograph_of_two_sources_is_one_row_if_they_agree():
         one_row_a_name(pd.concat([first, second], ignore_index=True), STRICT)
 
 
-def test_a_saved_table_comes_back_and_an_edited_one_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+def test_a_saved_table_comes_back_and_an_edited_one_is_refused(root):
     finished = finish_table(drawn(60), CONFIG)
     facts = save_table("mine", finished, CONFIG)
     loaded, again = load_table("mine")

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REAL
+from conftest import REAL, picture
 
 from lesions.config import DatasetConfig, SourceConfig
 from lesions.data import photographs
@@ -16,7 +16,7 @@ from lesions.data.columns import COMMON, Report
 from lesions.data.photographs import extract, unpacked
 from lesions.data.sources import READERS, read_source
 from lesions.data.table import read_sources
-from lesions.data.tasks import DIAGNOSES, MALIGNANT, TASKS, WORDS, build_task, targets
+from lesions.data.tasks import DIAGNOSES, MALIGNANT, TASKS, WORDS, targets
 from lesions.errors import InputError
 
 HAM = {"nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115}
@@ -44,42 +44,6 @@ def test_a_source_has_the_published_diagnoses(name):
     assert real(name)["diagnosis"].value_counts().to_dict() == DIAGNOSES_OF[name]
 
 
-@pytest.mark.real
-def test_people_lesions_and_splits_are_those_that_were_published():
-    late, early, ham, small = map(real, ("isic2020", "isic2019", "ham10000", "dermamnist"))
-    train = late[late["split"] == "train"]
-    assert len(train) == 33_126 and (late["split"] == "test").sum() == 10_982
-    assert train["target"].sum() == 584 and late["target"].isna().sum() == 10_982
-    assert train["patient_id"].nunique() == 2_056
-    assert (train["lesion_id"] != "").all()
-    assert (early["lesion_id"] == "").sum() == 2_084
-    assert (early["patient_id"] == "").all()
-    assert early["image_name"].str.endswith("_downsampled").sum() == 2_074
-    assert ham["lesion_id"].nunique() == 7_470 and ham["age_approx"].isna().sum() == 57
-    parts = {name: rows for name, rows in small.groupby("official")}
-    assert {name: len(rows) for name, rows in parts.items()} == {
-        "train": 7_007, "test": 2_005, "val": 1_003,
-    }  # fmt: skip
-    assert parts["test"]["lesion_id"].isin(parts["train"]["lesion_id"]).sum() == 693
-
-
-@pytest.mark.real
-def test_ham10000_is_in_isic2019_and_in_isic2018():
-    table = real("ham10000")
-    later = real("isic2019").set_index("image_name").loc[table["image_name"]]
-    number = targets(later["diagnosis"], "diagnosis7").astype(int)
-    assert (np.array(build_task("diagnosis7").classes)[number] == table["diagnosis"]).all()
-    assert (later["lesion_id"].to_numpy() == table["lesion_id"]).all()
-    # 2019 has no general place for trunk and genital
-    placed = (later["site"] != "").to_numpy()
-    assert (later["site"].to_numpy() == table["site"])[placed].all()
-    earlier = real("isic2018")
-    first = earlier[earlier["official"] == "train"].set_index("image_name")
-    assert (first.loc[table["image_name"], "diagnosis"].to_numpy() == table["diagnosis"]).all()
-    assert len(first) == 10_015
-    assert (earlier["official"] == "val").sum() == 193
-
-
 def test_tasks_are_over_one_vocabulary():
     assert set(WORDS.values()) <= {*DIAGNOSES, ""}
     for task in TASKS.values():
@@ -99,13 +63,6 @@ def test_the_target_follows_the_task(tmp_path):
         table = read_sources(DatasetConfig(sources={"mine": source}, task=task), STRICT)
         assert table["diagnosis"].tolist() == ["mel", "bcc", "nv"]
         assert table["target"].tolist() == expected
-
-
-def picture(path: Path, seed: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 255, (24, 24, 3), np.uint8)
-    assert cv2.imwrite(str(path), pixels)
-    return path
 
 
 def test_anyones_table_is_read_through_a_column_map(tmp_path):
@@ -141,15 +98,14 @@ def test_anyones_table_is_read_through_a_column_map(tmp_path):
 
 
 @pytest.fixture
-def ham(tmp_path, monkeypatch) -> Path:
+def ham(root) -> Path:
     """HAM10000 of three images, without its images."""
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
-    (tmp_path / "ham").mkdir()
-    (tmp_path / "ham" / "HAM10000_metadata.csv").write_text(
+    (root / "ham").mkdir()
+    (root / "ham" / "HAM10000_metadata.csv").write_text(
         "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
         "L1,a,nv,histo,80.0,male,scalp\nL1,b,nv,histo,80.0,male,scalp\nL2,c,mel,histo,,unknown,\n"
     )
-    return tmp_path / "ham"
+    return root / "ham"
 
 
 def paths_of(ham: Path, images: list[str]) -> list[str]:
@@ -181,18 +137,15 @@ def test_images_lie_flat_in_two_parts_by_class_or_in_the_downloaded_zip(ham, tmp
         paths_of(ham, [str(tmp_path / "nowhere")])
 
 
-def test_the_largest_dermamnist_is_read_and_its_arrays_become_the_same_pixels(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+def test_the_largest_dermamnist_is_read_and_its_arrays_become_the_same_pixels(root):
     rng = np.random.default_rng(0)
     for name, size in {"dermamnist": 28, "dermamnist_64": 32, "dermamnist_224": 48}.items():
         arrays = {}
         for split, count in {"train": 5, "val": 2, "test": 3}.items():
             arrays[f"{split}_images"] = rng.integers(0, 255, (count, size, size, 3), np.uint8)
             arrays[f"{split}_labels"] = rng.integers(0, 7, (count, 1), np.uint8)
-        np.savez(tmp_path / f"{name}.npz", **arrays)
-    config = DatasetConfig(sources={"dermamnist": SourceConfig(folder=str(tmp_path))})
+        np.savez(root / f"{name}.npz", **arrays)
+    config = DatasetConfig(sources={"dermamnist": SourceConfig(folder=str(root))})
     table = read_sources(config, STRICT, unpack=True)
     assert len(table) == 10
     labels = np.concatenate([arrays[f"{split}_labels"][:, 0] for split in ("train", "val", "test")])
@@ -200,10 +153,10 @@ def test_the_largest_dermamnist_is_read_and_its_arrays_become_the_same_pixels(
     assert (codes == labels).all()  # of the largest, too
     last = cv2.imread(table["path"].iloc[-1])[..., ::-1]
     assert np.array_equal(last, arrays["test_images"][2])  # of the largest, the last in the loop
-    np.savez(tmp_path / "dermamnist_224.npz", **arrays | {"val_labels": np.full((2, 1), 9)})
+    np.savez(root / "dermamnist_224.npz", **arrays | {"val_labels": np.full((2, 1), 9)})
     with pytest.raises(InputError, match=r"dermamnist_224\.npz: val_labels: .*download it again"):
         read_sources(config, STRICT)
-    np.savez(tmp_path / "dermamnist_corrected_64.npz", **arrays)
+    np.savez(root / "dermamnist_corrected_64.npz", **arrays)
     with pytest.raises(InputError, match="are different editions: keep one of them"):
         read_sources(config, STRICT, unpack=True)
 
@@ -234,9 +187,8 @@ def test_an_archive_writes_nothing_outside_its_folder(name, mode, said, tmp_path
     assert not (tmp_path / "out.jpg").exists()
 
 
-def test_an_archive_that_unpacks_too_large_or_is_damaged_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
-    path = tmp_path / "images.zip"
+def test_an_archive_that_unpacks_too_large_or_is_damaged_is_refused(root, monkeypatch):
+    path = root / "images.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("large.jpg", bytes(3_000_000))
     with monkeypatch.context() as limited:
@@ -251,7 +203,7 @@ def test_an_archive_that_unpacks_too_large_or_is_damaged_is_refused(tmp_path, mo
     path.write_bytes(b"<html>not found</html>")
     with pytest.raises(InputError, match="damaged or not a zip"):
         unpacked(path)
-    left = [path for path in (tmp_path / "input/prepared").rglob("*") if path.is_file()]
+    left = [path for path in (root / "input/prepared").rglob("*") if path.is_file()]
     assert not left
 
 

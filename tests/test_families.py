@@ -46,7 +46,8 @@ CBAM = {"reduction": 8, "kernel": 3}
 PARTS = list(
     product(["concat", "gate"], [None, CBAM], ["linear", "multi_sample_dropout", "funnel"])
 )
-TWINS = ("efficientnet_b1", "vit_mean", "cnn_shallow")  # of the same kind as another
+# These train as another of their kind does.
+TWINS = ("efficientnet_b0", "efficientnet_b1", "mobilenetv2", "vit_mean", "cnn_shallow")
 ALL_PARTS = ("mobilenetv2", "vit_mean", "swin", "cnn_shallow")  # the others: a third of them
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 CLASSES = 7

@@ -18,11 +18,11 @@ import pandas as pd
 import prepare
 import pytest
 import yaml
+from conftest import picture
 from PIL import Image
 
-from lesions.config import DatasetConfig, PreprocessConfig
+from lesions.config import DatasetConfig
 from lesions.data.decode import UnreadableImage, decode
-from lesions.data.patients import find_photos
 from lesions.data.photographs import unpacked
 from lesions.errors import InputError
 
@@ -121,50 +121,11 @@ def test_an_archive_of_another_system_is_read_or_refused(name, said, call, tmp_p
 
 
 @given
-def test_deep_and_transparent_pictures_of_the_cases_look_like_their_plain_copies():
-    folder = CASES / "05-16bit-and-float-images"
-    plain = {name: decode(folder / f"{name}8.png", 72)[0].astype(int) for name in ("gray", "ref")}
-    for path in sorted(folder.glob("*.*")):
-        like = "gray" if path.stem[:4] in ("gray", "floa", "int3") else "ref"
-        if path.stem not in ("alpha_cutout", "anim", "lab"):
-            assert np.abs(decode(path, 72)[0] - plain[like]).mean() < 4, path.name
-    assert (decode(folder / "alpha_cutout.png", 72)[0] == 255).all(axis=2).mean() > 0.1
-
-
-@given
-@pytest.mark.parametrize("other, said", [
-    ("b_words", "target benign is not 0 or 1"), ("b_logits", "prob is not within 0 to 1: 336"),
-    ("b_jpg", "400 images .ISIC_9300000.jpg"), ("b_inverted", "b_inverted is upside down"),
-])  # fmt: skip
-def test_a_foreign_table_of_predictions_is_refused_by_name(other, said, tmp_path, monkeypatch):
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
-    folder = CASES / "15-foreign-oof"
-    members = [str(folder / "a.csv"), str(folder / f"{other}.csv")]
-    with pytest.raises(InputError, match=said):
-        blend.main([*members, "--groups", str(folder / "groups_ok.csv"), "--no-test"])
-
-
-@given
-def test_files_that_broke_the_decoder_and_folders_to_predict_are_read_or_refused(tmp_path):
+def test_files_that_broke_the_decoder_are_read_or_refused():
     for path in (CASES / "break").glob("06_exif*"):
         assert decode(path, 32)[0].std() > 0, path.name
     with pytest.raises(InputError, match=r"damaged_deflate\.zip: .*download it again"):
         unpacked(CASES / "break/10_damaged_deflate.zip")
-    found = find_photos([CASES / "22-folder-to-predict/data"])
-    assert found and not any(path.name.startswith("._") or "superpixels" in path.name
-                             for path in found)  # fmt: skip
-    upright, phone = (CASES / "04-exif-portrait-gradcam" / f"{name}.jpg"
-                      for name in ("upright_no_exif", "phone_orientation6"))  # fmt: skip
-    for fit in ("squash", "pad"):
-        one, two = (decode(path, 96, PreprocessConfig(fit=fit)) for path in (upright, phone))
-        assert one[1] == two[1] and np.abs(one[0].astype(int) - two[0]).mean() < 3
-
-
-def picture(path: Path, shade: int = 0) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(shade).integers(0, 255, (9, 12, 3)).astype(np.uint8)
-    Image.fromarray(cv2.resize(pixels, (96, 72))).save(path)
-    return path
 
 
 def write_source(folder: Path, text: str, **columns: str) -> dict:
@@ -255,8 +216,7 @@ def test_prepare_warns_of_folds_that_have_no_positive(call, tmp_path):
     assert "training rows" in said and "validation rows" in said
 
 
-def test_blending_keeps_images_that_are_called_like_a_missing_cell(tmp_path, monkeypatch):
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+def test_blending_keeps_images_that_are_called_like_a_missing_cell(root):
     rng, names = np.random.default_rng(0), ["NA", "null", "nan", "None", "<NA>", "1.#QNAN"]
     names += [f"i{number}" for number in range(94)]
     target = np.arange(100) % 2
@@ -264,18 +224,18 @@ def test_blending_keeps_images_that_are_called_like_a_missing_cell(tmp_path, mon
     for member in "ab":
         score = 1 / (1 + np.exp(-truth - 0.3 * rng.normal(size=100)))
         own = pd.DataFrame({"image_name": names, "target": target, "prob": score})
-        own.to_csv(tmp_path / f"oof_{member}.csv", index=False)
+        own.to_csv(root / f"oof_{member}.csv", index=False)
         sent = own.assign(image_name="t" + own["image_name"])[["image_name", "prob"]]
-        sent.to_csv(tmp_path / f"test_{member}.csv", index=False)
+        sent.to_csv(root / f"test_{member}.csv", index=False)
     people = pd.DataFrame({"image_name": names, "patient_id": ["NA", "n/a", *names[2:]]})
-    people.to_csv(tmp_path / "groups.csv", index=False)
-    members = [str(tmp_path / f"oof_{member}.csv") for member in "ab"]
-    tests = ["--test", *(str(tmp_path / f"test_{member}.csv") for member in "ba")]
-    command = [*members, "--groups", str(tmp_path / "groups.csv"), "--out", str(tmp_path / "out")]
+    people.to_csv(root / "groups.csv", index=False)
+    members = [str(root / f"oof_{member}.csv") for member in "ab"]
+    tests = ["--test", *(str(root / f"test_{member}.csv") for member in "ba")]
+    command = [*members, "--groups", str(root / "groups.csv"), "--out", str(root / "out")]
     assert blend.main([*command, *tests]) == 0
-    blended = pd.read_csv(tmp_path / "out/blend_oof.csv", keep_default_na=False)
+    blended = pd.read_csv(root / "out/blend_oof.csv", keep_default_na=False)
     assert blended["image_name"].tolist() == names and blended["group"].nunique() == 100
-    sent.assign(prob=1 - sent["prob"]).to_csv(tmp_path / "test_b.csv", index=False)
+    sent.assign(prob=1 - sent["prob"]).to_csv(root / "test_b.csv", index=False)
     with pytest.raises(InputError, match=r"test_b\.csv is upside down: its rank correlation"):
         blend.main([*command, *tests])
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -20,11 +21,15 @@ from urllib.parse import urlparse
 from zlib import crc32
 
 import numpy as np
+import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from timing import in_turns, times_as_fast, wall_seconds
+
 from lesions.cli import build_parser, run
+from lesions.data.patients import Patient
 from lesions.inference.checkpoint import versions
-from lesions.inference.predictor import Predictor
+from lesions.inference.predictor import IMAGES, Predictor
 from lesions.provenance import Results
 from lesions.serving.server import address_of, build_server, listen
 from lesions.serving.service import Limits, example
@@ -55,7 +60,7 @@ def measure(address: str, clients: int, requests: int, explain: bool = False) ->
     photos = [example(number) for number in range(3)]
 
     def one(number: int) -> Reply:
-        return _post(address, photos[number % len(photos)], explain)
+        return post(address, photos[number % len(photos)], explain)
 
     one(0)
     begun = time.perf_counter()
@@ -70,7 +75,33 @@ def measure(address: str, clients: int, requests: int, explain: bool = False) ->
         "answered": len(seconds),
         "refused": sum(reply[0] == 429 for reply in replies),
         "per_second": round(len(seconds) / spent, 1),
-        "ms": {f"p{p}": round(1000 * float(np.percentile(seconds, p)), 1) for p in (50, 90, 99)},
+        "ms": {f"p{p}": round(1000 * float(np.percentile(seconds, p)), 1) for p in (50, 95, 99)},
+    }
+
+
+def photographs(predictor: Predictor, count: int, repeats: int = 3) -> dict:
+    """Photographs a second: one at a time, together, and what the backbones alone would allow."""
+    photos, nobody = [example(number % 3) for number in range(count)], Patient()
+
+    @torch.inference_mode()
+    def backbones() -> None:
+        for one in predictor.runs:
+            pixels = one.config.data.image_size
+            views = torch.zeros(count * one.config.predict.views, pixels, pixels, 3).byte()
+            for fold in one.folds:
+                for part in views.split(IMAGES):
+                    fold.model.see(part)
+
+    ways = {
+        "one at a time": lambda: [predictor.predict(photo, nobody) for photo in photos],
+        "together": lambda: list(predictor.predict_many(photos, [nobody] * count)),
+        "backbones": backbones,
+    }
+    turns = in_turns({name: partial(wall_seconds, way) for name, way in ways.items()}, repeats)
+    return {
+        "per_second": {name: count / float(np.median(times)) for name, times in turns.items()},
+        "of_one": times_as_fast(turns["one at a time"], turns["together"]),
+        "of_ceiling": times_as_fast(turns["backbones"], turns["together"]),
     }
 
 
@@ -88,12 +119,12 @@ def bad_inputs(address: str, limits: Limits, files: Sequence[Path]) -> list[dict
     } | {path.name: path.read_bytes() for path in files}
     told = []
     for name, content in tried.items():
-        status, reason, _ = _post(address, content)
+        status, reason, _ = post(address, content)
         told.append({"input": name, "status": status, "reason": reason})
     return told
 
 
-def _post(address: str, content: bytes, explain: bool = False) -> Reply:
+def post(address: str, content: bytes, explain: bool = False) -> Reply:
     begun = time.perf_counter()
     place = urlparse(address)
     connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=120)
@@ -134,8 +165,9 @@ def main(arguments: list[str] | None = None) -> int:
         "views": first.config.predict.views, "queue": limits.queue, "busy": os.getloadavg()[0],
         "versions": versions(), "loads": [],
     }  # fmt: skip
+    found["photographs"] = photographs(predictor, max(4, args.requests // 3))
     with served(predictor, limits) as address:
-        for clients, explain in ((1, False), (1, True), (4, False), (50, False)):
+        for clients, explain in ((1, False), (8, False), (1, True), (50, False)):
             load = measure(address, clients, args.requests, explain)
             found["loads"].append(load)
             print(f"{clients:3} clients: {load['per_second']} answers/s, {load['ms']} ms")

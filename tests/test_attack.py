@@ -292,14 +292,18 @@ def test_train_all_ends_with_the_exit_code_of_train(code, tmp_path):
 @pytest.mark.parametrize(
     ("problem", "code", "message"),
     [
-        ('raise torch.OutOfMemoryError("CUDA out of memory. Tried")', 2, "train.micro_batch"),
+        (
+            'import torch; raise torch.OutOfMemoryError("CUDA out of memory. Tried")',
+            2,
+            "train.micro_batch",
+        ),
         ('open("no/such/file")', 2, "error: no/such/file: No such file"),
         ("raise KeyboardInterrupt", 130, "interrupted"),
         ('raise RuntimeError("a bug")', 1, "Traceback"),
     ],
 )
 def test_what_is_not_the_programs_fault_is_one_sentence(problem, code, message):
-    program = f"import torch\nfrom lesions.cli import run\ndef main(): {problem}\nrun(main)"
+    program = f"from lesions.cli import run\ndef main(): {problem}\nrun(main)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                            env=os.environ | {"PYTHONPATH": str(CODE / "src")})  # fmt: skip
     assert ended.returncode == code and message in ended.stderr

@@ -12,6 +12,7 @@ import torch
 from conftest import tiny_run
 from formula import CLASSES, formula_run
 from predict import main as predict
+from train import main as train
 
 from lesions.data.table import load_table
 from lesions.errors import InputError
@@ -118,39 +119,22 @@ def test_an_unreadable_test_photograph_still_gets_a_row(trained, monkeypatch):
     assert submission[name] == pytest.approx(submission.drop(name).mean())
 
 
-def run_script(processes: int, *arguments: str) -> None:
-    """Run a script on the CPU in a process of its own, or in connected gloo processes."""
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    launch = [sys.executable]
-    if processes > 1:
-        launch += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        launch += ["--"]
-    done = subprocess.run(
-        [*launch, *arguments], cwd=CODE, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 def test_two_processes_predict_as_one_does(trained):
-    exact = ["scripts/predict.py", "--run", "tiny", "--set", "train.precision=fp32"]
-    run_script(1, *exact)
+    exact = ["--run", "tiny", "--set", "train.precision=fp32"]
+    predict(exact)
     one = pd.read_csv(at("submissions/tiny.csv"))
     at("submissions/tiny.csv").unlink()
-    run_script(2, *exact)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--"]
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *launch, "scripts/predict.py", *exact],
+                          cwd=CODE, env=environment, capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
     two = pd.read_csv(at("submissions/tiny.csv"))
     assert two["image_name"].tolist() == one["image_name"].tolist()
     np.testing.assert_allclose(two["target"], one["target"], atol=1e-6)
 
 
-def test_two_processes_train_a_fold_with_every_row_once(trained):
-    run_script(2, "scripts/train.py", *tiny_run("two"), "--fold", "0")
-    oof, expected = (pd.read_csv(at("oof", run, "fold0.csv")) for run in ("two", "tiny"))
-    assert oof["image_name"].tolist() == expected["image_name"].tolist()
-    assert oof["prob"].between(0, 1).all()
-
-
-def test_unconnected_processes_are_refused(demo):
-    environment = os.environ | {"WORLD_SIZE": "2"}
-    command = [sys.executable, "scripts/train.py", *tiny_run("alone"), "--fold", "0"]
-    done = subprocess.run(command, cwd=CODE, env=environment, capture_output=True, text=True)
-    assert done.returncode == 2 and "are not connected" in done.stderr
+def test_unconnected_processes_are_refused(demo, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="are not connected"):
+        train([*tiny_run("alone"), "--fold", "0"])

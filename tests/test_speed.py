@@ -15,6 +15,7 @@ import pytest
 import serving
 import step
 import torch
+from waiting import WRONG
 
 from lesions.errors import InputError
 from lesions.files import read_json
@@ -38,38 +39,18 @@ def test_help_comes_at_once_and_without_torch(script: str) -> None:
     assert done.returncode == 0, done.stderr[-800:]
 
 
-WRONG = """audit --dataset nope
-audit --folds no.csv --table no.csv
-blend nope
-calibrate --run nope
-download nope
-evaluate --run nope --images x --labels x.csv
-evaluate --run {released} --images x --labels x.csv
-explain --run nope --images x.jpg
-export --run nope
-predict --run {released} --images x.jpg
-prepare --dataset nope
-prepare --dataset isic
-release nope
-report --run nope
-runs
-serve --run nope
-submit no.csv --dry-run
-train --config effnet_b1 --set dataset=nope
-train --config effnet_b1 --set train.lrr=3"""
-
-
 def test_wrong_input_is_answered_before_anything_heavy_is_imported(tmp_path) -> None:
     code = (
         "import runpy, sys\n"
         "for line in sys.stdin:\n"
-        "    sys.argv = [word.format(released='ham10000_lite0') for word in line.split()]\n"
+        "    sys.argv = line.split()\n"
         f"    try: runpy.run_path(f'{CODE}/scripts/{{sys.argv[0]}}.py', run_name='__main__')\n"
         "    except SystemExit as end: assert end.code == 2, line\n"
         "    heavy = {'torch', 'timm', 'sklearn', 'scipy.stats', 'matplotlib'} & {*sys.modules}\n"
         "    assert not heavy, (line, heavy)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], input=WRONG, capture_output=True, text=True,
+    wrong = "\n".join(map(" ".join, WRONG))
+    done = subprocess.run([sys.executable, "-c", code], input=wrong, capture_output=True, text=True,
                           env=os.environ | {"LESIONS_ROOT": str(tmp_path)})  # fmt: skip
     assert done.returncode == 0, done.stderr[-800:]
 
@@ -124,6 +105,7 @@ def test_a_cache_is_timed_and_compared(demo, tmp_path) -> None:
 def test_a_served_run_is_timed_and_refuses_bad_files(calibrated, tmp_path) -> None:
     told = found(serving, tmp_path, "--run", "calibrated", "--requests", "2")
     assert [load["answered"] for load in told["loads"]] == 4 * [2]
+    assert set(told["photographs"]["per_second"]) == {"one at a time", "together", "backbones"}
     assert all(bad["status"] in (413, 415, 422) for bad in told["bad_inputs"])
 
 

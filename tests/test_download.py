@@ -22,10 +22,9 @@ BODY = np.random.default_rng(0).bytes(3_000_000)
 
 
 @pytest.fixture
-def place(monkeypatch, tmp_path) -> Path:
+def place(root) -> Path:
     """input/here, where the data set `here` goes."""
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
-    return tmp_path / "input/here"
+    return root / "input/here"
 
 
 def use(monkeypatch, *items: dict[str, Any]) -> None:

@@ -23,13 +23,12 @@ IDS = [f"ISIC_{i:04d}" for i in range(200)]
 
 
 @pytest.fixture
-def place(monkeypatch, tmp_path) -> Path:
+def place(root) -> Path:
     """submissions/ with blend.csv and its blend.json, and the competition's sample."""
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
-    (tmp_path / "input/isic2020").mkdir(parents=True)
+    (root / "input/isic2020").mkdir(parents=True)
     sample = pd.DataFrame({"image_name": IDS, "target": 0})
-    sample.to_csv(tmp_path / "input/isic2020/sample_submission.csv", index=False)
-    folder = tmp_path / "submissions"
+    sample.to_csv(root / "input/isic2020/sample_submission.csv", index=False)
+    folder = root / "submissions"
     folder.mkdir()
     good().to_csv(folder / "blend.csv", index=False)
     method = {"nested": 0.94, "interval": [0.93, 0.95]}

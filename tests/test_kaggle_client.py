@@ -62,6 +62,17 @@ def test_an_older_user_name_and_key_are_taken(kaggle, monkeypatch):
     assert "HTTP 401" in message and "make a new token" in message and "0123456789" not in message
 
 
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [(429, "too many requests"), (500, "try again later"), ("lost", "check the network")],
+)
+def test_what_may_pass_is_tried_four_times_and_told_in_one_line(kaggle, capsys, kind, expected):
+    kaggle.fail("GetSubmissionLimits", kind, times=9, message=f"Bearer {TOKEN} of tester")
+    assert expected in message_of(limits)
+    assert len(kaggle.asked("GetSubmissionLimits")) == 4
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_server_that_hangs_is_not_waited_for(kaggle, monkeypatch):
     import threading
 

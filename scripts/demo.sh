@@ -28,6 +28,6 @@ The sample is drawn, not photographed: its scores say that the pipeline works, n
 Next:  source .venv/bin/activate
        open oof/demo/resnet10t/report.html              xdg-open on Linux
        python scripts/serve.py --run demo/resnet10t     a page and a REST API for this model
-       python scripts/prepare.py --dataset own --input own=lesions --size 224
+       python scripts/prepare.py --dataset own --input own=lesions --size 64
                                                         train on your data: README.md, "Your own data"
 END

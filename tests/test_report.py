@@ -20,6 +20,7 @@ import report
 import sklearn.metrics as reference
 from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression
+from written import written_run
 
 from lesions import files
 from lesions.config import DatasetConfig
@@ -85,43 +86,24 @@ def write_world(root: Path, mode: Any = "array", diagnoses: tuple[str, ...] | No
     fill_cache(folder, table, SIZE, mode, DatasetConfig(sources=sources).preprocess)
     publish_cache(folder, load_table("toy")[0])
     probs = softmax(1.8 * np.eye(7)[codes] + random.normal(size=(count, 7)), axis=1)
-    table["target"] = diagnosis
-    write_run(root, "seven", "diagnosis7", table.join(pd.DataFrame(probs, columns=COLUMNS)))
-    table["target"] = (diagnosis == "mel").astype(int)
-    write_run(root, "mel", "melanoma", table.assign(prob=probs[:, CLASSES.index("mel")]))
+    history = [
+        {"epoch": k, "loss": 0.7 / k, "auc": 0.7 + 0.05 * k, "log_loss": 0.8 / k, "lr": 0.1}
+        for k in (1, 2, 3)
+    ]
+    facts = {
+        "last_auc": 0.85, "best_auc": 0.85, "config_hash": "c", "best_epoch": 3, "positives": None,
+        "history": history, "versions": {"torch": "2.12"}, "seconds": 3.0,
+        "images_per_second": 50.0,
+    }  # fmt: skip
+    written_run("seven", "toy", table, probs, "diagnosis7", **facts)
+    written_run("mel", "toy", table, probs[:, CLASSES.index("mel")], **facts)
+    with (root / "oof/mel/config.yaml").open("a") as file:
+        file.write("# <b>odd</b>\n")
     return root
 
 
 def grey(row: int) -> int:
     return 7 * row % 256
-
-
-def write_run(root: Path, run: str, task: str, table: pd.DataFrame) -> None:
-    folder, facts = root / "oof" / run, load_table("toy")[1]
-    folder.mkdir(parents=True)
-    text = f"dataset: toy\nmodel: {{backbone: tiny}}\ndata: {{task: {task}, image_size: 32}}\n"
-    text += "loss: {kind: cross_entropy}\n" if task == "diagnosis7" else "# <b>odd</b>\n"
-    (folder / "config.yaml").write_text(text)
-    scores = COLUMNS if task == "diagnosis7" else ["prob"]
-    for fold, rows in table[:ROWS].groupby("fold"):
-        rows[["image_name", "fold", "target", *scores]].to_csv(
-            folder / f"fold{fold}.csv", index=False
-        )
-        history = [
-            {"epoch": k, "loss": 0.7 / k, "auc": 0.7 + 0.05 * k, "log_loss": 0.8 / k, "lr": 0.1}
-            for k in (1, 2, 3)
-        ]
-        record = {
-            "run": run, "fold": int(fold), "task": task, "last_auc": 0.85, "best_auc": 0.85,
-            "classes": CLASSES if task == "diagnosis7" else [], "config_hash": "c",
-            "best_epoch": 3, "history": history, "versions": {"torch": "2.12"}, "seconds": 3.0,
-            "images_per_second": 50.0, "rows": len(rows), "positives": None,
-        }  # fmt: skip
-        record |= {key: facts[key] for key in ("table_hash", "fold_hash")}
-        (folder / f"fold{fold}.json").write_text(json.dumps(record))
-    sent = table[ROWS:][["image_name", *scores]].rename(columns={"prob": "target"})
-    (root / "submissions").mkdir(exist_ok=True)
-    sent.to_csv(root / f"submissions/{run}.csv", index=False)
 
 
 @pytest.fixture

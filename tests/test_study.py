@@ -1,6 +1,5 @@
 """Studies: resumed run by run, chosen on validation alone, tested once, compared fairly."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from blend import main as blend
 from dermamnist import main
 from screening import MissingWeights, Study, entry, ranked
 from sklearn.metrics import fbeta_score, precision_recall_curve, recall_score
+from written import written_run
 
 from lesions.data.table import load_table
 from lesions.data.tasks import build_task
@@ -238,28 +238,17 @@ def published_comparison(system: dict) -> dict:
 
 def write_run(name: str, dataset: str, changed: Callable[[np.ndarray], np.ndarray]) -> None:
     """A run of drawn predictions, `changed` of its names, on fold 0 and on the test rows."""
-    table, facts = load_table(dataset)
-    folder, classes = at("oof", name), build_task("diagnosis7").classes
-    codes = pd.Index(classes).get_indexer(table["diagnosis"])
+    table = load_table(dataset)[0]
+    codes = build_task("diagnosis7").codes(table["diagnosis"])
     generator = np.random.default_rng(0)
     probs = generator.dirichlet(np.ones(7), len(table)) + 0.4 * np.eye(7)[codes]
     rows = changed(table["image_name"].to_numpy())
     probs[rows] = probs[rows, ::-1]
     probs /= probs.sum(axis=1, keepdims=True)
-    rows = pd.DataFrame(probs, columns=[f"prob_{label}" for label in classes])
-    rows.insert(0, "image_name", table["image_name"])
-    folder.mkdir(parents=True, exist_ok=True)
-    fold = rows.assign(fold=0, target=table["diagnosis"])[table["fold"] == 0]
-    fold.to_csv(folder / "fold0.csv", index=False)
-    hashes = {key: facts[key] for key in ("table_hash", "fold_hash")}
-    kept = {"task": "diagnosis7", "classes": list(classes), "seconds": 1, "device": "cpu"}
-    (folder / "fold0.json").write_text(json.dumps(kept | hashes))
-    told = {"dataset": dataset, "model": {"backbone": "mobilenetv2_100"},
-            "data": {"task": "diagnosis7"}, "loss": {"kind": "cross_entropy"}}  # fmt: skip
-    (folder / "config.yaml").write_text(dumped(told))
-    path = at("submissions", f"{name}.csv")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rows[table["split"] == "test"].to_csv(path, index=False)
+    folds = table["fold"].where(table["fold"] == 0, -1)
+    written_run(
+        name, dataset, table.assign(fold=folds), probs, "diagnosis7", seconds=1, device="cpu"
+    )
 
 
 @pytest.mark.parametrize(("part", "rows"), [("val", 48), ("test", 64)])
@@ -298,10 +287,10 @@ def test_a_blend_is_scored_on_test_rows_and_not_on_those_that_chose_it(data):
         "published": {"accuracy": 0.5},
     }  # fmt: skip
     found = published_comparison(system)["scores"]["accuracy"]["ours"]["value"]
-    parts = [pd.read_csv(at("submissions", f"w/{name}.csv")) for name in ("one", "two")]
-    mean = (parts[0].filter(like="prob_") + parts[1].filter(like="prob_")) / 2
+    files = [at("submissions", f"w/{name}.csv") for name in ("one", "two")]
+    mean = sum(pd.read_csv(file, index_col="image_name") for file in files) / 2
     answer = mean.columns.str.removeprefix("prob_")[mean.to_numpy().argmax(axis=1)]
-    diagnosis = table.set_index("image_name")["diagnosis"].loc[parts[0]["image_name"]]
+    diagnosis = table.set_index("image_name")["diagnosis"].loc[mean.index]
     assert found == pytest.approx((answer == diagnosis).mean())
     with pytest.raises(InputError, match="a blend is chosen on validation rows"):
         published_comparison(system | {"part": "val", "rows": 48})

@@ -19,12 +19,12 @@ from lesions.cli import build_parser, run
 from lesions.config import Config, Section, load_config, read_yaml, run_name
 from lesions.data.tasks import build_task
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Comparison, bootstrap_values, compare
-from lesions.evaluation.scores import LABELS, all_scores, names_of, score_rows, score_values
+from lesions.evaluation.scores import LABELS, score_rows
 from lesions.inference.accelerator import build_accelerator
-from lesions.oof import Oof, load_oof
+from lesions.oof import load_oof
 from lesions.paths import shown
 from lesions.provenance import Results
+from lesions.reporting.leaderboard import compare_scores
 from lesions.runs import find_run
 from lesions.training.run import train_folds
 from lesions.training.stop import StopRequest
@@ -95,17 +95,6 @@ def compare_variants(runs: Runs, ablation: Ablation) -> dict[str, Any]:
             }
             for variant, other in found.items()
         },
-    }
-
-
-def compare_scores(oof: Oof, base: Oof) -> dict[str, Comparison]:
-    """The overall scores less those of `base`, on the same rows and resamples."""
-    first, second = (score_values(base.codes, each.probs) for each in (oof, base))
-    drawn = bootstrap_values(all_scores, base.codes, [oof.probs, base.probs], base.groups)
-    names = names_of(len(base.task.classes))
-    return {
-        name: compare(first[name] - second[name], drawn[:, 0, place] - drawn[:, 1, place])
-        for place, name in enumerate(names)
     }
 
 

@@ -168,7 +168,7 @@ def repeat(seed: int) -> list[tuple[str, str, bool, float]]:
 def repeat_difference(seed: int) -> list[tuple[str, str, bool, float]]:
     drawn = draw_patients(np.random.default_rng([4, seed]), models=2)
     real = true_auc([0, 1]) - true_auc([1, 0])
-    return judge_difference(DIFFERENCE, drawn, drawn.scores[1], drawn.scores[0], real)
+    return judge_difference(DIFFERENCE, drawn, [drawn.scores[1]], drawn.scores[0], real)
 
 
 def repeat_gain(seed: int) -> list[tuple[str, str, bool, float]]:
@@ -176,22 +176,24 @@ def repeat_gain(seed: int) -> list[tuple[str, str, bool, float]]:
     drawn = draw_patients(np.random.default_rng([5, seed]), models=4)
     pool = build_pool(expit(drawn.scores)[:, :, None], "abcd", ("melanoma",), drawn.codes)
     splits = [split_groups(pool.target, drawn.groups, seed) for seed in range(SPLITS)]
-    nested = np.mean([nested_scores(stacking, pool, parts) for parts in splits], axis=0)
+    nested = [nested_scores(stacking, pool, parts)[:, 0] for parts in splits]
     fitted = [stacking(pool.take(parts != part)) for parts in splits for part in np.unique(parts)]
     alike = equal(pool, "logit")
     real = np.mean([true_auc(blend.weights) for blend in fitted]) - true_auc(alike.weights)
-    return judge_difference(GAIN, drawn, nested[:, 0], alike.apply(pool)[:, 0], float(real))
+    return judge_difference(GAIN, drawn, nested, alike.apply(pool)[:, 0], float(real))
 
 
 def judge_difference(
-    name: str, drawn: Drawn, better: Floats, other: Floats, real: float
+    name: str, drawn: Drawn, better: list[Floats], other: Floats, real: float
 ) -> list[tuple[str, str, bool, float]]:
+    """The mean AUC of `better`, one scoring a split, less that of `other`."""
     found = []
-    value = roc_auc(drawn.codes, better) - roc_auc(drawn.codes, other)
+    mean = np.mean([roc_auc(drawn.codes, each) for each in better])
+    value = float(mean - roc_auc(drawn.codes, other))
     for kind, groups in {"reported": drawn.groups, "over images": None}.items():
-        values = bootstrap_values(roc_auc, drawn.codes, [better, other], groups)
+        values = bootstrap_values(roc_auc, drawn.codes, [*better, other], groups)
         count = effective_groups(drawn.codes, groups)
-        known = compare(value, values[:, 0] - values[:, 1], count).difference
+        known = compare(value, values[:, :-1].mean(axis=1) - values[:, -1], count).difference
         found.append((name, kind, *judged(real, *ends(known))))
     return found
 

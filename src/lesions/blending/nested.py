@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,8 @@ SPLITS = 3
 class Outcome:
     """A method fitted on all rows, and what it scores in sample and nested.
 
-    `gains` are the nested score less that of each simpler method, of equal weights first.
+    `scores` (N, C) are those of one split. `gains` are the nested score less that of each simpler
+    method, of equal weights first.
     """
 
     blend: Blend
@@ -107,20 +109,21 @@ def nested_scores(fit: Callable[[Pool], Blend], pool: Pool, parts: NDArray[np.in
 def compare_methods(pool: Pool, groups: ArrayLike) -> tuple[dict[str, Outcome], str, str]:
     """Every method's outcome, the name of the chosen one, and the reason in a sentence.
 
-    Nested scores are means over three splits of the groups. All methods have the same splits and
+    What is nested is the mean over three splits of the groups (of the scores of rows averaged over
+    splits it would flatter: they are those of a larger blend). All methods have the same splits and
     the same 2,000 resamples of groups, so that differences are paired.
     """
     splits = [split_groups(pool.target, groups, seed) for seed in range(SPLITS)]
     methods = methods_of(pool.several, len(pool.probs) > len(pool.names))
     scores = {
-        name: np.mean([nested_scores(fit, pool, parts) for parts in splits], axis=0)
-        for name, fit in methods.items()
+        name: [nested_scores(fit, pool, parts) for parts in splits] for name, fit in methods.items()
     }
-    nested = {name: pool.score(found) for name, found in scores.items()}
-    drawn = bootstrap_values(all_scores, pool.target, list(scores.values()), groups)
+    nested = {name: float(np.mean([*map(pool.score, found)])) for name, found in scores.items()}
+    drawn = bootstrap_values(all_scores, pool.target, [*chain(*scores.values())], groups)
     count = effective_groups(pool.target, groups)
     place = names_of(len(pool.classes)).index(pool.objective)
-    values = dict(zip(methods, drawn[:, :, place].T, strict=True))
+    means = drawn[:, :, place].reshape(len(drawn), len(methods), SPLITS).mean(axis=2)
+    values = dict(zip(methods, means.T, strict=True))
     outcomes: dict[str, Outcome] = {}
     for name, fit in methods.items():
         blend, interval = fit(pool), summarise(nested[name], values[name], count)
@@ -129,7 +132,7 @@ def compare_methods(pool: Pool, groups: ArrayLike) -> tuple[dict[str, Outcome], 
             for other in outcomes
         }
         in_sample = pool.score(blend.apply(pool))
-        outcomes[name] = Outcome(blend, in_sample, scores[name], interval, gains)
+        outcomes[name] = Outcome(blend, in_sample, scores[name][0], interval, gains)
     return outcomes, *choose({name: outcome.gains for name, outcome in outcomes.items()})
 
 

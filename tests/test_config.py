@@ -73,6 +73,7 @@ def test_the_published_recipe_is_the_default():
         (["predict.views=3"], "predict.views: Input should be 1, 4 or 8"),
         (["train.epochs=many"], "train.epochs: Input should be a valid integer"),
         (["train.micro_batch=100"], "multiple of train.micro_batch"),
+        (["train.micro_batch=1"], "micro_batch: Input should be greater than or equal to 2"),
         (["loss.pos_weight=-5"], "loss.pos_weight"),
         (["loss.pos_weight=.inf"], "finite number"),
         (["train.lr=.inf"], "train.lr: Input should be a finite number"),

@@ -194,7 +194,6 @@ def test_pixels_that_changed_are_refused_within_a_fold_and_between_folds(trained
         ("nofold", "seed=1", "²", "--fold ²"),
         ("tiny", "train.lr=0.5", "0", "other settings(.|\n)*--name"),
         ("nocache", "data.image_size=48", "0", r"prepare\.py --dataset demo --size 48"),
-        ("lone", "train.micro_batch=1", "0", "one image.*raise train.micro_batch"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_with_the_cure(trained, run, change, fold, message):

@@ -113,7 +113,8 @@ class TrainConfig(Section):
 
     epochs: int = Field(15, ge=1)
     batch_size: int = Field(128, ge=2)  # images a step, over all processes and micro-batches
-    micro_batch: int = Field(128, ge=1)  # images a forward pass: what fits one device's memory
+    # images a forward pass, what fits one device's memory; batch norm of features needs two
+    micro_batch: int = Field(128, ge=2)
     lr: float = Field(2e-4, gt=0)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     weight_decay: float = Field(0.01, ge=0)

@@ -1,10 +1,10 @@
 """Find photographs that are published twice under different names, from the pixels.
 
-Every image is compared with every other by a descriptor of its coarse colours that turns and flips
-leave as it is, with and without a border; each keeps its few nearest neighbours. These pairs are
-then compared in fine detail: only a copy has the same pores and hairs in the same places. Planted
-copies score 0.85 and more; the most similar photographs of different lesions, small dark spots on
-plain skin, score 0.78 (docs/results/near_duplicates.json).
+Every image is compared with every other by how strong its fine structure is at each frequency,
+which no shift, and folded no turn or flip, changes; each keeps its few nearest neighbours. Pairs
+that correlate in one of the eight turns are compared pixel by pixel: only a copy has the same pores
+and hairs in the same places. Of planted copies 99.8 % score 0.83 and more; the most similar
+photographs of different lesions, dark spots on plain skin, score 0.81 (docs/near_duplicates.md).
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from numpy.lib.stride_tricks import sliding_window_view
+from scipy.fft import fft2, ifft2, irfft2, rfft2
 from tqdm import tqdm
 
 from lesions.data.decode import decode
@@ -24,24 +24,25 @@ from lesions.data.photographs import images_below
 from lesions.errors import InputError, listed
 from lesions.files import read_json, write_json
 
-VERSION = 2  # raise it when other pairs would be found
+VERSION = 3  # raise it when other pairs would be found
 SIZE = 64  # pixels of the images compared
-SAME = 0.8  # least score of a copy
-NEIGHBOURS = 6  # candidates of each image
-_WAVES, _DIMENSIONS = 12, 64
-_AWAY = 3  # pixels at half the size that the middle may lie off
-_TRIM = 2  # pixels off each side: a copy may have lost its border
+SAME = 0.83  # least score of a copy
+NEIGHBOURS = 4  # candidates of each image
+_WAVES, _DIMENSIONS = 28, 32  # frequencies of a descriptor, and its length
+_LEARNT = 4000  # images that the descriptor's directions are learnt from
 _BLOCK = 256  # rows compared at once: memory is a block times all rows
+_HALF = SIZE // 2
+_HOPE = 0.42  # least correlation at half the size; copies have 0.45
 _PART = 42  # pixels of the middle that is searched for in the other image
 _SCALES = (1.0, 0.94, 1.06, 0.88, 0.91, 0.97, 1.03, 1.10, 1.14)  # a cropped copy is larger
 _FIRST = 3  # scales tried before most pairs are given up
-_HOPELESS = 0.45  # of a pair that the first scales give up; copies reach 0.48 at half the size
+_HOPELESS, _SURE = 0.5, 0.92  # scores at which no other scale is tried
 
 
 def find_near_duplicates(images: np.ndarray, group: np.ndarray | None = None) -> pd.DataFrame:
     """Pairs of rows (first < second) of uint8 (N, 64, 64, 3) that show one photograph.
 
-    Columns first, second, score (0.8 to 1), best first. Pairs within a `group` (N labels) are
+    Columns first, second, score (SAME to 1), best first. Pairs within a `group` (N labels) are
     skipped. All pairs are compared, in O(N) memory; images without any contrast have no copies.
     """
     group = np.arange(len(images)) if group is None else pd.factorize(pd.Series(group))[0]
@@ -51,10 +52,13 @@ def find_near_duplicates(images: np.ndarray, group: np.ndarray | None = None) ->
     if len(rows) < len(images):  # which takes a copy
         images, group = images[rows], group[rows]
     details = np.stack([_detail(image).astype(np.float16) for image in images])
-    first, second, turn = _candidates(images, details, group)
+    halves, prints = _describe(details)
+    first, second = _neighbours(prints, group)
+    turn, likeness = _best_turn(halves, first, second)
+    hope = likeness > _HOPE
+    first, second, turn = first[hope], second[hope], turn[hope]
     score = _verify(details, first, second, turn)
     pairs = pd.DataFrame({"first": rows[first], "second": rows[second], "score": score})
-    pairs[["first", "second"]] = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
     pairs = pairs[pairs["score"] >= SAME]
     return pairs.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
@@ -113,77 +117,58 @@ def _key(table: pd.DataFrame, images: np.ndarray) -> str:
     return digest.hexdigest()[:16]
 
 
-def _candidates(
-    images: np.ndarray, details: np.ndarray, group: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs (query, neighbour) that a rough look does not rule out, and the neighbour's turn."""
-    waves, side = _waves(images), (SIZE // 2, SIZE // 2)
-    half = np.stack([cv2.resize(each.astype(np.float32), side, interpolation=cv2.INTER_AREA)
-                     for each in details])  # fmt: skip
-    plain, trimmed = _descriptors(waves, _waves(images[:, _TRIM:-_TRIM, _TRIM:-_TRIM]))
-    members = pd.Series(np.arange(len(images))).groupby(group).indices
-    keep = min(NEIGHBOURS, len(images) - 1)
-    found = []
-    bar = tqdm(range(0, len(images), _BLOCK), "near-duplicates", unit="block", disable=None)
-    for start in bar:
-        block = slice(start, start + _BLOCK)
-        best = plain[block] @ plain.T
-        np.maximum(best, plain[block] @ trimmed.T, out=best)
-        for row, name in enumerate(group[block]):
-            best[row, members[name]] = -2
-        near = _largest(best, keep)
-        turn = _best_turn(waves[block], waves[near])
-        hope = _rough_likeness(half[block], half[near], turn) > _HOPELESS
-        hope &= np.take_along_axis(best, near, axis=1) > -2
-        query, place = np.nonzero(hope)
-        found.append(np.stack([start + query, near[query, place], turn[query, place]]))
-    first, second, turn = np.concatenate(found, axis=1)
-    # Of a pair that is found from either end, one is enough.
-    ends = np.sort(np.stack([first, second], axis=1), axis=1)
-    once = np.sort(np.unique(ends, axis=0, return_index=True)[1])
-    return first[once], second[once], turn[once]
+def _describe(details: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each detail at half the size, whitened (N, 32, 32) float16, and its descriptor (N, 32).
 
-
-def _waves(images: np.ndarray) -> np.ndarray:
-    """The low frequencies (cosine transform) of each image's logarithm, (N, 3, 12, 12) float32.
-
-    Of unit length, and without the mean, so that brightness and tint do not count.
+    Descriptors are of unit length and the same in all eight turns. Rare differences count for more:
+    directions are half whitened.
     """
-    place = (np.arange(32) + 0.5) / 32
-    cosines = np.cos(np.pi * np.arange(_WAVES)[:, None] * place).astype(np.float32)
-    waves = np.empty((len(images), 3, _WAVES, _WAVES), np.float32)
-    for row, image in enumerate(images):
-        small = np.log1p(cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA), dtype="f4")
-        waves[row] = cosines @ small.transpose(2, 0, 1) @ cosines.T
-    waves[:, :, 0, 0] = 0
-    height, width = np.indices((_WAVES, _WAVES))
-    waves *= np.maximum(1, np.hypot(height, width)).astype(np.float32) ** 0.5
-    return _unit(waves.reshape(len(waves), -1)).reshape(waves.shape)
+    window = np.outer(*[np.hanning(SIZE).astype(np.float32)] * 2)
+    sample = details[:: -(-len(details) // _LEARNT)]
+    strength = _folded(np.abs(fft2(sample * window)))
+    spread, axes = np.linalg.eigh(np.cov(strength.T))
+    basis = axes[:, -_DIMENSIONS:] / np.maximum(spread[-_DIMENSIONS:], 1e-9) ** 0.25
+    mean, basis = strength.mean(axis=0), basis.astype(np.float32)
+    halves, prints = [], []
+    low = np.r_[: _HALF // 2, -_HALF // 2 : 0]
+    shift = np.exp(-1j * np.pi / SIZE * (low[:, None] + low)).astype(np.complex64)  # see _best_turn
+    for start in range(0, len(details), _BLOCK):
+        waves = fft2(details[start : start + _BLOCK] * window)
+        prints.append(_unit((_folded(np.abs(waves)) - mean) @ basis))
+        waves = waves[:, low[:, None], low] * shift
+        half = ifft2(waves / np.maximum(np.abs(waves), 1e-6) ** 0.5).real
+        halves.append(_unit(half.reshape(len(half), -1)).reshape(half.shape).astype(np.float16))
+    return np.concatenate(halves), np.concatenate(prints)
+
+
+def _folded(strength: np.ndarray) -> np.ndarray:
+    """What no turn changes of the strengths (N, 64, 64) of all frequencies: sums and distances."""
+    one, other = strength[:, :_WAVES, :_WAVES], strength[:, -np.arange(_WAVES), :_WAVES]
+    both, apart = one + other, np.abs(one - other)
+    turned = both.swapaxes(1, 2)
+    steady = np.stack([both + turned, np.abs(both - turned), apart + apart.swapaxes(1, 2)], axis=1)
+    return steady[..., *np.triu_indices(_WAVES)].reshape(len(strength), -1)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-6)
 
 
-def _descriptors(*waves: np.ndarray) -> list[np.ndarray]:
-    """A unit vector (N, 64) for each image of each of the `waves`, the same in all eight turns.
-
-    A flip changes signs and a transposition swaps axes: absolute values, their sums and distances
-    over the diagonal stay. Rare differences count for more: directions are half whitened.
-    """
-    upper = np.triu_indices(_WAVES)
-
-    def steady(part: np.ndarray) -> np.ndarray:
-        part = np.abs(part)
-        turned = part.swapaxes(2, 3)
-        both = np.stack([part + turned, np.abs(part - turned)], axis=1)
-        return both[..., *upper].reshape(len(part), -1)
-
-    parts = [steady(part) for part in waves]
-    mean = parts[0].mean(axis=0)
-    spread, axes = np.linalg.eigh(np.cov(parts[0].T))
-    basis = axes[:, -_DIMENSIONS:] / np.maximum(spread[-_DIMENSIONS:], 1e-9) ** 0.25
-    return [_unit((part - mean) @ basis.astype(np.float32)) for part in parts]
+def _neighbours(prints: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows first < second of all pairs of other groups where one is among the other's nearest."""
+    members = pd.Series(np.arange(len(group))).groupby(group).indices
+    keep = min(NEIGHBOURS, len(prints) - 1)
+    found = []
+    bar = tqdm(range(0, len(prints), _BLOCK), "near-duplicates", unit="block", disable=None)
+    for start in bar:
+        alike = prints[start : start + _BLOCK] @ prints.T
+        for row, name in enumerate(group[start : start + _BLOCK]):
+            alike[row, members[name]] = -2
+        near = _largest(alike, keep)
+        query, place = np.nonzero(np.take_along_axis(alike, near, axis=1) > -2)
+        found.append(np.sort(np.stack([start + query, near[query, place]], axis=1), axis=1))
+    first, second = np.unique(np.concatenate(found), axis=0).T
+    return first, second
 
 
 def _largest(values: np.ndarray, keep: int) -> np.ndarray:
@@ -205,18 +190,27 @@ def _largest(values: np.ndarray, keep: int) -> np.ndarray:
     return np.take_along_axis(inside, np.argpartition(within, -keep, axis=1)[:, -keep:], axis=1)
 
 
-def _best_turn(waves: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The turn (R, K) of each of `others` (R, K, 3, 12, 12) that makes it most like its row.
+def _best_turn(
+    halves: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The turn of each `second` that makes it most like its `first`, and how like it is.
 
-    A flip changes the sign of every odd wave: sums over odd and even ones give all four flips.
+    The correlation over all shifts at once, by the Fourier transform.
     """
-    parity = (3, _WAVES // 2, 2, _WAVES // 2, 2)
-    rows = waves.reshape(-1, *parity)
-    others = others.reshape(*others.shape[:2], *parity)
-    flips = np.array([[1, 1], [1, -1]])
-    products = [np.einsum(f"rcikjl,rnc{how}->rnkl", rows, others) for how in ("ikjl", "jlik")]
-    scores = np.stack([flips @ product @ flips for product in products], axis=2)
-    return scores.reshape(*others.shape[:2], 8).argmax(axis=2)
+    place = np.arange(_HALF**2).reshape(_HALF, _HALF)
+    # Half a pixel off, the middle of an image is a pixel, and a turn of the image is one of its
+    # transform.
+    turned = np.stack([np.roll(_turned(place, turn), (turn >> 1 & 1, turn & 1), (0, 1))
+                       for turn in range(8)])[..., : _HALF // 2 + 1]  # fmt: skip
+    found = [np.zeros((0, 8), np.float32)]
+    bar = tqdm(range(0, len(first), _BLOCK), "correlating pairs", unit="block", disable=None)
+    for start in bar:
+        here = slice(start, start + _BLOCK)
+        one = rfft2(halves[first[here]].astype(np.float32)).conj()
+        other = fft2(halves[second[here]].astype(np.float32)).reshape(len(one), -1)
+        found.append(irfft2(one[:, None] * other[:, turned]).max(axis=(2, 3)))
+    scores = np.concatenate(found)
+    return scores.argmax(axis=1), scores.max(axis=1)
 
 
 def _turned(image: np.ndarray, turn: int) -> np.ndarray:
@@ -232,30 +226,6 @@ def _detail(image: np.ndarray) -> np.ndarray:
     grey = cv2.GaussianBlur(grey, (0, 0), 0.6)
     fine = grey - cv2.GaussianBlur(grey, (0, 0), 1.5)
     return fine / (np.sqrt(cv2.GaussianBlur(fine * fine, (0, 0), 5)) + 0.01)
-
-
-def _rough_likeness(half: np.ndarray, others: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    """Correlation (R, K) of the turned middles of `others` (R, K, 32, 32) in `half` (R, 32, 32).
-
-    In three scales, and up to _AWAY pixels off.
-    """
-    side, part = half.shape[1], _PART // 2
-    edge = (side - part) // 2
-    place = np.arange(side * side).reshape(side, side)
-    places = np.stack([_turned(place, how)[edge : edge + part, edge : edge + part].reshape(-1)
-                       for how in range(8)])  # fmt: skip
-    middle = np.take_along_axis(others.reshape(*turn.shape, -1), places[turn], axis=2)
-    middle = _unit(middle - middle.mean(axis=2, keepdims=True))
-    shown = []
-    for scale in _SCALES[:_FIRST]:
-        size = round(side * scale)
-        low = (size - part) // 2 - _AWAY
-        high = low + part + 2 * _AWAY
-        shown.append([cv2.resize(each, (size, size))[low:high, low:high] for each in half])
-    windows = sliding_window_view(np.array(shown), (part, part), axis=(2, 3)).swapaxes(0, 1)
-    flat = windows.reshape(len(half), -1, part * part)
-    strength = np.sqrt(np.einsum("rwp,rwp->rw", flat, flat))[..., None]
-    return (flat @ middle.swapaxes(1, 2) / (strength + 1e-6)).max(axis=1)
 
 
 def _verify(
@@ -278,7 +248,7 @@ def _likeness(detail: np.ndarray, other: np.ndarray) -> float:
     middle = other[edge : edge + _PART, edge : edge + _PART]
     best = -1.0
     for count, scale in enumerate(_SCALES):
-        if count == _FIRST and best < _HOPELESS:
+        if best > _SURE or (count == _FIRST and best < _HOPELESS):
             break
         side = round(SIZE * scale)
         shown = cv2.resize(detail, (side, side), interpolation=cv2.INTER_LINEAR)

@@ -229,6 +229,8 @@ class FakeKaggle:
     def content(self, path: str) -> bytes | None:
         if path.startswith("/file/"):
             return self.files.get(path.removeprefix("/file/"))
+        if path.startswith("/api/v1/kernels/logs/stream/"):
+            return self.log.encode()
         if path.startswith("/dataset/"):
             return self.datasets.get(path.removeprefix("/dataset/"), {}).get("zip")
         return self.stored.get(path)

@@ -93,9 +93,9 @@ def test_code_is_sent_once_and_again_only_when_it_changed(kaggle, root):
     assert not any("__pycache__" in name for name in names)
 
 
-def test_weights_of_a_run_that_has_none_are_refused(kaggle):
-    with pytest.raises(InputError, match="nothing to send"):
-        kaggle_push(["weights", RUN])
+def test_a_run_without_folds_is_not_predicted(kaggle):
+    with pytest.raises(InputError, match="no fold is here to predict"):
+        kaggle_push(["kernel", "predict", RUN])
     assert not kaggle.uploads
 
 
@@ -114,12 +114,12 @@ def test_a_training_kernel_is_private_offline_limited_and_on_two_t4(kaggle, sess
     assert body["isPrivate"] and body["enableGpu"] and body["enableInternet"] is False
     assert body["machineShape"] == "NvidiaTeslaT4"
     assert body["sessionTimeoutSeconds"] == 2.25 * 3600
-    assert body["datasetDataSources"] == [CODE_SET]
+    assert body["datasetDataSources"] == [CODE_SET, WEIGHTS]
     assert body["kernelDataSources"] == ["tester/lesions-prepare-demo"]
     text = "".join(cell.source for cell in nbformat.reads(body["text"], as_version=4).cells)
     assert 'session.train("demo/mobilenetv3", folds=None, max_hours=2.0)' in text
     sealed = json.loads(kaggle.datasets[CODE_SET]["versions"][-1]["lesions-set.json"])
-    assert f"expected={{'lesions-code': '{sealed['hash']}'}}" in text
+    assert f"expected={{'lesions-code': '{sealed['hash']}'," in text
 
 
 def test_an_unknown_source_is_an_error_before_a_session_starts(kaggle):
@@ -155,15 +155,17 @@ def test_a_cut_run_resumes_from_its_state_and_a_session_is_followed_by_its_own_v
 ):
     half = output(True, 9, folds=(0,)) | output(False, 5, folds=(1,))
     sessions += [half, output(True, 9)]
-    assert "folds 1 are not done" in ends_for_now(TRAIN, capsys)
+    kaggle.log = json.dumps([{"data": "10 images/s: about 1.0 hours left for the run's 2 folds\n"}])
+    printed = ends_for_now(TRAIN, capsys)
+    assert printed.count(": 10 images/s: about 1.0 hours left") == 1
+    assert "not done yet: fold 1" in printed
     version = f"v{kaggle.saved}"
     asked = kaggle.asked("GetKernelSessionStatus")[1:]  # the first: was there one before?
     assert asked and {body["versionLabel"] for body in asked} == {version}
     assert {b["versionLabel"] for b in kaggle.asked("ListKernelSessionOutput")} == {version}
     assert kaggle_push(TRAIN) == 0
     first, second = kaggle.pushed
-    assert first["datasetDataSources"] == [CODE_SET]
-    assert second["datasetDataSources"] == [CODE_SET, WEIGHTS], "it resumes from what it left"
+    assert first["datasetDataSources"] == second["datasetDataSources"] == [CODE_SET, WEIGHTS]
     assert all(NAME not in body["kernelDataSources"] for body in kaggle.pushed)
     assert content(kaggle.datasets[WEIGHTS])[f"{RUN}/state/fold1.pt"] == b"state"
     assert at("oof", RUN, "fold1.safetensors").read_bytes() == b"safetensors"

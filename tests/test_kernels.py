@@ -29,7 +29,7 @@ from lesions.data.sample import write_sample
 from lesions.errors import InputError
 from lesions.files import read_csv, read_json, sha256, write_json
 from lesions.kaggle.kernels import SEAL, Kernel
-from lesions.kaggle.session import Inputs, Session, run_script
+from lesions.kaggle.session import Session, run_script
 from lesions.paths import CODE
 
 TAG = "mobilenetv3_small_050.lamb_in1k"
@@ -37,7 +37,7 @@ CONFIG = f"""\
 dataset: tiny
 data: {{image_size: 32}}
 model: {{backbone: {TAG}}}
-train: {{epochs: 1, batch_size: 16, micro_batch: 8, lr: 1e-3, workers: 0, ema_decay: 0.9}}
+train: {{epochs: 4, batch_size: 16, micro_batch: 8, lr: 3e-3, workers: 0, ema_decay: 0.5}}
 predict: {{views: 1}}
 """
 DATASET = """\
@@ -135,7 +135,9 @@ def hub(tmp_path: Path) -> Path:
     """The hub's cache with the backbone's first weights."""
     import safetensors.torch
     import timm
+    import torch
 
+    torch.manual_seed(0)
     model = tmp_path / f"hub/models--timm--{TAG}"
     (model / "snapshots/x").mkdir(parents=True)
     (model / "refs").mkdir()
@@ -182,15 +184,16 @@ def test_the_loop_goes_from_check_to_a_scored_blend_of_two_configs_one_of_them_c
     tiny, other = ("tester/lesions-train-tiny", "tester/lesions-train-other")
     server.cut = {other}
     printed = run("scripts/kaggle_run.sh", "tiny", "other", code=75)
-    assert "other: folds 0, 1 are not done" in printed
+    assert "lesions-train-other: not done yet: fold 0, fold 1" in printed
     prepared = server.sessions["tester/lesions-prepare-tiny"][0].output
-    assert {path.name for path in prepared.iterdir()} == {"prepared"}
-    assert (prepared / "prepared/tiny/32/cache.json").exists()
+    assert {path.name for path in prepared.iterdir()} == {"input", SEAL}
+    assert (prepared / "input/prepared/tiny/32/cache.json").exists()
     assert not (checkout / "input/prepared/tiny/32").exists()
     assert read_json(checkout / "input/prepared/tiny/table.json")["rows"] > 60
     # Links and data would be kept as output too, and count towards its 20 GB.
     whole = server.sessions[tiny][0].output
-    assert [path.name for path in whole.iterdir()] == ["oof"]
+    assert {path.name for path in whole.iterdir()} == {"oof", SEAL}
+    assert "hours left for the run's 2 folds" in server.sessions[tiny][0].text
     assert "pretrained: true" in (whole / "oof/tiny/config.yaml").read_text()
     state = list((checkout / "oof/other/state").iterdir())
     assert state and not list((checkout / "oof/other").glob("fold*"))
@@ -222,7 +225,7 @@ def test_the_loop_goes_from_check_to_a_scored_blend_of_two_configs_one_of_them_c
 def mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty /kaggle/input for a session in this process."""
     monkeypatch.setenv("LESIONS_ROOT", str(tmp_path / "root"))
-    for name in ("HF_HUB_CACHE", "TQDM_MININTERVAL"):
+    for name in ("HF_HUB_CACHE", "HF_HUB_OFFLINE"):
         monkeypatch.setenv(name, "1")  # the session sets them: put back afterwards
     (tmp_path / "input").mkdir()
     return tmp_path / "input"
@@ -316,15 +319,15 @@ def test_the_study_notebook_goes_from_download_to_report(
     assert (tmp_path / "oof/notebook/report.html").exists()
 
 
-def test_inputs_are_known_by_their_content(tmp_path: Path) -> None:
-    write_sample(tmp_path / "x", images=40)
-    (tmp_path / "any/name/at/all").mkdir(parents=True)
-    (tmp_path / "x").rename(tmp_path / "any/name/at/all/x")
-    deotte = tmp_path / "jpeg-melanoma-256x256"  # with the names of the competition's files
+def test_inputs_are_known_by_their_content(mounts: Path, tmp_path: Path) -> None:
+    write_sample(mounts / "x", images=40)
+    (mounts / "any/name/at/all").mkdir(parents=True)
+    (mounts / "x").rename(mounts / "any/name/at/all/x")
+    deotte = mounts / "jpeg-melanoma-256x256"  # with the names of the competition's files
     (deotte / "train").mkdir(parents=True)
     for name in ("train.csv", "sample_submission.csv"):
         (deotte / name).write_text("image_name,tfrecord\n")
-    sources = Inputs(tmp_path).sources()
+    sources = Session(mounts, tmp_path, {}).sources()
     assert {name: place.parent.name for name, place in sources.items()} == {
         "isic2019": "x", "isic2020": "x"
     }  # fmt: skip

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import sys
-from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache, partial
 from pathlib import Path
@@ -30,11 +29,11 @@ NO_CREDENTIALS = (
 WEB_PAGE = "a web page: the server is down, or the network wants a login: open it in a browser"
 ADVICE = {
     401: f"the credentials were refused: make a new token at {SETTINGS}",
-    403: "this account has no access: check owner and name, and that its phone is verified",
+    403: "this account has no access: check owner and name, that its phone is verified, and that it"
+    f" has accepted the rules: {PAGE}/rules",
     404: "not found, or private: check the name",
     429: "too many requests: try again in a minute",
 }
-RULES = {403: f"accept the rules in a browser, with the same account: {PAGE}/rules"}
 
 
 @cache
@@ -67,6 +66,11 @@ def connect() -> Any:
             answer.raise_for_status()
             self.download_file(answer, str(path), None, quiet, resume=True)
 
+        def find_in_log(self, kernel: str, wanted: str) -> str:
+            """The first line of a running session's log with that text, "" if there is none."""
+            lines = (str(event.get("data")) for event in self.kernels_logs_stream(kernel))
+            return next((line for line in lines if wanted in line), "")
+
     api = Api()
     try:
         api.authenticate()
@@ -76,14 +80,14 @@ def connect() -> Any:
 
 
 def call(
-    what: str, method: str, *arguments: Any, advice: Mapping[int, str] | None = None,
-    repeat: bool = True, missing: Any = InputError, **options: Any,
+    what: str, method: str, *arguments: Any, repeat: bool = True, missing: Any = InputError,
+    **options: Any,
 ) -> Any:  # fmt: skip
     """The result of a method of the client; an error begins with `what` ("submitting x.csv").
 
-    `advice` says by HTTP status what helps, in place of ADVICE. Without `repeat` a call that may
-    have had an effect is not sent again. `missing` is the result, not an error, where the server
-    answers 403 or 404, as it does for what does not exist. `quiet` False shows progress.
+    Without `repeat` a call that may have had an effect is not sent again. `missing` is the result,
+    not an error, where the server answers 403 or 404, as it does for what does not exist. `quiet`
+    False shows progress.
     """
     hidden = io.StringIO()
     bars = sys.stderr if options.get("quiet") is False else hidden
@@ -95,7 +99,7 @@ def call(
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
     except (requests.RequestException, ValueError, OSError) as error:
-        status, reason = _reason(error, ADVICE | {**(advice or {})})
+        status, reason = _reason(error)
         if missing is not InputError and status in (403, 404):
             return missing
         raise InputError(cleaned(f"{what}: {reason}")) from None
@@ -113,7 +117,7 @@ def cleaned(text: str) -> str:
     return " ".join(text.split())
 
 
-def _reason(error: Exception, advice: Mapping[int, str]) -> tuple[int, str]:
+def _reason(error: Exception) -> tuple[int, str]:
     """The HTTP status of the server's answer, or 0, and why there is none that can be used."""
     causes = (error, error.__cause__, error.__context__)  # the client wraps some in a ValueError
     found = (getattr(cause, "response", None) for cause in causes)
@@ -122,7 +126,7 @@ def _reason(error: Exception, advice: Mapping[int, str]) -> tuple[int, str]:
         # Kaggle also sends errors with status 200 and the real one in the body.
         status = response.status_code if response.status_code >= 400 else response.json()["code"]
         other = "the request was refused" if status < 500 else "try again later"
-        return status, f"HTTP {status} ({str(error)[:200]}): {advice.get(status, other)}"
+        return status, f"HTTP {status} ({str(error)[:200]}): {ADVICE.get(status, other)}"
     if isinstance(error, json.JSONDecodeError):
         return 0, f"the answer is not JSON, perhaps {WEB_PAGE}"
     if isinstance(error, requests.RequestException):

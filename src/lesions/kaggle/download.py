@@ -12,7 +12,7 @@ from lesions.config import read_yaml
 from lesions.data.photographs import extract
 from lesions.errors import InputError, listed
 from lesions.files import sha256, write_text
-from lesions.kaggle.client import COMPETITION, RULES, WEB_PAGE, call
+from lesions.kaggle.client import COMPETITION, WEB_PAGE, call
 from lesions.paths import at, shown
 
 SPARE = 1000  # megabytes of disk that are to stay free
@@ -102,24 +102,22 @@ def _request(file: File, part: Path) -> None:
 
     The client asks for the rest of a file only where ETag and size are those of its beginning.
     """
-    what = f"downloading {file['name']}"
+    what, folder = f"downloading {file['name']}", str(part.parent)
     if "kaggle" in file:
         # Kaggle sends a larger CSV as a zip that contains only it.
-        return call(what, "competition_download_file", COMPETITION, file["name"],
-                    path=str(part.parent), quiet=False, unzip=True, advice=RULES)  # fmt: skip
+        return call(what, "competition_download_file", COMPETITION, file["name"], path=folder,
+                    quiet=False, unzip=True)  # fmt: skip
     if "dataset" in file:
-        name = "dataset_download_files"
-        return call(what, name, file["dataset"], path=str(part.parent), quiet=False)
-    moved = dict.fromkeys((403, 404), f"the owner may have moved the file: see {file['page']}")
+        return call(what, "dataset_download_files", file["dataset"], path=folder, quiet=False)
     base, _, place = file["from"].partition("/")
     errors = []
     for address in ADDRESSES[base]:
-        where, url = f"{what} from {urlsplit(address).hostname}", f"{address}/{place}"
+        where = f"{what} from {urlsplit(address).hostname}"
         try:
-            return call(where, "fetch_address", url, part, quiet=False, advice=moved)
+            return call(where, "fetch_address", f"{address}/{place}", part, quiet=False)
         except InputError as error:
             errors.append(str(error))
-    raise InputError("; then ".join(errors))
+    raise InputError(f"{'; then '.join(errors)}; its owner may have moved it: {file['page']}")
 
 
 def _require_content(part: Path, md5: str | None) -> None:

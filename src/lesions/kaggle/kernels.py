@@ -52,8 +52,7 @@ class Kernel:
     @property
     def sets(self) -> list[str]:
         """The own data sets that it needs, by run; "" is the code's."""
-        runs = self.names if self.kind in ("train", "predict", "blend") else []
-        return ["", *(run for run in runs if self.kind != "train" or has_weights(run))]
+        return ["", *(self.names if self.kind in ("train", "predict", "blend") else [])]
 
     def notebook(self, expected: dict[str, str]) -> str:
         """`expected` are hashes by own data set: the session refuses one attached otherwise."""
@@ -67,12 +66,11 @@ class Kernel:
             dataset = self.names[0] if self.kind == "prepare" else config_of(self.names[0]).dataset
             config = load_dataset_config(dataset)
             sources = {source.reader or name for name, source in config.sources.items()}
-            if self.kind == "prepare":
-                folders = sources | ({"deotte"} if config.deotte else set())
-                for entry in catalogue().values():
-                    datasets += entry.get("mirrors", []) if entry["folder"] in folders else []
-            else:
-                kernels.append(slug("prepare", dataset))
+            kernels = [slug("prepare", dataset)]
+        if self.kind == "prepare":
+            folders, kernels = sources | ({"deotte"} if config.deotte else set()), []
+            for entry in catalogue().values():
+                datasets += entry.get("mirrors", []) if entry["folder"] in folders else []
         if self.kind == "blend":
             kernels += [slug("predict", run) for run in self.names]
         gpu = self.kind in ("train", "predict")
@@ -124,11 +122,6 @@ def config_of(run: str) -> Config:
     return saved_config(read_yaml(saved), saved) if saved.exists() else load_config(run)
 
 
-def has_weights(run: str) -> bool:
-    """Whether a run has first weights, folds or training state to send."""
-    return any(at("oof", run).rglob("fold*.*")) or bool(config_of(run).model.pretrained)
-
-
 def end_for_now(reason: str) -> NoReturn:
     """End with exit code 75, as scripts/train.py does: the same command resumes later."""
     print(f"{time.strftime('%H:%M')} {reason}: run the same command again, it resumes")
@@ -141,6 +134,9 @@ def push_kernel(kernel: Kernel) -> str:
     The notebook names the hashes of its data sets: a session that gets an older version attached
     refuses to run.
     """
+    for run in kernel.names if kernel.kind in ("predict", "blend") else []:
+        if not any(at("oof", run).glob("fold*.safetensors")):
+            raise InputError(f"{run}: no fold is here to {kernel.kind}: train it first")
     expected = {set_name(run): push_set(run) for run in kernel.sets}
     owner, what = username(), f"pushing {kernel.slug}"
     with tempfile.TemporaryDirectory() as place:
@@ -150,16 +146,18 @@ def push_kernel(kernel: Kernel) -> str:
         for check in (True, False):
             seconds = 3600 * (kernel.max_hours + SLACK_HOURS)
             answer = call(what, "kernels_push", place, timeout=seconds, no_run=check, repeat=False)
-            if "session count" in (answer.error or "").lower():
-                end_for_now(f"{what}: {cleaned(answer.error)} When one has ended")
-            if answer.error:
-                raise InputError(cleaned(f"{what}: {answer.error}"))
-            sources = (f"invalid_{kind}_sources" for kind in ("dataset", "competition", "kernel"))
-            if unknown := [name for kind in sources for name in getattr(answer, kind) or []]:
-                raise InputError(
-                    f"{what}: not started: Kaggle does not know {listed(unknown)}: check that the"
-                    " account may see them, and that a kernel among them has run"
+            error = cleaned(answer.error or "")
+            if "session count" in error.lower():
+                end_for_now(f"{what}: {error} When one has ended")
+            unknown = (answer.invalid_dataset_sources or []) + (answer.invalid_kernel_sources or [])
+            unknown += answer.invalid_competition_sources or []
+            if unknown:
+                error = (
+                    f"not started: Kaggle does not know {listed(unknown)}: check that the account"
+                    " may see them, and that a kernel among them has run"
                 )
+            if error:
+                raise InputError(f"{what}: {error}")
     print(f"pushed version {answer.version_number}: {answer.url}", flush=True)
     return f"{owner}/{kernel.slug}/{answer.version_number}"
 
@@ -169,7 +167,7 @@ def push_set(run: str) -> str:
 
     Waits until kernels get to see them: "ready" alone may be the status of the version before.
     """
-    name = f"{username()}/{set_name(run)}"
+    name, until = f"{username()}/{set_name(run)}", time.monotonic() + READY_WITHIN
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, set_name(run))
         digest = write_set(folder, run)
@@ -186,7 +184,6 @@ def push_set(run: str) -> str:
             if answer.error:
                 raise InputError(cleaned(f"sending {name}: {answer.error}"))
             print(f"sent {answer.url}", flush=True)
-    until = time.monotonic() + READY_WITHIN
     while _status(name) != ("ready", digest):
         if time.monotonic() > until:
             page = f"https://www.kaggle.com/datasets/{name}"
@@ -207,6 +204,7 @@ def _status(dataset: str) -> tuple[str, str]:
 
 def write_set(folder: Path, run: str) -> str:
     """Write a run's weights, or the code; the hash of every file, which is in it as well."""
+    folder.mkdir(parents=True, exist_ok=True)
     if run:
         _write_weights(folder, run)
     else:
@@ -215,7 +213,7 @@ def write_set(folder: Path, run: str) -> str:
             shutil.copytree(CODE / name, folder / name, ignore=ignore, dirs_exist_ok=True)
         for name in TABLES:
             if at("input", name).exists():
-                copy(at("input", name), folder / "tables" / name)
+                copy(at("input", name), folder / "input" / name)
         write_text(folder / "COMMIT", commit() + "\n")
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
     hashes = [(path.relative_to(folder).as_posix(), sha256(path)) for path in paths]
@@ -225,27 +223,26 @@ def write_set(folder: Path, run: str) -> str:
 
 
 def _write_weights(folder: Path, run: str) -> None:
-    """Write a run's folds, training state too, and its backbone's first weights, by timm tag."""
+    """Write a run's folds, training state too, and its backbone's first weights."""
     oof, model = at("oof", run), config_of(run).model
-    if not has_weights(run):
-        raise InputError(f"{run}: nothing to send: no fold is here, and none starts from weights")
     if oof.exists():
         ignore = shutil.ignore_patterns("*.html", "*.png", "report", ".*")
         shutil.copytree(oof, folder / "oof" / run, ignore=ignore, dirs_exist_ok=True)
-    if model.pretrained is True:
-        from huggingface_hub import hf_hub_download
-
-        try:
-            weights = Path(hf_hub_download(f"timm/{model.backbone}", "model.safetensors"))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{model.backbone}: its weights are not to be had ({str(error).splitlines()[0]}):"
-                " check the network, or name a file of them in the config, as model.pretrained"
-            ) from error
-    elif model.pretrained:
-        weights = at(model.pretrained)
     if model.pretrained:
-        copy(weights, folder / "backbones" / f"{model.backbone}{weights.suffix}")
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        from lesions.models.backbone import build_backbone
+
+        build_backbone(model)  # downloads the weights, or says what is wrong with them
+        # As in the hub's cache: the run's config is the same at home and in a session.
+        tag = f"models--timm--{model.backbone}"
+        if model.pretrained is True:
+            shutil.copytree(Path(HF_HUB_CACHE, tag), folder / "input/hub" / tag,
+                            ignore=shutil.ignore_patterns("blobs"), dirs_exist_ok=True)  # fmt: skip
+        elif Path(model.pretrained).is_absolute():
+            raise InputError(f"{run}: model.pretrained: give a path below the checkout")
+        else:
+            copy(at(model.pretrained), folder / model.pretrained)
 
 
 def copy(file: Path, path: Path) -> None:

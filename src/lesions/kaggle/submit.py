@@ -12,7 +12,7 @@ import pandas as pd
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, delong
 from lesions.files import read_csv, read_json, sha256, write_csv
-from lesions.kaggle.client import COMPETITION, PAGE, RULES, call, cleaned
+from lesions.kaggle.client import COMPETITION, PAGE, call, cleaned
 from lesions.oof import load_oof
 from lesions.paths import at, shown
 
@@ -73,14 +73,14 @@ def _send(path: Path, message: str, mark: str, again: bool) -> int:
         print(f"{shown(path)}: sent on {good[0].date:%d %b %H:%M} UTC; --again sends it once more")
         return int(good[0].ref)
     what, method = "looking up the submissions left", "competition_get_submission_limits"
-    limits = call(what, method, COMPETITION, advice=RULES)
+    limits = call(what, method, COMPETITION)
     if limits.num_allowed_now < 1:
         raise InputError("no submission is left today: the count is renewed at 00:00 UTC")
     print(f"{limits.num_allowed_now} left today; sending {shown(path)}")
     what = f"submitting {path.name}"
     try:
         answer = call(what, "competition_submit", str(path), f"{message} {mark}", COMPETITION,
-                      quiet=True, advice=RULES, repeat=False)  # fmt: skip
+                      quiet=True, repeat=False)  # fmt: skip
     except InputError as error:
         try:
             new = [ref for ref in _sent(mark) if ref not in before]
@@ -100,7 +100,7 @@ def _send(path: Path, message: str, mark: str, again: bool) -> int:
 def _sent(mark: str) -> dict[int, Any]:
     """Kaggle's submissions with the mark in their description by reference, newest first."""
     what = "listing the submissions"
-    answer = call(what, "competition_submissions", COMPETITION, page_size=100, advice=RULES)
+    answer = call(what, "competition_submissions", COMPETITION, page_size=100)
     return {item.ref: item for item in answer or [] if item and mark in item.description}
 
 

@@ -155,6 +155,7 @@ class FoldTrainer:
             )
         self.started = self.saved = time.monotonic()
         self.seconds_before, self.steps_before = progress.seconds, progress.step
+        self.first_epoch = len(progress.history)
         with named_failures(self.loader):
             while not self._done():
                 self._epoch()
@@ -269,6 +270,15 @@ class FoldTrainer:
             f"fold {self.fold} epoch {epoch + 1}/{train.epochs}:"
             f" loss {row['loss']:.4f}, validation AUC {row['auc']:.4f}"
         )
+        if (made := progress.step - self.steps_before) and epoch == self.first_epoch:
+            numbers = range(int(self.data.table["fold"].max()) + 1)
+            folds = sum(not (self.folder / f"fold{k}.json").exists() for k in numbers)
+            seconds = (folds * self.steps - progress.step) * (now - self.started) / made
+            rate = made * self.batches.batch_size / (now - self.started)
+            accelerator.print(
+                f"{rate:.1f} images/s with validation: about {seconds / 3600:.1f} hours left for"
+                f" the run's {folds} folds"
+            )
 
     def predict(self, views: int, title: str, given: Sequence[str]) -> dict[str, np.ndarray]:
         """The averaged network's probabilities (N, C) of the validation rows, mean over `views`.

@@ -6,6 +6,7 @@
     python scripts/prepare.py --dataset real --available-only --size 112 \\
         --images isic2019=/data/ham/part_1 --images isic2019=/data/ham/part_2.zip
     python scripts/prepare.py --dataset isic --set preprocess.fit=crop --set preprocess.hair=true
+    python scripts/prepare.py --dataset isic --review input/prepared/isic/near_duplicates.csv
 
 preprocess also has circle, shades_of_gray and clahe: see lesions/data/preprocess.py. Writes
 input/prepared/<dataset>/table.csv, table.json and <size>/, the image cache. A second run decodes
@@ -34,6 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quarantine", action="store_true", help="leave unreadable images out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change the data set's config, such as folds=3")  # fmt: skip
+    parser.add_argument("--review", type=Path, metavar="CSV",
+                        help="near_duplicates.csv with your decisions added")  # fmt: skip
     args = parser.parse_args(arguments)
 
     from lesions.config import load_dataset_config
@@ -52,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         sizes=[] if args.tables_only else args.size,
         available_only=args.available_only,
         quarantine=args.quarantine,
+        review=args.review,
     )
     for warning in fold_warnings(load_table(args.dataset)[0]):
         print(f"WARNING: {warning}")

@@ -14,6 +14,7 @@ from lesions.data import near_duplicates
 from lesions.data.decode import decode
 from lesions.data.near_duplicates import SIZE, find_near_duplicates
 from lesions.data.sample import write_sample
+from lesions.errors import InputError
 
 
 def photograph(seed: int) -> np.ndarray:
@@ -83,24 +84,71 @@ def test_few_black_and_no_images_give_no_pairs():
     assert find_near_duplicates(small([photograph(0)])).empty
 
 
-def test_prepare_puts_look_alikes_into_one_group_and_one_fold(tmp_path, monkeypatch, capsys):
+def test_prepare_puts_look_alikes_into_one_group_and_a_review_overrules_it(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     write_sample(tmp_path / "sample", 40)
     official = tmp_path / "sample/isic2019"
     lesions = pd.read_csv(official / "ISIC_2019_Training_Metadata.csv").drop_duplicates("lesion_id")
-    one, two = lesions["image"].iloc[:2]
+    one, two, three = lesions["image"].iloc[:3]
     paths = {path.stem: str(path) for path in official.rglob("*.jpg")}
     assert cv2.imwrite(paths[two], encoded(cv2.imread(paths[one])[:, ::-1], 70))
     arguments = ["--dataset", "demo", "--size", "32", "--set", "near_duplicates=true"]
     for source in ("isic2019", "isic2020"):
         arguments += ["--input", f"{source}={tmp_path / 'sample' / source}"]
-    assert prepare.main(arguments) == 0
+    prepared = tmp_path / "input/prepared/demo"
+
+    def groups(*more: str) -> list[str]:
+        assert prepare.main([*arguments, *more]) == 0
+        table = pd.read_csv(prepared / "table.csv").set_index("image_name")
+        assert table.groupby("group")["fold"].nunique().max() == 1
+        return table.loc[[one, two, three], "group"].tolist()
+
+    first, second, _ = groups()
+    assert first == second
     assert "near-duplicates: 1 pairs" in capsys.readouterr().out  # of one group they are not told
-    table = pd.read_csv(tmp_path / "input/prepared/demo/table.csv").set_index("image_name")
-    assert table.loc[one, ["group", "fold"]].equals(table.loc[two, ["group", "fold"]])
-    # The second time the pairs are taken from the file.
+    pairs = pd.read_csv(prepared / "near_duplicates.csv")
+    assert {pairs["image_name_1"][0], pairs["image_name_2"][0]} == {one, two}
+    assert pairs["score"].is_monotonic_decreasing
+
+    # From now on the pairs are taken from the file.
     monkeypatch.setattr(near_duplicates, "find_near_duplicates", None)
-    assert prepare.main(arguments) == 0
+    review = tmp_path / "pairs.csv"
+    decide = "image_name_1,image_name_2,decision\n" + f"{two},{one},Different\n{one},{three},same\n"
+    review.write_text(decide)
+    for more in (["--review", str(review)], []):  # it is kept
+        first, second, third = groups(*more)
+        assert first == third != second
+    for row, problem in {
+        f"{one},{three},different": "row 4: .* decided otherwise",
+        f"{one},{two},maybe": "row 4: decision is 'maybe'",
+        f"{one},nobody,same": "row 4: .* not two images",
+    }.items():
+        review.write_text(decide + row)
+        with pytest.raises(InputError, match=problem):
+            prepare.main([*arguments, "--review", str(review)])
+
+
+@pytest.mark.parametrize(("differ", "told"), [(57, "from row 61 on"), (58, "need no look")])
+def test_a_review_ends_after_58_pairs_in_a_row_that_differ(differ, told, tmp_path, monkeypatch):
+    # Were more than 5 % of them copies, 58 in a row without one would be rarer than 1 in 19.
+    assert 0.95**58 < 0.0511 < 0.95**57
+    table = pd.DataFrame({"image_name": [f"i{row}" for row in range(80)], "source": "own"})
+    table = table.assign(group=table["image_name"], split="train", target=0.0)
+    first = np.arange(70)
+    found = pd.DataFrame({"first": first, "second": first + 1, "score": 0.99 - 0.005 * first})
+    monkeypatch.setattr(near_duplicates, "find_near_duplicates", lambda *given: found)
+    images = np.zeros((80, SIZE, SIZE, 3), np.uint8)
+    decisions = ["different", "same"] + ["different"] * differ
+    lines = [f"i{row},i{row + 1},{decision}\n" for row, decision in enumerate(decisions)]
+    review = "image_name_1,image_name_2,decision\n" + "".join(lines)
+    (tmp_path / "review.csv").write_text(review)
+    linked, text = near_duplicates.link_near_duplicates(
+        table, images, np.ones(80, bool), tmp_path / "pairs.json", tmp_path / "review.csv"
+    )
+    assert told in text
+    assert linked.groupby("group").size().nlargest(2).tolist() == [2, 1]
 
 
 @pytest.mark.real

@@ -22,11 +22,17 @@ from lesions.data.decode import decode
 from lesions.data.folds import merge_groups
 from lesions.data.photographs import images_below
 from lesions.errors import InputError, listed
-from lesions.files import read_json, write_json
+from lesions.files import read_csv, read_json, write_csv, write_json
+from lesions.paths import shown
 
-VERSION = 3  # raise it when other pairs would be found
+VERSION = 4  # raise it when other pairs would be found
 SIZE = 64  # pixels of the images compared
 SAME = 0.83  # least score of a copy
+REVIEWED = 0.6  # least score of a pair that a person is asked about
+STOP = (
+    58  # pairs in a row that differ: then fewer than 5 % of those below are copies, 0.95^58 = 5 %
+)
+ENDS = ["image_name_1", "image_name_2"]
 NEIGHBOURS = 4  # candidates of each image
 _WAVES, _DIMENSIONS = 28, 32  # frequencies of a descriptor, and its length
 _LEARNT = 4000  # images that the descriptor's directions are learnt from
@@ -39,10 +45,12 @@ _FIRST = 3  # scales tried before most pairs are given up
 _HOPELESS, _SURE = 0.5, 0.92  # scores at which no other scale is tried
 
 
-def find_near_duplicates(images: np.ndarray, group: np.ndarray | None = None) -> pd.DataFrame:
+def find_near_duplicates(
+    images: np.ndarray, group: np.ndarray | None = None, least: float = SAME
+) -> pd.DataFrame:
     """Pairs of rows (first < second) of uint8 (N, 64, 64, 3) that show one photograph.
 
-    Columns first, second, score (SAME to 1), best first. Pairs within a `group` (N labels) are
+    Columns first, second, score (`least` to 1), best first. Pairs within a `group` (N labels) are
     skipped. All pairs are compared, in O(N) memory; images without any contrast have no copies.
     """
     group = np.arange(len(images)) if group is None else pd.factorize(pd.Series(group))[0]
@@ -59,7 +67,7 @@ def find_near_duplicates(images: np.ndarray, group: np.ndarray | None = None) ->
     first, second, turn = first[hope], second[hope], turn[hope]
     score = _verify(details, first, second, turn)
     pairs = pd.DataFrame({"first": rows[first], "second": rows[second], "score": score})
-    pairs = pairs[pairs["score"] >= SAME]
+    pairs = pairs[pairs["score"] >= least]
     return pairs.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -72,40 +80,90 @@ def search_folders(folders: Sequence[Path], names: pd.Series) -> pd.DataFrame:
         raise InputError(f"{listed(folders)}: none of the images: expected {listed(names, 2)}")
     bar = tqdm(found, "reading photographs", unit="image", disable=None)
     pairs = find_near_duplicates(np.stack([decode(files[name], SIZE)[0] for name in bar]))
-    ends = {"image_name_1": pairs["first"], "image_name_2": pairs["second"]}
-    return pd.DataFrame({end: np.array(found)[rows.astype(int)] for end, rows in ends.items()})
+    return pd.DataFrame(np.array(found)[pairs[["first", "second"]].to_numpy(int)], columns=ENDS)
 
 
 def link_near_duplicates(
-    table: pd.DataFrame, images: np.ndarray, readable: np.ndarray, path: Path
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """The table with near-duplicates in one group, and counts of the pairs found.
+    table: pd.DataFrame, images: np.ndarray, readable: np.ndarray, path: Path, review: Path | None
+) -> tuple[pd.DataFrame, str]:
+    """The table with near-duplicates in one group, and what was found, in words.
 
-    The pairs are saved in `path` (JSON) and read from there as long as rows and pixels are the
-    same. A training and an official test photograph are counted, not grouped: the split is given.
+    Pairs are saved in `path` (JSON) and read from there as long as rows and pixels are the same.
+    The CSV beside it lists them, best first, with the decisions of this and earlier reviews, which
+    overrule the score. A training and an official test photograph are counted, not grouped: the
+    split is given.
     """
     key = _key(table, images)
     kept = read_json(path) if path.exists() else {}
     if kept.get("key") != key:
         seen = images if readable.all() else images[readable]
-        found = find_near_duplicates(seen, table["group"].to_numpy()[readable])
+        found = find_near_duplicates(seen, table["group"].to_numpy()[readable], REVIEWED)
         names = table["image_name"].to_numpy()[readable]
-        ends = [names[found[end]].tolist() for end in ("first", "second")]
+        ends = [names[found[end].astype(int)].tolist() for end in ("first", "second")]
         scores = found["score"].round(4).tolist()
         kept = {"key": key, "pairs": list(zip(*ends, scores, strict=True))}
         write_json(path, kept)
-    pairs = pd.DataFrame(kept["pairs"], columns=["image_name_1", "image_name_2", "score"])
+    listing, names = path.with_suffix(".csv"), set(table["image_name"])
+    pairs = pd.DataFrame(kept["pairs"], columns=[*ENDS, "score"])
+    told = _decisions(listing, None) if listing.exists() else {}
+    told |= _decisions(review, names) if review else {}
+    pairs["decision"] = [told.pop(frozenset(pair), "") for pair in pairs[ENDS].to_numpy().tolist()]
+    own = [(*sorted(pair), np.nan, decision) for pair, decision in told.items()]
+    pairs = pd.concat([pairs, pd.DataFrame(own, columns=pairs.columns)]) if own else pairs
+    write_csv(listing, pairs)
+    likely = (pairs["score"] >= SAME) & (pairs["decision"] == "")
+    linked = pairs[(likely | (pairs["decision"] == "same")) & pairs[ENDS].isin(names).all(axis=1)]
     rows_of = table.set_index("image_name")
-    first, second = (rows_of.loc[pairs[f"image_name_{end}"]].reset_index() for end in (1, 2))
+    first, second = (rows_of.loc[linked[end]].reset_index() for end in ENDS)
     within = (first["split"] == second["split"]).to_numpy()
     differ = (first["target"] - second["target"]).abs() > 0  # not so where one is unlabelled
-    facts = {
-        "pairs": len(pairs),
-        "across_sources": int((first["source"] != second["source"]).sum()),
-        "train_with_test": int((~within).sum()),
-        "targets_differ": int(differ.sum()),
-    }
-    return merge_groups(table, pairs[within]), facts
+    text = (
+        f"near-duplicates: {len(linked):,} pairs,"
+        f" {(first['source'] != second['source']).sum():,} across sources,"
+        f" {(~within).sum():,} train with test, {differ.sum():,} targets differ\n"
+    )
+    if len(pairs):
+        text += f"{shown(listing)}: {_what_next(pairs['decision'].mask(likely, 'same').tolist())}\n"
+    return merge_groups(table, linked[within]), text
+
+
+def _decisions(path: Path, names: set[str] | None) -> dict[frozenset[str], str]:
+    """What a person decided, by pair; InputError for a row that cannot be meant.
+
+    Without `names` the images may be those of another table.
+    """
+    told: dict[frozenset[str], str] = {}
+    columns = [*ENDS, "decision"]
+    rows = read_csv(path, columns, text=columns)[columns].fillna("")
+    for row, (one, other, decision) in enumerate(rows.itertuples(index=False), 2):
+        pair, decision = frozenset((one, other)), decision.strip().lower()
+        problem = ""
+        if decision not in ("same", "different", ""):
+            problem = f"decision is {decision!r}: expected same, different or nothing"
+        elif len(pair) < 2 or (names is not None and not pair <= names):
+            problem = f"{one} and {other} are not two images of this data set"
+        elif decision and told.get(pair, decision) != decision:
+            problem = f"{one} and {other} are decided otherwise in a row above"
+        if problem:
+            raise InputError(f"{shown(path)}: row {row}: {problem}")
+        if decision:
+            told[pair] = decision
+    return told
+
+
+def _what_next(decisions: list[str]) -> str:
+    """What a person has still to look at in the list, best first, after these decisions."""
+    in_a_row = 0
+    for row, decision in enumerate(decisions, 2):
+        if not decision:
+            return (
+                f"look at its pairs from row {row} on, put same or different under decision until"
+                f" {STOP} in a row differ ({in_a_row} do), and give it to --review"
+            )
+        in_a_row = in_a_row + 1 if decision == "different" else 0
+        if in_a_row == STOP:
+            return f"{STOP} pairs in a row differ: the rest need no look"
+    return "no pair is left to look at"
 
 
 def _key(table: pd.DataFrame, images: np.ndarray) -> str:

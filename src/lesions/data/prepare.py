@@ -31,12 +31,16 @@ CHECKED = 5000  # photographs that are decoded although a table is wrong, at mos
 def prepare(
     dataset: str, config: DatasetConfig, sizes: Sequence[int], folders: dict[str, list[str]],
     images: dict[str, list[str]], available_only: bool, quarantine: bool,
+    review: Path | None = None,
 ) -> dict:  # fmt: skip
     """Write table.csv, table.json and a cache for each of `sizes`; returns the table's facts.
 
     `folders` and `images` give a source's folder of CSVs and its places of photographs. Without
-    sizes the table is made from the CSVs alone.
+    sizes the table is made from the CSVs alone. `review` are a person's decisions on pairs of
+    near-duplicates, which are kept.
     """
+    if review and not (sizes and config.near_duplicates):
+        raise InputError("--review needs photographs, and --set near_duplicates=true")
     config = _with_places(config, folders, images)
     report, folder = Report(), prepared(dataset)
     table = read_sources(config, report, unpack=bool(sizes))
@@ -56,7 +60,12 @@ def prepare(
     if sizes:
         table, problem = _fill_caches(table, folder, sizes, config, report, quarantine)
     if sizes and config.near_duplicates:
-        table = _link_near_duplicates(table, folder)
+        small, pixels = fill_cache(folder / SMALL, table, near_duplicates.SIZE, "array", PLAIN)
+        readable = (small["problem"] == "").to_numpy()
+        table, found = near_duplicates.link_near_duplicates(
+            table, np.asarray(pixels), readable, folder / f"{SMALL}.json", review
+        )
+        print(found, end="")
         caches.append(SMALL)
     table = finish_table(table, config)
     for name in caches:
@@ -98,17 +107,6 @@ def _fill_caches(
     print("\n".join(report.problems))
     print(f"{train.sum():,} are left out of training; test rows get a neutral prediction")
     return table.assign(split=table["split"].mask(train, "quarantined")), problem
-
-
-def _link_near_duplicates(table: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """The table with near-duplicates in one group, found in a cache of its own."""
-    index, images = fill_cache(folder / SMALL, table, near_duplicates.SIZE, "array", PLAIN)
-    table, facts = near_duplicates.link_near_duplicates(
-        table, np.asarray(images), (index["problem"] == "").to_numpy(), folder / f"{SMALL}.json"
-    )
-    counts = ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in facts.items())
-    print(f"near-duplicates: {counts}")
-    return table
 
 
 def _with_places(

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import os
+import subprocess
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +15,7 @@ import pytest
 from kaggle_fake import TOKEN
 
 from lesions.cli import run
+from lesions.config import load_config
 from lesions.errors import InputError
 from lesions.kaggle import download
 from lesions.paths import CODE
@@ -256,3 +259,32 @@ def test_a_file_has_one_origin_and_addresses_are_secure():
             assert item.get("from", "isic/").partition("/")[0] in download.ADDRESSES
     addresses = [address for several in download.ADDRESSES.values() for address in several]
     assert all(address.startswith("https://") for address in addresses)
+
+
+def stubbed(tmp_path, script, *arguments, **programs):
+    """What a shell script does with programs that only print their name and arguments."""
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} $*\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment |= {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_JOB_ID": "7"}
+    return subprocess.run(["bash", CODE / "scripts" / script, *arguments], env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+
+
+def test_the_four_configs_are_trained_on_deottes_copies_under_their_own_names(tmp_path):
+    done = stubbed(tmp_path, "train_all.sh", "--dataset", "isic_deotte", python="exit 0")
+    lines, runs = done.stdout.splitlines(), ["effnet_b1", "effnet_b3", "effnet_b4", "resnest50"]
+    for name, line in zip(runs, lines[::2], strict=False):
+        assert f"--config configs/{name}.yaml --name deotte/{name} --fold all" in line
+        assert line.endswith("--set dataset=isic_deotte")
+        config = load_config(name, ["dataset=isic_deotte"])
+        assert (CODE / f"configs/datasets/{config.dataset}.yaml").exists()
+    assert lines[-1].endswith(" ".join(f"deotte/{run}" for run in runs))
+
+
+@pytest.mark.parametrize(("code", "again"), [(0, False), (2, False), (75, True), (143, True)])
+def test_a_slurm_task_requeues_itself_until_its_fold_is_done(tmp_path, code, again):
+    done = stubbed(tmp_path, "slurm_fold.sh", "effnet_b1", srun=f"exit {code}", scontrol="exit 0")
+    assert done.returncode == code and "--config effnet_b1 --fold 3" in done.stdout
+    assert ("scontrol requeue 7_3" in done.stdout) == again

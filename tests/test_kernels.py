@@ -13,7 +13,6 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -333,23 +332,15 @@ def test_inputs_are_known_by_their_content(mounts: Path, tmp_path: Path) -> None
     }  # fmt: skip
 
 
-def test_two_t4_are_both_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    called: list[list[str]] = []
-
-    class Popen(SimpleNamespace):
-        def __init__(self, command: list[str], **options: Any) -> None:
-            super().__init__(stdout=[], returncode=0)
-            called.append(command)
-
-        def __enter__(self) -> "Popen":
-            return self
-
-        def __exit__(self, *arguments: Any) -> None:
-            pass
-
-    monkeypatch.setattr("lesions.kaggle.session.subprocess.Popen", Popen)
+def test_two_t4_are_both_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, text in {"nvidia-smi": "echo GPU 0: Tesla T4; echo GPU 1: Tesla T4",
+                       "python": "echo ran $*"}.items():  # fmt: skip
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     assert run_script("train", ["--fold", "0"]) == 0
-    (command,) = called
-    assert "--multi_gpu" in command
-    assert command[command.index("--num_processes") + 1] == "2"
+    printed = capsys.readouterr().out
+    assert re.search(r"ran -m accelerate.* --num_processes 2 .*--multi_gpu .*train.py", printed)

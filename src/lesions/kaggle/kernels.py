@@ -228,21 +228,24 @@ def _write_weights(folder: Path, run: str) -> None:
     if oof.exists():
         ignore = shutil.ignore_patterns("*.html", "*.png", "report", ".*")
         shutil.copytree(oof, folder / "oof" / run, ignore=ignore, dirs_exist_ok=True)
-    if model.pretrained:
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        from lesions.models.backbone import build_backbone
-
-        build_backbone(model)  # downloads the weights, or says what is wrong with them
-        # As in the hub's cache: the run's config is the same at home and in a session.
-        tag = f"models--timm--{model.backbone}"
-        if model.pretrained is True:
-            shutil.copytree(Path(HF_HUB_CACHE, tag), folder / "input/hub" / tag,
-                            ignore=shutil.ignore_patterns("blobs"), dirs_exist_ok=True)  # fmt: skip
-        elif Path(model.pretrained).is_absolute():
+    if isinstance(model.pretrained, str):
+        if Path(model.pretrained).is_absolute():
             raise InputError(f"{run}: model.pretrained: give a path below the checkout")
-        else:
-            copy(at(model.pretrained), folder / model.pretrained)
+        copy(at(model.pretrained), folder / model.pretrained)
+    elif model.pretrained:
+        from huggingface_hub import hf_hub_download
+
+        # As in the hub's cache: the run's config is the same at home and in a session.
+        cached = folder / f"input/hub/models--timm--{model.backbone}"
+        try:
+            weights = hf_hub_download(f"timm/{model.backbone}", "model.safetensors")
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{model.backbone}: its weights are not to be had ({str(error).splitlines()[0]}):"
+                " check the network, or name a file of them in the config, as model.pretrained"
+            ) from error
+        copy(Path(weights), cached / "snapshots/attached/model.safetensors")
+        write_text(cached / "refs/main", "attached")
 
 
 def copy(file: Path, path: Path) -> None:

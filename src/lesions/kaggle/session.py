@@ -162,9 +162,8 @@ class Session:
 
 def run_script(name: str, arguments: list[str]) -> int:
     """Run a script on every GPU there is, its output in the notebook as it comes; its exit code."""
-    import torch
-
-    command, count = [sys.executable], torch.cuda.device_count()
+    gpus = subprocess.run("nvidia-smi --list-gpus", shell=True, capture_output=True, text=True)
+    command, count = [sys.executable], gpus.stdout.count("GPU ")
     if count:
         command += ["-m", "accelerate.commands.launch", "--quiet", "--num_processes", str(count),
                     "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",

@@ -113,12 +113,19 @@ def noise() -> bytes:
     return file.getvalue()
 
 
-def test_the_first_tab_reaches_the_photograph_and_space_opens_it(page) -> None:
-    page.bring_to_front()
-    page.keyboard.press("Tab")
-    page.wait_for_function("document.activeElement.closest('#photo')")
-    with page.expect_file_chooser():
+def test_the_first_tab_reaches_the_photograph_and_space_opens_it(page):
+    opened = []
+    page.on("filechooser", opened.append)
+    for _ in range(5):  # on a busy machine Gradio still draws, and drops the focus
+        page.keyboard.press("Tab")
+        page.wait_for_function("document.activeElement.matches('#photo input[type=file]')")
         page.keyboard.press("Space")
+        page.wait_for_timeout(2000)
+        if opened:
+            break
+        page.reload()
+        page.wait_for_selector("#photo input[type=file]", state="attached")
+    assert opened
 
 
 def test_the_manual_knows_its_port_and_its_form_is_answered(page, address: str) -> None:

@@ -6,6 +6,7 @@
     python scripts/prepare.py --dataset real --available-only --size 112 \\
         --images isic2019=/data/ham/part_1 --images isic2019=/data/ham/part_2.zip
     python scripts/prepare.py --dataset isic --set preprocess.fit=crop --set preprocess.hair=true
+    python scripts/prepare.py --dataset isic --report          # and a page: report.html
     python scripts/prepare.py --dataset isic --review input/prepared/isic/near_duplicates.csv
 
 preprocess also has circle, shades_of_gray and clahe: see lesions/data/preprocess.py. Writes
@@ -37,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
                         help="change the data set's config, such as folds=3")  # fmt: skip
     parser.add_argument("--review", type=Path, metavar="CSV",
                         help="near_duplicates.csv with your decisions added")  # fmt: skip
+    parser.add_argument("--report", action="store_true", help="write a page on the data as well")
     args = parser.parse_args(arguments)
 
     from lesions.config import load_dataset_config
@@ -65,6 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
         f" {facts['config']['task']}; table {facts['table_hash']}, folds {facts['fold_hash']}\n"
         f"next: python scripts/audit.py --dataset {args.dataset}"
     )
+    if args.report:
+        from lesions.paths import shown
+        from lesions.reporting.data_page import write_data_report
+
+        print(shown(write_data_report(args.dataset)))
     return 0
 
 

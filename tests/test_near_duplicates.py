@@ -105,8 +105,15 @@ def test_prepare_puts_look_alikes_into_one_group_and_a_review_overrules_it(
         assert table.groupby("group")["fold"].nunique().max() == 1
         return table.loc[[one, two, three], "group"].tolist()
 
-    first, second, _ = groups()
+    first, second, _ = groups("--report")
     assert first == second
+    page, table = (prepared / "report.html").read_text(), pd.read_csv(prepared / "table.csv")
+    for diagnosis, rows in table[table["split"] == "train"].groupby("diagnosis"):
+        assert f"<td>{diagnosis}</td><td>{len(rows)}</td>" in page
+        tiles = page.split(f"<h3>{diagnosis}</h3>")[1].split("</figure>")[0].count("<img src")
+        assert tiles == min(8, rows["group"].nunique())
+    shown = page.split('<section id="pairs">')[1].split("</li>")[0]
+    assert f"<span>{one}</span>" in shown and f"<span>{two}</span>" in shown
     assert "near-duplicates: 1 pairs" in capsys.readouterr().out  # of one group they are not told
     pairs = pd.read_csv(prepared / "near_duplicates.csv")
     assert {pairs["image_name_1"][0], pairs["image_name_2"][0]} == {one, two}

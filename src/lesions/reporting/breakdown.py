@@ -1,6 +1,6 @@
 """Rows, rates and scores by part of the data, as lines of dots and bars."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -213,9 +213,14 @@ def measure_pixels(images: Any, rows: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(found, columns=PROPERTIES)
 
 
-def plot_properties(properties: pd.DataFrame, classes: Sequence[str]) -> Figure:
-    """PROPERTIES of each class, (N,): median, quartiles, and 5th to 95th percentile."""
-    parts = {str(name): rows for name, rows in properties.groupby(np.asarray(classes))}
+def plot_properties(images: Any, rows: np.ndarray, classes: np.ndarray) -> Figure:
+    """PROPERTIES of the images at `rows` by class (N,), of SAMPLE images at most.
+
+    Median, quartiles, and 5th to 95th percentile.
+    """
+    some = np.random.default_rng(0).permutation(len(rows))[:SAMPLE]
+    measured = measure_pixels(images, rows[some]).groupby(np.asarray(classes)[some])
+    parts = {str(name): part for name, part in measured}
     figure, axes = build_figure(0.8 + 0.5 * max(len(parts), 2), 2, 2)
     for panel, name in zip(axes.ravel(), PROPERTIES, strict=True):
         name_rows(panel, list(parts) if panel in axes[:, 0] else [""] * len(parts))
@@ -229,7 +234,7 @@ def plot_properties(properties: pd.DataFrame, classes: Sequence[str]) -> Figure:
 
 
 def numbers(
-    table: pd.DataFrame, positive: np.ndarray, score: np.ndarray, words: Words
+    table: pd.DataFrame, positive: np.ndarray, score: np.ndarray | None, words: Words
 ) -> pd.DataFrame:
     """What is known of an image as numbers, columns that are empty or constant left out."""
     columns = {
@@ -244,6 +249,20 @@ def numbers(
     columns |= {name: (table["source"] == name) * 1.0 for name in sorted(set(table["source"]))[1:]}
     found = pd.DataFrame({name: values for name, values in columns.items() if values is not None})
     return found.loc[:, found.nunique() > 1].astype(float)
+
+
+def draw_parts(
+    drawn: dict[str, Figure], prefix: str, parts: Mapping[str, pd.Series],
+    plot: Callable[..., Figure], *of: Any,
+) -> dict[str, str]:  # fmt: skip
+    """The name in `drawn` of the figure of each part, "" where the table has no value of it."""
+    found = {}
+    for name, values in parts.items():
+        known = {ABSENT} != set(values.cat.categories)
+        found[name] = f"{prefix}_{name.replace(' ', '_')}" if known else ""
+        if known:
+            drawn[found[name]] = plot(values, *of)
+    return found
 
 
 def _two_panels(values: pd.Series) -> tuple[Figure, np.ndarray]:

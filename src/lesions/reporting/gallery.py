@@ -10,6 +10,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lesions.data.cache import cached_images
+from lesions.data.table import prepared
+from lesions.errors import InputError
 from lesions.evaluation.metrics import all_columns
 from lesions.oof import Oof
 from lesions.reporting.breakdown import ABSENT
@@ -59,12 +62,44 @@ def galleries(
     found = []
     for name, rows in picks.items():
         picked = rows.to_dict("records")
-        shown = [] if images is None else [_tile_of(row, images) for row in picked]
+        shown = [] if images is None else [tile_of(row, images) for row in picked]
         if shown:
             sheets[name] = plot_sheet(picked, images)
         of = int(chosen[name][1].sum()) if name in chosen else len(picked)
         found.append({"name": name, "tiles": shown, "of": of})
     return found
+
+
+def samples(rows: pd.DataFrame, images: Any) -> list[dict[str, Any]]:
+    """A gallery of each `label`, the most frequent first: a random handful, each group once."""
+    random, found = np.random.default_rng(0).random(len(rows)), []
+    for label, of in rows["label"].value_counts().items():
+        picked = choose(rows, (rows["label"] == label).to_numpy(), random).to_dict("records")
+        found.append({"name": label, "tiles": [tile_of(row, images) for row in picked], "of": of})
+    return found
+
+
+def pair_tiles(pairs: pd.DataFrame, rows: pd.Series, images: Any) -> list[Tile]:
+    """The listed near-duplicates side by side; `rows` is the place in the cache by image_name."""
+    found = []
+    for place, (one, other, score, decision) in enumerate(pairs.itertuples(index=False), 2):
+        if one in rows and other in rows:
+            pair = np.hstack([tile(images, rows[name], PIXELS // 2) for name in (one, other)])
+            first = f"row {place} · {'' if pd.isna(score) else f'{score:.3f}'} {decision}"
+            found.append(Tile(data_uri(pair), f"{one} beside {other}", (first, one, other)))
+    return found
+
+
+def nearest_images(dataset: str, table: pd.DataFrame, wanted: int) -> tuple[Any, str]:
+    """The image cache of the size nearest to the wanted one; or None, and the next command."""
+    folder, reason = prepared(dataset), ""
+    sizes = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()]
+    for size in sorted(sizes or [wanted], key=lambda size: abs(size - wanted)):
+        try:
+            return cached_images(dataset, size, table), ""
+        except InputError as error:
+            reason = reason or str(error)
+    return None, f"No image cache: {reason}"
 
 
 def _by_threshold(
@@ -99,18 +134,19 @@ def highest_to_lowest(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[places].assign(label=names)
 
 
-def _tile_of(row: Mapping[Hashable, Any], images: Any) -> Tile:
+def tile_of(row: Mapping[Hashable, Any], images: Any) -> Tile:
     """The photograph of a row; `images` is the cache, in the order of table.csv."""
     label, known = _text(row["label"]) or ABSENT, describe(row)
-    lines = (f"{row['number']:.3f} · {label}", known, str(row["image_name"]))
+    number = f"{row['number']:.3f} · " if "number" in row else ""
+    lines = (f"{number}{label}", known, str(row["image_name"]))
     return Tile(data_uri(tile(images, row["row"])), f"{label}, {known}", lines)
 
 
-def tile(images: Any, position: int) -> np.ndarray:
-    """The photograph at a position: uint8 RGB, PIXELS a side at most."""
+def tile(images: Any, position: int, most: int = PIXELS) -> np.ndarray:
+    """The photograph at a position: uint8 RGB, `most` pixels a side at most."""
     image = np.asarray(images[position])
-    if image.shape[0] > PIXELS:
-        image = cv2.resize(image, (PIXELS, PIXELS), interpolation=cv2.INTER_AREA)
+    if image.shape[0] > most:
+        image = cv2.resize(image, (most, most), interpolation=cv2.INTER_AREA)
     return image
 
 

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from lesions import files
 from lesions.config import read_yaml, saved_config
-from lesions.data.cache import cached_images
 from lesions.data.table import load_table, task_targets
 from lesions.errors import InputError
 from lesions.evaluation.scores import CLASS_LABELS, LABELS, score_rows
@@ -23,15 +22,12 @@ from lesions.oof import Oof, load_oof, load_test, table_rows
 from lesions.paths import at, shown
 from lesions.reporting import figures, page, style
 from lesions.reporting.breakdown import (
-    SAMPLE,
-    Words,
     baseline_parts,
-    measure_pixels,
     plot_properties,
     words_of,
 )
 from lesions.reporting.curves import training_section
-from lesions.reporting.gallery import galleries
+from lesions.reporting.gallery import galleries, nearest_images
 from lesions.reporting.sections import Decisions, Sections, decide
 from lesions.runs import RunFiles
 
@@ -86,7 +82,10 @@ def write_report(
             **made.classes(),
         }
         if images is not None:
-            _draw_properties(oof, images, words, made.drawn)
+            names = np.array(oof.task.classes if oof.task.several else ("benign", words.kind))
+            made.drawn["image_properties"] = plot_properties(
+                images, oof.table["row"].to_numpy(), names[oof.codes]
+            )
         drawn = {name: Markup(style.svg(figure, name)) for name, figure in made.drawn.items()}
         for name, figure in (made.drawn | sheets).items():
             style.write_png(figure, path.with_suffix("") / f"{name}.png")
@@ -135,14 +134,6 @@ def _members(oof: Oof, drawn: dict[str, Figure]) -> str:
     return ""
 
 
-def _draw_properties(oof: Oof, images: Any, words: Words, drawn: dict[str, Figure]) -> None:
-    """Brightness, contrast, colour and sharpness by class, of SAMPLE images at most."""
-    rows = np.random.default_rng(0).permutation(len(oof.codes))[:SAMPLE]
-    names = np.array(oof.task.classes if oof.task.several else ("benign", words.kind))
-    measured = measure_pixels(images, oof.table["row"].to_numpy()[rows])
-    drawn["image_properties"] = plot_properties(measured, names[oof.codes[rows]])
-
-
 def _decide(
     run: RunFiles, oof: Oof, recall: float | None
 ) -> tuple[Calibration | None, Decisions | None, str]:
@@ -181,15 +172,7 @@ def _images(run: RunFiles, oof: Oof, table: pd.DataFrame) -> tuple[Any, str]:
     paths = [at("oof", name, "config.yaml") for name in members] or [run.folder / "config.yaml"]
     config = next((path for path in paths if path.is_file()), paths[0])
     wanted = saved_config(read_yaml(config), config).data.image_size
-    folder = at("input/prepared", str(oof.dataset))
-    sizes = [int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()]
-    reason = ""
-    for size in sorted(sizes or [wanted], key=lambda size: abs(size - wanted)):
-        try:
-            return cached_images(str(oof.dataset), size, table), ""
-        except InputError as error:
-            reason = reason or str(error)
-    return None, f"No image cache: {reason}"
+    return nearest_images(str(oof.dataset), table, wanted)
 
 
 def _shortcuts(oof: Oof, facts: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The numbers and figures of each section of a report, as the template takes them."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_
 from lesions.inference.calibration import Calibration, cross_fit, cross_sets
 from lesions.oof import Oof
 from lesions.reporting import breakdown, figures
-from lesions.reporting.breakdown import ABSENT, Part, Words
+from lesions.reporting.breakdown import Part, Words
 from lesions.reporting.style import BENIGN, MELANOMA, MODEL, MUTED
 
 FEWER = 300  # resamples for a long list of measures
@@ -162,9 +161,8 @@ class Sections:
         fifth = pd.CategoricalDtype(FIFTHS, ordered=True)
         certainty = pd.Series(np.array(FIFTHS)[equal_bins(decided.margin, 5)]).astype(fifth)
         parts = breakdown.factors(oof.table) | {"certainty": certainty}
-        return self._by_part(
-            "errors", parts, breakdown.plot_errors, positive, decided.flagged, groups, self.words
-        )
+        of = (positive, decided.flagged, groups, self.words)
+        return breakdown.draw_parts(drawn, "errors", parts, breakdown.plot_errors, *of)
 
     def data(self) -> dict[str, str]:
         """Diagnoses and correlation; by part the figure of its images."""
@@ -173,19 +171,8 @@ class Sections:
         columns = breakdown.numbers(oof.table, positive, oof.score, self.words)
         self.drawn["correlation"] = figures.plot_correlation(columns)
         parts = breakdown.factors(oof.table)
-        return self._by_part("data", parts, breakdown.plot_factor, positive, oof.groups, self.words)
-
-    def _by_part(
-        self, prefix: str, parts: Mapping[str, pd.Series], plot: Callable[..., Figure], *of: Any
-    ) -> dict[str, str]:
-        """The name of the figure of each part, "" where the table has no value of it."""
-        found = {}
-        for name, values in parts.items():
-            known = {ABSENT} != set(values.cat.categories)
-            found[name] = f"{prefix}_{name.replace(' ', '_')}" if known else ""
-            if known:
-                self.drawn[found[name]] = plot(values, *of)
-        return found
+        of = (positive, oof.groups, self.words)
+        return breakdown.draw_parts(self.drawn, "data", parts, breakdown.plot_factor, *of)
 
     def classes(self) -> dict[str, Any]:
         """Scores over all classes and of each one, confusion, confidence; empty for yes or no.

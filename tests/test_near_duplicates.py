@@ -128,9 +128,9 @@ def test_prepare_puts_look_alikes_into_one_group_and_a_review_overrules_it(
         first, second, third = groups(*more)
         assert first == third != second
     for row, problem in {
-        f"{one},{three},different": "row 4: .* decided otherwise",
-        f"{one},{two},maybe": "row 4: decision is 'maybe'",
-        f"{one},nobody,same": "row 4: .* not two images",
+        f"{one},{three},different": "row 4: .* a row above says same",
+        f"{one},{two},maybe": "row 4: .* maybe: expected",
+        f"{one},nobody,same": "row 4: .* nobody, same: expected",
     }.items():
         review.write_text(decide + row)
         with pytest.raises(InputError, match=problem):

@@ -41,31 +41,39 @@ def galleries(
     The numbers beside the photographs are probabilities of the stored calibration; `of` counts the
     rows that a gallery was chosen from.
     """
-    risk, codes, called = oof.task.score(calibrated), oof.codes, oof.probs.argmax(axis=1)
-    chosen: dict[str, tuple[pd.DataFrame, np.ndarray, np.ndarray]] = {}
+    codes, called, several = oof.codes, oof.probs.argmax(axis=1), oof.task.several
+    names = oof.task.classes if several else ("benign", "positive")
+    picks: dict[str, tuple[pd.DataFrame, int]] = {}
+
+    def pick(name: str, where: np.ndarray, by: np.ndarray, number: np.ndarray, label: Any) -> None:
+        rows = oof.table.assign(number=number, label=label)
+        picks[name] = choose(rows, where, by), int(where.sum())
+
     if decided:
-        rows = oof.table.assign(number=risk, label=oof.table["diagnosis"])
-        kinds = _by_threshold(oof.positive, decided, risk)
-        chosen |= {name: (rows, *kind) for name, kind in kinds.items()}
-    names = oof.task.classes if oof.task.several else ("benign", "positive")
-    every = all_columns(calibrated)
-    if oof.task.several:  # of each class the wrong predictions of the highest probability
-        sure = calibrated[np.arange(len(called)), called]
-        arrows = [f"{names[i]} → {names[j]}" for i, j in zip(codes, called, strict=True)]
-        rows = oof.table.assign(number=sure, label=arrows)
-        for k, name in enumerate(names):
-            chosen[f"errors_{name}"] = (rows, (codes == k) & (called != k), -sure)
-    picks = {name: choose(*of) for name, of in chosen.items()}
-    for k, name in enumerate(names):
-        own = oof.table.assign(number=every[:, k])[codes == k]
-        picks[f"confidence_{name}"] = highest_to_lowest(own)
+        risk, positive, flagged = oof.task.score(calibrated), oof.positive, decided.flagged
+        random = np.random.default_rng(0).random(len(risk))
+        for name, where, by in (
+            ("false_negatives", positive & ~flagged, risk),
+            ("false_positives", ~positive & flagged, -risk),
+            ("unsure_positive", positive, decided.margin),
+            ("unsure_benign", ~positive, decided.margin),
+            ("sample_positive", positive, random),
+            ("sample_benign", ~positive, random),
+        ):
+            pick(name, where, by, risk, oof.table["diagnosis"])
+    for k, (name, prob) in enumerate(zip(names, all_columns(calibrated).T, strict=True)):
+        if several:  # the wrong predictions of the highest probability
+            sure = calibrated[np.arange(len(called)), called]
+            arrows = [f"{name} → {names[other]}" for other in called]
+            pick(f"errors_{name}", (codes == k) & (called != k), -sure, sure, arrows)
+        own = highest_to_lowest(oof.table.assign(number=prob)[codes == k])
+        picks[f"confidence_{name}"] = own, len(own)
     found = []
-    for name, rows in picks.items():
+    for name, (rows, of) in picks.items():
         picked = rows.to_dict("records")
         shown = [] if images is None else [tile_of(row, images) for row in picked]
         if shown:
             sheets[name] = plot_sheet(picked, images)
-        of = int(chosen[name][1].sum()) if name in chosen else len(picked)
         found.append({"name": name, "tiles": shown, "of": of})
     return found
 
@@ -100,22 +108,6 @@ def nearest_images(dataset: str, table: pd.DataFrame, wanted: int) -> tuple[Any,
         except InputError as error:
             reason = reason or str(error)
     return None, f"No image cache: {reason}"
-
-
-def _by_threshold(
-    positive: np.ndarray, decided: Decisions, risk: np.ndarray
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Errors and least certain predictions, then a random handful of either kind."""
-    flagged, margin = decided.flagged, decided.margin
-    random = np.random.default_rng(0).random(len(risk))
-    return {
-        "false_negatives": (positive & ~flagged, risk),
-        "false_positives": (~positive & flagged, -risk),
-        "unsure_positive": (positive, margin),
-        "unsure_benign": (~positive, margin),
-        "sample_positive": (positive, random),
-        "sample_benign": (~positive, random),
-    }
 
 
 def choose(rows: pd.DataFrame, where: np.ndarray, by: np.ndarray) -> pd.DataFrame:

@@ -79,6 +79,7 @@ bench: .venv/installed  ## every stage beside the usual way: PHOTOS="folders of 
 	OMP_NUM_THREADS=1 $(PY) benchmarks/loader.py $(if $(strip $(PHOTOS)),--images $(PHOTOS)) $(call out,loader)
 	$(if $(strip $(PHOTOS)),$(PY) benchmarks/peers.py --images $(PHOTOS) $(call out,peers))
 	OMP_NUM_THREADS=1 $(PY) benchmarks/blending.py $(call out,blending)
+	$(PY) benchmarks/waiting.py $(call out,waiting)
 
 bench-gpu: .venv/installed  ## the same on a GPU
 	$(PY) benchmarks/gpu.py $(call out,gpu)

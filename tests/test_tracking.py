@@ -49,7 +49,8 @@ def followed(trained, monkeypatch, tmp_path):
     monkeypatch.setattr("lesions.reporting.tracking.write_report", fake_report)
 
     def follow(tracker):
-        folder = shutil.copytree(trained, trained.parent / "followed" / tracker)
+        bare = shutil.ignore_patterns("report*")  # which another test may have written
+        folder = shutil.copytree(trained, trained.parent / "followed" / tracker, ignore=bare)
         (folder / "fold2.json").unlink()
         train([*tiny_run(f"followed/{tracker}", f"train.tracker={tracker}"), "--fold", "all"])
         return folder

@@ -97,6 +97,11 @@ def test_scores_are_those_of_an_independent_count(calibrated, clinic, capsys, mo
     assert "OPENED AGAIN" not in capsys.readouterr().out
     assert evaluate(given) == 0
     assert "OPENED AGAIN: this set has been scored 1 time" in capsys.readouterr().out
+    copied = clinic / "copied.csv"
+    pd.read_csv(clinic / "metadata.csv").tail(COPIED).to_csv(copied, index=False)
+    given[given.index(str(clinic / "metadata.csv"))] = str(copied)
+    assert evaluate(given) == 0
+    assert f"Copies of training photographs: {COPIED}, all of them" in capsys.readouterr().out
 
 
 def test_a_run_of_several_classes_is_scored_by_class(several, clinic, capsys, tmp_path):

@@ -63,7 +63,7 @@ def evaluate(
     except InputError as error:
         problem = str(error)
     clean.table["copy_of"] = copies
-    if (copies != "").any():
+    if (copies != "").any() and (copies == "").any():
         sets["without copies"] = clean.take((copies == "").to_numpy())
     if (lesions := _by_lesion(clean)) is not None:
         sets["by lesion"] = lesions

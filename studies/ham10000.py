@@ -30,6 +30,8 @@ from lesions.evaluation.thresholds import by_recall
 from lesions.oof import Oof, load_oof, load_test, table_rows
 from lesions.paths import at, shown
 from lesions.provenance import Results
+from lesions.reporting.breakdown import words_of
+from lesions.reporting.sections import Sections
 from lesions.runs import find_run
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -116,6 +118,10 @@ def compare_system(system: System, truth: Oof, recall: float) -> dict[str, Any]:
             for name, theirs in system.published.items()
         },
         "weighed": {name: score.as_json() for name, score in weighed.overall.items()},
+        "sets": [
+            part | {"shares": [share.as_json() for share in part["shares"]]}
+            for part in Sections(truth, None, None, truth.probs, words_of("malignant")).sets()
+        ],
     }
 
 
@@ -176,6 +182,10 @@ def _grouped(name: str, truth: Oof) -> dict[str, Any]:
         },
         "malignant_auc": malignant.as_json(),
         "weighed": {name: score.as_json() for name, score in weighed.overall.items()},
+        "sets": [
+            part | {"shares": [share.as_json() for share in part["shares"]]}
+            for part in Sections(truth, None, None, truth.probs, words_of("malignant")).sets()
+        ],
     }
 
 

@@ -18,7 +18,14 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
 from lesions.data.columns import Report
-from lesions.data.near_duplicates import NEIGHBOURS, SAME, SIZE, find_near_duplicates
+from lesions.data.near_duplicates import (
+    NEIGHBOURS,
+    REVIEWED,
+    SAME,
+    SIZE,
+    STOP,
+    find_near_duplicates,
+)
 from lesions.data.sources import read_ham10000
 from lesions.errors import InputError
 from lesions.provenance import Results
@@ -93,6 +100,8 @@ def measure(table: pd.DataFrame, load: Callable[[str], np.ndarray], each: int) -
         "planted": len(copies),
         "threshold": SAME,
         "neighbours": NEIGHBOURS,
+        "reviewed": REVIEWED,
+        "stop": STOP,
         "recall": {
             kind: float(np.mean(part))
             for kind, part in zip(KINDS, np.array(hits).reshape(len(KINDS), -1), strict=True)

@@ -139,7 +139,7 @@ def test_prepare_puts_look_alikes_into_one_group_and_a_review_overrules_it(
 
 @pytest.mark.parametrize(("differ", "told"), [(57, "from row 61 on"), (58, "need no look")])
 def test_a_review_ends_after_58_pairs_in_a_row_that_differ(differ, told, tmp_path, monkeypatch):
-    # Were more than 5 % of them copies, 58 in a row without one would be rarer than 1 in 19.
+    # Were 5 % of them copies, 58 in a row without one would come up 1 time in 20.
     assert 0.95**58 < 0.0511 < 0.95**57
     table = pd.DataFrame({"image_name": [f"i{row}" for row in range(80)], "source": "own"})
     table = table.assign(group=table["image_name"], split="train", target=0.0)

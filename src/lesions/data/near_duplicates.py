@@ -29,9 +29,7 @@ VERSION = 4  # raise it when other pairs would be found
 SIZE = 64  # pixels of the images compared
 SAME = 0.83  # least score of a copy
 REVIEWED = 0.6  # least score of a pair that a person is asked about
-STOP = (
-    58  # pairs in a row that differ: then fewer than 5 % of those below are copies, 0.95^58 = 5 %
-)
+STOP = 58  # pairs in a row that differ: of 5 % copies, one time in twenty (0.95^58)
 ENDS, DECISIONS = ["image_name_1", "image_name_2"], ("same", "different", "")
 NEIGHBOURS = 4  # candidates of each image
 _WAVES, _DIMENSIONS = 28, 32  # frequencies of a descriptor, and its length

@@ -55,10 +55,10 @@ def prepare(
     table = one_row_a_name(table, report)
     print("".join(f"note: {note}\n" for note in report.notes), end="")
     _refuse(report, folder, table["path"].tolist() if sizes else [])
-    problem = pd.Series("", table.index)
+    (folder / "quarantine.csv").unlink(missing_ok=True)
     caches = [str(size) for size in sizes]
     if sizes:
-        table, problem = _fill_caches(table, folder, sizes, config, report, quarantine)
+        table = _fill_caches(table, folder, sizes, config, report, quarantine)
     if sizes and config.near_duplicates:
         small, pixels = fill_cache(folder / SMALL, table, near_duplicates.SIZE, "array", PLAIN)
         readable = (small["problem"] == "").to_numpy()
@@ -70,19 +70,14 @@ def prepare(
     table = finish_table(table, config)
     for name in caches:
         publish_cache(folder / name, table)
-    listing = folder / "quarantine.csv"
-    listing.unlink(missing_ok=True)
-    if (problem != "").any():
-        columns = ["image_name", "source", "split", "path", "problem"]
-        write_csv(listing, table.assign(problem=problem).loc[problem != "", columns])
     return save_table(dataset, table, config)
 
 
 def _fill_caches(
     table: pd.DataFrame, folder: Path, sizes: Sequence[int], config: DatasetConfig,
     report: Report, quarantine: bool,
-) -> tuple[pd.DataFrame, pd.Series]:  # fmt: skip
-    """The table with bytes, width and height, and the problem of each unreadable photograph.
+) -> pd.DataFrame:  # fmt: skip
+    """The table with bytes, width and height; quarantine.csv lists unreadable photographs.
 
     Unreadable training rows get the split `quarantined`, or are an InputError that lists them
     without `quarantine`. Test rows always stay.
@@ -97,7 +92,7 @@ def _fill_caches(
     known = {name: values.mask(bad, 0) for name, values in known.items()}
     table = table.assign(bytes=index["bytes"], **known)
     if not bad.any():
-        return table, problem
+        return table
     for path, what in zip(table["path"][bad], problem[bad], strict=True):
         report.problem(Path(path), what)
     train = bad & (table["split"] == "train").to_numpy()
@@ -106,7 +101,10 @@ def _fill_caches(
         _refuse(report, folder)
     print("\n".join(report.problems))
     print(f"{train.sum():,} are left out of training; test rows get a neutral prediction")
-    return table.assign(split=table["split"].mask(train, "quarantined")), problem
+    table = table.assign(split=table["split"].mask(train, "quarantined"), problem=problem)
+    columns = ["image_name", "source", "split", "path", "problem"]
+    write_csv(folder / "quarantine.csv", table.loc[bad, columns])
+    return table.drop(columns="problem")
 
 
 def _with_places(

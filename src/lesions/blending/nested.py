@@ -139,16 +139,17 @@ def compare_methods(pool: Pool, groups: ArrayLike) -> tuple[dict[str, Outcome], 
 def choose(gains: Mapping[str, Mapping[str, Comparison]]) -> tuple[str, str]:
     """The chosen method and why, from the gains of each, the simplest first, over simpler ones.
 
-    Equal weights are chosen unless others beat them, and of those the simplest that none of the
-    others beats: by a gain whose 95 % interval lies above zero.
+    Equal weights are chosen unless others beat them: by a gain whose 95 % interval lies above zero.
+    Of those the one of the highest nested score is taken: the simplest that is not clearly worse
+    would be taken where its score is lucky. Patient context has to beat stacking in the same way.
     """
     equal, *learned = gains
     over = {name: gains[name][equal] for name in learned}
     better = [name for name in learned if over[name].difference.low > 0]
+    if "patient_context" in better and gains["patient_context"]["stacking"].difference.low <= 0:
+        better.remove("patient_context")
     if not better:
         nearest = max(learned, key=lambda name: over[name].difference.value)
         return equal, f"the simplest, and nothing beats it; the nearest, {nearest}: {over[nearest]}"
-    beaten = {other for name in better for other in better if other in gains[name]
-              and gains[name][other].difference.low > 0}  # fmt: skip
-    chosen = next(name for name in better if name not in beaten)
-    return chosen, f"it beats {equal} ({over[chosen]}), and none of the others that do beats it"
+    chosen = max(better, key=lambda name: over[name].difference.value)
+    return chosen, f"it beats {equal} ({over[chosen]}), by more than any other"

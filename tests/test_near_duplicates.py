@@ -124,7 +124,10 @@ def test_prepare_puts_look_alikes_into_one_group_and_a_review_overrules_it(
     review = tmp_path / "pairs.csv"
     decide = "image_name_1,image_name_2,decision\n" + f"{two},{one},Different\n{one},{three},same\n"
     review.write_text(decide)
-    for more in (["--review", str(review)], []):  # it is kept
+    listing = prepared / "near_duplicates.csv"
+    with listing.open("a") as file:
+        file.write("elsewhere,nowhere,,same\n")  # decided where other images were prepared
+    for more in (["--review", str(review)], [], ["--review", str(listing)]):  # it is kept
         first, second, third = groups(*more)
         assert first == third != second
     for row, problem in {

@@ -61,6 +61,13 @@ def found(benchmark, tmp_path: Path, *arguments: str) -> dict:
     return read_json(out)
 
 
+def test_a_timm_that_takes_more_of_the_compiler_is_imported_as_usual(tmp_path) -> None:
+    (tmp_path / "timm.py").write_text("from torch._dynamo import config as taken\n")
+    code = "import lesions.models, timm, torch; assert torch._dynamo.config is timm.taken"
+    path = {"PYTHONPATH": f"{tmp_path}:{CODE / 'src'}"}
+    subprocess.run([sys.executable, "-c", code], env=os.environ | path, check=True)
+
+
 def test_step_and_inference_are_timed_both_ways_and_both_answer_alike(tmp_path) -> None:
     told = found(step, tmp_path, *SMALL, "--layouts", "effnet_b1")
     answered = told["inference"]

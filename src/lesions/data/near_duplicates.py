@@ -105,7 +105,7 @@ def link_near_duplicates(
     listing, names = path.with_suffix(".csv"), set(table["image_name"])
     pairs = pd.DataFrame(kept["pairs"], columns=[*ENDS, "score"])
     told = _decisions(listing, None) if listing.exists() else {}
-    told |= _decisions(review, names) if review else {}
+    told |= _decisions(review, names.union(*told)) if review else {}
     pairs["decision"] = [told.pop(frozenset(pair), "") for pair in pairs[ENDS].to_numpy().tolist()]
     own = [(*sorted(pair), np.nan, decision) for pair, decision in told.items()]
     pairs = pd.concat([pairs, pd.DataFrame(own, columns=pairs.columns)]) if own else pairs
@@ -278,7 +278,6 @@ def _verify(
     details: np.ndarray, first: np.ndarray, second: np.ndarray, turn: np.ndarray
 ) -> np.ndarray:
     """The score of each pair: the best correlation of the middle of the second in the first."""
-
     edge = (SIZE - _PART) // 2
 
     def score(query: int, other: int, how: int) -> float:

@@ -8,7 +8,8 @@ def _import_timm() -> None:
     """Import timm without torch._dynamo, of which it and torchvision take one function each.
 
     One says what not to compile, the other what an operator that no backbone has can do. The
-    compiler itself is imported by the first torch.compile, or by whoever names it.
+    compiler itself is imported by the first torch.compile, or by whoever names it. Where versions
+    of theirs take more of it, timm is imported as usual by the first module that names it.
     """
     if "torch._dynamo" not in sys.modules:
         names = {
@@ -20,6 +21,8 @@ def _import_timm() -> None:
             vars(sys.modules[name]).update(names)
     try:
         import timm  # noqa: F401
+    except (ImportError, AttributeError):
+        pass
     finally:
         for name in ("torch._dynamo", "torch._dynamo.utils"):
             if not getattr(sys.modules.get(name), "__file__", None):

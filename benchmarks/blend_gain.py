@@ -33,21 +33,24 @@ def try_halves(pool: Pool, patients: np.ndarray, seed: int) -> list[dict]:
     half = (drawn < len(drawn) // 2)[patients]
     rows = []
     for own in (half, ~half):
-        outcomes, chosen, _ = compare_methods(pool.take(own), patients[own])
-        other = pool.take(~own)
+        outcomes, chosen, _, choice = compare_methods(pool.take(own), patients[own])
+        other, equal = pool.take(~own), next(iter(outcomes))
+        alone = {"best alone": outcomes[chosen]}  # as the others are: its choice is not nested
         scored = {name: other.score(each.blend.apply(other)) for name, each in outcomes.items()}
-        equal = next(iter(outcomes))
-        for name, outcome in outcomes.items():
+        for name, outcome in (outcomes | alone | {"chosen": choice}).items():
             gain = outcome.gains[equal].difference if outcome.gains else None
             found = {
                 "method": name,
-                "chosen": name == chosen,
+                "is": chosen,
                 "predicted": gain.value if gain else 0.0,
-                "realised": scored[name] - scored[equal],
+                "realised": scored[name if name in outcomes else chosen] - scored[equal],
                 "in_sample": outcome.in_sample - outcomes[equal].in_sample,
             }
-            # Both halves have as many patients, hence twice the variance.
-            found["half_width"] = norm.ppf(0.975) * gain.se * np.sqrt(2) if gain else 0.0
+            # The other half has as many patients, and adds what its rows alone make uncertain.
+            spread = np.hypot(
+                gain.se if gain else 0, np.std(outcome.values - outcomes[equal].values)
+            )
+            found["half_width"] = norm.ppf(0.975) * spread
             rows.append(found)
     return rows
 
@@ -85,17 +88,17 @@ def main(arguments: list[str] | None = None) -> int:
         quiet = not sys.stderr.isatty()
         each = [row for found in tqdm(done, total=args.halves // 2, disable=quiet) for row in found]
     table = pd.DataFrame(each)
-    chosen = table[table["chosen"]]
     found = {name: summary(part) for name, part in table.groupby("method", sort=False)}
-    found = {name: part for name, part in found.items() if part["half_width"] > 0}
-    found["chosen"] = summary(chosen)
+    del found[next(iter(study.outcomes))]  # equal weights: what the others are compared with
+    alone = found.pop("best alone")
     print(pd.DataFrame(found).T.round(5).to_string())
-    times = chosen["method"].value_counts().to_dict()
+    times = table.loc[table["method"] == "chosen", "is"].value_counts().to_dict()
     context = study.outcomes["patient_context"].gains["stacking"]
     print(f"patient context, gain over stacking without it: {context}")
     results.write(
         {
             "methods": found,
+            "alone": alone,
             "chosen": times,
             "context": context.difference.as_json(),
             "rows": len(patients),

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.blending.methods import equal, stacking
-from lesions.blending.nested import SPLITS, nested_scores, split_groups
+from lesions.blending.nested import SPLITS, Outcome, judge, nested_scores, split_groups
 from lesions.blending.pool import build_pool
 from lesions.cli import build_parser, run
 from lesions.evaluation.intervals import (
@@ -168,7 +168,14 @@ def repeat(seed: int) -> list[tuple[str, str, bool, float]]:
 def repeat_difference(seed: int) -> list[tuple[str, str, bool, float]]:
     drawn = draw_patients(np.random.default_rng([4, seed]), models=2)
     real = true_auc([0, 1]) - true_auc([1, 0])
-    return judge_difference(DIFFERENCE, drawn, [drawn.scores[1]], drawn.scores[0], real)
+    value = roc_auc(drawn.codes, drawn.scores[1]) - roc_auc(drawn.codes, drawn.scores[0])
+    found = []
+    for kind, groups in {"reported": drawn.groups, "over images": None}.items():
+        values = bootstrap_values(roc_auc, drawn.codes, [*drawn.scores], groups)
+        count = effective_groups(drawn.codes, groups)
+        known = compare(value, values[:, 1] - values[:, 0], count).difference
+        found.append((DIFFERENCE, kind, *judged(real, *ends(known))))
+    return found
 
 
 def repeat_gain(seed: int) -> list[tuple[str, str, bool, float]]:
@@ -176,25 +183,24 @@ def repeat_gain(seed: int) -> list[tuple[str, str, bool, float]]:
     drawn = draw_patients(np.random.default_rng([5, seed]), models=4)
     pool = build_pool(expit(drawn.scores)[:, :, None], "abcd", ("melanoma",), drawn.codes)
     splits = [split_groups(pool.target, drawn.groups, seed) for seed in range(SPLITS)]
-    nested = [nested_scores(stacking, pool, parts)[:, 0] for parts in splits]
     fitted = [stacking(pool.take(parts != part)) for parts in splits for part in np.unique(parts)]
     alike = equal(pool, "logit")
-    real = np.mean([true_auc(blend.weights) for blend in fitted]) - true_auc(alike.weights)
-    return judge_difference(GAIN, drawn, nested, alike.apply(pool)[:, 0], float(real))
-
-
-def judge_difference(
-    name: str, drawn: Drawn, better: list[Floats], other: Floats, real: float
-) -> list[tuple[str, str, bool, float]]:
-    """The mean AUC of `better`, one scoring a split, less that of `other`."""
+    real = float(np.mean([true_auc(blend.weights) for blend in fitted]) - true_auc(alike.weights))
     found = []
-    mean = np.mean([roc_auc(drawn.codes, each) for each in better])
-    value = float(mean - roc_auc(drawn.codes, other))
-    for kind, groups in {"reported": drawn.groups, "over images": None}.items():
-        values = bootstrap_values(roc_auc, drawn.codes, [*better, other], groups)
-        count = effective_groups(drawn.codes, groups)
-        known = compare(value, values[:, :-1].mean(axis=1) - values[:, -1], count).difference
-        found.append((name, kind, *judged(real, *ends(known))))
+    for kind, groups in {
+        "reported": drawn.groups,
+        "over images": None,
+        "rows alone": drawn.groups,
+    }.items():
+        outcomes: dict[str, Outcome] = {}
+        for name, fit in {"equal": lambda _: alike, "stacking": stacking}.items():
+            nested = [nested_scores(fit, pool, parts) for parts in splits]
+            outcomes[name] = judge(fit(pool), nested, pool, groups, outcomes)
+        gain = outcomes["stacking"].gains["equal"]
+        if kind == "rows alone":
+            values = outcomes["stacking"].values - outcomes["equal"].values
+            gain = compare(gain.difference.value, values, effective_groups(drawn.codes, groups))
+        found.append((GAIN, kind, *judged(real, *ends(gain.difference))))
     return found
 
 

@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import replace
 from itertools import combinations
+from types import SimpleNamespace
 
 import blend
 import blend_gain
@@ -20,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from lesions.blending.blend import study_blend
 from lesions.blending.members import load_members
 from lesions.blending.methods import METHODS, climb, methods_of
-from lesions.blending.nested import choose, compare_methods, nested_scores, split_groups
+from lesions.blending.nested import choose, compare_methods, luck, nested_scores, split_groups
 from lesions.blending.pool import build_pool, fast_auc
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Comparison, Interval
@@ -142,9 +143,9 @@ def test_no_group_is_in_two_parts_and_every_class_is_dealt_evenly(classes):
 def test_a_rows_nested_score_does_not_depend_on_its_own_target(classes, name):
     pool, groups = simulate(rows=450, skills=(1.0, 0.9, 0.8, 0.9), classes=classes)
     parts = split_groups(pool.target, groups)
-    before = nested_scores(METHODS[name], pool, parts)
+    before, _ = nested_scores(METHODS[name], pool, parts)
     flipped = np.where(parts == 0, (pool.target + 1) % max(2, classes), pool.target)
-    after = nested_scores(METHODS[name], replace(pool, target=flipped), parts)
+    after, _ = nested_scores(METHODS[name], replace(pool, target=flipped), parts)
     assert (after[parts == 0] == before[parts == 0]).all()
     if name in ("subset", "hill_climb", "stacking"):
         assert (after != before).any()  # the other parts did learn from it
@@ -159,7 +160,7 @@ def test_nested_estimates_do_not_flatter_and_in_sample_ones_do():
         blend = METHODS["hill_climb"](pool)
         truth = fresh.score(blend.apply(fresh))
         nested = pool.score(
-            nested_scores(METHODS["hill_climb"], pool, split_groups(pool.target, groups))
+            nested_scores(METHODS["hill_climb"], pool, split_groups(pool.target, groups))[0]
         )
         baseline = pool.score(METHODS["rank_mean"](pool).apply(pool))
         truth_baseline = fresh.score(METHODS["rank_mean"](fresh).apply(fresh))
@@ -172,13 +173,13 @@ def test_nested_estimates_do_not_flatter_and_in_sample_ones_do():
 
 @pytest.mark.parametrize(("classes", "equal"), [(1, "rank_mean"), (4, "mean")])
 def test_equal_weights_are_chosen_where_members_are_alike_and_not_where_they_lose(classes, equal):
-    outcomes, chosen, reason = compare_methods(*simulate(600, (1.0,) * 4, classes=classes))
+    outcomes, chosen, reason, _ = compare_methods(*simulate(600, (1.0,) * 4, classes=classes))
     assert chosen == equal and "nothing beats it" in reason
     assert outcomes[equal].gains == {}
     for outcome in outcomes.values():
         assert outcome.nested.low < outcome.nested.value < outcome.nested.high
     uneven = simulate(1200, (2.5, 0.0, 0.0, 0.0), noise=0.6, classes=classes)
-    outcomes, chosen, reason = compare_methods(*uneven)
+    outcomes, chosen, reason, _ = compare_methods(*uneven)
     assert chosen != equal and f"beats {equal}" in reason
     assert outcomes["single"].against_equal.p < 0.01
     assert outcomes["single"].as_json()["gain"] > 0.02
@@ -198,10 +199,21 @@ def test_the_highest_that_beats_equal_weights_is_chosen_and_context_where_it_bea
     for name, score in nested.items():  # intervals hold zero if the gain is under 0.01
         over = {other: score - nested[other] for other in gains}
         gains[name] = {
-            other: Comparison(Interval(gain, gain - 0.01, gain + 0.01), 0.04)
+            other: Comparison(Interval(gain, gain - 0.01, gain + 0.01))
             for other, gain in over.items()
         }
     assert choose(gains)[0] == chosen
+
+
+@pytest.mark.parametrize(("methods", "expected"), [(1, 0.0), (2, 0.5642), (3, 0.8463)])
+def test_the_luck_of_a_choice_is_the_mean_of_the_largest_of_normal_numbers(methods, expected):
+    gain = Comparison(Interval(1.0, 0.8, 1.2))
+    drawn = 1 + 0.1 * np.random.default_rng(0).normal(size=(methods, 200_000))
+    outcomes = {"equal": SimpleNamespace(values=0 * drawn[0], gains={})}
+    for place, values in enumerate(drawn):
+        outcomes[str(place)] = SimpleNamespace(values=values, gains={"equal": gain})
+    assert luck(outcomes, "0") == pytest.approx(0.1 * expected, abs=1e-3)
+    assert luck(outcomes, "equal") == 0
 
 
 @pytest.fixture

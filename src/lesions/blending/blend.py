@@ -22,7 +22,7 @@ from lesions.paths import shown
 
 @dataclass(frozen=True)
 class Study:
-    """Members on their scored rows, every method's outcome, and the one chosen.
+    """Members on their scored rows, every method's outcome, and that of the choice among them.
 
     `rows` are the scored rows of the member whose table gives groups and sources.
     """
@@ -34,11 +34,7 @@ class Study:
     outcomes: dict[str, Outcome]
     chosen: str
     reason: str
-
-    @property
-    def outcome(self) -> Outcome:
-        """That of the chosen method."""
-        return self.outcomes[self.chosen]
+    outcome: Outcome
 
     @property
     def weights(self) -> dict[str, float]:
@@ -53,7 +49,7 @@ class Study:
         """
         if not self.pool.several:
             return {}
-        scores, classes = self.outcome.scores, self.pool.classes
+        scores, classes = self.outcome.scores[0], self.pool.classes
         return score_rows(self.pool.target, scores, classes, self.rows.groups).overall
 
     def apply(self, tests: Tests) -> pd.DataFrame:
@@ -67,7 +63,7 @@ class Study:
     def oof(self) -> pd.DataFrame:
         """image_name, target and prob, or prob_<class>: each row by weights that did not see it."""
         known = ["group"] + ["source"] * bool((self.rows.table["source"] != "").any())
-        scores = self.rows.task.as_frame(self.outcome.scores, self.rows.codes)
+        scores = self.rows.task.as_frame(self.outcome.scores[0], self.rows.codes)
         columns = ["image_name", "target", *known, *self.rows.task.columns]
         return pd.concat([self.rows.table[["image_name", *known]], scores], axis=1)[columns]
 
@@ -86,6 +82,7 @@ class Study:
             "weights": self.weights,
             "scale": self.outcome.blend.scale,
             "objective": pool.objective,
+            "estimate": self.outcome.as_json(),  # of the choice; "methods" are each on its own
             "methods": {name: outcome.as_json() for name, outcome in self.outcomes.items()},
             "member_scores": {
                 name: {pool.objective: score.as_json()["value"], "interval": limits(score)}
@@ -168,10 +165,7 @@ def study_blend(
         if auc.value < 0.5:
             told = f"{name} is upside down: AUC {auc}"
             raise InputError(f"{told}: give 1 - prob of it, or leave it out")
-    outcomes, chosen, reason = compare_methods(pool, rows.groups)
-    if method != "auto":
-        chosen, reason = method, f"asked for by --method; by itself: {chosen} ({reason})"
-    return Study(members, rows, pool, scores, outcomes, chosen, reason)
+    return Study(members, rows, pool, scores, *compare_methods(pool, rows.groups, method))
 
 
 def write_blend(study: Study, tests: Tests | None, out: Path) -> list[str]:

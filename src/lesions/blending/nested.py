@@ -1,8 +1,7 @@
 """What each method gains on groups that did not choose its weights, and the choice by that."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -31,16 +30,19 @@ SPLITS = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """A method fitted on all rows, and what it scores in sample and nested.
+    """A method, or the choice of one, fitted on all rows, and what it scores in sample and nested.
 
-    `scores` (N, C) are those of one split. `gains` are the nested score less that of each simpler
-    method, of equal weights first.
+    `scores` (N, C) of each split are nested; `fitted` (splits, parts) are what blends made without
+    a part score on all rows, and `values` (R,) the nested score in each resample of groups.
+    `gains` are the nested score less that of each simpler method, of equal weights first.
     """
 
     blend: Blend
     in_sample: float
-    scores: Floats
+    scores: list[Floats]
+    fitted: Floats
     nested: Interval
+    values: Floats
     gains: dict[str, Comparison]
 
     @property
@@ -93,47 +95,98 @@ def split_groups(target: ArrayLike, groups: ArrayLike, seed: int = 0) -> NDArray
     return part[pd.factorize(np.asarray(groups))[0]]
 
 
-def nested_scores(fit: Callable[[Pool], Blend], pool: Pool, parts: NDArray[np.int64]) -> Floats:
-    """Scores (N, C) of blends that were fitted without the row's part, on one scale."""
-    scores = np.empty_like(pool.probs[0])
+def nested_scores(
+    fit: Callable[[Pool], Blend], pool: Pool, parts: NDArray[np.int64]
+) -> tuple[Floats, list[float]]:
+    """Scores (N, C) of blends that were fitted without the row's part, on one scale.
+
+    Then what the blend of each part scores on all rows.
+    """
+    scores, fitted = np.empty_like(pool.probs[0]), []
     for part in np.unique(parts):
         found = fit(pool.take(parts != part)).apply(pool)
         if not pool.several:  # as ranks: blends of different weights then share one scale
             found = rankdata(found, axis=0) / len(found)
         scores[parts == part] = found[parts == part]
-    return scores
+        fitted.append(pool.score(found))
+    return scores, fitted
 
 
 # Products of so few columns gain nothing from threads, which burn twice the processor time.
 @threadpool_limits.wrap(limits=1, user_api="blas")
-def compare_methods(pool: Pool, groups: ArrayLike) -> tuple[dict[str, Outcome], str, str]:
-    """Every method's outcome, the name of the chosen one, and the reason in a sentence.
+def compare_methods(
+    pool: Pool, groups: ArrayLike, method: str = "auto"
+) -> tuple[dict[str, Outcome], str, str, Outcome]:
+    """Every method's outcome; the name of the chosen one, the reason, and the choice's outcome.
 
     What is nested is the mean over three splits of the groups (of the scores of rows averaged over
     splits it would flatter: they are those of a larger blend). All methods have the same splits and
-    the same 2,000 resamples of groups, so that differences are paired.
+    the same 2,000 resamples of groups, so that differences are paired. `method` asks for one; by
+    itself the best of several looks better than it is, which its outcome leaves out.
     """
     splits = [split_groups(pool.target, groups, seed) for seed in range(SPLITS)]
-    methods = methods_of(pool.several, len(pool.probs) > len(pool.names))
-    scores = {
-        name: [nested_scores(fit, pool, parts) for parts in splits] for name, fit in methods.items()
-    }
-    nested = {name: float(np.mean([*map(pool.score, found)])) for name, found in scores.items()}
-    drawn = bootstrap_values(all_scores, pool.target, [*chain(*scores.values())], groups)
-    count = effective_groups(pool.target, groups)
-    place = names_of(len(pool.classes)).index(pool.objective)
-    means = drawn[:, :, place].reshape(len(drawn), len(methods), SPLITS).mean(axis=2)
-    values = dict(zip(methods, means.T, strict=True))
     outcomes: dict[str, Outcome] = {}
-    for name, fit in methods.items():
-        blend, interval = fit(pool), summarise(nested[name], values[name], count)
-        gains = {
-            other: compare(nested[name] - nested[other], values[name] - values[other], count)
-            for other in outcomes
-        }
-        in_sample = pool.score(blend.apply(pool))
-        outcomes[name] = Outcome(blend, in_sample, scores[name][0], interval, gains)
-    return outcomes, *choose({name: outcome.gains for name, outcome in outcomes.items()})
+    for name, fit in methods_of(pool.several, len(pool.probs) > len(pool.names)).items():
+        nested = [nested_scores(fit, pool, parts) for parts in splits]
+        outcomes[name] = judge(fit(pool), nested, pool, groups, outcomes)
+    chosen, reason = choose({name: outcome.gains for name, outcome in outcomes.items()})
+    if method != "auto":
+        reason = f"asked for by --method; by itself: {chosen} ({reason})"
+        return outcomes, method, reason, outcomes[method]
+    best, by = outcomes[chosen], -luck(outcomes, chosen)
+    gains = {name: Comparison(gain.difference.moved(by)) for name, gain in best.gains.items()}
+    choice = replace(best, nested=best.nested.moved(by), gains=gains)
+    return outcomes, chosen, reason, choice
+
+
+def judge(
+    blend: Blend,
+    nested: Sequence[tuple[Floats, list[float]]],
+    pool: Pool,
+    groups: ArrayLike | None,
+    simpler: Mapping[str, Outcome],
+) -> Outcome:
+    """The outcome of a blend whose `nested_scores` of each split are known.
+
+    The interval of a gain holds what other rows would change of it, by resampling groups, and what
+    other weights would: the jackknife over parts of what their blends score on all rows, and the
+    spread of the splits.
+    """
+    scores, fitted = [each for each, _ in nested], np.array([each for _, each in nested])
+    place = names_of(len(pool.classes)).index(pool.objective)
+    values = bootstrap_values(all_scores, pool.target, scores, groups)[:, :, place].mean(axis=1)
+    each, count = _by_split(scores, pool), effective_groups(pool.target, groups)
+    gains = {}
+    for name, other in simpler.items():
+        gained, moved = each - _by_split(other.scores, pool), fitted - other.fitted
+        jackknife = (moved.shape[1] - 1) * moved.var(axis=1).mean()
+        weights = np.sqrt(jackknife + gained.var(ddof=1) / len(gained))
+        gains[name] = compare(gained.mean(), values - other.values, count, float(weights))
+    whole = pool.score(blend.apply(pool))
+    interval = summarise(each.mean(), values, count)
+    return Outcome(blend, whole, scores, fitted, interval, values, gains)
+
+
+def _by_split(scores: list[Floats], pool: Pool) -> Floats:
+    return np.array([pool.score(each) for each in scores])
+
+
+def luck(outcomes: Mapping[str, Outcome], chosen: str) -> float:
+    """How much higher the chosen method scores for having been chosen: the choice's optimism.
+
+    Each resample of the groups chooses by the same rule, and what it chooses gains more there than
+    in all rows (Efron 1983, "Estimating the error rate of a prediction rule").
+    """
+    equal, *learned = outcomes
+    if chosen == equal:
+        return 0.0
+    over = [outcomes[name].gains[equal].difference for name in learned]
+    gains, lows = np.array([[gain.value, gain.low] for gain in over]).T
+    drawn = np.stack([outcomes[name].values - outcomes[equal].values for name in learned], axis=1)
+    drawn += gains - np.nanmean(drawn, axis=0)
+    beats = drawn > gains - lows
+    picked = np.where(beats, drawn, 0).argmax(axis=1)[:, None]
+    return float(np.take_along_axis(np.where(beats, drawn - gains, 0), picked, axis=1).mean())
 
 
 def choose(gains: Mapping[str, Mapping[str, Comparison]]) -> tuple[str, str]:

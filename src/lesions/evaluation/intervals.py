@@ -54,6 +54,10 @@ class Interval:
     def __str__(self) -> str:
         return format_interval(self.value, self.low, self.high, reason=self.reason)
 
+    def moved(self, by: float) -> "Interval":
+        """The same interval elsewhere."""
+        return replace(self, value=self.value + by, low=self.low + by, high=self.high + by)
+
     def as_json(self) -> dict[str, Any]:
         """value, low, high, se, null where not defined, and then the reason."""
         numbers = {name: getattr(self, name) for name in ("value", "low", "high", "se")}
@@ -63,10 +67,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A minus B on the same rows, with its 95 % interval and two-sided p."""
+    """A minus B on the same rows, with its symmetric 95 % interval and two-sided p."""
 
     difference: Interval
-    p: float
+
+    @property
+    def p(self) -> float:
+        """Below 0.05 where the interval is without 0; 1 where there is none."""
+        value, half = self.difference.value, self.difference.high - self.difference.value
+        if half == 0:
+            return float(value == 0)
+        return 1.0 if np.isnan(half) else float(2 * norm.sf(Z * abs(value) / half))
 
     def __str__(self) -> str:
         found = self.difference
@@ -203,17 +214,20 @@ def exact(events: int, rows: int) -> Interval:
     return Interval(events / rows, float(low), float(high))
 
 
-def compare(difference: float, values: Floats, groups: float = np.inf) -> Comparison:
-    """A difference, its interval by the spread of bootstrap `values` (R,), and p from the same.
+def compare(
+    difference: float, values: Floats, groups: float = np.inf, more: float = 0.0
+) -> Comparison:
+    """A difference and its interval by the spread of bootstrap `values` (R,).
 
-    With Student's t where there are few `groups`; p is below 0.05 where the interval is without 0.
+    With Student's t where there are few `groups`. `more` is a standard error that no resample
+    holds.
     """
     found = summarise(difference, values, groups)
     if found.reason:
-        return Comparison(found, 1.0)
-    half = widening(groups) * found.se
-    p = 2 * norm.sf(Z * abs(difference) / half) if half else float(difference == 0)
-    return Comparison(replace(found, low=difference - half, high=difference + half), float(p))
+        return Comparison(found)
+    se = float(np.hypot(found.se, more))
+    half = widening(groups) * se
+    return Comparison(replace(found, low=difference - half, high=difference + half, se=se))
 
 
 def placements(target: ArrayLike, prob: ArrayLike) -> Floats:

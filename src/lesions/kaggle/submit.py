@@ -116,7 +116,7 @@ def cv_estimate(path: Path) -> tuple[Interval, str]:
         problem = "is of another file than this" if made else "is missing"
         return Interval(reason=f"{beside.name} {problem}: blend or predict again"), ""
     if "methods" in facts:
-        method = facts["methods"][facts["chosen"]]
+        method = facts.get("estimate") or facts["methods"][facts["chosen"]]
         interval = method["interval"] or (float("nan"), float("nan"))
         origin = f"nested, {facts['chosen']} of {len(facts['members'])}"
         return Interval(method["nested"], *interval), origin

@@ -6,6 +6,7 @@ A patient's photographs resemble each other, so drawing rows understates the spr
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from lesions.evaluation.metrics import Floats, Metric, one_hot, undefined_reason
 
 REPLICATES = 2000
 BLOCK = 2**20  # numbers held at once: 8 MiB an array, whatever the number of rows
+KEPT = 2**26  # numbers of two bytes that are kept at most
 Z = norm.ppf(0.975)
 
 
@@ -88,8 +90,22 @@ class Comparison:
 def resamples(count: int, replicates: int, block: int) -> Iterator[Floats]:
     """How often each of `count` groups is drawn, (B, count), `replicates` in all, by blocks.
 
-    The same groups are drawn for every metric.
+    The same groups are drawn for every metric, and kept for the next one where memory allows.
     """
+    if count * replicates > KEPT:
+        return _draw(count, replicates, block)
+    kept = _keep(count, replicates)
+    parts = (kept[start : start + block] for start in range(0, replicates, block))
+    return (part.astype(np.float64) for part in parts)
+
+
+@lru_cache(maxsize=1)
+def _keep(count: int, replicates: int) -> np.ndarray:
+    blocks = _draw(count, replicates, 1 + BLOCK // count)
+    return np.concatenate([times.astype(np.uint16) for times in blocks])
+
+
+def _draw(count: int, replicates: int, block: int) -> Iterator[Floats]:
     generator = np.random.default_rng(0)
     for start in range(0, replicates, block):
         size = min(block, replicates - start)

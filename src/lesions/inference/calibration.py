@@ -24,7 +24,7 @@ from lesions.evaluation.calibration import (
     check_fit,
     fit_scaling,
 )
-from lesions.evaluation.conformal import Sets, fit_sets
+from lesions.evaluation.conformal import Sets, age_bands, fit_sets
 from lesions.evaluation.metrics import Floats, log_loss
 from lesions.evaluation.thresholds import RULES, Threshold
 from lesions.files import read_json, sha256
@@ -177,7 +177,7 @@ def cross_sets(oof: Oof) -> tuple[np.ndarray, np.ndarray]:
         own = parts == part
         sets = _sets(oof.take(~own))
         held[own] = sets.apply(oof.probs[own], ages[own])
-        known[own] = [not sets.problem(age) for age in ages[own]]
+        known[own] = np.array([not why for why in sets.problems])[age_bands(ages[own])]
     return held, known
 
 

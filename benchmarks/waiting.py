@@ -1,7 +1,8 @@
 """How long a user waits at the shell: for what is wrong, a first step, a first answer, a report.
 
-    python benchmarks/waiting.py                                # with the drawn sample
-    python benchmarks/waiting.py --report RUN --audit DATASET   # your own, as well
+    python benchmarks/waiting.py                                              # the drawn sample
+    python benchmarks/waiting.py --also "report --run RUN" "audit --dataset D"  # commands of yours
+    python benchmarks/waiting.py --also "report --run RUN" --before CHECKOUT    # beside older code
 
 Every command is a process of its own, started in turns: seconds by the clock and of the CPU.
 """
@@ -55,10 +56,10 @@ TRAIN = ["train", "--config", "demo/resnet10t", "--fold", "0", "--max-hours", "0
 Spent = tuple[float, float]  # seconds: wall, CPU
 
 
-def spent(command: list[str], code: int, root: str | None = None) -> Spent:
-    """Of one script, or of python -c, which must end with `code`."""
+def spent(command: list[str], code: int, root: str | None = None, of: Path = CODE) -> Spent:
+    """Of one script of a checkout, or of python -c, which must end with `code`."""
     before, begun = getrusage(RUSAGE_CHILDREN), time.perf_counter()
-    script = command if command[0] == "-c" else [f"{CODE}/scripts/{command[0]}.py", *command[1:]]
+    script = command if command[0] == "-c" else [f"{of}/scripts/{command[0]}.py", *command[1:]]
     where = os.environ | ({"LESIONS_ROOT": root} if root else {})
     done = subprocess.run([sys.executable, *script], env=where, capture_output=True, text=True)
     wall, after = time.perf_counter() - begun, getrusage(RUSAGE_CHILDREN)
@@ -89,8 +90,8 @@ def first_answer() -> Spent:
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="turns (default 3)")
-    parser.add_argument("--report", metavar="RUN", help="a trained run, for a report")
-    parser.add_argument("--audit", metavar="DATASET", help="a prepared data set, for an audit")
+    parser.add_argument("--also", nargs="+", default=[], help="commands of your own data")
+    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="older code, for --also")
     results = Results(parser, "waiting.json")
     args = parser.parse_args(arguments)
     results.check(args)
@@ -104,12 +105,11 @@ def main(arguments: list[str] | None = None) -> int:
         ways["imports", "import torch, timm"] = partial(spent, ["-c", "import torch, timm"], 0)
         ways["first step", " ".join(TRAIN[:5])] = partial(first_step, root)
         ways["first answer", f"serve --run {SHIPPED}"] = first_answer
-        if args.report:
-            words = ["report", "--run", args.report]
-            ways["report", " ".join(words)] = partial(spent, words, 0)
-        if args.audit:
-            words = ["audit", "--dataset", args.audit]
-            ways["audit", " ".join(words)] = partial(spent, words, 0)
+        for command in args.also:
+            words = command.split()
+            ways[words[0], command] = partial(spent, words, 0)
+            if args.before:
+                ways[f"{words[0]}, before", command] = partial(spent, words, 0, of=args.before)
         turns = in_turns(ways, args.repeats)
     rows: list[dict[str, Any]] = []
     for (what, command), found in turns.items():

@@ -6,6 +6,7 @@ Each variant is an ordinary run below oof/; finished folds are skipped, stopped 
 Differences from the base are paired by image, with intervals over groups.
 """
 
+import json
 import sys
 import time
 from collections.abc import Mapping
@@ -83,7 +84,11 @@ def compare_variants(runs: Runs, ablation: Ablation) -> dict[str, Any]:
         "rows": len(base.table),
         "classes": list(classes),
         "level": 0.05 / len(found),  # Bonferroni-corrected
-        "seconds": {name: _seconds(run, ablation.folds) for name, (run, _) in runs.items()},
+        "seconds": {
+            name: sum(_epochs(run, fold)[-1][0] for fold in ablation.folds)
+            for name, (run, _) in runs.items()
+        },
+        "epochs": {name: _epochs(run, ablation.folds[0]) for name, (run, _) in runs.items()},
         "base": {
             key: score.as_json()
             for key, score in score_rows(base.codes, base.probs, classes, groups).overall.items()
@@ -98,9 +103,11 @@ def compare_variants(runs: Runs, ablation: Ablation) -> dict[str, Any]:
     }
 
 
-def _seconds(name: str, folds: list[int]) -> float:
-    facts = load_oof(find_run(name)).facts
-    return sum(facts[fold]["seconds"] for fold in folds)
+def _epochs(name: str, fold: int) -> list[tuple[float, float]]:
+    """Seconds of training, and the AUC, after each epoch."""
+    lines = (find_run(name).folder / f"metrics{fold}.jsonl").read_text(encoding="utf-8")
+    events = [json.loads(line) for line in lines.splitlines()]
+    return [(each["seconds"], each["auc"]) for each in events if each["event"] == "epoch"]
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -43,6 +43,8 @@ def test_variants_are_compared_on_the_rows_of_the_same_folds(demo, tmp_path):
     same, still = found["variants"]["The same"], found["variants"]["Still"]
     assert all(score["value"] == 0 for score in same.values())
     assert still["macro_auc"]["value"] != 0
+    seconds, auc = zip(*found["epochs"]["base"], strict=True)
+    assert 0 < seconds[-1] < found["seconds"]["base"] and 0 <= min(auc) <= max(auc) <= 1
     files = sorted(at("oof", path.stem).glob("*/*.safetensors"))
     times = [file.stat().st_mtime_ns for file in files]
     assert len(files) == 6 and ablate([str(path)]) == 0

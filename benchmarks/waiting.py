@@ -2,7 +2,6 @@
 
     python benchmarks/waiting.py                                              # the drawn sample
     python benchmarks/waiting.py --also "report --run RUN" "audit --dataset D"  # commands of yours
-    python benchmarks/waiting.py --also "report --run RUN" --before CHECKOUT    # beside older code
 
 Every command is a process of its own, started in turns: seconds by the clock and of the CPU.
 """
@@ -56,10 +55,10 @@ TRAIN = ["train", "--config", "demo/resnet10t", "--fold", "0", "--max-hours", "0
 Spent = tuple[float, float]  # seconds: wall, CPU
 
 
-def spent(command: list[str], code: int, root: str | None = None, of: Path = CODE) -> Spent:
-    """Of one script of a checkout, or of python -c, which must end with `code`."""
+def spent(command: list[str], code: int, root: str | None = None) -> Spent:
+    """Of one script, or of python -c, which must end with `code`."""
     before, begun = getrusage(RUSAGE_CHILDREN), time.perf_counter()
-    script = command if command[0] == "-c" else [f"{of}/scripts/{command[0]}.py", *command[1:]]
+    script = command if command[0] == "-c" else [f"{CODE}/scripts/{command[0]}.py", *command[1:]]
     where = os.environ | ({"LESIONS_ROOT": root} if root else {})
     done = subprocess.run([sys.executable, *script], env=where, capture_output=True, text=True)
     wall, after = time.perf_counter() - begun, getrusage(RUSAGE_CHILDREN)
@@ -91,7 +90,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="turns (default 3)")
     parser.add_argument("--also", nargs="+", default=[], help="commands of your own data")
-    parser.add_argument("--before", type=Path, metavar="CHECKOUT", help="older code, for --also")
     results = Results(parser, "waiting.json")
     args = parser.parse_args(arguments)
     results.check(args)
@@ -106,10 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         ways["first step", " ".join(TRAIN[:5])] = partial(first_step, root)
         ways["first answer", f"serve --run {SHIPPED}"] = first_answer
         for command in args.also:
-            words = command.split()
-            ways[words[0], command] = partial(spent, words, 0)
-            if args.before:
-                ways[f"{words[0]}, before", command] = partial(spent, words, 0, of=args.before)
+            ways[command.split()[0], command] = partial(spent, command.split(), 0)
         turns = in_turns(ways, args.repeats)
     rows: list[dict[str, Any]] = []
     for (what, command), found in turns.items():

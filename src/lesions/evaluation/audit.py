@@ -15,9 +15,8 @@ import pandas as pd
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Interval, bootstrap
+from lesions.evaluation.intervals import Interval, delong
 from lesions.evaluation.links import KINDS, build_links, exposures, reach, scored
-from lesions.evaluation.metrics import roc_auc
 
 AGES = [-np.inf, 30, 45, 60, 75, np.inf]
 AGE_NAMES = ["under 30", "30 to 44", "45 to 59", "60 to 74", "75 and over"]
@@ -164,7 +163,7 @@ def score_shortcuts(table: pd.DataFrame) -> pd.DataFrame:
 
     Columns features, source ("all" or a source), auc, low, high, rows, positives, reason (None
     where there is a score). A source's model is trained on that source alone, in the table's own
-    folds; intervals are over groups.
+    folds; intervals are over groups (DeLong).
     """
     rows = table[(table["split"] == "train") & table["target"].notna()]
     sources = [("all", rows)]
@@ -185,7 +184,7 @@ def _score_shortcut(source: str, rows: pd.DataFrame, features: str) -> dict[str,
     scored = (rows["fold"] >= 0).to_numpy()
     target, groups = rows["target"][scored], rows["group"][scored]
     prob, reason = predict_without_pixels(rows, FEATURES[features])
-    auc = Interval(reason=reason) if reason else bootstrap(roc_auc, target, prob[scored], groups)
+    auc = Interval(reason=reason) if reason else delong(target, prob[scored], groups)
     known = auc.as_json()
     return {
         "features": features,

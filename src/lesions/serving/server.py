@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import uvicorn
+from fastapi import FastAPI
 from starlette.requests import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -22,7 +23,6 @@ from lesions.errors import InputError
 from lesions.inference.predictor import Predictor
 from lesions.serving.api import build_api
 from lesions.serving.decoders import Decoders
-from lesions.serving.page import mount_page
 from lesions.serving.service import Limits, Places, RefusedError, Service, refusal
 
 Receive = Callable[[], Awaitable[Any]]
@@ -30,10 +30,10 @@ Send = Callable[[Any], Awaitable[None]]
 
 log = logging.getLogger("lesions.serving")
 
+API = {"/docs", "/openapi.json", "/card", "/api/info", "/api/model", "/api/health"}
 # All that the page needs of Gradio. Its other routes (uploads, queue, streams, files) stay closed.
-READ = {
+READ = API | {
     "/", "/config", "/theme.css", "/favicon.ico", "/manifest.json", "/robots.txt",
-    "/docs", "/openapi.json", "/card", "/api/info", "/api/model", "/api/health",
     "/gradio_api/info", "/gradio_api/startup-events",
 }  # fmt: skip
 READ_BELOW = ("/assets/", "/static/", "/svelte/")
@@ -73,7 +73,7 @@ def build_server(
     limits = limits or Limits()
     service = Service(replace(predictor, decode=Decoders(limits.decode_seconds)), limits)
     service.warm_up()
-    app = Guard(mount_page(build_api(service), service), service, is_local(place.getsockname()[0]))
+    app = Guard(build_api(service), service, is_local(place.getsockname()[0]))
     config = uvicorn.Config(
         app, http=_bounded(service.limits), ws="none", lifespan="on",
         timeout_keep_alive=5, timeout_graceful_shutdown=5,
@@ -92,16 +92,18 @@ def is_local(host: str) -> bool:
 
 
 class Guard:
-    """An ASGI application around another: host, route, size and time are checked before it runs.
+    """An ASGI application around the REST one: host, route, size and time are checked before it.
 
     A server that is bound to this machine alone (`local`) answers under no other name: a page
-    elsewhere may let its own name point here.
+    elsewhere may let its own name point here. Gradio, which takes two seconds to import, is mounted
+    when the page is first asked for.
     """
 
-    def __init__(self, app: Any, service: Service, local: bool):
+    def __init__(self, app: FastAPI, service: Service, local: bool):
         self.app = app
         self.service = service
         self.local = local
+        self.mounting, self.mounted = asyncio.Lock(), False
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -139,6 +141,9 @@ class Guard:
         if request.method not in methods:
             raise RefusedError(405 if methods else 404, "no such route: see /docs")
         if request.method != "POST":
+            if request.scope["path"] not in API:
+                async with self.mounting:
+                    await asyncio.to_thread(self._mount)
             return await self.app(request.scope, receive, send)
         client = self.service.places.take(request.scope["client"])
         if client is None:
@@ -152,6 +157,13 @@ class Guard:
             await self.app(request.scope, replayed, send)
         finally:
             self.service.places.release(client)
+
+    def _mount(self) -> None:
+        if not self.mounted:
+            from lesions.serving.page import mount_page
+
+            mount_page(self.app, self.service)
+            self.mounted = True
 
 
 def _methods(request: Request) -> tuple[str, ...]:

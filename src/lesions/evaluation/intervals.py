@@ -12,15 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.special import expit, logit
-from scipy.stats import beta, norm, rankdata, t
+from scipy.special import betaincinv, expit, logit, ndtr, ndtri, stdtrit  # stats imports slowly
 
-from lesions.evaluation.metrics import Floats, Metric, one_hot, undefined_reason
+from lesions.evaluation.metrics import Floats, Metric, one_hot, roc_auc, undefined_reason
 
 REPLICATES = 2000
 BLOCK = 2**20  # numbers held at once: 8 MiB an array, whatever the number of rows
 KEPT = 2**26  # numbers of two bytes that are kept at most
-Z = norm.ppf(0.975)
+Z = ndtri(0.975)
 
 
 def format_interval(
@@ -79,7 +78,7 @@ class Comparison:
         value, half = self.difference.value, self.difference.high - self.difference.value
         if half == 0:
             return float(value == 0)
-        return 1.0 if np.isnan(half) else float(2 * norm.sf(Z * abs(value) / half))
+        return 1.0 if np.isnan(half) else float(2 * ndtr(-Z * abs(value) / half))
 
     def __str__(self) -> str:
         found = self.difference
@@ -162,7 +161,7 @@ def effective_groups(target: ArrayLike, groups: ArrayLike | None) -> float:
 def widening(groups: float) -> float:
     """How many standard errors a 95 % interval reaches to each side: 1.96, more of few `groups`."""
     count = min(max(groups, 2.0), 1e6)
-    return float(np.sqrt(count / (count - 1)) * t.ppf(0.975, count - 1))
+    return float(np.sqrt(count / (count - 1)) * stdtrit(count - 1, 0.975))
 
 
 def summarise(value: float, values: Floats, groups: float = np.inf) -> Interval:
@@ -176,7 +175,7 @@ def summarise(value: float, values: Floats, groups: float = np.inf) -> Interval:
         return Interval(float(value), reason="most resamples hold one class only")
     below = (np.mean(defined < value) + np.mean(defined <= value)) / 2
     half = widening(groups)
-    ends = norm.cdf(2 * norm.ppf(np.clip(below, 1e-3, 1 - 1e-3)) + np.array([-half, half]))
+    ends = ndtr(2 * ndtri(np.clip(below, 1e-3, 1 - 1e-3)) + np.array([-half, half]))
     low, high = np.quantile(defined, ends)
     return Interval(float(value), float(low), float(high), float(defined.std(ddof=1)))
 
@@ -225,8 +224,8 @@ def exact(events: int, rows: int) -> Interval:
     """A share with its exact 95 % interval (Clopper & Pearson, 1934), each row on its own."""
     if not rows:
         return Interval(reason="no rows")
-    low = beta.ppf(0.025, events, rows - events + 1) if events else 0.0
-    high = beta.ppf(0.975, events + 1, rows - events) if events < rows else 1.0
+    low = betaincinv(events, rows - events + 1, 0.025) if events else 0.0
+    high = betaincinv(events + 1, rows - events, 0.975) if events < rows else 1.0
     return Interval(events / rows, float(low), float(high))
 
 
@@ -253,11 +252,15 @@ def placements(target: ArrayLike, prob: ArrayLike) -> Floats:
     implementation of DeLong's algorithm".
     """
     positive, prob = np.asarray(target) == 1, np.asarray(prob, dtype=np.float64)
-    overall, shares = rankdata(prob), np.empty(len(prob))
+    overall, shares = _ranks(prob), np.empty(len(prob))
     positives, negatives = int(positive.sum()), int((~positive).sum())
-    shares[positive] = (overall[positive] - rankdata(prob[positive])) / negatives
-    shares[~positive] = 1 - (overall[~positive] - rankdata(prob[~positive])) / positives
+    shares[positive] = (overall[positive] - _ranks(prob[positive])) / negatives
+    shares[~positive] = 1 - (overall[~positive] - _ranks(prob[~positive])) / positives
     return shares
+
+
+def _ranks(values: Floats) -> Floats:
+    return np.asarray(pd.Series(values).rank(), np.float64)
 
 
 def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) -> Interval:
@@ -269,7 +272,7 @@ def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) 
     if reason := undefined_reason(target, prob):
         return Interval(reason=reason)
     positive, shares = np.asarray(target) == 1, placements(target, prob)
-    auc = float(shares[positive].mean())
+    auc = roc_auc(target, prob)
     codes = np.arange(len(positive)) if groups is None else pd.factorize(np.asarray(groups))[0]
     count = int(codes.max()) + 1
 

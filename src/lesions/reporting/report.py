@@ -99,7 +99,7 @@ def write_report(
     files.write_text(path, text)
     files.write_text(path.with_suffix(".md"), page.render("report.md.j2", path=path, **values))
     if calibration and not run.blend and load_calibration(run)[0]:
-        files.write_text(run.folder / "card.md", build_card(run))
+        files.write_text(run.folder / "card.md", build_card(run, oof=oof))
     _write_checklist(run, oof, path, text)
     return path, len(made.drawn) + len(sheets)
 
@@ -190,12 +190,12 @@ def _shortcuts(oof: Oof, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     return own or scores
 
 
-def build_card(run: RunFiles, name: str | None = None) -> str:
+def build_card(run: RunFiles, name: str | None = None, oof: Oof | None = None) -> str:
     """The card of a trained run in Markdown; `name` is what it will be called elsewhere.
 
     InputError where the run is not calibrated, since a card without a decision helps nobody.
     """
-    oof = load_oof(run)
+    oof = oof or load_oof(run)
     calibration, problem = load_calibration(run)
     if calibration is None:
         raise InputError(str(problem))

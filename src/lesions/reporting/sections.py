@@ -11,7 +11,7 @@ from lesions.errors import InputError
 from lesions.evaluation import metrics
 from lesions.evaluation.calibration import calibration_error, clipped_logit, equal_bins
 from lesions.evaluation.conformal import AGES, lowest
-from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values, exact
+from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values, delong, exact
 from lesions.evaluation.metrics import Floats, all_columns, roc_auc
 from lesions.evaluation.scores import LABELS, decision_scores, score_rows
 from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_curve, net_benefit
@@ -107,7 +107,7 @@ class Sections:
         """The AUC of positive or not of each part, and then the baselines."""
         found = []
         for name, part in self.parts():
-            auc = bootstrap(roc_auc, part.positive, part.score, part.groups)
+            auc = delong(part.positive, part.score, part.groups)
             found.append(Part(name, auc, len(part.codes), int(part.positive.sum())))
         self.drawn["auc"] = breakdown.plot_forest(found + baselines)
         return found + baselines

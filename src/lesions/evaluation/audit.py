@@ -6,8 +6,6 @@ number of photographs of a patient tell clinics apart, and clinics differ in the
 melanomas; a network finds the same in the pixels.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -175,9 +173,8 @@ def score_shortcuts(table: pd.DataFrame) -> pd.DataFrame:
         for features in FEATURES
         if features != "source alone" or (source == "all" and len(sources) > 1)
     ]
-    # Many threads of one fit wait for each other after every leaf: each case gets one.
-    with threadpool_limits(1, "openmp"), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return pd.DataFrame(pool.map(_score_shortcut, *zip(*cases, strict=True)))
+    with threadpool_limits(1, "openmp"):  # many threads of one fit wait for each other at each leaf
+        return pd.DataFrame([_score_shortcut(*case) for case in cases])
 
 
 def _score_shortcut(source: str, rows: pd.DataFrame, features: str) -> dict[str, Any]:

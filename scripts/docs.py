@@ -57,7 +57,10 @@ def render_pages(root: Path) -> dict[Path, str]:
 
     found = {path.stem: read_json(path) for path in (root / "docs/results").glob("*.json")}
     project = tomllib.loads((CODE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    values: dict[str, Any] = {"labels": LABELS, "project": project, "version": __version__} | found
+    code = [*CODE.glob("src/**/*.py"), *CODE.glob("scripts/*.py")]
+    lines = round(sum(path.read_text(encoding="utf-8").count("\n") for path in code), -3)
+    values: dict[str, Any] = {"labels": LABELS, "project": project, "version": __version__}
+    values |= found | {"lines": lines}
     pages = {}
     for path in sorted((CODE / "docs/templates").glob("[!_]*.j2")):
         parsed = environment().parse(path.read_text(encoding="utf-8"))

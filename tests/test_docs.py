@@ -36,6 +36,9 @@ def write(root: Path, results: dict) -> None:
 
 def test_the_pages_of_this_checkout_are_those_of_its_results():
     assert docs.main(["--check"]) == 0
+    index = (CODE / "docs/index.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (CODE / "docs").glob("*.md")} - {"index.md"}
+    assert [page for page in sorted(pages) if f"({page})" not in index] == []
 
 
 def test_check_finds_pages_that_are_missing_or_changed_by_hand_and_writes_nothing(root):

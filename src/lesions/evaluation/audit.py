@@ -173,7 +173,9 @@ def score_shortcuts(table: pd.DataFrame) -> pd.DataFrame:
         for features in FEATURES
         if features != "source alone" or (source == "all" and len(sources) > 1)
     ]
-    with threadpool_limits(1, "openmp"):  # many threads of one fit wait for each other at each leaf
+    import sklearn.ensemble  # noqa: F401 - a limit holds for libraries that are loaded
+
+    with threadpool_limits(1, "openmp"):  # threads of one fit wait for each other at every leaf
         return pd.DataFrame([_score_shortcut(*case) for case in cases])
 
 

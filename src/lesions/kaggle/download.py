@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,37 +38,32 @@ def plan(names: Sequence[str], tables_only: bool) -> list[File]:
     Prints each data set's size, licence and owner, which of its files are to come, and the disk;
     InputError where it is too small.
     """
-    known = catalogue()
+    known, files = catalogue(), list[File]()
     if unknown := [name for name in names if name not in known]:
         raise InputError(f"{listed(unknown)}: not known; there are {', '.join(known)}")
-    files: list[File] = []
-    for source in (known[name] | {"name": name} for name in dict.fromkeys(names)):
-        folder = at("input", source["folder"])
+    for name in dict.fromkeys(names):
+        source, folder = known[name], at("input", known[name]["folder"])
         coming = [
             file | {"path": folder / file["name"], "page": source["page"]}
             for file in source["files"]
-            if not _is_here(folder, file) and not (tables_only and file["megabytes"] > 10)
+            if not (tables_only and file["megabytes"] > 10)
+            and not (folder / file.get("instead", file["name"])).exists()
+            and ("unpack" in file or not (folder / file["name"]).exists())
         ]
         size = size_text(sum(file["megabytes"] for file in source["files"]))
-        print(f"{source['name']}: {size}, {source['licence']}, {source['page']}")
+        print(f"{name}: {size}, {source['licence']}, {source['page']}")
         coming_names = listed([file["name"] for file in coming], 9)
         print(f"  to {shown(folder)}: {coming_names or 'everything is here'}")
         files += coming
+    total, home = sum(file["megabytes"] for file in files), at("input")
+    place = next(path for path in (home, *home.parents) if path.exists())
+    free = shutil.disk_usage(place).free / 1e6
     if files:
-        size = sum(file["megabytes"] for file in files)
-        place = next(path for path in (at("input"), *at("input").parents) if path.exists())
-        free = shutil.disk_usage(place).free / 1e6
-        print(f"{size_text(size)} to come, and as much again unpacked; {size_text(free)} free for"
-              f" {shown(at('input'))}")  # fmt: skip
-        if size + SPARE > free:
-            raise InputError("make room, or make input a link to a folder on a larger disk")
+        print(f"{size_text(total)} to come, and as much again unpacked; {size_text(free)} free for"
+              f" {shown(home)}")  # fmt: skip
+    if files and total + SPARE > free:
+        raise InputError("make room, or make input a link to a folder on a larger disk")
     return files
-
-
-def _is_here(folder: Path, file: File) -> bool:
-    if "instead" in file and (folder / file["instead"]).exists():
-        return True
-    return "unpack" not in file and (folder / file["name"]).exists()
 
 
 def size_text(megabytes: float) -> str:
@@ -80,20 +76,20 @@ def download(file: File) -> str:
     A file takes its place when it is whole; an earlier command's part of it, in .part, is resumed.
     """
     path = file["path"]
+    part = path.parent / ".part" / path.name
+    part.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        part = path.parent / ".part" / path.name
-        part.parent.mkdir(parents=True, exist_ok=True)
         _request(file, part)
         _require_content(part, file.get("md5"))
         part.replace(path)
-        if not any(part.parent.iterdir()):
-            part.parent.rmdir()
     digest, sums = sha256(path), path.with_name("SHA256SUMS")  # as sha256sum writes and checks it
     lines = sums.read_text().splitlines() if sums.exists() else []
     lines = [line for line in lines if line.partition("  ")[2] != path.name]
     write_text(sums, "\n".join([*lines, f"{digest}  {path.name}"]) + "\n")
     if "unpack" in file:
-        _unpack(path, file["unpack"])
+        _unpack(path, part.with_suffix(""), file["unpack"])
+    with suppress(OSError):  # another file's part is in it
+        part.parent.rmdir()
     return digest
 
 
@@ -138,9 +134,8 @@ def _require_content(part: Path, md5: str | None) -> None:
     raise InputError(f"{part.name}: {problem}; the download is removed")
 
 
-def _unpack(path: Path, how: str) -> None:
-    """Put the CSVs beside the zip ("tables"), or make a folder of it ("all")."""
-    part = path.with_name(f".{path.stem}.unpacked")
+def _unpack(path: Path, part: Path, how: str) -> None:
+    """Put the CSVs beside the zip ("tables"), or a folder of all in its place ("all")."""
     shutil.rmtree(part, ignore_errors=True)
     wanted = (".csv",) if how == "tables" else (".csv", ".jpg", ".jpeg", ".png")
     try:
@@ -148,10 +143,8 @@ def _unpack(path: Path, how: str) -> None:
     except InputError:
         path.unlink()  # it would be taken for a whole one the next time
         raise
+    for found in sorted(part.rglob("*.csv")) if how == "tables" else [part]:
+        found.replace(path.with_name(found.name))
     if how == "all":
-        part.replace(path.with_suffix(""))
         path.unlink()
-        return
-    for table in sorted(part.rglob("*.csv")):
-        table.replace(path.with_name(table.name))
-    shutil.rmtree(part)
+    shutil.rmtree(part, ignore_errors=True)

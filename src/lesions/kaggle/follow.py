@@ -4,19 +4,10 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from lesions.config import (
-    Config,
-    differences,
-    load_config,
-    load_dataset_config,
-    read_yaml,
-    saved_config,
-)
+from lesions.config import load_config, load_dataset_config, read_yaml
 from lesions.data.table import load_table
 from lesions.errors import InputError, listed
 from lesions.files import read_json
@@ -27,6 +18,7 @@ from lesions.paths import at, shown
 BUSY = ("queued", "running", "new_script", "cancel_requested")
 LEAST_HOURS = 0.5  # of quota that are worth a session: starting one takes minutes
 RESERVE_HOURS = 0.3  # of the quota, for the minutes before training and after it
+Files = dict[Path, Path]  # temporary copies of a session's output, and their paths here
 
 
 def run_kernel(kernel: Kernel, every: float, sharing: int) -> None:
@@ -35,13 +27,11 @@ def run_kernel(kernel: Kernel, every: float, sharing: int) -> None:
     Its status is read every `every` seconds; `sharing` sessions share the week's GPU quota. Ends
     with exit code 75 where the same command, run later, resumes.
     """
-    take = {"train": _take_run, "prepare": _take_prepared}.get(kernel.kind, _take_files)
-    name = f"{username()}/{kernel.slug}"
-    missing = take(kernel, "")
+    missing, name = _take(kernel, ""), f"{username()}/{kernel.slug}"
     # A session of an earlier command; the state of one that failed may be whole.
     resumes = kernel.kind in ("train", "prepare")
     if missing and resumes and _wait(name, every, may_fail=True) != "missing":
-        missing = take(kernel, name)
+        missing = _take(kernel, name)
     if missing:
         if kernel.kind == "train":
             kernel.max_hours = min(kernel.max_hours, _hours_left(sharing))
@@ -49,7 +39,9 @@ def run_kernel(kernel: Kernel, every: float, sharing: int) -> None:
         try:
             _wait(version, every)
         finally:
-            missing = take(kernel, version)
+            missing = _take(kernel, version)
+        if kernel.kind == "check":
+            print(_log(version), end="")
     if missing:
         end_for_now(f"{kernel.slug}: not done yet: {listed(missing)}")
 
@@ -67,77 +59,85 @@ def _hours_left(sharing: int) -> float:
     return round((hours - RESERVE_HOURS) / sharing, 2)
 
 
-def _take_files(kernel: Kernel, session: str) -> list[str]:
-    """Fetch the submission, or print what a check found."""
-    if session and kernel.kind == "check":
-        print(_log(session), end="")
-    elif session:
-        name = "blend" if kernel.kind == "blend" else kernel.names[0]
-        with _fetched(session, rf"submissions/{name}\..*") as files:
-            for file, path in files.items():
-                copy(file, path)
-            if files:
+def _take(kernel: Kernel, session: str) -> list[str]:
+    """Fetch what a session, if one is named, has left; what is still missing of the kernel."""
+    name = kernel.kind if kernel.kind in ("check", "blend") else kernel.names[0]
+    pattern = {
+        "train": f"oof/{name}/.*",
+        "prepare": rf"input/prepared/{name}/(table\.(csv|json)|\d+/cache\.json)",
+    }.get(kernel.kind, rf"submissions/{name}\..*")
+    with tempfile.TemporaryDirectory() as place:
+        if session:
+            call(f"output of {session}", "kernels_output", session, place,
+                 file_pattern=f"^{pattern}$", force=True, page_size=100)  # fmt: skip
+        found = (path for path in sorted(Path(place).rglob("*")) if path.is_file())
+        files = {path: at(path.relative_to(place)) for path in found if path.suffix != ".log"}
+        if kernel.kind == "train":
+            return _take_run(kernel, files)
+        if kernel.kind == "prepare":
+            return _take_prepared(kernel, files)
+        for file, path in files.items():
+            copy(file, path)
+            if path.suffix == ".csv":
                 print(f'next: python scripts/submit.py submissions/{name}.csv -m "what it is"')
     return [] if session else [kernel.kind]
 
 
-def _take_prepared(kernel: Kernel, session: str) -> list[str]:
+def _take_prepared(kernel: Kernel, files: Files) -> list[str]:
     """Fetch the table that a kernel prepared; the sizes that it lacks, all if its config changed.
 
     InputError if another table is here: folds of both would not blend.
     """
     dataset, there = kernel.names[0], set[int]()
     config = load_dataset_config(dataset, [f"cache={CACHE}"]).model_dump(mode="json")
-    pattern = rf"input/prepared/{dataset}/(table\.(csv|json)|\d+/cache\.json)"
-    with _fetched(session, pattern) as files:
-        tables = {file: path for file, path in files.items() if path.stem == "table"}
-        found = [read_json(file) for file in tables if file.suffix == ".json"]
-        facts: dict[str, Any] = found[0] if found else {}
-        if facts.get("config") == config:
-            here = at("input/prepared", dataset, "table.json")
-            if not here.exists():
-                for file, path in tables.items():
-                    copy(file, path)
-                print(f"{shown(here.parent)}/table.csv is there, without images")
-            elif read_json(here)["table_hash"] != facts["table_hash"]:
-                raise InputError(
-                    f"{shown(here.parent)} holds another table than Kaggle made: move it away and"
-                    " run the command again"
-                )
-            there = {int(file.parent.name) for file in files if file.name == "cache.json"}
+    home = at("input/prepared", dataset, "table.json")
+    facts = next((read_json(file) for file, path in files.items() if path == home), None)
+    if facts and facts.get("config") == config:
+        new = not home.exists()
+        if not new and read_json(home)["table_hash"] != facts["table_hash"]:
+            raise InputError(
+                f"{shown(home.parent)} holds another table than Kaggle made: move it away and run"
+                " the command again"
+            )
+        for file, path in files.items():
+            if path.name == "cache.json":
+                there.add(int(path.parent.name))
+            elif new:
+                copy(file, path)
+                print(f"{shown(path)} is there, without images")
     missing = [f"{size} pixels" for size in kernel.sizes if size not in there]
     kernel.sizes = sorted(there.union(kernel.sizes))  # a session's output replaces the one before
     return missing
 
 
-def _take_run(kernel: Kernel, session: str) -> list[str]:
+def _take_run(kernel: Kernel, files: Files) -> list[str]:
     """Fetch the folds that got further than here, unless of another config; the folds not done."""
+    from lesions.training.state import changes  # it imports torch
+
     run = kernel.names[0]
-    config, folder = load_config(run), at("oof", run)
-    if not session and not kernel.folds:
+    config, own = load_config(run), at("oof", run, "config.yaml")
+    folder = own.parent
+    if not files and not kernel.folds:
         prepare = Kernel("prepare", [config.dataset])
-        _take_prepared(prepare, f"{username()}/{prepare.slug}")
-    if any(folder.glob("fold*.json")) and (changed := _changed(folder, config)):
+        _take(prepare, f"{username()}/{prepare.slug}")
+    if any(folder.glob("fold*.json")) and (changed := changes(read_yaml(own), config, own)):
         raise InputError(
-            f"{shown(folder)} holds a run with other settings ({changed}): move it away, or"
-            " give this one's config another name"
+            f"{shown(folder)} holds a run with other settings ({listed(changed)}): move it away,"
+            " or give this one's config another name"
         )
-    with _fetched(session, f"oof/{run}/.*") as files:
-        there = next((file.parent for file in files if file.name == "config.yaml"), folder)
-        if there != folder and (changed := _changed(there, config)):
-            print(f"{session}: its output is of another config ({changed}): not fetched")
-            there = folder
-        numbers = [int(path.stem.removeprefix("metrics")) for path in there.glob("metrics*")]
-        further = [fold for fold in numbers if _steps(there, fold) > _steps(folder, fold)]
-        # Last the .json, which says that a fold is done.
-        for file in sorted(files, key=lambda file: file.suffix == ".json"):
-            of_fold = re.search(r"[a-z](\d+)$", file.stem)
-            if further and (not of_fold or int(of_fold[1]) in further):
-                copy(file, files[file])
-                if file.stem.startswith("fold") and file.suffix == ".json":
-                    print(
-                        f"{run} {file.stem}: {read_json(file)['images_per_second']:,.0f} images/s"
-                    )
+    there = next((file for file, path in files.items() if path == own), own)
+    if there != own and (changed := changes(read_yaml(there), config, there)):
+        print(f"{kernel.slug}: its output is of another config ({listed(changed)}): not fetched")
+        files = {}
+    numbers = [path.stem.removeprefix("metrics") for path in files if path.suffix == ".jsonl"]
+    further = [fold for fold in numbers if _steps(there.parent, fold) > _steps(folder, fold)]
+    # Last the .json, which says that a fold is done.
+    for file in sorted(files, key=lambda file: file.suffix == ".json") if further else ():
+        of_fold = re.search(r"[a-z](\d+)\.", file.name)
+        if not of_fold or of_fold[1] in further:
+            copy(file, files[file])
+            if re.fullmatch(r"fold\d+\.json", file.name):
+                print(f"{run} {file.stem}: {read_json(file)['images_per_second']:,.0f} images/s")
     folds = kernel.folds or range(int(load_table(config.dataset)[0]["fold"].max()) + 1)
     missing = [f"fold {fold}" for fold in folds if not (folder / f"fold{fold}.json").exists()]
     if not missing:
@@ -145,19 +145,13 @@ def _take_run(kernel: Kernel, session: str) -> list[str]:
     return missing
 
 
-def _steps(folder: Path, fold: int) -> float:
+def _steps(folder: Path, fold: str) -> float:
     """The step that a fold has got to in a run's folder; infinite if it is done."""
     if (folder / f"fold{fold}.json").exists():
         return float("inf")
     log = folder / f"metrics{fold}.jsonl"
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     return max((json.loads(line).get("step", 0) for line in lines), default=-1)
-
-
-def _changed(folder: Path, config: Config) -> str:
-    """The settings in which a run's folder differs from the config."""
-    saved = saved_config(read_yaml(folder / "config.yaml"), folder / "config.yaml")
-    return listed(differences(saved.model_dump(), config.model_dump()))
 
 
 def _wait(kernel: str, every: float, may_fail: bool = False) -> str:
@@ -191,18 +185,3 @@ def _log(kernel: str) -> str:
     with suppress(ValueError, TypeError, KeyError):  # of what else Kaggle sends, the text itself
         log = "".join(entry["data"] for entry in json.loads(log))
     return log
-
-
-@contextmanager
-def _fetched(kernel: str, pattern: str) -> Iterator[dict[Path, Path]]:
-    """Temporary copies of a kernel's output files of such names, and their paths in the checkout.
-
-    None of no kernel, "".
-    """
-    with tempfile.TemporaryDirectory() as place:
-        if kernel:
-            call(f"output of {kernel}", "kernels_output", kernel, place,
-                 file_pattern=f"^{pattern}$", force=True, page_size=100)  # fmt: skip
-        files = (path for path in Path(place).rglob("*") if path.is_file())
-        inside = {path: at(path.relative_to(place)) for path in files}
-        yield {path: home for path, home in inside.items() if path.suffix != ".log"}

@@ -24,11 +24,6 @@ SLACK_HOURS = 0.25  # of a session beyond its --max-hours: start, inputs, output
 CACHE = "jpeg"  # of prepared images: output has 20 GB at most, and an array is ten times as large
 TEMPLATES = Path(__file__).with_name("templates")
 SEAL = "lesions-set.json"  # in each own data set: its name and the hash of its files
-TABLES = (  # small tables that Kaggle's copies of the data lack: they go with the code
-    "isic2018/ISIC2018_Task3_Training_LesionGroupings.csv",
-    "isic2020/ISIC_2020_Training_Duplicates.csv",
-    "isic2020/ISIC_2020_Training_GroundTruth_v2.csv",
-)
 
 
 @dataclass
@@ -57,7 +52,8 @@ class Kernel:
     def notebook(self, expected: dict[str, str]) -> str:
         """`expected` are hashes by own data set: the session refuses one attached otherwise."""
         values = vars(self) | {"name": ", ".join(self.names), "expected": expected}
-        return build_notebook(TEMPLATES / f"{self.kind}.md", **values)
+        template = {"predict": "submission", "blend": "submission"}.get(self.kind, self.kind)
+        return build_notebook(TEMPLATES / f"{template}.md", **values)
 
     def write(self, folder: Path, owner: str, expected: dict[str, str]) -> None:
         """Write the folder that `kaggle kernels push` takes."""
@@ -211,9 +207,11 @@ def write_set(folder: Path, run: str) -> str:
         for name in ("src", "scripts", "configs"):
             ignore = shutil.ignore_patterns("__pycache__", "*.egg-info", ".*")
             shutil.copytree(CODE / name, folder / name, ignore=ignore, dirs_exist_ok=True)
-        for name in TABLES:
-            if at("input", name).exists():
-                copy(at("input", name), folder / "input" / name)
+        for source in catalogue().values():  # with the small tables that Kaggle's copies lack
+            for file in source["files"]:
+                table = Path("input", source["folder"], file["name"])
+                if "with_code" in file and at(table).exists():
+                    copy(at(table), folder / table)
         write_text(folder / "COMMIT", commit() + "\n")
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
     hashes = [(path.relative_to(folder).as_posix(), sha256(path)) for path in paths]

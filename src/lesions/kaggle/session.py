@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
@@ -21,10 +22,11 @@ from lesions.config import load_dataset_config
 from lesions.errors import InputError, listed
 from lesions.files import read_json, write_json
 from lesions.kaggle.download import catalogue
-from lesions.kaggle.kernels import CACHE, SEAL, config_of, set_name
+from lesions.kaggle.kernels import CACHE, SEAL
 from lesions.paths import CODE, at
 from lesions.provenance import commit
 
+PACKAGES = ("torch", "timm", "albumentations", "accelerate", "numpy", "pandas", "scikit-learn")
 KNOWN = (SEAL, "train.csv", "config.yaml", "table.json", "submission.csv", "*.safetensors", "*.pth")
 DEEPEST = 9  # folders below the root
 MOST = 1000  # entries read in a folder: listing ten thousand photographs takes minutes
@@ -43,20 +45,24 @@ class Session:
             found = [Path(e) for folder in folders for e in islice(os.scandir(folder), MOST)]
             self.files += sorted(path for path in found if path.is_file())
             folders = sorted(path for path in found if path.is_dir() and path.name[0] != ".")
-        print(f"code {CODE}, commit {commit()}\nfound below {inputs}:")
-        print(*(f"  {file.relative_to(inputs)}" for file in self.find(*KNOWN)), sep="\n")
+        print(f"code {CODE}, commit {commit()}, python {sys.version.split()[0]}")
+        print(f"{count_gpus()} GPUs, {os.cpu_count()} cores")
+        print(*(f"{name} {version(name)}" for name in PACKAGES), sep="\n")
+        print(*(f"input {file.relative_to(inputs)}" for file in self.find(*KNOWN)), sep="\n")
+        print("sources:", ", ".join(self.sources()))
         os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "HF_HUB_OFFLINE": "1"}  # no network
         os.environ.setdefault("LESIONS_ROOT", tempfile.mkdtemp(prefix="lesions-"))
         os.environ["HF_HUB_CACHE"] = str(at("input/hub"))
-        self.hashes = {}
+        hashes = {}
         for seal in self.find(SEAL)[::-1]:
             held = read_json(seal)
-            self.hashes[held["set"]] = held["hash"]
+            hashes[held["set"]] = held["hash"]
+            print(f"data set {held['set']}: {held['hash']}")
             for file in self.files:
                 if file.is_relative_to(seal.parent):
                     _link(at() / file.relative_to(seal.parent), file)
         for name, digest in expected.items():
-            if (attached := self.hashes.get(name, "none")) != digest:
+            if (attached := hashes.get(name, "none")) != digest:
                 raise InputError(
                     f"{name}: Kaggle attached another version ({attached[:12]}) than this notebook"
                     f" was pushed for ({digest[:12]}): push the notebook again"
@@ -96,13 +102,12 @@ class Session:
         for file in self.find("jpeg-*/train.csv"):
             _link(at("input/deotte", file.parent.name), file.parent)
         arguments = ["--dataset", dataset, "--size", *map(str, sizes), "--set", f"cache={CACHE}"]
-        _require(run_script("prepare", arguments), "prepare")
+        run_script("prepare", arguments)
         return folder
 
     def train(self, run: str, folds: list[int] | None, max_hours: float) -> Path:
         """Train the folds, all by default, or resume them, for `max_hours` since the start."""
         kept, own = self.working / "oof" / run, at("oof", run)
-        self._require_inputs(run, trained=False)
         kept.mkdir(parents=True, exist_ok=True)
         if own.is_dir() and not own.is_symlink():  # it was attached, read-only
             shutil.copytree(own, kept, dirs_exist_ok=True, copy_function=shutil.copyfile)
@@ -111,46 +116,26 @@ class Session:
         for fold in map(str, folds) if folds else ["all"]:
             left = max(max_hours - (time.monotonic() - self.started) / 3600, 1e-5)
             arguments = ["--config", run, "--fold", fold, "--max-hours", f"{left:.5f}"]
-            if code := run_script("train", arguments):
+            try:
+                run_script("train", arguments)
+            except InputError:
                 # The launcher does not pass the exit code on: the log tells a stop from a failure.
                 logs = [log.read_text(encoding="utf-8") for log in kept.glob("metrics*.jsonl")]
                 if not any(json.loads(log.splitlines()[-1])["event"] == "stopped" for log in logs):
-                    _require(code, "train")
+                    raise
                 resume = f"python scripts/kaggle_push.py kernel train {run} --wait"
                 print(f"\nnot done yet: {resume} resumes it")
                 return kept
         print(f"\n{run}: done; its files are in {kept}")
         return kept
 
-    def predict(self, run: str) -> Path:
-        """Leave submission.csv, the test predictions of a run, in the working folder."""
-        self._require_inputs(run)
-        return self._submission("predict", ["--run", run], run)
+    def predict(self, *runs: str) -> Path:
+        """Leave submission.csv, a run's test predictions or the blend of several's, in the folder.
 
-    def blend(self, runs: list[str]) -> Path:
-        """Leave submission.csv, the blend of the runs' attached predictions, in the folder."""
-        for run in runs:
-            self._require_inputs(run)
-        return self._submission("blend", runs, "blend")
-
-    def _require_inputs(self, run: str, trained: bool = True) -> None:
-        """InputError if the attached inputs lack the run's data set, or its folds if `trained`."""
-        config = config_of(run)
-        dataset, size = config.dataset, config.data.image_size
-        if trained and not at("oof", run, "config.yaml").exists():
-            raise InputError(
-                f"run {run}: none of the attached inputs holds it: attach the data set"
-                f" {set_name(run)}: python scripts/kaggle_push.py weights {run}"
-            )
-        if not at("input/prepared", dataset, str(size), "cache.json").exists():
-            raise InputError(
-                f"data set {dataset}: none of the attached inputs holds it, prepared at {size}"
-                f" pixels: python scripts/kaggle_push.py kernel prepare {dataset} --size {size}"
-            )
-
-    def _submission(self, script: str, arguments: list[str], name: str) -> Path:
-        """Run a script, and keep what it wrote, checked against the competition's sample."""
-        _require(run_script(script, arguments), script)
+        It is checked against the competition's sample.
+        """
+        name, arguments = ("blend", [*runs]) if len(runs) > 1 else (runs[0], ["--run", *runs])
+        run_script("blend" if len(runs) > 1 else "predict", arguments)
         path, kept = at("submissions", f"{name}.csv"), self.working / "submission.csv"
         shutil.copytree(at("submissions"), self.working / "submissions", dirs_exist_ok=True)
         shutil.copy(path, kept)
@@ -160,11 +145,15 @@ class Session:
         return kept
 
 
-def run_script(name: str, arguments: list[str]) -> int:
-    """Run a script on every GPU there is, its output in the notebook as it comes; its exit code."""
+def count_gpus() -> int:
     gpus = subprocess.run("nvidia-smi --list-gpus", shell=True, capture_output=True, text=True)
-    command, count = [sys.executable], gpus.stdout.count("GPU ")
-    if count:
+    return gpus.stdout.count("GPU ")
+
+
+def run_script(name: str, arguments: list[str]) -> None:
+    """Run a script on every GPU there is, its output in the notebook as it comes."""
+    command = [sys.executable]
+    if count := count_gpus():
         command += ["-m", "accelerate.commands.launch", "--quiet", "--num_processes", str(count),
                     "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
                     *(["--multi_gpu"] if count > 1 else [])]  # fmt: skip
@@ -175,12 +164,12 @@ def run_script(name: str, arguments: list[str]) -> int:
     ) as process:
         for line in process.stdout or []:
             print(line, end="", flush=True)
-    return process.returncode
-
-
-def _require(code: int, name: str) -> None:
-    if code:
-        raise InputError(f"scripts/{name}.py ended with {code}: its last lines above say why")
+    if code := process.returncode:
+        raise InputError(
+            f"scripts/{name}.py ended with {code}: its last lines above say why. What is attached"
+            " is made at home: prepared data by scripts/kaggle_push.py kernel prepare DATASET"
+            " --size PIXELS, trained folds by scripts/kaggle_push.py weights RUN"
+        )
 
 
 def _link(path: Path, target: Path) -> None:

@@ -72,25 +72,19 @@ def _send(path: Path, message: str, mark: str, again: bool) -> int:
     if good and not again:
         print(f"{shown(path)}: sent on {good[0].date:%d %b %H:%M} UTC; --again sends it once more")
         return int(good[0].ref)
-    what, method = "looking up the submissions left", "competition_get_submission_limits"
-    limits = call(what, method, COMPETITION)
-    if limits.num_allowed_now < 1:
-        raise InputError("no submission is left today: the count is renewed at 00:00 UTC")
-    print(f"{limits.num_allowed_now} left today; sending {shown(path)}")
     what = f"submitting {path.name}"
+    left = call(what, "competition_get_submission_limits", COMPETITION).num_allowed_now
+    if left < 1:
+        raise InputError("no submission is left today: the count is renewed at 00:00 UTC")
+    print(f"{left} left today; sending {shown(path)}")
     try:
         answer = call(what, "competition_submit", str(path), f"{message} {mark}", COMPETITION,
                       quiet=True, repeat=False)  # fmt: skip
     except InputError as error:
-        try:
-            new = [ref for ref in _sent(mark) if ref not in before]
-        except InputError:
-            raise InputError(
-                f"{error}. It may have arrived: the same command looks, before it sends"
-            ) from None
+        print(f"{error}. It may have arrived: looking, as the same command does before it sends")
+        new = [ref for ref in _sent(mark) if ref not in before]
         if not new:
             raise
-        print(f"{error}; but it did arrive")
         return int(new[0])
     if not answer.ref:
         raise InputError(f"{what}: the upload failed, nothing was submitted: send it again")

@@ -13,7 +13,7 @@ resamples of groups: percentile, bias-corrected percentile, symmetric in the log
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from multiprocessing import Pool as Processes
 from pathlib import Path
@@ -47,6 +47,7 @@ from lesions.evaluation.metrics import (
     of_confusion,
     partial_auc,
     roc_auc,
+    together,
 )
 from lesions.provenance import Results
 
@@ -90,16 +91,6 @@ def draw_lesions(generator: np.random.Generator, scale: int = 1) -> Drawn:
     noise = noise + 0.4 * generator.normal(size=(len(groups), len(CLASSES)))
     logits = np.log(CLASSES) * 0.6 + 2.2 * np.eye(len(CLASSES))[classes[groups]] + noise
     return Drawn(classes[groups], softmax(logits, axis=1).argmax(axis=1)[None], groups)
-
-
-def together(metrics: Iterable[Metric]) -> Metric:
-    """The numbers of several metrics that add up the same cells, at the cost of one."""
-
-    def prepare(target: Any, prob: Any) -> tuple[Any, Callable[[Floats], Floats]]:
-        parts = [metric.prepare(target, prob) for metric in metrics]
-        return parts[0][0], lambda sums: np.stack([score(sums) for _, score in parts], axis=1)
-
-    return Metric(prepare, ranks=False)
 
 
 PARTIAL = "partial AUC above 0.80 sensitivity"

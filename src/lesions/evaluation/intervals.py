@@ -4,7 +4,7 @@ A patient's photographs resemble each other, so drawing rows understates the spr
 2007, "Bootstrapping clustered data").
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -14,7 +14,14 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import betaincinv, expit, logit, ndtr, ndtri, stdtrit  # stats imports slowly
 
-from lesions.evaluation.metrics import Floats, Metric, one_hot, roc_auc, undefined_reason
+from lesions.evaluation.metrics import (
+    Floats,
+    Metric,
+    one_hot,
+    roc_auc,
+    together,
+    undefined_reason,
+)
 
 REPLICATES = 2000
 BLOCK = 2**20  # numbers held at once: 8 MiB an array, whatever the number of rows
@@ -191,6 +198,21 @@ def bootstrap(
     if reason := metric.undefined(target, prob):
         return Interval(reason=reason)
     return bootstrap_columns(metric, target, prob, groups, replicates)[0]
+
+
+def bootstrap_each(
+    metrics: Mapping[str, Metric],
+    target: ArrayLike,
+    prob: ArrayLike,
+    groups: ArrayLike | None = None,
+    replicates: int = REPLICATES,
+) -> dict[str, Interval]:
+    """`bootstrap` of each of several metrics that add up the same cells, in the time of one."""
+    reasons = {name: metric.undefined(target, prob) for name, metric in metrics.items()}
+    if any(reasons.values()):
+        return {name: bootstrap(m, target, prob, groups, replicates) for name, m in metrics.items()}
+    found = bootstrap_columns(together(metrics.values()), target, prob, groups, replicates)
+    return dict(zip(metrics, found, strict=True))
 
 
 def bootstrap_columns(

@@ -15,7 +15,13 @@ from scipy.sparse import csr_array, vstack
 
 from lesions.evaluation import metrics
 from lesions.evaluation.calibration import calibration_error, fit_scaling
-from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_columns, effective_groups
+from lesions.evaluation.intervals import (
+    Interval,
+    bootstrap,
+    bootstrap_columns,
+    bootstrap_each,
+    effective_groups,
+)
 from lesions.evaluation.metrics import (
     Floats,
     Metric,
@@ -161,24 +167,27 @@ def decision_scores(
     replicates: int,
 ) -> dict[str, Interval]:  # fmt: skip
     """Measures by name of the ranking by `score`, the decisions and the calibrated `risk`, (N,)."""
-    measures = {
-        "average precision": (metrics.average_precision, score),
-        "partial AUC above 80 % sensitivity": (metrics.partial_auc(0.8), score),
-        "specificity at 95 % sensitivity": (metrics.specificity_at(0.95), score),
-        "recall (sensitivity)": (metrics.sensitivity, flagged),
-        "specificity": (metrics.specificity, flagged),
-        "precision": (metrics.precision, flagged),
-        "F1": (metrics.f1, flagged),
-        "F2": (metrics.f2, flagged),
-        "balanced accuracy": (metrics.balanced_accuracy, flagged),
-        "Cohen's kappa": (metrics.kappa, flagged),
-        "Brier score": (metrics.brier, risk),
-        "expected calibration error": (calibration_error, risk),
+    ranking = {
+        "average precision": metrics.average_precision,
+        "partial AUC above 80 % sensitivity": metrics.partial_auc(0.8),
+        "specificity at 95 % sensitivity": metrics.specificity_at(0.95),
     }
-    found = {
-        name: bootstrap(metric, positive, prob, groups, replicates)
-        for name, (metric, prob) in measures.items()
+    decisions = {
+        "recall (sensitivity)": metrics.sensitivity,
+        "specificity": metrics.specificity,
+        "precision": metrics.precision,
+        "F1": metrics.f1,
+        "F2": metrics.f2,
+        "balanced accuracy": metrics.balanced_accuracy,
+        "Cohen's kappa": metrics.kappa,
     }
+    found = bootstrap_each(ranking, positive, score, groups, replicates)
+    found |= bootstrap_each(decisions, positive, flagged, groups, replicates)
+    for name, metric in {
+        "Brier score": metrics.brier,
+        "expected calibration error": calibration_error,
+    }.items():
+        found[name] = bootstrap(metric, positive, risk, groups, replicates)
     slope = 1 / fit_scaling(positive, risk[:, None]).temperature
     return found | {"calibration slope": Interval(slope)}
 

@@ -11,7 +11,14 @@ from lesions.errors import InputError
 from lesions.evaluation import metrics
 from lesions.evaluation.calibration import calibration_error, clipped_logit, equal_bins
 from lesions.evaluation.conformal import AGES, lowest
-from lesions.evaluation.intervals import Interval, bootstrap, bootstrap_values, delong, exact
+from lesions.evaluation.intervals import (
+    Interval,
+    bootstrap,
+    bootstrap_each,
+    bootstrap_values,
+    delong,
+    exact,
+)
 from lesions.evaluation.metrics import Floats, all_columns, roc_auc
 from lesions.evaluation.scores import LABELS, decision_scores, score_rows
 from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_curve, net_benefit
@@ -60,7 +67,9 @@ def decide(oof: Oof, calibration: Calibration, recall: float | None) -> Decision
         return next(cut for cut in found if cut.rule == calibration.threshold.rule)
 
     threshold, crossed = rule(positive, score), cross_fit(oof, rule)
-    miss = bootstrap(metrics.specificity, positive, crossed.flagged, oof.groups)
+    rates = {"hit": metrics.sensitivity, "miss": metrics.specificity}
+    found = bootstrap_each(rates, positive, crossed.flagged, oof.groups)
+    hit, miss = found["hit"], found["miss"]
     at = None if oof.task.several else calibration.apply(np.array([[threshold.value]]))[0, 0]
     return Decisions(
         threshold=threshold,
@@ -69,7 +78,7 @@ def decide(oof: Oof, calibration: Calibration, recall: float | None) -> Decision
         probs=crossed.probs,
         margin=np.abs(clipped_logit(score) - clipped_logit(threshold.value)),
         by=crossed.by,
-        sensitivity=bootstrap(metrics.sensitivity, positive, crossed.flagged, oof.groups),
+        sensitivity=hit,
         false_positive_rate=Interval(1 - miss.value, 1 - miss.high, 1 - miss.low),
         biopsies=metrics.number_needed_to_biopsy(positive, crossed.flagged),
     )

@@ -24,7 +24,7 @@ RUN["oof"]["overall"] = {"auc": 0.9123, "low": 0.9023, "high": 0.9223, "rows": 9
 @pytest.fixture
 def root(tmp_path) -> Path:
     write(tmp_path, RESULTS)
-    for name in ("siim2020", "ham10000", "dermamnist"):
+    for name in ("siim2020", "ham10000", "dermamnist", "published"):
         shutil.copy(CODE / f"docs/results/{name}.json", tmp_path / "docs/results")
     return tmp_path
 

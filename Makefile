@@ -15,7 +15,7 @@ export UV_SYSTEM_CERTS := 1
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
-INSTALL = $(PY) -m uv pip install --quiet --python $(PY)
+INSTALL = $(PY) -m uv pip install --quiet --compile-bytecode --python $(PY)
 # A stamp made after the installation, so that an interrupted one is done again.
 .venv/installed: requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
@@ -48,7 +48,7 @@ KAGGLE_PYTHON ?= $(firstword $(shell python3.12 -c 'import sys; print(sys.execut
     $(wildcard $(HOME)/.pyenv/versions/3.12.*/bin/python3.12) $(PYTHON))
 .venv-kaggle/installed: requirements-kaggle.txt | .venv/installed
 	$(KAGGLE_PYTHON) -m venv --clear .venv-kaggle
-	$(PY) -m uv pip install --quiet --python .venv-kaggle/bin/python -r requirements-kaggle.txt
+	$(PY) -m uv pip install --quiet --compile-bytecode --python .venv-kaggle/bin/python -r requirements-kaggle.txt
 	@touch $@
 
 test-gpu: .venv/installed  ## tests that need a GPU: fp16, bf16, killed, resumed, exported

@@ -50,6 +50,7 @@ from timing import in_child, in_turns, single_thread, times_as_fast
 
 from lesions.cli import build_parser, run
 from lesions.data.cache import Mode
+from lesions.files import read_json
 from lesions.provenance import Results
 
 SHARDS, MOST = 4, 256
@@ -287,6 +288,15 @@ def measure(
             "samples": len(photos.files), "rows": rows, "ratios": ratios}  # fmt: skip
 
 
+def widen(case: dict[str, Any], earlier: Sequence[dict[str, Any]]) -> None:
+    """Let the ranges of the ratios hold those of the same case at other times."""
+    for number, ratio in enumerate(case["ratios"]):
+        for clock in ("wall", "cpu"):
+            turns = [ratio[clock], *(one["ratios"][number][clock] for one in earlier)]
+            ratio[clock]["low"] = min(turn["low"] for turn in turns)
+            ratio[clock]["high"] = max(turn["high"] for turn in turns)
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--images", type=Path, nargs="+", default=[], help="folders of originals")
@@ -295,16 +305,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="turns (default 5)")
     parser.add_argument("--samples", type=int, nargs=2, default=[24, 256],
                         help="of an epoch: originals, 512 px JPEGs (default 24 256)")  # fmt: skip
+    parser.add_argument("--earlier", type=Path, nargs="+", default=[], metavar="JSON",
+                        help="results of other times, for the ranges of ratios")  # fmt: skip
     results = Results(parser, "peers.json")
     args = parser.parse_args(arguments)
     results.check(args)
+    before = [read_json(path)["cases"] for path in args.earlier]
     missing = {n: d for n, (d, _) in WAYS.items() if not find_spec(MODULES.get(d, d))}
     ways = {name: build for name, (_, build) in WAYS.items() if name not in missing}
     used = [MODULES.get(d, d) for name, (d, _) in WAYS.items() if name in ways]
     for name, package in missing.items():
         print(f"{name}: skipped: {package} is not installed")
     found: dict[str, Any] = {
-        "drawn": not args.images, "repeats": args.repeats, "missing": sorted(missing.values()),
+        "drawn": not args.images, "repeats": args.repeats, "times": 1 + len(before),
+        "missing": sorted(missing.values()),
         "busy": [os.getloadavg()[0]], "cases": [],
         "versions": {n: version(d) for n, (d, _) in WAYS.items() if n in ways and n not in OURS},
     }  # fmt: skip
@@ -322,6 +336,7 @@ def main(arguments: list[str] | None = None) -> int:
             for mode in OURS.values():  # the cache is made once, not in a turn
                 in_child(lambda: len(our_cache(laid, size, 0, mode)))  # noqa: B023
             case = measure(laid, size, args.workers, ways, args.repeats)
+            widen(case, [cases[len(found["cases"])] for cases in before])
             found["cases"].append(case)
             for told in case["ratios"]:
                 print(f"{laid.name} at {size} px: {told['cache']} {told['wall']['ratio']:.2f} times"

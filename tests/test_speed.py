@@ -152,6 +152,15 @@ def test_a_row_that_fails_on_the_gpu_says_why_and_the_others_count() -> None:
     assert row == {"problem": "RuntimeError: CUDA out of memory. Tried to allocate"}
 
 
+def test_the_range_of_a_ratio_holds_those_of_other_times():
+    times = [(2.0, 1.9, 2.1), (2.4, 2.3, 2.6), (1.5, 1.4, 1.6)]
+    told = [dict(zip(("ratio", "low", "high"), each, strict=True)) for each in times]
+    now, *earlier = ({"ratios": [{"wall": each, "cpu": dict(each)}]} for each in told)
+    peers.widen(now, earlier)
+    wide = {"ratio": 2.0, "low": 1.4, "high": 2.6}
+    assert now["ratios"] == [{"wall": wide, "cpu": wide}]
+
+
 def test_libraries_load_the_same_photographs_and_a_missing_one_is_named(
     tmp_path, monkeypatch, capsys
 ) -> None:

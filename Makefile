@@ -55,7 +55,7 @@ test-gpu: .venv/installed  ## tests that need a GPU: fp16, bf16, killed, resumed
 	$(PY) -m pytest -m gpu
 
 test-kaggle: .venv-kaggle/installed  ## the tests on the versions of Kaggle's image: TESTS="some files"
-	.venv-kaggle/bin/python -m pytest $(TESTS)
+	OMP_NUM_THREADS=1 .venv-kaggle/bin/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 check: .venv/installed  ## ruff, mypy, and deptry: what is imported is declared
 	$(PY) -m ruff check .

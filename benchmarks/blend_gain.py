@@ -35,7 +35,7 @@ def try_halves(pool: Pool, patients: np.ndarray, seed: int) -> list[dict]:
     for own in (half, ~half):
         outcomes, chosen, _, choice = compare_methods(pool.take(own), patients[own])
         other, equal = pool.take(~own), next(iter(outcomes))
-        alone = {"best alone": outcomes[chosen]}  # as the others are: its choice is not nested
+        alone = {"best alone": outcomes[chosen]}  # with the luck of having been chosen
         scored = {name: other.score(each.blend.apply(other)) for name, each in outcomes.items()}
         for name, outcome in (outcomes | alone | {"chosen": choice}).items():
             gain = outcome.gains[equal].difference if outcome.gains else None

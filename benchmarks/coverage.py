@@ -177,22 +177,18 @@ def repeat_gain(seed: int) -> list[tuple[str, str, bool, float]]:
     fitted = [stacking(pool.take(parts != part)) for parts in splits for part in np.unique(parts)]
     alike = equal(pool, "logit")
     real = float(np.mean([true_auc(blend.weights) for blend in fitted]) - true_auc(alike.weights))
+    ways = {"equal": lambda _: alike, "stacking": stacking}
+    nested = {name: [nested_scores(fit, pool, p) for p in splits] for name, fit in ways.items()}
     found = []
-    for kind, groups in {
-        "reported": drawn.groups,
-        "over images": None,
-        "rows alone": drawn.groups,
-    }.items():
+    for kind, groups in {"over images": None, "reported": drawn.groups}.items():
         outcomes: dict[str, Outcome] = {}
-        for name, fit in {"equal": lambda _: alike, "stacking": stacking}.items():
-            nested = [nested_scores(fit, pool, parts) for parts in splits]
-            outcomes[name] = judge(fit(pool), nested, pool, groups, outcomes)
-        gain = outcomes["stacking"].gains["equal"]
-        if kind == "rows alone":
-            values = outcomes["stacking"].values - outcomes["equal"].values
-            gain = compare(gain.difference.value, values, effective_groups(drawn.codes, groups))
-        found.append((GAIN, kind, *judged(real, *ends(gain.difference))))
-    return found
+        for name, fit in ways.items():
+            outcomes[name] = judge(fit(pool), nested[name], pool, groups, outcomes)
+        gain = outcomes["stacking"].gains["equal"].difference
+        found.append((GAIN, kind, *judged(real, *ends(gain))))
+    values = outcomes["stacking"].values - outcomes["equal"].values
+    rows = compare(gain.value, values, effective_groups(drawn.codes, drawn.groups)).difference
+    return [*found, (GAIN, "rows alone", *judged(real, *ends(rows)))]
 
 
 def ends(found: Interval) -> tuple[float, float]:

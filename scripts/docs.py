@@ -18,7 +18,7 @@ from lesions import __version__
 from lesions.cli import build_parser, run
 from lesions.paths import CODE, shown
 
-OPTIONAL = {"gpu", "peers"}  # results that not every machine can measure
+OPTIONAL = {"gpu"}  # results that not every machine can measure
 AT_THE_TOP = ("README.md", "CITATION.cff")
 
 

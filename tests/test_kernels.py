@@ -5,12 +5,13 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -238,19 +239,30 @@ def test_an_older_version_of_a_data_set_is_refused(mounts: Path, name: str) -> N
         Session(mounts, mounts, expected={name: "f" * 64})
 
 
+def commands(use: Callable[[], object]) -> list[str]:
+    """The arguments of the scripts/kaggle_push.py command that the session's error names."""
+    with pytest.raises(InputError) as error:
+        use()
+    (found,) = re.findall(r"scripts/kaggle_push\.py ((?:[\w/-]+ ?)+)", str(error.value))
+    return shlex.split(found)
+
+
 def test_a_session_without_its_inputs_names_commands_that_make_them(
-    mounts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mounts: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    monkeypatch.setattr("lesions.kaggle.session.PACKAGES", ("numpy", "nothere"))
     session = Session(mounts, tmp_path, expected={})
-    with pytest.raises(InputError, match="prepared data by .* kernel prepare DATASET --size PIXEL"):
-        session.train("demo/mobilenetv3", None, 1.0)
-    assert "scripts/prepare.py --dataset demo" in capsys.readouterr().out
-    command = ["kernel", "prepare", "demo", "--size", "64", "--write", str(tmp_path / "prepare")]
-    kaggle_push(command)
+    assert "nothere is missing" in capsys.readouterr().out
+    arguments = commands(lambda: session.train("demo/mobilenetv3", None, 1.0))
+    kaggle_push([*arguments, "--write", str(tmp_path / "prepare")])
     metadata = read_json(tmp_path / "prepare/kernel-metadata.json")
     assert metadata["id"] == "your-name/lesions-prepare-demo"
     notebook = (tmp_path / "prepare" / metadata["code_file"]).read_text()
     assert 'session.prepare(\\"demo\\", sizes=[64])' in notebook
+    assert commands(lambda: session.predict("effnet_b1")) == ["weights", "effnet_b1"]
     with pytest.raises(InputError, match="isic2019: none of the attached inputs"):
         session.prepare("demo", [64])
 

@@ -174,8 +174,9 @@ def _by_split(scores: list[Floats], pool: Pool) -> Floats:
 def luck(outcomes: Mapping[str, Outcome], chosen: str) -> float:
     """How much higher the chosen method scores for having been chosen: the choice's optimism.
 
-    Each resample of the groups chooses by the same rule, and what it chooses gains more there than
-    in all rows (Efron 1983, "Estimating the error rate of a prediction rule").
+    Each resample of the groups chooses by the same rule (but that patient context counts as any
+    other method), and what it chooses gains more there than in all rows (Efron 1983, "Estimating
+    the error rate of a prediction rule").
     """
     equal, *learned = outcomes
     if chosen == equal:

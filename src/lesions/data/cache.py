@@ -81,28 +81,11 @@ class JpegImages:
         return self.__dict__ | {"content": None, "file": None}
 
 
-class ArrayFile:
-    """The rows of an array on disk to be filled; a memory map would wait for every page of it."""
-
-    def __init__(self, images: np.memmap):
-        self.path = Path(str(images.filename))
-        self.file = self.path.open("r+b", buffering=0)
-        self.offset, self.stride = images.offset, images.strides[0]
-
-    def __setitem__(self, row: int, image: Any) -> None:
-        self.file.seek(self.offset + row * self.stride)
-        if self.file.write(image) != self.stride:
-            raise OSError(f"{self.path}: only a part of row {row} was written")
-
-    def flush(self) -> None:
-        os.fsync(self.file.fileno())
-
-
-def open_images(folder: Path, key: dict) -> Any:
-    """The pixels in `folder` by row, read-only; `key` has their mode and size."""
+def open_images(folder: Path, key: dict, how: Literal["r", "r+"] = "r") -> Any:
+    """The pixels in `folder` by row, read-only or to be filled; `key` has their mode and size."""
     if key["mode"] == "array":
         try:
-            return np.load(folder / FILES["array"], mmap_mode="r")
+            return np.load(folder / FILES["array"], mmap_mode=how)
         except (ValueError, EOFError) as error:
             raise InputError(
                 f"{shown(folder)}: damaged ({error}): delete it, make it again"
@@ -169,8 +152,7 @@ def fill_cache(
         verify_cache(folder)
         return _read_index(folder), open_images(folder, key)
     done = _open_part(part, fingerprints, key)
-    images = open_images(part, key)
-    images = ArrayFile(images) if mode == "array" else images
+    images = open_images(part, key, "r+")
     old: Any = open_images(folder, key) if known else []
     for row, fingerprint in enumerate(fingerprints):
         if row not in done and fingerprint in known:
@@ -281,7 +263,7 @@ def _open_part(part: Path, fingerprints: list[str], key: dict) -> dict[int, Fact
             np.save(part / "places.npy", np.zeros((rows, 2), np.int64))
         else:
             np.lib.format.open_memmap(file, "w+", np.uint8, shape)
-            # A file with holes fails only when the disk fills, hours later.
+            # A memory map of a file with holes kills the process when the disk fills.
             if hasattr(os, "posix_fallocate"):
                 with file.open("r+b") as opened:
                     os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
+from importlib.metadata import distributions
 from itertools import islice
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from lesions.config import load_dataset_config
 from lesions.errors import InputError, listed
 from lesions.files import read_json, write_json
 from lesions.kaggle.download import catalogue
-from lesions.kaggle.kernels import CACHE, SEAL
+from lesions.kaggle.kernels import CACHE, SEAL, config_of, set_name
 from lesions.paths import CODE, at
 from lesions.provenance import commit
 
@@ -47,7 +47,8 @@ class Session:
             folders = sorted(path for path in found if path.is_dir() and path.name[0] != ".")
         print(f"code {CODE}, commit {commit()}, python {sys.version.split()[0]}")
         print(f"{count_gpus()} GPUs, {os.cpu_count()} cores")
-        print(*(f"{name} {version(name)}" for name in PACKAGES), sep="\n")
+        versions = {each.metadata["Name"]: each.version for each in distributions()}
+        print(*(f"{name} {versions.get(name, 'is missing')}" for name in PACKAGES), sep="\n")
         print(*(f"input {file.relative_to(inputs)}" for file in self.find(*KNOWN)), sep="\n")
         print("sources:", ", ".join(self.sources()))
         os.environ |= {"NO_ALBUMENTATIONS_UPDATE": "1", "HF_HUB_OFFLINE": "1"}  # no network
@@ -108,6 +109,7 @@ class Session:
     def train(self, run: str, folds: list[int] | None, max_hours: float) -> Path:
         """Train the folds, all by default, or resume them, for `max_hours` since the start."""
         kept, own = self.working / "oof" / run, at("oof", run)
+        _require_inputs(run, trained=False)
         kept.mkdir(parents=True, exist_ok=True)
         if own.is_dir() and not own.is_symlink():  # it was attached, read-only
             shutil.copytree(own, kept, dirs_exist_ok=True, copy_function=shutil.copyfile)
@@ -134,6 +136,8 @@ class Session:
 
         It is checked against the competition's sample.
         """
+        for run in runs:
+            _require_inputs(run, trained=True)
         name, arguments = ("blend", [*runs]) if len(runs) > 1 else (runs[0], ["--run", *runs])
         run_script("blend" if len(runs) > 1 else "predict", arguments)
         path, kept = at("submissions", f"{name}.csv"), self.working / "submission.csv"
@@ -143,6 +147,18 @@ class Session:
             print(check_submission(path, sample / "sample_submission.csv"))
         print(f"{kept} is written")
         return kept
+
+
+def _require_inputs(run: str, trained: bool) -> None:
+    """InputError if the attached inputs lack the run's data set, or its folds if `trained`."""
+    config = config_of(run)
+    dataset, size = config.dataset, config.data.image_size
+    push = "none of the attached inputs holds it: python scripts/kaggle_push.py"
+    if trained and not at("oof", run, "config.yaml").exists():
+        raise InputError(f"data set {set_name(run)}, the run: {push} weights {run}")
+    if not at("input/prepared", dataset, str(size), "cache.json").exists():
+        command = f"{push} kernel prepare {dataset} --size {size}"
+        raise InputError(f"data set {dataset}, prepared at {size} pixels: {command}")
 
 
 def count_gpus() -> int:
@@ -165,11 +181,7 @@ def run_script(name: str, arguments: list[str]) -> None:
         for line in process.stdout or []:
             print(line, end="", flush=True)
     if code := process.returncode:
-        raise InputError(
-            f"scripts/{name}.py ended with {code}: its last lines above say why. What is attached"
-            " is made at home: prepared data by scripts/kaggle_push.py kernel prepare DATASET"
-            " --size PIXELS, trained folds by scripts/kaggle_push.py weights RUN"
-        )
+        raise InputError(f"scripts/{name}.py ended with {code}: its last lines above say why")
 
 
 def _link(path: Path, target: Path) -> None:

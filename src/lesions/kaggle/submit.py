@@ -73,7 +73,8 @@ def _send(path: Path, message: str, mark: str, again: bool) -> int:
         print(f"{shown(path)}: sent on {good[0].date:%d %b %H:%M} UTC; --again sends it once more")
         return int(good[0].ref)
     what = f"submitting {path.name}"
-    left = call(what, "competition_get_submission_limits", COMPETITION).num_allowed_now
+    limits = "competition_get_submission_limits"
+    left = call("looking up the submissions left", limits, COMPETITION).num_allowed_now
     if left < 1:
         raise InputError("no submission is left today: the count is renewed at 00:00 UTC")
     print(f"{left} left today; sending {shown(path)}")

@@ -67,9 +67,8 @@ def decide(oof: Oof, calibration: Calibration, recall: float | None) -> Decision
         return next(cut for cut in found if cut.rule == calibration.threshold.rule)
 
     threshold, crossed = rule(positive, score), cross_fit(oof, rule)
-    rates = {"hit": metrics.sensitivity, "miss": metrics.specificity}
-    found = bootstrap_each(rates, positive, crossed.flagged, oof.groups)
-    hit, miss = found["hit"], found["miss"]
+    rates = {"sensitivity": metrics.sensitivity, "specificity": metrics.specificity}
+    sensitivity, right = bootstrap_each(rates, positive, crossed.flagged, oof.groups).values()
     at = None if oof.task.several else calibration.apply(np.array([[threshold.value]]))[0, 0]
     return Decisions(
         threshold=threshold,
@@ -78,8 +77,8 @@ def decide(oof: Oof, calibration: Calibration, recall: float | None) -> Decision
         probs=crossed.probs,
         margin=np.abs(clipped_logit(score) - clipped_logit(threshold.value)),
         by=crossed.by,
-        sensitivity=hit,
-        false_positive_rate=Interval(1 - miss.value, 1 - miss.high, 1 - miss.low),
+        sensitivity=sensitivity,
+        false_positive_rate=Interval(1 - right.value, 1 - right.high, 1 - right.low),
         biopsies=metrics.number_needed_to_biopsy(positive, crossed.flagged),
     )
 

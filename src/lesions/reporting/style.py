@@ -109,7 +109,4 @@ def svg(figure: Figure, name: str) -> str:
 def write_png(figure: Figure, path: Path) -> None:
     """The same figure on white at 160 dpi, for slides and issues."""
     with files.atomic(path) as part:
-        figure.savefig(
-            part, format="png", dpi=160, facecolor="white", metadata={"Software": None},
-            pil_kwargs={"compress_level": 1},  # the sixth takes as long as the drawing
-        )  # fmt: skip
+        figure.savefig(part, format="png", dpi=160, facecolor="white", metadata={"Software": None})

@@ -141,7 +141,7 @@ class Guard:
         if request.method not in methods:
             raise RefusedError(405 if methods else 404, "no such route: see /docs")
         if request.method != "POST":
-            if request.scope["path"] not in API:
+            if not self.mounted and request.scope["path"] not in API:
                 async with self.mounting:
                     await asyncio.to_thread(self._mount)
             return await self.app(request.scope, receive, send)
@@ -159,7 +159,7 @@ class Guard:
             self.service.places.release(client)
 
     def _mount(self) -> None:
-        if not self.mounted:
+        if not self.mounted:  # by the request that had the lock before
             from lesions.serving.page import mount_page
 
             mount_page(self.app, self.service)

@@ -10,25 +10,22 @@ weights were chosen on the split's validation rows: it is scored on test rows al
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import Field, ValidationError
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
 from lesions.config import Section, read_yaml, saved_config
-from lesions.data.table import load_table, task_targets
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, bootstrap
 from lesions.evaluation.metrics import Floats, accuracy, roc_auc, sensitivity
 from lesions.evaluation.scores import score_rows, score_values
 from lesions.evaluation.thresholds import by_recall
-from lesions.oof import Oof, load_oof, load_test, table_rows
-from lesions.paths import at, shown
+from lesions.oof import Oof, load_oof
+from lesions.paths import shown
 from lesions.provenance import Results
 from lesions.reporting.breakdown import words_of
 from lesions.reporting.sections import Sections
@@ -85,11 +82,11 @@ def compare(config: Comparison) -> dict[str, Any]:
 def compare_system(system: System, truth: Oof, recall: float) -> dict[str, Any]:
     """The system's numbers beside ours, on its rows and on lesion-grouped folds."""
     oof = load_oof(find_run(system.run))
-    assert oof.dataset is not None
+    assert oof.prepared is not None
     if oof.blend and system.part == "val":
         raise InputError(f"{system.run}: a blend is chosen on validation rows: score test rows")
-    table, facts = load_table(oof.dataset)
-    scored = oof if system.part == "val" else _test(oof, table, facts)
+    table = oof.prepared[0]
+    scored = oof if system.part == "val" else oof.of_test()
     if len(scored.names) != system.rows:
         raise InputError(
             f"{system.run}: {len(scored.names):,} rows, but system {system.system} scored"
@@ -187,17 +184,6 @@ def _grouped(name: str, truth: Oof) -> dict[str, Any]:
             for part in Sections(truth, None, None, truth.probs, words_of("malignant")).sets()
         ],
     }
-
-
-def _test(oof: Oof, table: pd.DataFrame, facts: dict[str, Any]) -> Oof:
-    """The run's test predictions, with what the table knows of their rows."""
-    assert oof.run is not None
-    blend = oof.run.blend
-    path = blend.with_suffix(".csv") if blend else at("submissions", f"{oof.name}.csv")
-    names, probs = load_test(path, oof.task)
-    rows = table_rows(table, names, shown(path))
-    codes = task_targets(table, facts, oof.task.name)[1].to_numpy()[rows].astype(int)
-    return replace(oof, table=table.iloc[rows].reset_index(drop=True), probs=probs, codes=codes)
 
 
 def _facts(oof: Oof) -> dict[str, Any]:

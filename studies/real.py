@@ -15,13 +15,13 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
 from lesions.config import Config
-from lesions.data.table import load_table, prepared, task_targets
+from lesions.data.table import load_table, prepared
 from lesions.errors import InputError
 from lesions.evaluation.scores import names_of, score_parts
 from lesions.files import read_json
 from lesions.inference.checkpoint import load_model, versions
-from lesions.oof import Oof, load_oof, load_test, table_rows
-from lesions.paths import CODE, at, shown
+from lesions.oof import Oof, load_oof
+from lesions.paths import CODE, shown
 from lesions.provenance import Results
 from lesions.runs import find_run
 
@@ -73,10 +73,11 @@ def _data(table: pd.DataFrame, facts: dict) -> Scores:
 
 def _run(name: str) -> Scores:
     oof = load_oof(find_run(name, takes=("run",)))
-    assert oof.run is not None and oof.dataset is not None
-    wanted = int(load_table(oof.dataset)[0]["fold"].max()) + 1
-    if len(oof.facts) != wanted:
-        raise InputError(f"{shown(oof.run.folder)}: {len(oof.facts)} of {wanted} folds are trained")
+    assert oof.run is not None
+    if len(oof.facts) != oof.folds:
+        raise InputError(
+            f"{shown(oof.run.folder)}: {len(oof.facts)} of {oof.folds} folds are trained"
+        )
     folds = list(oof.facts.values())
     model, header = load_model(oof.run.file(min(oof.facts), ".safetensors"))
     config = Config.model_validate(header["config"])
@@ -92,42 +93,37 @@ def _run(name: str) -> Scores:
         "images_per_second": float(np.median([fold["images_per_second"] for fold in folds])),
         "last_auc": [fold["last_auc"] for fold in folds],
         "best_auc": [fold["best_auc"] for fold in folds],
-        "oof": _scores(oof.codes, oof.probs, oof, oof.table),
-        "test": _test(at("submissions") / f"{oof.name}.csv", oof),
+        "oof": _scores(oof),
+        "test": _test(oof),
     }
 
 
 def _blend(spec: str) -> Scores:
     oof = load_oof(find_run(spec, takes=("blend",)))
-    assert oof.blend is not None and oof.run is not None and oof.run.blend is not None
-    blend, path = oof.blend, oof.run.blend
+    assert oof.blend is not None
+    blend = oof.blend
     in_sample = {"auc": blend["methods"][blend["chosen"]]["in_sample"], "low": None, "high": None}
     return {
         **{key: blend[key] for key in ("chosen", "reason", "members", "weights")},
         "oof": {"overall": in_sample},
-        "nested": _scores(oof.codes, oof.probs, oof, oof.table),
-        "test": _test(path.with_suffix(".csv"), oof),
+        "nested": _scores(oof),
+        "test": _test(oof),
     }
 
 
-def _test(path: Path, oof: Oof) -> Scores:
+def _test(oof: Oof) -> Scores:
     """Scores of test predictions where the table knows the targets."""
-    assert oof.dataset is not None
-    table, facts = load_table(oof.dataset)
-    if not (table["split"] == "test").any():
+    assert oof.prepared is not None
+    if not (oof.prepared[0]["split"] == "test").any():
         return {}
-    names, probs = load_test(path, oof.task)
-    rows = table_rows(table, names, shown(path))
-    codes = task_targets(table, facts, oof.task.name)[1].to_numpy()[rows]
-    if np.isnan(codes).any():
-        return {}
-    return _scores(codes.astype(int), probs, oof, table.iloc[rows])
+    test = oof.of_test()
+    return _scores(test) if (test.codes >= 0).all() else {}
 
 
-def _scores(codes: np.ndarray, probs: np.ndarray, oof: Oof, table: pd.DataFrame) -> Scores:
+def _scores(oof: Oof) -> Scores:
     """By "overall" and source: auc (of several classes the macro AUC), low, high and rows."""
-    groups, main = table["group"].to_numpy(), names_of(len(oof.task.classes))[0]
-    parts, _ = score_parts(codes, probs, oof.task.classes, groups, table["source"].to_numpy())
+    main = names_of(len(oof.task.classes))[0]
+    parts, _ = score_parts(oof.codes, oof.probs, oof.task.classes, oof.groups, oof.table["source"])
     found: Scores = {}
     for part, row in parts.iterrows():
         score = row[main].as_json()

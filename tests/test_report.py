@@ -22,6 +22,7 @@ from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression
 from written import written_run
 
+import lesions.reporting.curves  # noqa: F401  (before its write_png is patched)
 from lesions import files
 from lesions.config import DatasetConfig
 from lesions.data.cache import fill_cache, publish_cache

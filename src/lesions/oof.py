@@ -34,7 +34,8 @@ class Oof:
     row, the place in table.csv (-1 without one); where the data set is prepared, all columns of its
     table.csv. Its index is 0..N-1, in the order of the files.
     `probs` are float64 (N, C) in the order of `task.classes`, `codes` int64 (N,): data/tasks.py.
-    `facts` are fold<k>.json by fold, of a run alone; `blend` is blend.json, of a blend alone.
+    `facts` are fold<k>.json by fold, of a run alone; `blend` is blend.json, of a blend alone;
+    `prepared` the whole table.csv and table.json, where there are some.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Oof:
     dataset: str | None = None
     facts: dict[int, dict[str, Any]] = field(default_factory=dict)
     blend: dict[str, Any] | None = None
+    prepared: tuple[pd.DataFrame, dict[str, Any]] | None = None
 
     @property
     def names(self) -> pd.Series:
@@ -79,6 +81,28 @@ class Oof:
         """The same of some rows: positions, or a mask."""
         table = self.table.iloc[np.arange(len(self.table))[rows]].reset_index(drop=True)
         return replace(self, table=table, probs=self.probs[rows], codes=self.codes[rows])
+
+    @property
+    def folds(self) -> int:
+        """How many folds the prepared table has."""
+        assert self.prepared is not None
+        return int(self.prepared[0]["fold"].max()) + 1
+
+    @property
+    def test_file(self) -> Path:
+        """Where predict.py or blend.py writes the test predictions."""
+        blend = self.run and self.run.blend
+        return blend.with_suffix(".csv") if blend else at("submissions", f"{self.name}.csv")
+
+    def of_test(self) -> "Oof":
+        """The same model's predictions of the test rows; codes are -1 where there is no label."""
+        assert self.prepared is not None
+        (table, facts), path = self.prepared, self.test_file
+        names, probs = load_test(path, self.task)
+        rows = table_rows(table, names, shown(path))
+        codes = task_targets(table, facts, self.task.name)[1].fillna(-1).to_numpy(int)[rows]
+        joined = table.iloc[rows].reset_index(drop=True).assign(row=rows)
+        return replace(self, table=joined, probs=probs, codes=codes, files=[path])
 
     def of_source(self, source: str | None = None) -> "Oof":
         """The rows of one source, by default of those that the test rows are of.
@@ -295,7 +319,7 @@ def _prepared(oof: Oof, task: str | None, facts: Mapping[str, Any]) -> Oof:
         wrong = f"{shown(oof.run.file(fold, '.csv'))}: lacks, of the {len(names):,} of its fold"
         require_none(names[~names.isin(oof.names)], wrong, "train the fold again")
     origin = f"group of {shown(at('input/prepared', oof.dataset, 'table.csv'))}"
-    return _joined(oof, table, rows, origin, row=rows)
+    return replace(_joined(oof, table, rows, origin, row=rows), prepared=(table, known))
 
 
 def _joined(oof: Oof, table: pd.DataFrame, rows: np.ndarray, origin: str, **columns: Any) -> Oof:

@@ -279,7 +279,7 @@ def _draw_counts(axes: Axes, counts: pd.Series, colour: Any) -> None:
     axes.barh(range(len(counts)), counts, color=colour, alpha=0.8, height=0.64)
     for y, count in enumerate(counts):
         axes.text(count, y, f" {count:,}", va="center", fontsize=8.4)
-    axes.xaxis.set_major_formatter(lambda count, _: f"{count:,.0f}")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
 
 
 def _draw_rates(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from lesions.evaluation.calibration import equal_bins
 from lesions.evaluation.intervals import bootstrap_values, format_interval
@@ -185,7 +186,7 @@ def plot_reliability(
     axes.set(xscale=scale, yscale=scale, xlim=ends, ylim=ends, xlabel=labels[0], ylabel=labels[1])
     for axis in (axes.xaxis, axes.yaxis):
         percent_ticks(axis)
-        axis.set_minor_formatter(lambda share, _: "")
+        axis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="minor", length=0)
     axes.legend(loc="upper left")
     return figure
@@ -197,13 +198,13 @@ def plot_decision_curve(curve: pd.DataFrame, band: Floats) -> Figure:
     `curve` has columns risk, model and everybody; `band` is (2, N) at its risks.
     """
     figure, ((axes,),) = build_figure(3.4)
-    draw_band(axes, Band(curve["model"].to_numpy(), *band), "model", curve["risk"].to_numpy())
-    axes.plot(curve["risk"], curve["everybody"], color=BENIGN, label="biopsy everybody")
+    risks, model, everybody = curve["risk"], 1000 * curve["model"], 1000 * curve["everybody"]
+    draw_band(axes, Band(model.to_numpy(), *(1000 * band)), "model", risks.to_numpy())
+    axes.plot(risks, everybody, color=BENIGN, label="biopsy everybody")
     axes.axhline(0, color=INK, linewidth=1, label="biopsy nobody")
-    top = float(max(curve["model"].max(), curve["everybody"].max(), 1e-3))
-    axes.set(ylim=(-0.18 * top, 1.12 * top), xlim=(0, curve["risk"].max()))
+    top = float(max(model.max(), everybody.max(), 1.0))
+    axes.set(ylim=(-0.18 * top, 1.12 * top), xlim=(0, risks.max()))
     percent_ticks(axes.xaxis)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{1000 * value:g}")
     axes.set(xlabel="threshold probability", ylabel="net benefit per 1,000 images")
     axes.legend(loc="upper right")
     return figure

@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from safetensors import safe_open
 
 from lesions.config import differences, find_config, load_config, read_yaml, saved_config
-from lesions.data.table import load_table
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Comparison, Interval, bootstrap_values, compare
 from lesions.evaluation.scores import (
@@ -57,10 +56,9 @@ def score_run(run: RunFiles) -> Standing:
     oof = load_oof(run)
     parts, _ = score_parts(oof.codes, oof.probs, oof.task.classes, oof.groups, oof.table["source"])
     names = names_of(len(oof.task.classes))
-    folds = load_table(str(oof.dataset))[0]["fold"].max() + 1
     return Standing(
         oof=oof,
-        folds=f"{len(oof.facts)} of {folds}",
+        folds=f"{len(oof.facts)} of {oof.folds}",
         scores={name: parts[name]["all"] for name in names},
         by_source={str(name): found for name, found in parts[names[0]].drop("all").items()},
         seconds=sum(facts.get("seconds", np.nan) for facts in oof.facts.values()),

@@ -14,11 +14,10 @@ from matplotlib.figure import Figure
 
 from lesions import files
 from lesions.config import read_yaml, saved_config
-from lesions.data.table import load_table, task_targets
 from lesions.errors import InputError
 from lesions.evaluation.scores import CLASS_LABELS, LABELS, score_rows
 from lesions.inference.calibration import Calibration, fit_calibration, load_calibration
-from lesions.oof import Oof, load_oof, load_test, table_rows
+from lesions.oof import Oof, load_oof
 from lesions.paths import at, shown
 from lesions.reporting import figures, page, style
 from lesions.reporting.breakdown import (
@@ -52,12 +51,12 @@ def write_report(
     figures.
     """
     oof = load_oof(run)
-    if oof.dataset is None:
+    if oof.prepared is None:
         raise InputError(
             f"{shown(run.blend or run.folder)}: the images are in no prepared table, as no member"
             " is a run below oof/: there is nothing to report beside blend.json"
         )
-    table, facts = load_table(oof.dataset)
+    table, facts = oof.prepared
     source = run.blend or run.folder / "config.yaml"
     images, no_images = _images(run, oof, table)
     words = words_of("malignant" if oof.task.several else oof.task.name)
@@ -65,32 +64,34 @@ def write_report(
     calibrated = calibration.apply(oof.probs) if calibration else oof.probs
     shortcuts = _shortcuts(oof, facts)
     path = run.folder / (f"{run.blend.stem}_report.html" if run.blend else "report.html")
-    sheets: dict[str, Figure] = {}  # of photographs, which the page shows as they are
-    with style.drawing():
-        made = Sections(oof, _test(run, oof, table, facts), decided, calibrated, words)
+    with style.drawing(), style.drawing_process() as pool:
+        drawn = style.SavedFigures(pool, path.with_suffix(""))
+        sheets = style.SavedFigures(pool, path.with_suffix(""), inline=False)  # of photographs
+        made = Sections(oof, _test(oof), decided, calibrated, words, drawn)
         values = {
             "auc": made.auc(baseline_parts(shortcuts)),
             "measures": made.measures(),
             "error_parts": made.errors(),
             "data_parts": made.data(),
             "test": made.held_out(),
-            "folds": training_section(oof, made.drawn),
+            "folds": training_section(oof, drawn),
             "galleries": galleries(oof, decided, calibrated, images, sheets),
             "sets": made.sets(),
             "off_curve": made.off_curve,
-            "members": _members(oof, made.drawn),
+            "members": _members(oof, drawn),
             **made.classes(),
         }
         if images is not None:
             names = np.array(oof.task.classes if oof.task.several else ("benign", words.kind))
-            made.drawn["image_properties"] = plot_properties(
+            drawn["image_properties"] = plot_properties(
                 images, oof.table["row"].to_numpy(), names[oof.codes]
             )
-        drawn = {name: Markup(style.svg(figure, name)) for name, figure in made.drawn.items()}
-        for name, figure in (made.drawn | sheets).items():
-            style.write_png(figure, path.with_suffix("") / f"{name}.png")
+        if calibration and not run.blend and load_calibration(run)[0]:
+            files.write_text(run.folder / "card.md", build_card(run, oof=oof))
+        sheets.svgs()
+        values["figures"] = {name: Markup(text) for name, text in drawn.svgs().items()}
     values |= {
-        "figures": drawn, "oof": oof, "words": words, "decided": decided, "why_not": why_not,
+        "oof": oof, "words": words, "decided": decided, "why_not": why_not,
         "no_images": no_images, "shortcuts": shortcuts, "calibration": calibration,
         "labels": LABELS, "class_labels": CLASS_LABELS, "explained": explained,
         "source": source.name, "settings": source.read_text(encoding="utf-8"),
@@ -98,10 +99,8 @@ def write_report(
     text = page.render("report.html.j2", **values)
     files.write_text(path, text)
     files.write_text(path.with_suffix(".md"), page.render("report.md.j2", path=path, **values))
-    if calibration and not run.blend and load_calibration(run)[0]:
-        files.write_text(run.folder / "card.md", build_card(run, oof=oof))
     _write_checklist(run, oof, path, text)
-    return path, len(made.drawn) + len(sheets)
+    return path, len(drawn) + len(sheets)
 
 
 def _write_checklist(run: RunFiles, oof: Oof, path: Path, text: str) -> None:
@@ -146,21 +145,14 @@ def _decide(
         return calibration, None, str(error)
 
 
-def _test(run: RunFiles, oof: Oof, table: pd.DataFrame, facts: dict) -> Oof | None:
-    """The test predictions, joined to the table; codes are -1 where there is no label.
-
-    The ranks of a blend are ranked among themselves.
-    """
-    path = run.blend.with_suffix(".csv") if run.blend else at("submissions", f"{oof.name}.csv")
-    if not path.exists():
+def _test(oof: Oof) -> Oof | None:
+    """The test predictions, if there are some; the ranks of a blend are ranked among themselves."""
+    if not oof.test_file.exists():
         return None
-    names, probs = load_test(path, oof.task)
-    codes = task_targets(table, facts, oof.task.name)[1].fillna(-1).to_numpy(int)
-    rows = table_rows(table, names, shown(path))
-    if not oof.is_probability:
-        probs = pd.DataFrame(probs).rank(pct=True).to_numpy()
-    joined = table.iloc[rows].reset_index(drop=True).assign(row=rows)
-    return replace(oof, table=joined, probs=probs, codes=codes[rows])
+    test = oof.of_test()
+    if oof.is_probability:
+        return test
+    return replace(test, probs=pd.DataFrame(test.probs).rank(pct=True).to_numpy())
 
 
 def _images(run: RunFiles, oof: Oof, table: pd.DataFrame) -> tuple[Any, str]:

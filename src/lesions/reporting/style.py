@@ -6,8 +6,10 @@ Figures are made without pyplot: no backend is chosen and nothing is kept open a
 import io
 import re
 from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, signal
 from typing import Any
 
 import matplotlib
@@ -66,7 +68,11 @@ def dashed(colour: str) -> dict[str, Any]:
 
 def percent_ticks(axis: Axis) -> None:
     """Tick labels of shares in per cent."""
-    axis.set_major_formatter(lambda share, _: f"{100 * share:.3g} %")
+    axis.set_major_formatter(_percent)
+
+
+def _percent(share: float, _: Any) -> str:  # a lambda could not be sent to another process
+    return f"{100 * share:.3g} %"
 
 
 def note_beside(axes: Axes, y: float, text: str, colour: str = INK) -> None:
@@ -80,6 +86,35 @@ def note_beside(axes: Axes, y: float, text: str, colour: str = INK) -> None:
 def legend_above(axes: Axes) -> None:
     """The legend above the axes, where it can cover nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.2)
+
+
+def drawing_process() -> ProcessPoolExecutor:
+    """One process to save figures in; Ctrl-C ends this one, which then ends that one."""
+    return ProcessPoolExecutor(1, initializer=signal, initargs=(SIGINT, SIG_IGN))
+
+
+class SavedFigures(dict[str, Figure]):
+    """Figures by name, each written as <name>.png by `pool` while the next one is made."""
+
+    def __init__(self, pool: ProcessPoolExecutor, folder: Path, inline: bool = True):
+        super().__init__()
+        self.pool, self.folder, self.inline = pool, folder, inline
+        self.saved: dict[str, Future[str]] = {}
+
+    def __setitem__(self, name: str, figure: Figure) -> None:
+        super().__setitem__(name, figure)
+        self.saved[name] = self.pool.submit(_save, figure, name, self.folder, self.inline)
+
+    def svgs(self) -> dict[str, str]:
+        """The SVG of each figure by name, "" if not `inline`, once all are written."""
+        return {name: saved.result() for name, saved in self.saved.items()}
+
+
+def _save(figure: Figure, name: str, folder: Path, inline: bool) -> str:
+    with drawing():
+        text = svg(figure, name) if inline else ""
+        write_png(figure, folder / f"{name}.png")
+    return text
 
 
 def svg(figure: Figure, name: str) -> str:

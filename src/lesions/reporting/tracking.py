@@ -7,7 +7,6 @@ from accelerate import Accelerator
 from PIL import Image
 
 from lesions.config import Config
-from lesions.data.table import load_table
 from lesions.evaluation.scores import LABELS, score_rows
 from lesions.inference.accelerator import tracking
 from lesions.oof import load_oof
@@ -22,7 +21,7 @@ def track_results(accelerator: Accelerator, config: Config, name: str) -> None:
     """
     files = find_run(name)
     oof = load_oof(files)
-    if len(oof.facts) <= load_table(config.dataset)[0]["fold"].max():
+    if len(oof.facts) < oof.folds:
         return
     page, _ = write_report(files, None, None)
     figures = {path.stem: path for path in sorted(page.with_suffix("").glob("*.png"))}

@@ -64,7 +64,7 @@ def write_report(
     calibrated = calibration.apply(oof.probs) if calibration else oof.probs
     shortcuts = _shortcuts(oof, facts)
     path = run.folder / (f"{run.blend.stem}_report.html" if run.blend else "report.html")
-    with style.drawing(), style.drawing_process() as pool:
+    with style.drawing(), style.another_process() as pool:
         drawn = style.SavedFigures(pool, path.with_suffix(""))
         sheets = style.SavedFigures(pool, path.with_suffix(""), inline=False)  # of photographs
         made = Sections(oof, _test(oof), decided, calibrated, words, drawn)

@@ -4,12 +4,15 @@ Figures are made without pyplot: no backend is chosen and nothing is kept open a
 """
 
 import io
+import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager
+from multiprocessing import parent_process
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
+from threading import Thread
 from typing import Any
 
 import matplotlib
@@ -88,15 +91,21 @@ def legend_above(axes: Axes) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.2)
 
 
-def drawing_process() -> ProcessPoolExecutor:
-    """One process to save figures in; Ctrl-C ends this one, which then ends that one."""
-    return ProcessPoolExecutor(1, initializer=signal, initargs=(SIGINT, SIG_IGN))
+def another_process() -> Executor:
+    """One process that draws; it ends with this one, however this one ends."""
+    return ProcessPoolExecutor(1, initializer=_follow)
+
+
+def _follow() -> None:
+    signal(SIGINT, SIG_IGN)  # Ctrl-C reaches both, and this one is ended by the other
+    parent: Any = parent_process()
+    Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 class SavedFigures(dict[str, Figure]):
     """Figures by name, each written as <name>.png by `pool` while the next one is made."""
 
-    def __init__(self, pool: ProcessPoolExecutor, folder: Path, inline: bool = True):
+    def __init__(self, pool: Executor, folder: Path, inline: bool = True):
         super().__init__()
         self.pool, self.folder, self.inline = pool, folder, inline
         self.saved: dict[str, Future[str]] = {}

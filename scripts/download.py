@@ -26,14 +26,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print what would be downloaded")
     args = parser.parse_args(arguments)
 
-    from lesions.kaggle.download import download, plan
+    from lesions.data.downloads import download, plan
+    from lesions.kaggle.client import fetch
 
     files = plan(args.names, args.tables_only)
     if args.dry_run:
         return 0
     for number, file in enumerate(files, 1):
         print(f"{number}/{len(files)} {file['name']}")
-        print(f"  sha256 {download(file)}")
+        print(f"  sha256 {download(file, fetch)}")
     print("next: python scripts/prepare.py --dataset NAME (configs/datasets; isic, ham10000, ...)")
     return 0
 

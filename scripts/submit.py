@@ -40,9 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
             " python scripts/download.py isic2020 --tables-only, or give --sample"
         )
 
-    from lesions.blending.submission import check_submission
+    from lesions.blending.submission import check_submission, cv_estimate, load_scores
     from lesions.evaluation.intervals import format_interval
-    from lesions.kaggle.submit import cv_estimate, load_scores, submit
+    from lesions.kaggle.submit import submit
 
     sent = [at(file) for file in load_scores()["file"].unique()]
     known = [file for file in sent if file.exists() and file != args.file.resolve()]
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def draw_scores(path: Path) -> None:
     """Draw CV with its interval against the leaderboard, of the submissions that have both."""
-    from lesions.kaggle.submit import load_scores
+    from lesions.blending.submission import load_scores
     from lesions.reporting import style
 
     known = load_scores().dropna(subset=["cv", "public"])

@@ -16,8 +16,9 @@ from kaggle_fake import TOKEN
 
 from lesions.cli import run
 from lesions.config import load_config
+from lesions.data import downloads
 from lesions.errors import InputError
-from lesions.kaggle import download
+from lesions.kaggle import client
 from lesions.paths import CODE
 
 CSV = b"image_name\nISIC_1\n"
@@ -34,8 +35,8 @@ def use(monkeypatch, *items: dict[str, Any]) -> None:
     """Make `here` the only data set, of these files, which come from the fake."""
     source = {"folder": "here", "licence": "CC-0", "page": "https://owner.example/data",
               "files": [{"megabytes": 1} | item for item in items]}  # fmt: skip
-    monkeypatch.setattr(download, "catalogue", lambda: {"here": source})
-    monkeypatch.setitem(download.ADDRESSES, "owner", ["http://owner.invalid"])
+    monkeypatch.setattr(downloads, "catalogue", lambda: {"here": source})
+    monkeypatch.setitem(client.ADDRESSES, "owner", ["http://owner.invalid"])
 
 
 def plain(name: str, **more: Any) -> dict[str, Any]:
@@ -81,7 +82,7 @@ def test_a_data_set_is_fetched_with_its_checksums(kaggle, place, monkeypatch, ca
 
 
 def test_a_dry_run_prints_size_and_licence_and_asks_no_server(kaggle, place, capsys, monkeypatch):
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
+    monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
     assert script.main(["isic2020", "ham10000", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     for expected in ("CC BY-NC 4.0", "31 GB", "2.8 GB", "train.csv", "free for "):
@@ -191,7 +192,7 @@ def test_a_file_that_was_moved_is_looked_for_at_the_older_address(
     kaggle.stored["/older/a.csv"] = CSV
     use(monkeypatch, plain("a.csv"))
     addresses = ["http://new.invalid/newer", "http://old.invalid/older"]
-    monkeypatch.setitem(download.ADDRESSES, "owner", addresses)
+    monkeypatch.setitem(client.ADDRESSES, "owner", addresses)
     assert script.main(["here"]) == 0
     assert (place / "a.csv").read_bytes() == CSV
     use(monkeypatch, plain("b.csv"))
@@ -243,9 +244,9 @@ def test_catalogue_and_input_readme_agree():
     for line in (CODE / "input/README.md").read_text().splitlines():
         if line.startswith("| `") and "/`" in line:
             rows[line.split("`")[1].rstrip("/")] = line
-    for name, source in download.catalogue().items():
+    for name, source in downloads.catalogue().items():
         row = rows[source["folder"]]
-        size = download.size_text(sum(item["megabytes"] for item in source["files"]))
+        size = downloads.size_text(sum(item["megabytes"] for item in source["files"]))
         assert f"`{name}`" in row and source["licence"] in row and size in row, (name, size)
         for item in source["files"]:
             known = item.get("instead", item["name"])
@@ -253,11 +254,11 @@ def test_catalogue_and_input_readme_agree():
 
 
 def test_a_file_has_one_origin_and_addresses_are_secure():
-    for source in download.catalogue().values():
+    for source in downloads.catalogue().values():
         for item in source["files"]:
             assert sum(bool(item.get(key)) for key in ("kaggle", "dataset", "from")) == 1
-            assert item.get("from", "isic/").partition("/")[0] in download.ADDRESSES
-    addresses = [address for several in download.ADDRESSES.values() for address in several]
+            assert item.get("from", "isic/").partition("/")[0] in client.ADDRESSES
+    addresses = [address for several in client.ADDRESSES.values() for address in several]
     assert all(address.startswith("https://") for address in addresses)
 
 

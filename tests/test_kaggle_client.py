@@ -29,7 +29,7 @@ def limits(**options: Any) -> Any:
 
 
 def test_importing_the_package_neither_imports_nor_authenticates_the_client(kaggle):
-    modules = "follow, submit, download, session"
+    modules = "follow, submit, session"
     code = f"import sys; from lesions.kaggle import {modules}; assert 'kaggle' not in sys.modules"
     environment = os.environ | kaggle.environment | {"PYTHONPATH": str(CODE / "src")}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)

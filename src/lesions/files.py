@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,12 @@ def atomic(path: Path) -> Iterator[Path]:
 def write_bytes(path: Path, content: bytes) -> None:
     with atomic(path) as part:
         part.write_bytes(content)
+
+
+def copy(file: Path, path: Path) -> None:
+    """Copy a file to a path, all of it or nothing."""
+    with atomic(path) as part:
+        shutil.copyfile(file, part)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,9 +11,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 
+from lesions.data.downloads import WEB_PAGE, File
 from lesions.errors import InputError
 
 COMPETITION = "siim-isic-melanoma-classification"
@@ -26,7 +28,13 @@ NO_CREDENTIALS = (
     " `export KAGGLE_API_TOKEN=...` or save it as ~/.kaggle/access_token; an older"
     " ~/.kaggle/kaggle.json, or KAGGLE_USERNAME and KAGGLE_KEY, also work"
 )
-WEB_PAGE = "a web page: the server is down, or the network wants a login: open it in a browser"
+ADDRESSES = {
+    # ISIC's own page has linked the first since September 2025; the second is the older one.
+    "isic": ["https://isic-archive.s3.amazonaws.com/challenges",
+             "https://isic-challenge-data.s3.amazonaws.com"],
+    "dataverse": ["https://dataverse.harvard.edu/api/access/datafile"],
+    "zenodo": ["https://zenodo.org/records/10519652/files"],
+}  # fmt: skip
 ADVICE = {
     401: f"the credentials were refused: make a new token at {SETTINGS}",
     403: "this account has no access: check owner and name, that its phone is verified, and that it"
@@ -103,6 +111,29 @@ def call(
         if missing is not InputError and status in (403, 404):
             return missing
         raise InputError(cleaned(f"{what}: {reason}")) from None
+
+
+def fetch(file: File, part: Path) -> None:
+    """Have the client download the file to `part`, from the first of its addresses that answers.
+
+    The client asks for the rest of a file only where ETag and size are those of its beginning.
+    """
+    what, folder = f"downloading {file['name']}", str(part.parent)
+    if "kaggle" in file:
+        # Kaggle sends a larger CSV as a zip that contains only it.
+        return call(what, "competition_download_file", COMPETITION, file["name"], path=folder,
+                    quiet=False, unzip=True)  # fmt: skip
+    if "dataset" in file:
+        return call(what, "dataset_download_files", file["dataset"], path=folder, quiet=False)
+    base, _, place = file["from"].partition("/")
+    errors = []
+    for address in ADDRESSES[base]:
+        where = f"{what} from {urlsplit(address).hostname}"
+        try:
+            return call(where, "fetch_address", f"{address}/{place}", part, quiet=False)
+        except InputError as error:
+            errors.append(str(error))
+    raise InputError(f"{'; then '.join(errors)}; its owner may have moved it: {file['page']}")
 
 
 def username() -> str:

@@ -10,9 +10,9 @@ from pathlib import Path
 from lesions.config import load_config, load_dataset_config, read_yaml
 from lesions.data.table import load_table
 from lesions.errors import InputError, listed
-from lesions.files import read_json
+from lesions.files import copy, read_json
 from lesions.kaggle.client import call, cleaned, username
-from lesions.kaggle.kernels import CACHE, Kernel, copy, end_for_now, push_kernel
+from lesions.kaggle.kernels import CACHE, Kernel, end_for_now, push_kernel
 from lesions.paths import at, shown
 
 BUSY = ("queued", "running", "new_script", "cancel_requested")

@@ -12,10 +12,10 @@ from string import Template
 from typing import Any, NoReturn
 
 from lesions.config import Config, load_config, load_dataset_config, read_yaml, saved_config
+from lesions.data.downloads import catalogue
 from lesions.errors import InputError, listed
-from lesions.files import atomic, read_json, sha256, write_json, write_text
+from lesions.files import copy, read_json, sha256, write_json, write_text
 from lesions.kaggle.client import COMPETITION, call, cleaned, username
-from lesions.kaggle.download import catalogue
 from lesions.paths import CODE, at
 from lesions.provenance import commit
 
@@ -244,9 +244,3 @@ def _write_weights(folder: Path, run: str) -> None:
             ) from error
         copy(Path(weights), cached / "snapshots/attached/model.safetensors")
         write_text(cached / "refs/main", "attached")
-
-
-def copy(file: Path, path: Path) -> None:
-    """Copy a file to a path, all of it or nothing."""
-    with atomic(path) as part:
-        shutil.copyfile(file, part)

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from lesions.blending.submission import check_submission
 from lesions.config import load_dataset_config
+from lesions.data.downloads import catalogue
 from lesions.errors import InputError, listed
 from lesions.files import read_json, write_json
-from lesions.kaggle.download import catalogue
 from lesions.kaggle.kernels import CACHE, SEAL, config_of, set_name
 from lesions.paths import CODE, at
 from lesions.provenance import commit

@@ -9,14 +9,12 @@ from typing import Any
 
 import pandas as pd
 
+from lesions.blending.submission import load_scores
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Interval, delong
-from lesions.files import read_csv, read_json, sha256, write_csv
+from lesions.evaluation.intervals import Interval
+from lesions.files import read_csv, sha256, write_csv
 from lesions.kaggle.client import COMPETITION, PAGE, call, cleaned
-from lesions.oof import load_oof
 from lesions.paths import at, shown
-
-TEXT = ("sent", "file", "sha256", "message", "status", "cv_of")
 
 
 def submit(
@@ -97,39 +95,3 @@ def _sent(mark: str) -> dict[int, Any]:
     what = "listing the submissions"
     answer = call(what, "competition_submissions", COMPETITION, page_size=100)
     return {item.ref: item for item in answer or [] if item and mark in item.description}
-
-
-def cv_estimate(path: Path) -> tuple[Interval, str]:
-    """AUC on held-out patients and what it is of: a blend, nested, or a run's out-of-fold rows.
-
-    The record beside the file names them; undefined, with the reason, if it is of other bytes.
-    """
-    beside = path.with_suffix(".json")
-    facts = read_json(beside) if beside.exists() else {}
-    made = facts.get("sha256") or facts.get("submission", {}).get("sha256")
-    if made != sha256(path):
-        problem = "is of another file than this" if made else "is missing"
-        return Interval(reason=f"{beside.name} {problem}: blend or predict again"), ""
-    if "methods" in facts:
-        method = facts.get("estimate") or facts["methods"][facts["chosen"]]
-        interval = method["interval"] or (float("nan"), float("nan"))
-        origin = f"nested, {facts['chosen']} of {len(facts['members'])}"
-        return Interval(method["nested"], *interval), origin
-    try:
-        oof = load_oof(facts["run"]).of_source()
-    except InputError as error:
-        return Interval(reason=str(error)), ""
-    positive, score = oof.positive, oof.score
-    if facts.get("column"):  # the submitted class of a run of several
-        number = oof.task.classes.index(facts["column"])
-        positive, score = oof.codes == number, oof.probs[:, number]
-    origin = f"out-of-fold, {len(oof.files)} folds of {facts['run']}"
-    return delong(positive, score, oof.groups), origin
-
-
-def load_scores() -> pd.DataFrame:
-    """The submissions of scores.csv, oldest first; empty without that file."""
-    path = at("submissions/scores.csv")
-    if not path.exists():
-        return pd.DataFrame(columns=["file", "ref"])
-    return read_csv(path, ["file", "ref", "cv", "public"], text=TEXT)

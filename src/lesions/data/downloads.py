@@ -1,29 +1,21 @@
-"""Data sets from their owners into input/: planned, announced, then fetched file by file."""
+"""The catalogue of published data sets: their files, which are missing, and those that came."""
 
 import hashlib
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from lesions.config import read_yaml
 from lesions.data.photographs import extract
 from lesions.errors import InputError, listed
 from lesions.files import sha256, write_text
-from lesions.kaggle.client import COMPETITION, WEB_PAGE, call
 from lesions.paths import at, shown
 
 SPARE = 1000  # megabytes of disk that are to stay free
-ADDRESSES = {
-    # ISIC's own page has linked the first since September 2025; the second is the older one.
-    "isic": ["https://isic-archive.s3.amazonaws.com/challenges",
-             "https://isic-challenge-data.s3.amazonaws.com"],
-    "dataverse": ["https://dataverse.harvard.edu/api/access/datafile"],
-    "zenodo": ["https://zenodo.org/records/10519652/files"],
-}  # fmt: skip
+WEB_PAGE = "a web page: the server is down, or the network wants a login: open it in a browser"
 File = dict[str, Any]  # an entry of downloads.yaml, with its `path` and its source's `page`
 
 
@@ -70,7 +62,7 @@ def size_text(megabytes: float) -> str:
     return f"{megabytes:.0f} MB" if megabytes < 1000 else f"{megabytes / 1000:.2g} GB"
 
 
-def download(file: File) -> str:
+def download(file: File, fetch: Callable[[File, Path], None]) -> str:
     """Fetch one file, check and unpack it; returns its sha256, which is in SHA256SUMS as well.
 
     A file takes its place when it is whole; an earlier command's part of it, in .part, is resumed.
@@ -79,7 +71,7 @@ def download(file: File) -> str:
     part = path.parent / ".part" / path.name
     part.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        _request(file, part)
+        fetch(file, part)
         _require_content(part, file.get("md5"))
         part.replace(path)
     digest, sums = sha256(path), path.with_name("SHA256SUMS")  # as sha256sum writes and checks it
@@ -91,29 +83,6 @@ def download(file: File) -> str:
     with suppress(OSError):  # another file's part is in it
         part.parent.rmdir()
     return digest
-
-
-def _request(file: File, part: Path) -> None:
-    """Have the client download the file, from the first of its addresses that answers.
-
-    The client asks for the rest of a file only where ETag and size are those of its beginning.
-    """
-    what, folder = f"downloading {file['name']}", str(part.parent)
-    if "kaggle" in file:
-        # Kaggle sends a larger CSV as a zip that contains only it.
-        return call(what, "competition_download_file", COMPETITION, file["name"], path=folder,
-                    quiet=False, unzip=True)  # fmt: skip
-    if "dataset" in file:
-        return call(what, "dataset_download_files", file["dataset"], path=folder, quiet=False)
-    base, _, place = file["from"].partition("/")
-    errors = []
-    for address in ADDRESSES[base]:
-        where = f"{what} from {urlsplit(address).hostname}"
-        try:
-            return call(where, "fetch_address", f"{address}/{place}", part, quiet=False)
-        except InputError as error:
-            errors.append(str(error))
-    raise InputError(f"{'; then '.join(errors)}; its owner may have moved it: {file['page']}")
 
 
 def _require_content(part: Path, md5: str | None) -> None:

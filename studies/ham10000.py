@@ -10,6 +10,8 @@ weights were chosen on the split's validation rows: it is scored on test rows al
 """
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +34,7 @@ from lesions.reporting.sections import Sections
 from lesions.runs import find_run
 
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+FACTORS = np.geomspace(1 / 8, 8, 25)  # of one class, tried for each in turn
 
 
 class System(Section):
@@ -50,6 +53,7 @@ class Comparison(Section):
 
     grouped: str
     beside: list[str] = Field([])  # further ones, which no system is compared with
+    goals: dict[str, dict[str, float]] = Field({})  # by run: scores, or a class and its AUC
     recall: float = Field(gt=0, le=1)
     note: str
     systems: list[System]
@@ -72,6 +76,7 @@ def compare(config: Comparison) -> dict[str, Any]:
         "recall": config.recall,
         "note": config.note,
         "classes": list(truth.task.classes),
+        "goals": config.goals,
         "grouped": _grouped(config.grouped, truth),
         "beside": [_grouped(name, load_oof(find_run(name))) for name in config.beside],
         "rivals": [compare_system(system, truth, config.recall) for system in config.systems],
@@ -115,10 +120,6 @@ def compare_system(system: System, truth: Oof, recall: float) -> dict[str, Any]:
             for name, theirs in system.published.items()
         },
         "weighed": {name: score.as_json() for name, score in weighed.overall.items()},
-        "sets": [
-            part | {"shares": [share.as_json() for share in part["shares"]]}
-            for part in Sections(truth, None, None, truth.probs, words_of("malignant")).sets()
-        ],
     }
 
 
@@ -135,12 +136,26 @@ def _scores(scored: Oof, known: Oof, names: list[str], recall: float) -> dict[st
     }
 
 
-def _corrected(scored: Oof, known: Oof) -> Floats:
-    """Prior-corrected probabilities: as much as raises macro-F1 on the `known` rows."""
+def _corrected(scored: Oof, known: Oof, score: str = "macro_f1") -> Floats:
+    """Prior-corrected probabilities: as much as raises `score` on the `known` rows."""
     counts = np.bincount(known.codes, minlength=len(known.task.classes))
     prior = np.maximum(counts, 1) / counts.sum()  # a class without rows counts as one row
-    power = choose_power(known.codes, known.probs, "macro_f1", prior)
+    power = choose_power(known.codes, known.probs, score, prior)
     return reweighted(scored.probs, prior, power)
+
+
+def _factored(scored: Oof, known: Oof) -> Floats:
+    """Probabilities times a factor a class: those that raise macro-F1 on the `known` rows."""
+
+    def value(factors: Floats) -> float:
+        probs = reweighted(known.probs, 1 / factors, 1)
+        return score_values(known.codes, probs)["macro_f1"]
+
+    best = np.ones(len(known.task.classes))
+    for k in [*range(len(best))] * 2:
+        tried = [np.where(np.arange(len(best)) == k, factor, best) for factor in FACTORS]
+        best = max([best, *tried], key=value)
+    return reweighted(scored.probs, 1 / best, 1)
 
 
 def reweighted(probs: Floats, prior: Floats, power: float) -> Floats:
@@ -163,10 +178,15 @@ def choose_power(codes: np.ndarray, probs: Floats, score: str, prior: Floats) ->
 def _grouped(name: str, truth: Oof) -> dict[str, Any]:
     classes, folds = truth.task.classes, truth.table["fold"].to_numpy()
     report = score_rows(truth.codes, truth.probs, classes, truth.groups)
-    corrected = np.empty_like(truth.probs)
-    for fold in np.unique(folds):  # as the other folds like it
-        corrected[folds == fold] = _corrected(truth.take(folds == fold), truth.take(folds != fold))
-    weighed = score_rows(truth.codes, corrected, classes, truth.groups)
+
+    def nested(decide: Callable[[Oof, Oof], Floats]) -> dict[str, Any]:
+        """Scores of decisions that are, in each fold, as the other folds like them."""
+        decided = np.empty_like(truth.probs)
+        for fold in np.unique(folds):
+            decided[folds == fold] = decide(truth.take(folds == fold), truth.take(folds != fold))
+        overall = score_rows(truth.codes, decided, classes, truth.groups).overall
+        return {name: score.as_json() for name, score in overall.items()}
+
     malignant = bootstrap(roc_auc, truth.positive.astype(int), truth.score, truth.groups)
     return {
         "run": name,
@@ -178,7 +198,9 @@ def _grouped(name: str, truth: Oof) -> dict[str, Any]:
             for name, scores in report.classes.items()
         },
         "malignant_auc": malignant.as_json(),
-        "weighed": {name: score.as_json() for name, score in weighed.overall.items()},
+        "weighed": nested(_corrected),
+        "balanced": nested(partial(_corrected, score="balanced_accuracy")),
+        "factored": nested(_factored),
         "sets": [
             part | {"shares": [share.as_json() for share in part["shares"]]}
             for part in Sections(truth, None, None, truth.probs, words_of("malignant")).sets()

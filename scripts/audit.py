@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.data.sources import read_duplicates
     from lesions.evaluation.audit import audit
     from lesions.paths import at, shown
-    from lesions.reporting.audit_page import audit_page, audit_text
+    from lesions.reporting.data_page import audit_page, audit_text
 
     folders = [at() / source["folder"] for source in facts["config"]["sources"].values()]
     for folder in (folder for folder in folders if not folder.is_dir()):

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     if accelerator.is_main_process:
         draw_curves(folder)
         if not code and config.train.tracker != "none":
-            from lesions.reporting.tracking import track_results
+            from lesions.reporting.report import track_results
 
             track_results(accelerator, config, name)
     return code

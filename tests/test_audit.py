@@ -30,7 +30,7 @@ from lesions.evaluation.audit import (
 )
 from lesions.evaluation.links import build_links
 from lesions.paths import at
-from lesions.reporting.audit_page import audit_text
+from lesions.reporting.data_page import audit_text
 
 NO_PAIRS = pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str)
 FACTS = {"dataset": "d", "task": "melanoma", "table_hash": "t", "fold_hash": "f", "versions": {}}

@@ -46,7 +46,7 @@ def followed(trained, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     known = [*tracking.get_available_trackers(), LoggerType.WANDB]
     monkeypatch.setattr(tracking, "_available_trackers", known)
-    monkeypatch.setattr("lesions.reporting.tracking.write_report", fake_report)
+    monkeypatch.setattr("lesions.reporting.report.write_report", fake_report)
 
     def follow(tracker):
         bare = shutil.ignore_patterns("report*")  # which another test may have written

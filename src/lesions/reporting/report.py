@@ -4,16 +4,18 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lesions import files
-from lesions.config import read_yaml, saved_config
+from lesions.config import Config, read_yaml, saved_config
 from lesions.errors import InputError
 from lesions.evaluation.scores import CLASS_LABELS, LABELS, score_rows
 from lesions.inference.calibration import Calibration, fit_calibration, load_calibration
@@ -28,7 +30,10 @@ from lesions.reporting.breakdown import (
 from lesions.reporting.curves import training_section
 from lesions.reporting.gallery import galleries, nearest_images
 from lesions.reporting.sections import Decisions, Sections, decide
-from lesions.runs import RunFiles
+from lesions.runs import RunFiles, find_run
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 # Of the sources that this repository reads; input/README.md has their addresses.
 LICENCES = {
@@ -101,6 +106,36 @@ def write_report(
     files.write_text(path.with_suffix(".md"), page.render("report.md.j2", path=path, **values))
     _write_checklist(run, oof, path, text)
     return path, len(drawn) + len(sheets)
+
+
+def track_results(accelerator: "Accelerator", config: Config, name: str) -> None:
+    """Write the run's report and hand it on, if every fold is done, as the part `all` of the run.
+
+    W&B gets the page; TensorBoard, which shows none, its text.
+    """
+    from lesions.inference.accelerator import tracking  # it imports torch
+
+    run = find_run(name)
+    oof = load_oof(run)
+    if len(oof.facts) < oof.folds:
+        return
+    page, _ = write_report(run, None, None)
+    figures = {path.stem: path for path in sorted(page.with_suffix("").glob("*.png"))}
+    figures["training_curves"] = run.folder / "training_curves.png"
+    found = score_rows(oof.codes, oof.probs, oof.task.classes, oof.groups).overall
+    with tracking(accelerator, config, name, "all"):
+        for tracker in accelerator.trackers:
+            tracker.log({f"out-of-fold {LABELS[key]}": score.value for key, score in found.items()})
+            to = tracker.tracker
+            if tracker.name == "wandb":
+                wandb = import_module("wandb")
+                to.log({key: wandb.Image(str(path)) for key, path in figures.items()})
+                to.log({"report": wandb.Html(page.read_text(encoding="utf-8"))})
+                continue
+            for key, path in figures.items():
+                pixels = np.asarray(Image.open(path).convert("RGB"))
+                to.add_image(key, pixels, dataformats="HWC")
+            to.add_text("report", page.with_suffix(".md").read_text(encoding="utf-8"))
 
 
 def _write_checklist(run: RunFiles, oof: Oof, path: Path, text: str) -> None:

@@ -298,23 +298,16 @@ class Handler(BaseHTTPRequestHandler):
     def _fail(self, fault: Fault, content: bytes) -> None:
         if fault.kind == "html":
             return self._send(200, HTML, {"Content-Type": "text/html; charset=utf-8"})
-        if fault.kind == "lost":
-            self.close_connection = True
-            return self.connection.shutdown(socket.SHUT_RDWR)
-        if fault.kind == "cut":
-            # Promises all of it, sends a part, and is gone.
-            self.send_response(206 if "Range" in self.headers else 200)
-            self.send_header("Content-Type", "application/octet-stream")
-            self.send_header("Content-Length", str(max(len(content), fault.after + 1)))
-            self.send_header("ETag", self.fake.etag)
-            self.send_header("Accept-Ranges", "bytes")
-            self.end_headers()
-            self.wfile.write(content[: fault.after])
-            self.wfile.flush()
-            self.close_connection = True
-            return self.connection.shutdown(socket.SHUT_RDWR)
+        headers = {"ETag": self.fake.etag, "Accept-Ranges": "bytes"}
         if fault.kind == "truncated":
-            return self._send(200, content[: fault.after], {"ETag": self.fake.etag})
+            return self._send(200, content[: fault.after], headers)
+        if fault.kind == "cut":  # promises all of it, sends a part, and is gone
+            headers["Content-Length"] = str(max(len(content), fault.after + 1))
+            self._send(206 if "Range" in self.headers else 200, content[: fault.after], headers)
+            self.wfile.flush()
+        if fault.kind in ("cut", "lost"):
+            self.close_connection = True
+            return self.connection.shutdown(socket.SHUT_RDWR)
         assert isinstance(fault.kind, int)
         return self._json(fault.kind, {"code": fault.kind, "message": fault.message}, fault.headers)
 
@@ -324,9 +317,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in (headers or {}).items():
+        for name, value in ({"Content-Length": str(len(body))} | (headers or {})).items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 

@@ -55,15 +55,6 @@ def test_intervals_do_not_depend_on_how_the_work_is_cut(monkeypatch):
     assert bootstrap(roc_auc, target, prob, groups) == whole
 
 
-def test_resembling_rows_of_a_patient_widen_the_interval():
-    target, prob, groups = clustered(2)
-    by_group = bootstrap(roc_auc, target, prob, groups)
-    by_row = bootstrap(roc_auc, target, prob)
-    assert by_group.se > 1.3 * by_row.se
-    assert delong(target, prob, groups).se == pytest.approx(by_group.se, rel=0.15)
-    assert delong(target, prob).se == pytest.approx(by_row.se, rel=0.1)
-
-
 def test_delong_is_the_textbook_variance():
     generator = np.random.default_rng(3)
     target = np.array([1] * 15 + [0] * 40)

@@ -70,14 +70,6 @@ def test_every_kind_of_copy_is_found_and_nothing_else():
     assert found["score"].between(near_duplicates.SAME, 1.001).all()
 
 
-def test_pairs_that_are_one_group_already_are_not_looked_for():
-    originals = [photograph(seed) for seed in range(20)]
-    images = small([*originals, encoded(originals[3]), encoded(originals[7])])
-    group = [f"g{row}" for row in range(20)] + ["g3", "g21"]
-    found = find_near_duplicates(images, np.array(group))
-    assert found[["first", "second"]].to_numpy().tolist() == [[7, 21]]
-
-
 def test_few_black_and_no_images_give_no_pairs():
     assert find_near_duplicates(np.zeros((4, SIZE, SIZE, 3), np.uint8)).empty
     assert find_near_duplicates(np.zeros((0, SIZE, SIZE, 3), np.uint8)).empty
@@ -85,19 +77,18 @@ def test_few_black_and_no_images_give_no_pairs():
 
 
 def test_prepare_puts_look_alikes_into_one_group_and_a_review_overrules_it(
-    tmp_path, monkeypatch, capsys
+    root, monkeypatch, capsys
 ):
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
-    write_sample(tmp_path / "sample", 40)
-    official = tmp_path / "sample/isic2019"
+    write_sample(root / "sample", 40)
+    official = root / "sample/isic2019"
     lesions = pd.read_csv(official / "ISIC_2019_Training_Metadata.csv").drop_duplicates("lesion_id")
     one, two, three = lesions["image"].iloc[:3]
     paths = {path.stem: str(path) for path in official.rglob("*.jpg")}
     assert cv2.imwrite(paths[two], encoded(cv2.imread(paths[one])[:, ::-1], 70))
     arguments = ["--dataset", "demo", "--size", "32", "--set", "near_duplicates=true"]
     for source in ("isic2019", "isic2020"):
-        arguments += ["--input", f"{source}={tmp_path / 'sample' / source}"]
-    prepared = tmp_path / "input/prepared/demo"
+        arguments += ["--input", f"{source}={root / 'sample' / source}"]
+    prepared = root / "input/prepared/demo"
 
     def groups(*more: str) -> list[str]:
         assert prepare.main([*arguments, *more]) == 0
@@ -121,7 +112,7 @@ def test_prepare_puts_look_alikes_into_one_group_and_a_review_overrules_it(
 
     # From now on the pairs are taken from the file.
     monkeypatch.setattr(near_duplicates, "find_near_duplicates", None)
-    review = tmp_path / "pairs.csv"
+    review = root / "pairs.csv"
     decide = "image_name_1,image_name_2,decision\n" + f"{two},{one},Different\n{one},{three},same\n"
     review.write_text(decide)
     listing = prepared / "near_duplicates.csv"

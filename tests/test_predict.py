@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from calibrate import main as calibrate
 from conftest import tiny_run
 from formula import CLASSES, formula_run
 from predict import main as predict
@@ -29,25 +30,20 @@ def test_views_are_all_different_and_the_first_is_the_image():
         assert torch.equal(views[0], image)
 
 
-def test_the_submission_has_every_test_row_in_order(trained):
-    predict(["--run", "tiny"])
-    submission = pd.read_csv(at("submissions/tiny.csv"))
-    table, _ = load_table("demo")
-    test = table.loc[table["split"] == "test", "image_name"]
-    assert list(submission.columns) == ["image_name", "target"]
-    assert submission["image_name"].tolist() == test.tolist()
-    assert submission["target"].between(0, 1).all()
-
-
-def test_folds_are_averaged_by_image(trained):
+def test_the_submission_has_the_mean_of_the_folds_for_every_test_row_in_order(trained):
     parts = []
     for fold in "012":
         predict(["--run", "tiny", "--folds", fold])
         parts.append(pd.read_csv(at("submissions/tiny.csv"))["target"].to_numpy())
     predict(["--run", "tiny"])
-    whole = pd.read_csv(at("submissions/tiny.csv"))["target"].to_numpy()
-    np.testing.assert_allclose(whole, np.mean(parts, axis=0), atol=1e-12)
+    submission = pd.read_csv(at("submissions/tiny.csv"))
+    np.testing.assert_allclose(submission["target"], np.mean(parts, axis=0), atol=1e-12)
     assert not np.allclose(parts[0], parts[1])
+    table, _ = load_table("demo")
+    test = table.loc[table["split"] == "test", "image_name"]
+    assert list(submission.columns) == ["image_name", "target"]
+    assert submission["image_name"].tolist() == test.tolist()
+    assert submission["target"].between(0, 1).all()
 
 
 def test_an_untrained_fold_is_named_with_the_command(trained):
@@ -94,14 +90,22 @@ def test_one_class_is_submitted_as_the_competition_asks(demo):
         predict(["--run", "seven", "--column", "moles"])
 
 
-def test_runs_are_found_by_any_name_and_a_wrong_one_is_answered_with_the_near(trained, capsys):
+def test_runs_are_found_by_any_name_and_a_wrong_one_is_answered_with_the_near(
+    trained, tmp_path, capsys
+):
     for name in ("tiny", "oof/tiny", str(trained), str(trained / "fold0.safetensors")):
         assert predict(["--run", name]) == 0
     with pytest.raises(SystemExit, match="2"):
         predict(["--run", "tinny"])
-    assert "did you mean tiny" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "did you mean tiny" in told and "runs here: " in told
+    with pytest.raises(InputError, match=r"fold1\.safetensors is one fold's weights; this takes a"):
+        calibrate(["--run", "oof/tiny/fold1.safetensors"])
+    (tmp_path / "last.safetensors").touch()
+    with pytest.raises(InputError, match=r"weights are called fold<k>\.safetensors"):
+        predict(["--run", str(tmp_path / "last.safetensors")])
     (at("submissions") / "some.json").write_text("{}")
-    with pytest.raises(InputError, match="is a blend; this takes"):
+    with pytest.raises(InputError, match="is a blend; this takes a run or one fold's"):
         predict(["--run", "submissions/some.json"])
     with pytest.raises(InputError, match="data and model of a trained run are fixed"):
         predict(["--run", "tiny", "--set", "data.image_size=64"])

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from calibrate import main as calibrate
 from conftest import tiny_run
 from formula import CLASSES, formula_run
@@ -29,11 +27,8 @@ from report import main as report
 from scipy.special import logit
 from train import main as train
 
-from lesions.config import Config, PredictConfig, PreprocessConfig
-from lesions.data.cache import load_images
+from lesions.config import PreprocessConfig
 from lesions.data.decode import UnreadableImage, decode
-from lesions.data.loading import LesionDataset
-from lesions.data.metadata import encode_metadata
 from lesions.data.patients import Patient, find_photos
 from lesions.data.sample import write_sample
 from lesions.data.table import load_table
@@ -43,9 +38,7 @@ from lesions.evaluation.thresholds import Threshold, by_recall
 from lesions.files import read_json, write_json
 from lesions.inference import Predictor
 from lesions.inference.calibration import cross_fit, fit_calibration
-from lesions.inference.checkpoint import load_model
 from lesions.inference.ensemble import blended
-from lesions.inference.predict import predict as predict_rows
 from lesions.inference.unusual import fit_typical
 from lesions.oof import Oof, load_oof
 from lesions.paths import CODE, at
@@ -81,7 +74,7 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def test_golden_pixels_weights_and_probability(tmp_path: Path) -> None:
+def test_golden_pixels_weights_and_probability(tmp_path):
     photo = drawn_png()
     for fit in ("squash", "pad"):
         pixels, size = decode(photo, 32, PreprocessConfig(fit=fit))
@@ -100,49 +93,24 @@ def test_golden_pixels_weights_and_probability(tmp_path: Path) -> None:
 @pytest.fixture
 def bare(trained: Path) -> Iterator[Path]:
     """oof/bare: the tiny run without its calibration.json."""
-    folder = at("oof/bare")
-    folder.mkdir()
-    for path in trained.glob("fold*.*"):
-        shutil.copy(path, folder)
-    shutil.copy(trained / "config.yaml", folder)
+    folder = shutil.copytree(trained, at("oof/bare"))
+    (folder / "calibration.json").unlink()
     yield folder
     shutil.rmtree(folder)
 
 
-@pytest.fixture
-def float32(trained: Path) -> Iterator[Accelerator]:
-    """An accelerator in float32; accelerate keeps one precision a process."""
-    AcceleratorState._reset_state(True)
-    yield Accelerator(cpu=True, mixed_precision="no")
-    AcceleratorState._reset_state(True)
-
-
-def test_a_photograph_gets_what_its_row_got_in_training(
-    trained: Path, float32: Accelerator
-) -> None:
+def test_a_photograph_gets_what_the_row_of_its_person_gets(trained):
+    predict(["--run", "tiny", "--folds", "1", "--set", "train.precision=fp32"])
+    expected = pd.read_csv(at("submissions/tiny.csv"))["target"]
     table, _ = load_table("demo")
-    row = int(np.flatnonzero(table["fold"] == 1)[4])
-    path, item = Path(table["path"][row]), table.iloc[[row]]
-    model, header = load_model(trained / "fold1.safetensors")
-    config = Config.model_validate(header["config"])
-    images = load_images(trained.parents[1] / "input/prepared/demo/32", table, "")
-    assert np.array_equal(decode(path, 32)[0], images[row])
-    metadata = encode_metadata(table, config.data.metadata, header["neutral"])
-    dataset = LesionDataset(images, metadata, table["target"].to_numpy(np.float32))
-    known = [metadata[None]]
-    (expected,) = predict_rows(
-        model, dataset, np.array([row]), known, PredictConfig(), float32, views=4, title=""
-    )
-    who = Patient(
-        None if item["age_approx"].isna().any() else float(item["age_approx"].iloc[0]),
-        item["sex"].iloc[0], item["site"].iloc[0],
-    )  # fmt: skip
-    for photo in (path, path.read_bytes()):
-        told = Predictor.load(trained, folds=[1]).predict(photo, who)
-        assert told.score == pytest.approx(expected[0, 0], abs=1e-6)
+    test = table[table["split"] == "test"]
+    known = test[["age_approx", "sex", "site"]].astype(object)
+    people = [Patient(*person) for person in known.where(known.notna(), None).to_numpy()]
+    found = Predictor.load("tiny", folds=[1]).predict_many(list(map(Path, test["path"])), people)
+    assert [told.score for told in found] == pytest.approx(expected.tolist(), abs=1e-6)
 
 
-def test_all_folds_are_the_mean_of_the_folds(trained: Path) -> None:
+def test_all_folds_are_the_mean_of_the_folds(trained):
     photo = example(1)
     alone = [Predictor.load(trained / f"fold{k}.safetensors").predict(photo) for k in range(3)]
     told = Predictor.load("tiny").predict(photo)
@@ -152,9 +120,7 @@ def test_all_folds_are_the_mean_of_the_folds(trained: Path) -> None:
     assert Predictor.load("tiny").predict(photo) == told  # dropout's masks are the same again
 
 
-def test_a_folder_gets_what_each_photograph_gets_alone_and_a_broken_one_its_reason(
-    calibrated: Path,
-) -> None:
+def test_a_folder_gets_what_each_photograph_gets_alone_and_a_broken_one_its_reason(calibrated):
     predictor = Predictor.load("calibrated")
     photos = [example(0), b"no picture", *[example(number % 3) for number in range(18)]]
     patients = [Patient(10 + 4 * number, "male") for number in range(20)]
@@ -170,7 +136,7 @@ def test_a_folder_gets_what_each_photograph_gets_alone_and_a_broken_one_its_reas
         assert together == alone
 
 
-def test_a_photograph_is_a_file_its_content_or_a_picture(calibrated: Path, tmp_path: Path) -> None:
+def test_a_photograph_is_a_file_its_content_or_a_picture(calibrated, tmp_path):
     predictor, path = Predictor.load("calibrated"), tmp_path / "turned.png"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -191,9 +157,7 @@ def test_a_photograph_is_a_file_its_content_or_a_picture(calibrated: Path, tmp_p
     )
 
 
-def test_the_example_of_the_docs_page_runs_from_any_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_example_of_the_docs_page_runs_from_any_folder(tmp_path, monkeypatch, capsys):
     if not list(CODE.glob("models/*/fold*.safetensors")):
         pytest.skip("no model comes with this checkout")
     page = (CODE / "docs/python.md").read_text()
@@ -205,7 +169,7 @@ def test_the_example_of_the_docs_page_runs_from_any_folder(
     assert Image.open(tmp_path / "overlay.png").size == (448, 336)
 
 
-def test_a_blend_weighs_its_runs(trained: Path, bare: Path, tmp_path: Path) -> None:
+def test_a_blend_weighs_its_runs(trained, bare, tmp_path):
     blend = {"members": ["tiny", "bare"], "scale": "prob", "weights": {"tiny": 1.0, "bare": 0.0}}
     write_json(tmp_path / "blend.json", blend)
     photo = example(0)
@@ -226,7 +190,7 @@ def test_a_blend_weighs_its_runs(trained: Path, bare: Path, tmp_path: Path) -> N
     assert odds[0] == pytest.approx(1 / (1 + 9**-0.75))
 
 
-def test_runs_of_several_classes_blend(trained: Path, tmp_path: Path) -> None:
+def test_runs_of_several_classes_blend(trained, tmp_path):
     for name in ("one", "two"):
         formula_run(at("oof/classes", name), CLASSES, task="diagnosis7")
     for other in ("classes/two", "tiny"):
@@ -239,7 +203,7 @@ def test_runs_of_several_classes_blend(trained: Path, tmp_path: Path) -> None:
         Predictor.load(tmp_path / "tiny.json")
 
 
-def test_many_classes_have_probabilities_that_sum_to_one(tmp_path: Path) -> None:
+def test_many_classes_have_probabilities_that_sum_to_one(tmp_path):
     predictor = Predictor.load(formula_run(tmp_path / "seven", CLASSES, task="diagnosis7"))
     told = predictor.predict(drawn_png())
     assert list(told.probs) == list(CLASSES) and sum(told.probs.values()) == pytest.approx(1)
@@ -253,7 +217,7 @@ def test_many_classes_have_probabilities_that_sum_to_one(tmp_path: Path) -> None
     assert found.apply(probs).sum(axis=1) == pytest.approx(np.ones(400))
 
 
-def test_corrected_probabilities_are_those_that_come_true() -> None:
+def test_corrected_probabilities_are_those_that_come_true():
     draw = np.random.default_rng(0)
     truth = draw.beta(1, 6, 20_000)
     target = (draw.random(20_000) < truth).astype(int)
@@ -281,9 +245,7 @@ def test_corrected_probabilities_are_those_that_come_true() -> None:
     assert cross_fit(twins, rule).by == "group"
 
 
-def test_probabilities_are_shifted_to_another_prevalence(
-    trained: Path, bare: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_probabilities_are_shifted_to_another_prevalence(trained, bare, capsys):
     score = Predictor.load("tiny").predict(example(0)).calibrated
     assert calibrate(["--run", "bare", "--rows", "30", "--prevalence", "0.02"]) == 0
     assert "probabilities are for 2.0% positives" in capsys.readouterr().out
@@ -297,7 +259,7 @@ def test_probabilities_are_shifted_to_another_prevalence(
         calibrate(["--run", "bare", "--prevalence", "2"])
 
 
-def test_a_calibrated_run_decides_and_ranks(calibrated: Path) -> None:
+def test_a_calibrated_run_decides_and_ranks(calibrated):
     predictor = Predictor.load("calibrated")
     known = read_json(calibrated / "calibration.json")
     told = predictor.predict(example(0), Patient(50, "female", "torso"))
@@ -321,28 +283,26 @@ def test_a_calibrated_run_decides_and_ranks(calibrated: Path) -> None:
     ],
     ids=str,
 )  # fmt: skip
-def test_a_damaged_calibration_is_refused_with_its_key(
-    calibrated: Path, bare: Path, change: dict[str, Any]
-) -> None:
+def test_a_damaged_calibration_is_refused_with_its_key(calibrated, bare, change):
     known = read_json(calibrated / "calibration.json") | change
     (bare / "calibration.json").write_text(json.dumps(known))
     with pytest.raises(InputError, match=rf"calibration\.json: {next(iter(change))}"):
         Predictor.load("bare")
 
 
-@pytest.mark.parametrize("name", ["fold1.safetensors", "fold1.csv"])
-def test_a_flipped_bit_is_found_by_whatever_reads_the_file(trained, tmp_path, name):
+@pytest.mark.parametrize(
+    "name, read", [("fold1.safetensors", Predictor.load), ("fold1.csv", load_oof)]
+)
+def test_a_flipped_bit_is_found_by_whatever_reads_the_file(trained, tmp_path, name, read):
     folder = Path(shutil.copytree(trained, tmp_path / "flipped"))
     content = bytearray((folder / name).read_bytes())
     content[-9] ^= 1
     (folder / name).write_bytes(content)
-    readers = {"fold1.safetensors": [Predictor.load], "fold1.csv": [load_oof]}[name]
-    for read in readers:
-        with pytest.raises(InputError, match=f"{name}: has changed since"):
-            read(folder)
+    with pytest.raises(InputError, match=f"{name}: has changed since"):
+        read(folder)
 
 
-def test_files_of_other_weights_or_folds_are_found_out(calibrated: Path, bare: Path) -> None:
+def test_files_of_other_weights_or_folds_are_found_out(calibrated, bare):
     known = read_json(calibrated / "calibration.json")
     known["weights"]["fold1.safetensors"] = "0" * 64
     write_json(bare / "calibration.json", known)
@@ -356,7 +316,7 @@ def test_files_of_other_weights_or_folds_are_found_out(calibrated: Path, bare: P
         Predictor.load("mixed")
 
 
-def test_what_is_no_lesion_is_called_unusual(calibrated: Path) -> None:
+def test_what_is_no_lesion_is_called_unusual(calibrated):
     predictor = Predictor.load("calibrated")
     noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
     for pixels in (noise, np.full((300, 400, 3), 255, np.uint8)):
@@ -372,7 +332,7 @@ def test_what_is_no_lesion_is_called_unusual(calibrated: Path) -> None:
     assert fit_typical(alike, np.minimum(np.arange(64), 60))[1][-4:].all()
 
 
-def test_training_like_photographs_are_mostly_not_called_unusual(calibrated: Path) -> None:
+def test_training_like_photographs_are_mostly_not_called_unusual(calibrated):
     table, _ = load_table("demo")
     predictor = Predictor.load("calibrated", folds=[0])
     paths = table.loc[table["fold"] == 0, "path"].iloc[:20].map(Path).tolist()
@@ -380,7 +340,7 @@ def test_training_like_photographs_are_mostly_not_called_unusual(calibrated: Pat
     assert np.mean([bool(told.unusual) for told in found]) <= 0.4
 
 
-def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
+def test_a_pickle_is_never_loaded(tmp_path):
     class Bomb:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "exploded",))
@@ -392,7 +352,7 @@ def test_a_pickle_is_never_loaded(tmp_path: Path) -> None:
     assert not (tmp_path / "exploded").exists()
 
 
-def test_the_run_folder_alone_predicts_photographs(calibrated: Path, tmp_path: Path) -> None:
+def test_the_run_folder_alone_predicts_photographs(calibrated, tmp_path):
     shutil.copytree(calibrated, tmp_path / "given away")
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -414,9 +374,7 @@ def test_the_run_folder_alone_predicts_photographs(calibrated: Path, tmp_path: P
     assert "a.jpg" in done.stdout and "not a medical device" in done.stdout
 
 
-def test_answers_are_written_as_json_too(
-    bare: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_answers_are_written_as_json_too(bare, tmp_path, capsys):
     (tmp_path / "a.jpg").write_bytes(example(1))
     photo = str(tmp_path / "a.jpg")
     assert predict(["--run", "bare", "--images", photo, "--out", str(tmp_path / "o.json")]) == 0
@@ -433,23 +391,18 @@ def test_answers_are_written_as_json_too(
             predict(["--run", "bare", "--images", *wrong])
 
 
-def test_weights_of_an_older_version_say_once_which_preprocessing_is_taken(
-    demo: Path, tmp_path: Path
-) -> None:
+def test_weights_of_an_older_version_say_once_which_preprocessing_is_taken(demo, tmp_path):
     predictor = Predictor.load(formula_run(tmp_path / "old"))
     doubts = [text for text in predictor.missing if "preprocessed" in text]
     assert len(doubts) == 1 and "prepared/demo/table.json is taken" in doubts[0]
 
 
-def test_one_row_has_one_probability_everywhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_row_has_one_probability_everywhere(root):
     """Photographs are cropped and colour-corrected: test rows, files, REST and report agree."""
     httpx = pytest.importorskip("httpx")
     pytest.importorskip("gradio", "6.16", reason="the serve extra is not installed")
     from serving import served
 
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     write_sample(at("input/sample"), images=90)
     prepare(["--dataset", "demo", "--size", "32",
              "--set", "preprocess={fit: crop, shades_of_gray: true}"])  # fmt: skip
@@ -468,8 +421,8 @@ def test_one_row_has_one_probability_everywhere(
     expected = pd.read_csv(at("submissions/grey.csv"))["target"]
     known = (at("oof/grey/calibration.json")).read_bytes()
     for calibrated in (True, False):
-        predict(["--run", "grey", "--images", *test["path"], "--out", str(tmp_path / "own.csv")])
-        found = pd.read_csv(tmp_path / "own.csv")
+        predict(["--run", "grey", "--images", *test["path"], "--out", str(root / "own.csv")])
+        found = pd.read_csv(root / "own.csv")
         np.testing.assert_allclose(found["prob"], expected, atol=1e-3)
         assert found["calibrated"].notna().all() == calibrated
         at("oof/grey/calibration.json").unlink(missing_ok=True)
@@ -486,8 +439,8 @@ def test_one_row_has_one_probability_everywhere(
     row = table.set_index("image_name").loc[shown[2]]
     fold = str(row["fold"])
     predict(["--run", "grey", "--folds", fold, "--images", row["path"], "--out",
-             str(tmp_path / "own.csv")])  # fmt: skip
-    printed = pd.read_csv(tmp_path / "own.csv")["calibrated"][0]
+             str(root / "own.csv")])  # fmt: skip
+    printed = pd.read_csv(root / "own.csv")["calibrated"][0]
     with served(Predictor.load("grey", [int(fold)])) as url:
         body = Path(row["path"]).read_bytes()
         answer = httpx.post(f"{url}/api/predict", content=body, timeout=60).json()
@@ -499,9 +452,7 @@ def test_one_row_has_one_probability_everywhere(
         predict(["--run", "grey"])
 
 
-def test_hidden_files_and_masks_of_a_folder_are_skipped_and_masks_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_hidden_files_and_masks_of_a_folder_are_skipped_and_masks_are_named(tmp_path, capsys):
     for name in ("a.jpg", "._a.jpg", "a_superpixels.png", "sub/b.PNG", ".cache/c.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")

@@ -23,11 +23,6 @@ def released(trained: Path, demo: Path) -> Path:
     return at("models/tiny")
 
 
-@pytest.fixture(scope="module")
-def photo() -> Path:
-    return sorted(at("input/sample").rglob("*.jpg"))[0]
-
-
 def test_a_released_run_is_a_folder_and_a_zip_without_labels(released, trained):
     names = {path.name for path in released.iterdir()}
     assert {"README.md", "LICENSE", "SHA256SUMS", "fold0.safetensors", "calibration.json"} <= names
@@ -48,7 +43,8 @@ def test_its_card_has_the_scores_of_its_own_folds(released, trained):
     assert "not for clinical use" in card
 
 
-def test_folder_and_zip_answer_as_the_run_does(released, photo, monkeypatch):
+def test_folder_and_zip_answer_as_the_run_does(released):
+    photo = sorted(at("input/sample").rglob("*.jpg"))[0]
     wanted = Predictor.load("tiny", folds=[0, 2]).predict(photo)
     for spec in ("models/tiny", "models/tiny.zip", at("models/tiny.zip")):
         found = Predictor.load(spec).predict(photo)
@@ -93,7 +89,6 @@ def test_runs_are_ranked_and_two_are_compared(trained, capsys):
     assert "+0.000 (+0.000 to +0.000), p = 1.000: not distinguishable" in capsys.readouterr().out
 
 
-def test_no_run_at_all_names_the_next_command(tmp_path, monkeypatch):
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
+def test_no_run_at_all_names_the_next_command(root):
     with pytest.raises(InputError, match="make demo"):
         runs([])

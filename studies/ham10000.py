@@ -21,18 +21,20 @@ from pydantic import Field, ValidationError
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
 from lesions.config import Section, read_yaml, saved_config
-from lesions.errors import InputError
+from lesions.errors import InputError, listed
 from lesions.evaluation.intervals import Interval, bootstrap
 from lesions.evaluation.metrics import Floats, accuracy, roc_auc, sensitivity
 from lesions.evaluation.scores import score_rows, score_values
 from lesions.evaluation.thresholds import by_recall
-from lesions.oof import Oof, load_oof
-from lesions.paths import shown
+from lesions.files import read_json
+from lesions.oof import Oof, load_oof, table_rows
+from lesions.paths import CODE, shown
 from lesions.provenance import Results
 from lesions.reporting.breakdown import words_of
 from lesions.reporting.sections import Sections
 from lesions.runs import find_run
 
+LEDGER = CODE / "docs/results/ham10000_openings.json"
 POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 FACTORS = np.geomspace(1 / 8, 8, 25)  # of one class, tried for each in turn
 
@@ -48,6 +50,14 @@ class System(Section):
     source: str
 
 
+class Opening(Section):
+    """Test rows that were opened once for the mean of `runs`, whose predictions are kept."""
+
+    system: str
+    runs: list[str]
+    power: float  # of the class shares, chosen on the validation rows
+
+
 class Comparison(Section):
     """Which systems are compared, and the runs on lesion-grouped folds."""
 
@@ -57,6 +67,7 @@ class Comparison(Section):
     recall: float = Field(gt=0, le=1)
     note: str
     systems: list[System]
+    openings: list[Opening] = Field([])
 
 
 def compare(config: Comparison) -> dict[str, Any]:
@@ -80,6 +91,7 @@ def compare(config: Comparison) -> dict[str, Any]:
         "grouped": _grouped(config.grouped, truth),
         "beside": [_grouped(name, load_oof(find_run(name))) for name in config.beside],
         "rivals": [compare_system(system, truth, config.recall) for system in config.systems],
+        "openings": {opening.system: score_opening(opening) for opening in config.openings},
         "runs": {name: _facts(load_oof(find_run(name))) for name in runs},
     }
 
@@ -123,6 +135,32 @@ def compare_system(system: System, truth: Oof, recall: float) -> dict[str, Any]:
     }
 
 
+def score_opening(opening: Opening) -> dict[str, Any]:
+    """Scores of the predictions of an opening, with intervals: no row is predicted anew.
+
+    InputError unless they are those of the ledger.
+    """
+    member, *others = (load_oof(find_run(name)) for name in opening.runs)
+    test, classes = member.of_test(), member.task.classes
+    more = [other.of_test() for other in others]
+    rows = [table_rows(other.table, test.names, other.name, "the others") for other in more]
+    found = [test.probs, *(each.probs[row] for each, row in zip(more, rows, strict=True))]
+    probs = np.mean(found, axis=0)
+    decided = reweighted(probs, _prior(member), opening.power)
+    scores = {
+        name: score.as_json()
+        for part in (decided, probs)  # a ranking is that of the probabilities as they are
+        for name, score in score_rows(test.codes, part, classes, test.groups).overall.items()
+        if part is decided or name == "macro_auc"
+    }
+    known = next(one for one in read_json(LEDGER)["openings"] if one["system"] == opening.system)
+    if wrong := [
+        name for name in scores if round(scores[name]["value"], 4) != known["scores"][name]
+    ]:
+        raise InputError(f"system {opening.system}: {listed(wrong)}: not those of {shown(LEDGER)}")
+    return scores
+
+
 def _scores(scored: Oof, known: Oof, names: list[str], recall: float) -> dict[str, Interval]:
     groups = scored.groups
     if not names[0].startswith("malignant"):
@@ -138,10 +176,15 @@ def _scores(scored: Oof, known: Oof, names: list[str], recall: float) -> dict[st
 
 def _corrected(scored: Oof, known: Oof, score: str = "macro_f1") -> Floats:
     """Prior-corrected probabilities: as much as raises `score` on the `known` rows."""
-    counts = np.bincount(known.codes, minlength=len(known.task.classes))
-    prior = np.maximum(counts, 1) / counts.sum()  # a class without rows counts as one row
+    prior = _prior(known)
     power = choose_power(known.codes, known.probs, score, prior)
     return reweighted(scored.probs, prior, power)
+
+
+def _prior(known: Oof) -> Floats:
+    """The share of each class, (C,); one without rows counts as one row."""
+    counts = np.bincount(known.codes, minlength=len(known.task.classes))
+    return np.maximum(counts, 1) / counts.sum()
 
 
 def _factored(scored: Oof, known: Oof) -> Floats:

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
 from lesions.config import Section, read_yaml, saved_config
-from lesions.errors import InputError, listed
+from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, bootstrap
 from lesions.evaluation.metrics import Floats, accuracy, roc_auc, sensitivity
 from lesions.evaluation.scores import score_rows, score_values
@@ -154,10 +154,9 @@ def score_opening(opening: Opening) -> dict[str, Any]:
         if part is decided or name == "macro_auc"
     }
     known = next(one for one in read_json(LEDGER)["openings"] if one["system"] == opening.system)
-    if wrong := [
-        name for name in scores if round(scores[name]["value"], 4) != known["scores"][name]
-    ]:
-        raise InputError(f"system {opening.system}: {listed(wrong)}: not those of {shown(LEDGER)}")
+    values = {name: round(score["value"], 4) for name, score in scores.items()}
+    if values != known["scores"]:
+        raise InputError(f"system {opening.system}: {values}: not the scores of {shown(LEDGER)}")
     return scores
 
 

@@ -1,7 +1,6 @@
 """Explanations: Grad-CAM equals captum's, and metadata effects are what they say."""
 
-from pathlib import Path
-from typing import Any
+from itertools import product
 
 import cv2
 import explain as script
@@ -11,16 +10,14 @@ import pytest
 import report
 import torch
 from captum.attr import LayerGradCam
+from formula import batch, built
 from torch import Tensor, nn
 
-from lesions.config import Config, ModelConfig
 from lesions.data.metadata import COLUMNS, encode_metadata, fit_metadata
 from lesions.errors import InputError
 from lesions.inference import explain
-from lesions.models.classifier import LesionClassifier
 
-VIT = ("vit_tiny_patch16_224", {"img_size": 64})
-SWIN = ("swin_tiny_patch4_window7_224", {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 24})
+SWIN = {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 24}
 CONVOLUTIONAL = [
     ("mobilenetv2_100", {}, "blocks.5"),
     ("mobilenetv3_small_050", {}, "blocks.4"),
@@ -28,45 +25,21 @@ CONVOLUTIONAL = [
     ("resnet10t", {}, "layer4"),
     ("densenet121", {"block_config": (1, 1, 1, 1)}, "features"),
 ]
+TRANSFORMERS = [
+    ("vit_tiny_patch16_224", {"img_size": 64}, "blocks.11.norm1"),
+    ("swin_tiny_patch4_window7_224", SWIN, "norm"),
+]
+PARTS = [("none", {}), ("clinical", {"fusion": "concat"}), ("clinical", {"fusion": "gate"})]
 
 
-def build(backbone: str, arguments: dict, columns: int = 0, **changes: Any) -> LesionClassifier:
-    torch.manual_seed(0)
-    config = ModelConfig(backbone=backbone, pretrained=False, backbone_args=arguments, **changes)
-    model = LesionClassifier(config, columns, outputs=3).eval()
+def model_of(backbone, arguments=None, metadata="none", **parts):
+    """A network of three classes, and its header."""
+    parts = {"backbone_args": arguments or {}, **parts}
+    model, header = built(backbone, parts, "abc", image_size=64, metadata=metadata)
     with torch.no_grad():  # behind an activation that is never negative all speaks for output 0
         model.head.linear.weight[0].abs_()
         model.head.linear.weight[1] *= -model.head.linear.weight[1].sign()
-    return model
-
-
-def batch(columns: int = 0, size: int = 64) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    pixels = torch.randint(0, 256, (2, size, size, 3), generator=generator, dtype=torch.uint8)
-    return pixels, torch.rand(2, columns, generator=generator)
-
-
-def difference(ours: Tensor, captum: Tensor) -> float:
-    """Largest difference, with the largest value as 1."""
-    assert captum.max() > 0
-    return float(((ours - captum).abs().max() / captum.max()).detach())
-
-
-WITH = [(0, {}), (9, {"fusion": "concat"}), (9, {"fusion": "gate"})]
-
-
-@pytest.mark.parametrize(("columns", "changes"), [*WITH, (9, {"fusion": "gate", "cbam": {}})])
-@pytest.mark.parametrize(("backbone", "arguments", "layer"), CONVOLUTIONAL)
-def test_grad_cam_equals_captums(
-    backbone: str, arguments: dict, layer: str, columns: int, changes: dict
-) -> None:
-    model = build(backbone, arguments, columns, **changes)
-    images, metadata = batch(columns)
-    expected = LayerGradCam(model, model.backbone.get_submodule(layer)).attribute(
-        images.float(), 0, additional_forward_args=metadata, relu_attributions=True
-    )
-    ours = explain.coarse_grad_cam(model, images, metadata, 0)
-    assert difference(ours, expected[:, 0]) < 1e-6
+    return model, header
 
 
 class AsMap(nn.Module):
@@ -86,27 +59,32 @@ class AsMap(nn.Module):
         return torch.cat([first, through.flatten(2).transpose(1, 2)], dim=1)
 
 
-@pytest.mark.parametrize(("columns", "changes"), WITH)
-@pytest.mark.parametrize(("backbone", "arguments"), [VIT, SWIN])
-def test_grad_cam_of_transformers_equals_captums(
-    backbone: str, arguments: dict, columns: int, changes: dict
-) -> None:
-    model = build(backbone, arguments, columns, **changes)
-    images, metadata = batch(columns)
-    ours = explain.coarse_grad_cam(model, images, metadata, 2)
-    if backbone.startswith("vit"):
-        through = model.backbone.blocks[-1].norm1 = AsMap(model.backbone.blocks[-1].norm1, 1)
-    else:
-        through = model.backbone.norm = AsMap(model.backbone.norm, 0)
-    expected = LayerGradCam(model, through.map).attribute(
-        images.float(), 2, additional_forward_args=metadata, relu_attributions=True
-    )
-    assert ours.shape == expected[:, 0].shape
-    assert difference(ours, expected[:, 0]) < 1e-6
+@pytest.mark.parametrize(
+    ("network", "others"),
+    [
+        *product(CONVOLUTIONAL, [*PARTS, ("clinical", {"fusion": "gate", "cbam": {}})]),
+        *product(TRANSFORMERS, PARTS),
+    ],
+)
+def test_grad_cam_equals_captums(network, others):
+    (backbone, arguments, name), (metadata, parts) = network, others
+    model, _ = model_of(backbone, arguments, metadata, **parts)
+    images, columns = batch(len(COLUMNS[metadata]))
+    ours = explain.coarse_grad_cam(model, images, columns, 0)
+    layer = model.backbone.get_submodule(name)
+    if network in TRANSFORMERS:
+        through = AsMap(layer, model.prefix)
+        model.backbone.set_submodule(name, through)
+        layer = through.map
+    captum = LayerGradCam(model, layer).attribute(
+        images.float(), 0, additional_forward_args=columns, relu_attributions=True
+    )[:, 0]
+    assert ours.shape == captum.shape and captum.max() > 0
+    assert (ours - captum).abs().max() / captum.max() < 1e-6
 
 
-def test_maps_reach_one_and_an_output_without_support_is_all_zero() -> None:
-    model = build("resnet10t", {}, 9)
+def test_maps_reach_one_and_an_output_without_support_is_all_zero():
+    model, _ = model_of("resnet10t", metadata="clinical")
     images, metadata = batch(9)
     maps = explain.grad_cam(model, images, metadata, 0)
     assert maps.shape == (2, 64, 64) and maps.dtype == np.float32
@@ -116,8 +94,8 @@ def test_maps_reach_one_and_an_output_without_support_is_all_zero() -> None:
     assert against.max(axis=(1, 2)) == pytest.approx([1, 1])
 
 
-def test_grad_cam_works_where_gradients_are_off_and_leaves_none_behind() -> None:
-    model = build("resnet10t", {}).requires_grad_(False)
+def test_grad_cam_works_where_gradients_are_off_and_leaves_none_behind():
+    model = model_of("resnet10t")[0].requires_grad_(False)
     with torch.inference_mode():
         images, metadata = batch()
         maps = explain.grad_cam(model, images, metadata, 0)
@@ -135,14 +113,9 @@ ROWS = pd.DataFrame(
 
 
 @pytest.mark.parametrize("kind", list(COLUMNS))
-def test_a_fields_effect_is_the_difference_to_its_absence(kind: str) -> None:
-    header = {
-        "config": Config.model_validate(
-            {"dataset": "demo", "model": {"backbone": "x"}, "data": {"metadata": kind}}
-        ).model_dump(),
-        "neutral": fit_metadata(ROWS) | {"log_bytes": 10.0, "log_images_per_patient": 1.0},
-    }
-    model = build("mobilenetv3_small_050", {}, len(COLUMNS[kind]))
+def test_a_fields_effect_is_the_difference_to_its_absence(kind):
+    model, header = model_of("mobilenetv3_small_050", metadata=kind)
+    header["neutral"] = fit_metadata(ROWS) | header["neutral"]
     images, _ = batch()
     effects = explain.metadata_effects(model, header, images, ROWS, 1)
     assert list(effects) == list(explain.FIELDS[kind])
@@ -159,7 +132,7 @@ def test_a_fields_effect_is_the_difference_to_its_absence(kind: str) -> None:
     assert effects.loc[0, "age_approx"] == pytest.approx(float(with_age - without), abs=1e-7)
 
 
-def test_an_overlay_leaves_what_is_cold_as_it_was() -> None:
+def test_an_overlay_leaves_what_is_cold_as_it_was():
     image = batch()[0][0].numpy()
     cam = np.zeros((64, 64), np.float32)
     assert np.array_equal(explain.overlay(image, cam), image)
@@ -170,7 +143,7 @@ def test_an_overlay_leaves_what_is_cold_as_it_was() -> None:
     assert not np.array_equal(shown[:32], image[:32])
 
 
-def test_the_script_and_the_report_show_where_the_model_looked(trained: Path) -> None:
+def test_the_script_and_the_report_show_where_the_model_looked(trained):
     assert script.main(["--run", "tiny"]) == 0
     text = (trained / "explain.html").read_text()
     assert all(title in text for title in ("True positives", "False negatives", "False positives"))
@@ -182,9 +155,7 @@ def test_the_script_and_the_report_show_where_the_model_looked(trained: Path) ->
     assert shown.partition("</section>")[0].count("data:image/jpeg") == len(pictures)
 
 
-def test_own_photographs_are_overlaid_and_a_broken_one_is_named(
-    trained: Path, tmp_path: Path
-) -> None:
+def test_own_photographs_are_overlaid_and_a_broken_one_is_named(trained, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     photo = tmp_path / "mole.png"
     cv2.imwrite(str(photo), pixels)

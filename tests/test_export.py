@@ -1,118 +1,82 @@
 """Exported models: the same probabilities, any batch, and a file that says what it is."""
 
 import json
-from pathlib import Path
-from typing import Any
+import sys
+from itertools import product
 
 import export as script
 import numpy as np
 import onnx
 import pytest
 import torch
+from formula import CLASSES, batch, built
 
-from lesions.config import Config
 from lesions.data.metadata import COLUMNS
 from lesions.errors import InputError
 from lesions.inference import export
 from lesions.inference.checkpoint import load_model
-from lesions.models.classifier import LesionClassifier
 
 SWIN = {"img_size": 64, "depths": (1, 1, 1, 1), "embed_dim": 24, "window_size": 2}
-FAMILIES: dict[str, tuple[str, dict, dict, str, int]] = {
-    # backbone, its arguments, the model's, metadata, outputs
-    "resnet": ("test_resnet", {}, {"fusion": "gate", "cbam": {}}, "clinical", 7),
-    "efficientnet": ("test_efficientnet", {}, {}, "none", 1),
-    "mobilenetv3": ("mobilenetv3_small_050", {}, {"head": "funnel"}, "clinical", 7),
-    "densenet": ("densenet121", {"block_config": (1, 1, 1, 1)}, {"fusion": "gate"}, "full", 1),
-    "vit": ("test_vit", {"img_size": 64}, {}, "clinical", 7),
-    "swin": ("swin_tiny_patch4_window7_224", SWIN, {"fusion": "gate"}, "clinical", 1),
+FAMILIES = {
+    # backbone, its arguments, the model's, metadata, classes
+    "resnet": ("test_resnet", {}, {"fusion": "gate", "cbam": {}}, "clinical", CLASSES),
+    "efficientnet": ("test_efficientnet", {}, {}, "none", ()),
+    "mobilenetv3": ("mobilenetv3_small_050", {}, {"head": "funnel"}, "clinical", CLASSES),
+    "densenet": ("densenet121", {"block_config": (1, 1, 1, 1)}, {"fusion": "gate"}, "full", ()),
+    "vit": ("test_vit", {"img_size": 64}, {}, "clinical", CLASSES),
+    "swin": ("swin_tiny_patch4_window7_224", SWIN, {"fusion": "gate"}, "clinical", ()),
 }
 
 
-def build(family: str) -> tuple[LesionClassifier, dict[str, Any]]:
-    backbone, arguments, changes, metadata, outputs = FAMILIES[family]
-    torch.manual_seed(0)
-    config = Config.model_validate(
-        {
-            "dataset": "demo",
-            "data": {"image_size": 64, "metadata": metadata},
-            "model": {"backbone": backbone, "pretrained": False, "backbone_args": arguments}
-            | changes,
-        }
-    )
-    model = LesionClassifier(config.model, len(COLUMNS[metadata]), outputs).eval()
-    classes = [f"class{number}" for number in range(outputs)] if outputs > 1 else []
-    return model, {"config": config.model_dump(), "task": "melanoma", "classes": classes}
+def model_of(family):
+    """The network, its header, and a function for photographs, metadata and probabilities."""
+    backbone, arguments, parts, metadata, classes = FAMILIES[family]
+    parts = {"backbone_args": arguments, **parts}
+    model, header = built(backbone, parts, classes, image_size=64, metadata=metadata)
+
+    def answers(count):
+        given = batch(len(COLUMNS[metadata]), count=count)
+        with torch.no_grad():
+            logits = model(*given)
+        probs = logits.softmax(1) if classes else logits.sigmoid()
+        return *(tensor.numpy() for tensor in given), probs.numpy()
+
+    return model, header, answers
 
 
-def batch(header: dict[str, Any], count: int) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(0)
-    columns = len(COLUMNS[header["config"]["data"]["metadata"]])
-    images = generator.integers(0, 256, (count, 64, 64, 3), np.uint8)
-    return images, generator.random((count, columns), np.float32)
-
-
-def expected(model: LesionClassifier, images: np.ndarray, metadata: np.ndarray) -> np.ndarray:
-    with torch.no_grad():
-        logits = model(torch.from_numpy(images), torch.from_numpy(metadata))
-    return (logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)).numpy()
-
-
-@pytest.fixture(scope="module")
-def resnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("resnet") / "model.onnx"
-    export.export_onnx(*build("resnet"), path)
-    return path
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_onnx_gives_the_checkpoints_probabilities_at_any_batch(
-    family: str, tmp_path: Path, resnet: Path
-) -> None:
-    model, header = build(family)
-    path = resnet if family == "resnet" else tmp_path / "model.onnx"
-    if family != "resnet":
-        export.export_onnx(model, header, path)
-    predict, told = export.open_onnx(path)
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [*product(FAMILIES, ["onnx"]), *product(["efficientnet", "swin"], ["torch-export"])],
+)
+def test_a_file_gives_the_checkpoints_probabilities_at_any_batch(family, kind, tmp_path):
+    model, header, answers = model_of(family)
+    write, suffix = export.EXPORTS[kind]
+    write(model, header, tmp_path / f"model{suffix}")
+    (path,) = tmp_path.iterdir()  # no weights beside it
+    predict, told = (export.open_onnx if kind == "onnx" else export.open_torch)(path)
     assert told == json.loads(json.dumps(header))
     for count in (1, 3):
-        images, metadata = batch(header, count)
+        images, metadata, expected = answers(count)
         found = predict(images, metadata)
         assert found.shape == (count, max(1, len(header["classes"])))
-        np.testing.assert_allclose(found, expected(model, images, metadata), atol=1e-5)
-    assert [file.name for file in path.parent.iterdir()] == ["model.onnx"]  # no weights beside it
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["efficientnet", "swin"])
-def test_torch_export_gives_the_same(family: str, tmp_path: Path) -> None:
-    model, header = build(family)
-    export.export_torch(model, header, tmp_path / "model.pt2")
-    predict, told = export.open_torch(tmp_path / "model.pt2")
-    assert told == json.loads(json.dumps(header))
-    for count in (1, 3):
-        images, metadata = batch(header, count)
-        np.testing.assert_allclose(
-            predict(images, metadata), expected(model, images, metadata), atol=1e-5
-        )
-
-
-def test_int8_is_smaller_near_and_self_describing(resnet: Path, tmp_path: Path) -> None:
-    model, header = build("resnet")
-    images, metadata = batch(header, 16)
-    export.quantize_onnx(resnet, tmp_path / "int8.onnx", images, metadata)
-    predict, told = export.open_onnx(tmp_path / "int8.onnx")
+def test_int8_is_smaller_near_and_self_describing(tmp_path):
+    model, header, answers = model_of("resnet")
+    whole, small = tmp_path / "model.onnx", tmp_path / "int8.onnx"
+    export.export_onnx(model, header, whole)
+    images, metadata, expected = answers(16)
+    export.quantize_onnx(whole, small, images, metadata)
+    predict, told = export.open_onnx(small)
     assert told["classes"] == header["classes"]
-    found, wanted = predict(images, metadata), expected(model, images, metadata)
-    assert 0 < np.abs(found - wanted).max() < 0.05
-    assert (tmp_path / "int8.onnx").stat().st_size < 0.6 * resnet.stat().st_size
+    assert 0 < np.abs(predict(images, metadata) - expected).max() < 0.05
+    assert small.stat().st_size < 0.6 * whole.stat().st_size
 
 
 def test_the_script_prints_the_comparison_writes_it_and_deletes_an_int8_that_loses(
-    trained: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    trained, tmp_path, capsys, monkeypatch
+):
     out = tmp_path / "export.json"
     arguments = ["--run", "tiny", "--to", "onnx", "--quantize", "--folds", "0"]
     monkeypatch.setattr(export, "LEAST_LOSS", 1.0)  # a model of seconds loses what it pleases
@@ -134,7 +98,7 @@ def test_the_script_prints_the_comparison_writes_it_and_deletes_an_int8_that_los
     assert (trained / "fold0.onnx").exists()
 
 
-def test_a_loss_of_half_a_percent_is_refused_and_less_is_not(tmp_path: Path) -> None:
+def test_a_loss_of_half_a_percent_is_refused_and_less_is_not(tmp_path):
     file = tmp_path / "fold0.int8.onnx"
     for auc, refused in ((0.8951, False), (0.895, True), (0.91, False)):
         file.touch()
@@ -143,13 +107,13 @@ def test_a_loss_of_half_a_percent_is_refused_and_less_is_not(tmp_path: Path) -> 
         assert file.exists() != refused
 
 
-def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "onnxscript", None)
+def test_a_missing_package_is_named_with_the_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match="pip install onnx onnxscript onnxruntime"):
         export.require("onnx", "onnxscript", "onnxruntime")
 
 
-def test_a_foreign_onnx_file_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_onnx_file_is_refused(tmp_path):
     kind = onnx.TensorProto.FLOAT
     given, told = (onnx.helper.make_tensor_value_info(name, kind, [1]) for name in ("x", "prob"))
     node = onnx.helper.make_node("Sigmoid", ["x"], ["prob"])

@@ -11,11 +11,12 @@ import pytest
 import timm
 import torch
 from conftest import interrupted_run, tiny_run
+from formula import CLASSES, batch, built
 from predict import main as predict
 from torch import nn
 from train import main as train
 
-from lesions.config import Config, ModelConfig, TrainConfig
+from lesions.config import ModelConfig, TrainConfig
 from lesions.data.metadata import COLUMNS
 from lesions.data.table import load_table
 from lesions.errors import InputError
@@ -50,7 +51,6 @@ PARTS = list(
 TWINS = ("efficientnet_b0", "efficientnet_b1", "mobilenetv2", "vit_mean", "cnn_shallow")
 ALL_PARTS = ("mobilenetv2", "vit_mean", "swin", "cnn_shallow")  # the others: a third of them
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-CLASSES = 7
 
 OURS = {  # filters, depth, dense, dropout of the head, all that Keras counts: system 000
     "lesions_cnn_shallow": (32, 3, 128, 0.4, 306_082),
@@ -115,18 +115,12 @@ def backbone_of(family: str) -> nn.Module:
 
 def model_of(family: str, monkeypatch: pytest.MonkeyPatch, **parts: Any) -> LesionClassifier:
     monkeypatch.setattr(classifier, "build_backbone", lambda *_: backbone_of(family))
-    return LesionClassifier(config_of(family, **parts), columns=3, outputs=CLASSES)
-
-
-def batch(columns: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8, generator=generator)
-    return image, torch.randn(4, columns, generator=generator)
+    return LesionClassifier(config_of(family, **parts), columns=3, outputs=len(CLASSES))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_part_learns_with_every_other(family, monkeypatch):
-    image, metadata = batch()
+    image, metadata = batch(columns=3, size=32)
     for fusion, cbam, head in PARTS if family in ALL_PARTS else PARTS[::5]:
         parts = {"fusion": fusion, "cbam": cbam, "head": head}
         if cbam and family == "vit_class_token":
@@ -136,9 +130,9 @@ def test_every_part_learns_with_every_other(family, monkeypatch):
         torch.manual_seed(0)
         model = model_of(family, monkeypatch, **parts).train()
         logits = model(image, metadata)
-        assert logits.shape == (4, CLASSES) and logits.dtype == torch.float32
+        assert logits.shape == (2, len(CLASSES)) and logits.dtype == torch.float32
         model.zero_grad()
-        nn.functional.cross_entropy(logits, torch.arange(4)).backward()
+        nn.functional.cross_entropy(logits, torch.arange(2)).backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, (parts, name)
             assert torch.isfinite(parameter.grad).all(), (parts, name)
@@ -152,19 +146,11 @@ def test_a_map_has_the_features_of_its_backbone_and_a_checkpoint_the_same_predic
     family, tmp_path
 ):
     cbam = None if family == "vit_class_token" else CBAM
-    model_config = config_of(family, fusion="gate", cbam=cbam, head="funnel")
-    config = Config.model_validate({
-        "dataset": "demo", "data": {"metadata": "clinical", "task": "diagnosis7"},
-        "loss": {"kind": "focal"}, "model": model_config.model_dump(),
-    })  # fmt: skip
-    columns = len(COLUMNS["clinical"])
-    model = LesionClassifier(config.model, columns, CLASSES)
-    image, metadata = batch(columns)
+    backbone, arguments, _ = FAMILIES[family]
+    parts = {"backbone_args": arguments, "fusion": "gate", "cbam": cbam, "head": "funnel"}
+    model, header = built(backbone, parts, CLASSES, task="diagnosis7")
+    image, metadata = batch(len(COLUMNS["clinical"]), 32)
     model.train()(image, metadata)  # moves the batch statistics
-    header = {
-        "config": config.model_dump(), "task": "diagnosis7", "classes": ["x"] * CLASSES,
-        "fold": 0, "run": "x", "neutral": {},
-    }  # fmt: skip
     save_model(tmp_path / "fold0.safetensors", model.state_dict(), header)
     again, _ = load_model(tmp_path / "fold0.safetensors")
     normalised = ((image - model.mean) / model.std).permute(0, 3, 1, 2)
@@ -207,7 +193,7 @@ def moved_by(model: LesionClassifier, trainable: int | str) -> set[str]:
     before = {name: values.detach().clone() for name, values in model.state_dict().items()}
     optimizer = build_optimizer(model, TrainConfig(optimizer="adamw", weight_decay=0.1, lr=1e-3))
     optimizer.zero_grad()
-    nn.functional.cross_entropy(model(*batch()), torch.arange(4)).backward()
+    nn.functional.cross_entropy(model(*batch(columns=3, size=32)), torch.arange(2)).backward()
     optimizer.step()
     changed = {name for name, values in model.state_dict().items()
                if not torch.equal(values, before[name])}  # fmt: skip

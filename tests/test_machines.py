@@ -2,9 +2,11 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pandas as pd
 import pytest
@@ -17,31 +19,35 @@ from lesions.paths import CODE, at
 from lesions.training.run import BUSY_WAIT
 
 HOLDER = """
-import sys
+import os, sys, time
 from pathlib import Path
 from lesions.training.state import locked
 with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
+    if worker := os.fork():
+        print(worker, flush=True)
+    time.sleep(120)
 """
 
 
 @pytest.fixture
-def holder(demo) -> subprocess.Popen[str]:
-    """Another process that holds the lock of fold 0 of the run `shared` until its input ends."""
+def holder(demo) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Another process that holds the lock of fold 0 of the run `shared`, and its worker's id."""
     command = [sys.executable, "-c", HOLDER, str(at("oof/shared/.fold0.lock"))]
     environment = os.environ | {"PYTHONPATH": str(CODE / "src")}
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert process.stdout and process.stdout.readline() == "held\n"
-    return process
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout
+        worker = int(process.stdout.readline())
+        yield process, worker
+        process.kill()
+        os.kill(worker, signal.SIGKILL)
 
 
-def test_fold_all_skips_a_fold_that_another_process_holds_and_takes_it_last(
+def test_fold_all_skips_a_fold_that_another_process_holds_and_takes_it_last_though_its_worker_lives(
     holder, monkeypatch, capsys
 ):
-    with pytest.raises(InputError, match=rf"another process trains this fold: .*{holder.pid}"):
+    process, worker = holder
+    held = f"another process trains this fold: process {process.pid} on"
+    with pytest.raises(InputError, match=held):
         train([*tiny_run("shared"), "--fold", "0"])
     done_before: list[str] = []
 
@@ -49,7 +55,9 @@ def test_fold_all_skips_a_fold_that_another_process_holds_and_takes_it_last(
         if seconds != BUSY_WAIT:
             return
         done_before.extend(sorted(path.name for path in at("oof/shared").glob("fold*.json")))
-        holder.communicate()
+        process.kill()
+        process.wait()
+        os.kill(worker, 0)  # is alive
 
     monkeypatch.setattr("lesions.training.run.time.sleep", wait)
     assert train([*tiny_run("shared"), "--fold", "all"]) == 0
@@ -57,6 +65,8 @@ def test_fold_all_skips_a_fold_that_another_process_holds_and_takes_it_last(
     printed = capsys.readouterr().out
     assert re.findall(r"shared fold (\d): out-of-fold", printed) == ["1", "2", "0"]
     assert printed.count("fold 0 is left for last") == 1
+    own = f"process {os.getpid()} on"
+    assert at("oof/shared/.fold0.lock").read_text().startswith(own)
 
 
 @pytest.mark.slow

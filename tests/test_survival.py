@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -23,9 +21,9 @@ from lesions.config import Config, load_config
 from lesions.data.loading import LesionDataset, build_loader, named_failures
 from lesions.errors import InputError
 from lesions.inference import accelerator
-from lesions.paths import CODE, at
+from lesions.paths import at
 from lesions.training import loss, steps
-from lesions.training.state import KEYS, Busy, load_state, locked, previous, save_state
+from lesions.training.state import KEYS, load_state, previous, save_state
 from lesions.training.stop import RESUME, StopRequest
 
 HASHES = {"table": "a", "folds": "b"}
@@ -46,11 +44,6 @@ def saved(tmp_path) -> Path:
     for step in (1, 2):
         save_state(path, state(step))
     return path
-
-
-def test_the_state_before_the_newest_is_kept(saved):
-    found = [torch.load(path, weights_only=True)["step"] for path in (saved, previous(saved))]
-    assert found == [2, 1] and len(list(saved.parent.iterdir())) == 2
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
@@ -102,38 +95,6 @@ def test_a_full_disk_is_said_with_the_bytes_and_the_old_states_stay(saved):
     with pytest.raises(InputError, match=r"fold0\.pt: .*No space left.* saving takes [1-9]"):
         save_state(saved, state(3))
     assert {path: path.read_bytes() for path in saved.parent.iterdir()} == before
-
-
-HOLDER = """
-import os, sys, time
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from lesions.training.state import locked
-with locked(Path(sys.argv[2])):
-    worker = os.fork()
-    if worker:
-        print(worker, flush=True)
-    time.sleep(120)
-"""
-
-
-def test_a_lock_names_its_holder_and_dies_with_it_though_its_workers_live_on(tmp_path):
-    path = tmp_path / ".fold0.lock"
-    command = [sys.executable, "-c", HOLDER, str(CODE / "src"), str(path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout
-        worker = int(holder.stdout.readline())
-        try:
-            with pytest.raises(Busy, match=f"process {holder.pid} on"), locked(path):
-                pass
-            holder.kill()
-            holder.wait()
-            os.kill(worker, 0)  # is alive
-            with locked(path):
-                assert path.read_text().startswith(f"process {os.getpid()} on")
-        finally:
-            holder.kill()
-            os.kill(worker, signal.SIGKILL)
 
 
 @pytest.mark.parametrize("before, scaler", [("bf16", True), ("no", False)])

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -74,8 +75,6 @@ def test_what_may_pass_is_tried_four_times_and_told_in_one_line(kaggle, capsys, 
 
 
 def test_a_server_that_hangs_is_not_waited_for(kaggle, monkeypatch):
-    import threading
-
     monkeypatch.setattr("lesions.kaggle.client.TIMEOUT", 0.2)
     release = threading.Event()
     monkeypatch.setattr(kaggle, "GetSubmissionLimits", lambda body: release.wait(20) and {})

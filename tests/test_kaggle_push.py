@@ -14,6 +14,7 @@ from kaggle_push import main as kaggle_push
 
 from lesions.config import dump, load_config
 from lesions.errors import InputError
+from lesions.files import write_bytes
 from lesions.paths import at
 
 RUN = "demo/mobilenetv3"
@@ -55,12 +56,6 @@ def sessions(kaggle, monkeypatch) -> list[dict[str, bytes]]:
 
     monkeypatch.setattr(kaggle, "SaveKernel", run)
     return to_come
-
-
-def write(files: dict[str, bytes]) -> None:
-    for name, content in files.items():
-        at(name).parent.mkdir(parents=True, exist_ok=True)
-        at(name).write_bytes(content)
 
 
 def content(held: dict[str, Any]) -> dict[str, bytes]:
@@ -183,7 +178,8 @@ def test_a_session_of_an_earlier_command_is_waited_for_and_fetched(kaggle):
 
 
 def test_state_that_got_less_far_than_here_is_not_fetched(kaggle, sessions):
-    write(output(False, 7) | {f"oof/{RUN}/state/fold0.pt": b"mine"})
+    for name, blob in (output(False, 7) | {f"oof/{RUN}/state/fold0.pt": b"mine"}).items():
+        write_bytes(at(name), blob)
     kaggle.kernels.add(NAME)
     kaggle.outputs = output(False, 5)
     sessions.append(output(True, 9))

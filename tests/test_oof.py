@@ -19,11 +19,6 @@ ROWS, TESTS, SEVEN = 300, 40, build_task("diagnosis7")
 YES = build_task("melanoma")
 
 
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    return build_root(tmp_path, monkeypatch)
-
-
 def build_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A root with a prepared data set of two sources, and two runs of each of two tasks."""
     monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
@@ -32,6 +27,9 @@ def build_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_run(tmp_path, run, seed)
         write_run(tmp_path, f"ham/{'ab'[seed]}", seed, "diagnosis7")
     return tmp_path
+
+
+root = pytest.fixture(build_root)
 
 
 def whole_table() -> pd.DataFrame:
@@ -99,11 +97,7 @@ def test_a_run_is_joined_to_its_table_by_name(root, run, task):
 @pytest.mark.parametrize(
     ("file", "change", "told"),
     [
-        (
-            "fold0.csv",
-            lambda t: t.drop(index=[3, 4]),
-            "fold0.csv: lacks, of the 150 of its fold: 2",
-        ),
+        ("fold0.csv", lambda t: t.drop(index=[3, 4]), "0.csv: lacks, of the 150 of its fold: 2"),
         ("fold0.csv", lambda t: pd.concat([t, t.head(1)]), "fold0.csv: twice: 1 images .ISIC_"),
         ("fold0.csv", lambda t: t.assign(image_name=t.index), "a: not in table.csv: 150 images"),
         ("fold0.csv", lambda t: t.assign(target=1 - t["target"]), "another target than table.csv"),

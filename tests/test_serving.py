@@ -78,7 +78,7 @@ def post(url: str, content: bytes, **fields: object):
     return httpx.post(f"{url}/api/predict", content=content, params=fields, timeout=60)
 
 
-def test_raw_bytes_and_a_form_get_the_same_answer(url: str) -> None:
+def test_raw_bytes_and_a_form_get_the_same_answer(url):
     told = Predictor.load("calibrated").predict(JPEG, Patient(55, "female", "back"))
     raw = post(url, JPEG, age=55, sex="female", site="back")
     form = httpx.post(
@@ -94,7 +94,7 @@ def test_raw_bytes_and_a_form_get_the_same_answer(url: str) -> None:
     assert raw.headers["x-request-id"] == raw.json()["request_id"]
 
 
-def test_health_card_and_manual(url: str) -> None:
+def test_health_card_and_manual(url):
     assert httpx.get(f"{url}/api/health").json() == {"status": "ok", "busy": 0, "queue": 32}
     card = httpx.get(f"{url}/api/info").json()
     assert card == httpx.get(f"{url}/api/model").json()
@@ -106,7 +106,7 @@ def test_health_card_and_manual(url: str) -> None:
     assert httpx.get(f"{url}/card").status_code == 404
 
 
-def test_a_released_model_shows_its_card(calibrated: Path, tmp_path: Path) -> None:
+def test_a_released_model_shows_its_card(calibrated, tmp_path):
     folder = Path(shutil.copytree(calibrated, tmp_path / "released"))
     (folder / "README.md").write_text("# <released>")
     with served(Predictor.load(folder)) as address:
@@ -130,15 +130,13 @@ def test_a_released_model_shows_its_card(calibrated: Path, tmp_path: Path) -> No
         (JPEG, {"path": "/etc/passwd"}, 422, "path"),
     ],
 )
-def test_a_bad_request_is_told_why(
-    url: str, content: bytes, fields: dict, status: int, reason: str
-) -> None:
+def test_a_bad_request_is_told_why(url, content, fields, status, reason):
     answer = post(url, content, **fields)
     assert answer.status_code == status
     assert re.search(reason, answer.text), answer.text
 
 
-def test_bad_forms_are_told_why(url: str) -> None:
+def test_bad_forms_are_told_why(url):
     def form(**given):
         return httpx.post(f"{url}/api/predict", timeout=60, **given)
 
@@ -151,22 +149,17 @@ def test_bad_forms_are_told_why(url: str) -> None:
     assert form(content=b"", headers={"content-type": "multipart/form-data"}).status_code == 400
 
 
-def test_closed_routes_and_other_names_are_turned_away(url: str) -> None:
-    for path in ("file=/etc/passwd", "proxy=http://x", "upload_progress", "info/", "call/answer"):
-        assert httpx.get(f"{url}/gradio_api/{path}").status_code == 404
-    for path in ("queue/data", "heartbeat/x", "reset/stream/x"):
+def test_closed_routes_are_turned_away(url):
+    files = "file=/etc/passwd", "proxy=http://x", "upload_progress", "info/", "call/answer"
+    for path in (*files, "queue/data", "heartbeat/x", "reset/stream/x"):
         assert httpx.get(f"{url}/gradio_api/{path}").status_code == 404
     for path in ("upload", "queue/join", "call/answer", "process_recording", "run/predict"):
         assert httpx.post(f"{url}/gradio_api/{path}", content=b"{}").status_code == 404
     assert httpx.get(f"{url}/api/predict").status_code == 405
     assert httpx.delete(f"{url}/api/model").status_code == 405
-    for host, status in {"evil.example:7860": 421, "[::1]:7860": 200, "LOCALHOST": 200}.items():
-        assert httpx.get(f"{url}/api/health", headers={"host": host}).status_code == status
 
 
-def test_the_log_has_ids_and_nothing_of_the_request(
-    url: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_has_ids_and_nothing_of_the_request(url, caplog):
     with caplog.at_level(logging.INFO, "lesions.serving"):
         name = post(url, JPEG, age=54.321, sex="male").headers["x-request-id"]
         httpx.get(f"{url}/secret%0Aforged line")
@@ -175,9 +168,7 @@ def test_the_log_has_ids_and_nothing_of_the_request(
     assert "54.321" not in caplog.text and "secret" not in caplog.text
 
 
-def test_nothing_is_written_or_remembered_and_nobody_is_called(
-    url: str, outside: list[str], disk: Path
-) -> None:
+def test_nothing_is_written_or_remembered_and_nobody_is_called(url, outside, disk):
     mark = b"seen by nobody else"[::-1]
     large = {"photo": ("kept.jpg", JPEG + bytes(350_000) + mark[::-1])}
     assert httpx.post(f"{url}/api/predict", files=large, timeout=60).status_code == 200
@@ -191,7 +182,7 @@ def test_nothing_is_written_or_remembered_and_nobody_is_called(
     assert not any(mark[::-1] in each for each in kept)
 
 
-def test_twenty_photographs_of_six_megabytes_leave_no_memory_behind(calibrated: Path) -> None:
+def test_twenty_photographs_of_six_megabytes_leave_no_memory_behind(calibrated):
     photo = JPEG + bytes(6_000_000)
     with served(Predictor.load("calibrated", [0])) as address:
         for number in range(21):
@@ -206,7 +197,7 @@ def memory() -> int:
     return pages * resource.getpagesize()
 
 
-def test_fifty_posts_at_once_are_answered_or_sent_away(url: str) -> None:
+def test_fifty_posts_at_once_are_answered_or_sent_away(url):
     begun = time.monotonic()
     with ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: post(url, JPEG), range(50)))
@@ -218,7 +209,7 @@ def test_fifty_posts_at_once_are_answered_or_sent_away(url: str) -> None:
     assert httpx.get(f"{url}/api/health").json()["busy"] == 0
 
 
-def test_slow_clients_are_cut_off_and_keep_nobody_out(url: str) -> None:
+def test_slow_clients_are_cut_off_and_keep_nobody_out(url):
     host, port = url.removeprefix("http://").split(":")
     slow = [socket.create_connection((host, int(port)), 10) for _ in range(30)]
     for number, line in enumerate(slow):
@@ -235,7 +226,7 @@ def test_slow_clients_are_cut_off_and_keep_nobody_out(url: str) -> None:
     assert time.monotonic() - begun < 20
 
 
-def test_one_client_cannot_shut_out_the_others(url: str) -> None:
+def test_one_client_cannot_shut_out_the_others(url):
     host, port = url.removeprefix("http://").split(":")
 
     def connect(address: str) -> socket.socket:
@@ -262,7 +253,7 @@ def test_one_client_cannot_shut_out_the_others(url: str) -> None:
         line.close()
 
 
-def test_a_late_answer_is_given_up() -> None:
+def test_a_late_answer_is_given_up():
     class Slow:
         def predict_many(self, *_: object) -> None:
             time.sleep(0.3)
@@ -277,24 +268,22 @@ def test_a_late_answer_is_given_up() -> None:
     ("host", "bound", "names"),
     [
         ("LOCALHOST", "127.0.0.1|::1", ["localhost"]),
-        ("127.0.0.2", "127.0.0.2", ["127.0.0.2"]),
+        ("127.0.0.2", "127.0.0.2", ["127.0.0.2", "[::1]:7860"]),
         ("::1", "::1", ["[::1]", "LOCALHOST"]),
     ],
 )
-def test_a_host_is_bound_and_answers_as_printed(
-    calibrated: Path, host: str, bound: str, names: list[str]
-) -> None:
+def test_a_host_is_bound_and_answers_as_printed(calibrated, host, bound, names):
     with served(Predictor.load("calibrated"), host=host) as address:
         assert urlsplit(address).hostname in bound.split("|")
         assert httpx.get(f"{address}/api/health").status_code == 200
         for name in names:
             told = httpx.get(f"{address}/api/health", headers={"host": name})
             assert told.status_code == 200
-        rebound = httpx.get(f"{address}/api/health", headers={"host": "evil.example"})
+        rebound = httpx.get(f"{address}/api/health", headers={"host": "evil.example:7860"})
         assert rebound.status_code == 421
 
 
-def test_a_host_that_means_nothing_is_refused() -> None:
+def test_a_host_that_means_nothing_is_refused():
     for host, port in (("", 0), ("no.such.host.invalid", 0), ("127.0.0.1", 99_999)):
         with pytest.raises(InputError, match="--host"):
             listen(host, port)
@@ -303,7 +292,7 @@ def test_a_host_that_means_nothing_is_refused() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_openapi_document_holds_whatever_is_sent(url: str) -> None:
+def test_the_openapi_document_holds_whatever_is_sent(url):
     schemathesis = pytest.importorskip("schemathesis")
     from hypothesis import HealthCheck, Phase, given, settings
     from schemathesis import checks
@@ -332,7 +321,7 @@ def test_the_openapi_document_holds_whatever_is_sent(url: str) -> None:
 
 
 @pytest.mark.real
-def test_every_bad_input_is_answered_or_refused_with_a_reason(url: str) -> None:
+def test_every_bad_input_is_answered_or_refused_with_a_reason(url):
     found = sorted(path for path in (REAL / "bad_inputs").iterdir() if path.is_file())
     codes = {}
     for path in found:

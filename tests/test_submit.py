@@ -16,7 +16,7 @@ from kaggle_fake import TOKEN
 from lesions.cli import run
 from lesions.errors import InputError
 from lesions.evaluation.metrics import roc_auc
-from lesions.files import sha256
+from lesions.files import read_csv, sha256, write_csv
 from lesions.paths import CODE, at
 
 IDS = [f"ISIC_{i:04d}" for i in range(200)]
@@ -281,8 +281,6 @@ def test_the_command_itself_leaves_no_credential_and_no_traceback(kaggle, place)
 
 
 def test_scores_that_differ_in_the_last_digit_are_written_apart(tmp_path):
-    from lesions.files import read_csv, write_csv
-
     values = np.nextafter(0.3, np.arange(200) % 2)  # the two neighbours of 0.3
     write_csv(tmp_path / "full.csv", pd.DataFrame({"image_name": IDS, "target": values}))
     assert (read_csv(tmp_path / "full.csv", ["target"])["target"].to_numpy() == values).all()

@@ -70,7 +70,7 @@ def test_a_link_of_any_kind_that_leaves_its_fold_shuts_the_gate(kind, where):
     else:
         column = kind if kind == "group" else f"{kind}_id"
         table.loc[[here, there], column] = "shared"
-    assert f"{kind} 1 (such as " in problems(table, pairs)  # fmt: skip
+    assert f"{kind} 1 (such as " in problems(table, pairs)
 
 
 def test_a_link_between_groups_of_one_fold_and_a_row_without_a_target_shut_the_gate():
@@ -166,22 +166,12 @@ def test_a_table_without_folds_is_refused():
         audit(whole_table().assign(fold=-1), NO_PAIRS)
 
 
-@pytest.fixture(scope="module")
-def audited(demo, tmp_path_factory):
-    """What the script said and wrote about the demo: exit code, lines, JSON, page."""
-    out = tmp_path_factory.mktemp("audit")
-    with pytest.MonkeyPatch.context() as patch:
-        lines: list[str] = []
-        patch.setattr("builtins.print", lambda *text: lines.extend(" ".join(text).splitlines()))
-        code = script.main(
-            ["--dataset", "demo", "--json", str(out / "a.json"), "--html", str(out / "a.html")]
-        )
-    return code, lines, json.loads((out / "a.json").read_text()), (out / "a.html").read_text()
-
-
-def test_the_demo_passes_and_its_numbers_are_written(audited, demo):
-    code, lines, numbers, page = audited
-    assert code == 0 and lines[-1] == "audit passed"
+def test_the_demo_passes_and_its_numbers_are_written(demo, tmp_path, capsys):
+    json_file, html = tmp_path / "a.json", tmp_path / "a.html"
+    assert script.main(["--dataset", "demo", "--json", str(json_file), "--html", str(html)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    numbers, page = json.loads(json_file.read_text()), html.read_text()
+    assert lines[-1] == "audit passed"
     assert max(map(len, lines)) <= 130
     assert json.loads((demo / "audit.json").read_text()) == numbers
     assert (demo / "audit.html").read_text() == page
@@ -196,19 +186,16 @@ def test_the_demo_passes_and_its_numbers_are_written(audited, demo):
     assert all(features in page for features in FEATURES)
 
 
-def test_a_torn_patient_fails_the_script(audited, demo, capsys):
+def test_a_torn_patient_fails_the_script(demo, capsys):
     table, _ = load_table("demo")
     patients = table[(table["patient_id"] != "") & (table["fold"] >= 0)]
     row = patients.index[patients["images_per_patient"] > 1][0]
     table.loc[row, "fold"] = (table.loc[row, "fold"] + 1) % 3
-    save_table("torn", table, load_dataset_config("demo"))
-    try:
-        assert script.main(["--dataset", "torn"]) == 1
-        last = capsys.readouterr().out.splitlines()[-1]
-        assert last.startswith("audit FAILED: in two folds, or in a fold and the test rows: pat")
-        assert "FAILED" in (at("input/prepared") / "torn" / "audit.html").read_text()
-    finally:
-        shutil.rmtree(at("input/prepared") / "torn")
+    save_table("torn_patient", table, load_dataset_config("demo"))
+    assert script.main(["--dataset", "torn_patient"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("audit FAILED: in two folds, or in a fold and the test rows: pat")
+    assert "FAILED" in at("input/prepared/torn_patient/audit.html").read_text()
 
 
 def test_anybodys_split_is_audited_in_one_file_or_a_file_a_part(tmp_path, capsys):

@@ -237,6 +237,9 @@ def test_runs_of_other_tasks_classes_or_folds_are_refused(root):
     (root / "oof/real/b/fold1.csv").unlink()
     with pytest.raises(InputError, match=r"real/b lacks, of the 300 .*: train the missing folds"):
         blend.main(["a", "real/b", "--no-test"])
+    edit(root / "oof/ham/a/fold0.csv", lambda t: t.assign(target="scc"))
+    with pytest.raises(InputError, match="target scc is not akiec, bcc, bkl, df, mel, nv, vasc"):
+        blend.main(["ham/a", "ham/b", "--no-test"])
 
 
 @pytest.mark.parametrize(

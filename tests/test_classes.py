@@ -1,6 +1,5 @@
 """Tasks of many classes through training, out-of-fold files and test predictions; leaky splits."""
 
-import json
 import re
 import shutil
 
@@ -16,25 +15,19 @@ from train import main as train
 
 from lesions.config import DatasetConfig
 from lesions.data.table import load_table, save_table
-from lesions.data.tasks import Task, build_task, targets, task_in
+from lesions.data.tasks import build_task, targets
 from lesions.errors import InputError
+from lesions.files import read_json
 from lesions.paths import at
 
 CLASSES = list(build_task("diagnosis8").classes)
 
 
-def test_an_out_of_fold_file_names_the_class_and_gives_each_its_probability(several):
-    oof = pd.read_csv(several / "fold0.csv")
-    table = load_table("demo")[0].set_index("image_name")
-    assert list(oof.columns) == ["image_name", "fold", "target", *(f"prob_{c}" for c in CLASSES)]
-    assert (table.loc[oof["image_name"], "diagnosis"].to_numpy() == oof["target"]).all()
-    probs = oof.filter(like="prob_").to_numpy()
-    np.testing.assert_allclose(probs.sum(axis=1), 1, atol=1e-6)
-    facts = json.loads((several / "fold0.json").read_text())
-    assert facts["classes"] == CLASSES and facts["task"] == "diagnosis8"
-    answer = np.array(CLASSES)[probs.argmax(axis=1)]
+def test_rows_without_a_class_are_neither_trained_on_nor_scored(several):
+    oof, facts = pd.read_csv(several / "fold0.csv"), read_json(several / "fold0.json")
+    answer = np.array(CLASSES)[oof.filter(like="prob_").to_numpy().argmax(axis=1)]
     assert facts["accuracy"] == pytest.approx((answer == oof["target"]).mean())
-    # Rows whose diagnosis is not told are neither trained on nor scored.
+    table = load_table("demo")[0]
     known = (table["split"] == "train") & table["diagnosis"].isin(CLASSES)
     assert len(oof) == facts["rows"] == ((table["fold"] == 0) & known).sum()
     assert ((table["fold"] == 0) & (table["diagnosis"] == "benign")).any()
@@ -74,24 +67,6 @@ def test_targets_are_numbers_of_the_classes_and_empty_where_there_is_none():
     )
 
 
-def test_a_task_of_several_classes_and_a_yes_or_no_task_answer_alike():
-    yes, many = build_task("melanoma"), Task("mine", ("bcc", "mel", "nv"))
-    assert (yes.columns, yes.listed) == (["prob"], [])
-    assert many.columns == ["prob_bcc", "prob_mel", "prob_nv"]
-    assert yes.score([[0.2], [0.9]]).tolist() == [0.2, 0.9]
-    assert many.score([[0.2, 0.3, 0.5]]) == pytest.approx([0.5])  # bcc and mel are malignant
-    assert yes.positive([0, 1]).tolist() == many.positive([2, 1]).tolist() == [False, True]
-    assert yes.codes([1.0, 0.0]).tolist() == [1, 0]
-    assert many.codes(["nv", "bcc"]).tolist() == [2, 0]
-    for task, wrong in ((yes, 2), (many, "df")):
-        with pytest.raises(ValueError, match=f"target {wrong} is not"):
-            task.codes([wrong])
-        frame = task.as_frame(np.full((1, len(task.classes)), 0.25), [1])
-        assert task_in(frame.columns) == Task(
-            "positive", task.classes if task is many else ("positive",)
-        )
-
-
 def test_a_published_split_that_leaks_is_trained_on_and_says_so(demo, capsys):
     table, _ = load_table("demo")
     train_rows = table["split"] == "train"
@@ -106,5 +81,5 @@ def test_a_published_split_that_leaks_is_trained_on_and_says_so(demo, capsys):
     )
     train([*tiny_run("leaky", "dataset=torn"), "--fold", "0"])
     assert "LEAK: torn is a published split (system001)" in capsys.readouterr().out
-    facts = json.loads((at("oof") / "leaky" / "fold0.json").read_text())
+    facts = read_json(at("oof/leaky/fold0.json"))
     assert facts["scheme"]["name"] == "system001" and facts["scheme"]["straddling"] > 0

@@ -9,7 +9,6 @@ import pytest
 from lesions.config import (
     Config,
     differences,
-    find_config,
     load_config,
     load_dataset_config,
     run_name,
@@ -124,11 +123,6 @@ def test_a_config_cannot_be_changed_after_loading():
     config = Config.model_validate({"dataset": "demo", "model": {"backbone": "x"}})
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 1  # type: ignore[misc]
-
-
-def test_a_run_can_be_given_by_its_name_or_its_file():
-    assert find_config("effnet_b1") == at("configs/effnet_b1.yaml")
-    assert find_config("configs/demo/resnet10t.yaml").samefile(find_config("demo/resnet10t"))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
 from lesions.config import Config
 from lesions.data.table import load_table, prepared
+from lesions.data.tasks import build_task
 from lesions.errors import InputError
+from lesions.evaluation.metrics import roc_auc
 from lesions.evaluation.scores import names_of, score_parts
 from lesions.files import read_json
 from lesions.inference.checkpoint import load_model, versions
 from lesions.oof import Oof, load_oof
 from lesions.paths import CODE, shown
 from lesions.provenance import Results
+from lesions.reporting.leaderboard import compare_scores
 from lesions.runs import find_run
 
 Scores = dict[str, Any]
@@ -102,13 +106,24 @@ def _blend(spec: str) -> Scores:
     oof = load_oof(find_run(spec, takes=("blend",)))
     assert oof.blend is not None
     blend = oof.blend
-    in_sample = {"auc": blend["methods"][blend["chosen"]]["in_sample"], "low": None, "high": None}
+    members = [_melanoma(load_oof(find_run(name))) for name in blend["members"]]
+    best = max(members, key=lambda member: roc_auc(member.positive, member.score))
+    gain = compare_scores(_melanoma(oof), best)["auc"].difference
     return {
         **{key: blend[key] for key in ("chosen", "reason", "members", "weights")},
-        "oof": {"overall": in_sample},
+        "gain": {"over": best.name, **gain.as_json()},
         "nested": _scores(oof),
         "test": _test(oof),
     }
+
+
+def _melanoma(oof: Oof) -> Oof:
+    """The melanoma column of a run of several classes, as a yes-or-no run has it."""
+    if not oof.task.several:
+        return oof
+    mel = oof.task.classes.index("mel")
+    codes = np.where(oof.codes < 0, -1, oof.codes == mel)
+    return replace(oof, task=build_task("melanoma"), probs=oof.probs[:, [mel]], codes=codes)
 
 
 def _test(oof: Oof) -> Scores:
@@ -121,7 +136,8 @@ def _test(oof: Oof) -> Scores:
 
 
 def _scores(oof: Oof) -> Scores:
-    """By "overall" and source: auc (of several classes the macro AUC), low, high and rows."""
+    """By "overall" and source: AUC of melanoma, low, high and rows."""
+    oof = _melanoma(oof)
     main = names_of(len(oof.task.classes))[0]
     parts, _ = score_parts(oof.codes, oof.probs, oof.task.classes, oof.groups, oof.table["source"])
     found: Scores = {}

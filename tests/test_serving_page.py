@@ -55,7 +55,7 @@ def give(page, content: bytes, name: str = "lesion.jpg") -> None:
     page.set_input_files("#photo input[type=file]", file)
 
 
-def test_a_photograph_gets_a_verdict_and_an_overlay_to_switch(page, address: str) -> None:
+def test_a_photograph_gets_a_verdict_and_an_overlay_to_switch(page, address):
     give(page, example(0))
     page.wait_for_selector("#overlay img.cam")
     told = Predictor.load("calibrated").predict(example(0))
@@ -93,7 +93,7 @@ CONTRAST = """place => {
 }"""
 
 
-def test_it_fits_and_can_be_read_on_every_screen_light_and_dark(page) -> None:
+def test_it_fits_and_can_be_read_on_every_screen_light_and_dark(page):
     give(page, noise())
     page.wait_for_selector("#overlay img.cam")
     for scheme in ("light", "dark"):
@@ -132,7 +132,7 @@ def test_the_first_tab_reaches_the_photograph_and_space_opens_it(page):
     assert opened
 
 
-def test_the_manual_knows_its_port_and_its_form_is_answered(page, address: str) -> None:
+def test_the_manual_knows_its_port_and_its_form_is_answered(page, address):
     links = page.locator("#model a").evaluate_all("all => all.map((link) => link.href)")
     assert f"{address}api/info" in links
     page.click(
@@ -152,7 +152,7 @@ def test_the_manual_knows_its_port_and_its_form_is_answered(page, address: str) 
     ("content", "reason"),
     [(example(0)[:3000], "broken"), (b"no picture", "no JPEG"), (bytes(400_000), "too large")],
 )
-def test_a_bad_file_has_a_reason_and_clears_the_answer(page, content: bytes, reason: str) -> None:
+def test_a_bad_file_has_a_reason_and_clears_the_answer(page, content, reason):
     page.click(".example >> nth=1")
     page.wait_for_selector("#overlay img")
     give(page, content)
@@ -164,9 +164,7 @@ def test_a_bad_file_has_a_reason_and_clears_the_answer(page, content: bytes, rea
     assert "%" not in page.inner_text("#says")
 
 
-def test_an_old_answer_never_stands_beside_a_new_photograph(
-    page, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_answer_never_stands_beside_a_new_photograph(page, monkeypatch):
     predict = Predictor.predict_many
 
     def slow_first(self: Predictor, photos: list[bytes], *rest) -> object:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,13 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from calibrate import main as calibrate  # noqa: E402
 from PIL import Image  # noqa: E402
+from prepare import main as prepare  # noqa: E402
+from train import main as train  # noqa: E402
+
+from lesions.data.sample import write_sample  # noqa: E402
+from lesions.paths import at  # noqa: E402
 
 pytest_plugins = ["kaggle_fake"]
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data"
@@ -46,25 +51,16 @@ def root(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo() -> Iterator[Path]:
+def demo() -> Path:
     """A prepared data set `demo` of 90 drawn images at 32 pixels, in three folds; its folder."""
-    from prepare import main as prepare
-
-    from lesions.data.sample import write_sample
-    from lesions.paths import at
-
     write_sample(at("input/sample"), images=90)
     prepare(["--dataset", "demo", "--size", "32"])
-    yield at("input/prepared/demo")
+    return at("input/prepared/demo")
 
 
 @pytest.fixture(scope="session")
 def trained(demo: Path) -> Path:
     """oof/tiny: all three folds of a tiny run on `demo`."""
-    from train import main as train
-
-    from lesions.paths import at
-
     train([*tiny_run("tiny"), "--fold", "all"])
     return at("oof/tiny")
 
@@ -72,8 +68,6 @@ def trained(demo: Path) -> Path:
 @pytest.fixture(scope="session")
 def calibrated(trained: Path) -> Path:
     """oof/calibrated: the tiny run with its calibration.json."""
-    from calibrate import main as calibrate
-
     shutil.copytree(trained, trained.parent / "calibrated")
     calibrate(["--run", "calibrated", "--rows", "30"])
     return trained.parent / "calibrated"
@@ -82,10 +76,6 @@ def calibrated(trained: Path) -> Path:
 @pytest.fixture(scope="session")
 def several(demo: Path) -> Path:
     """oof/several: all three folds of a tiny run that tells eight diagnoses apart."""
-    from train import main as train
-
-    from lesions.paths import at
-
     train([*several_run(), "--fold", "all"])
     return at("oof/several")
 
@@ -118,8 +108,6 @@ class Killed(BaseException):
 
 def interrupted_run(arguments: list[str], step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run scripts/train.py and kill it before its step number `step` (from 0)."""
-    from train import main as train
-
     from lesions.training.steps import Stepper
 
     make_step = Stepper.step

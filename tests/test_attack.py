@@ -174,19 +174,14 @@ def test_what_cannot_be_written_is_one_sentence(demo, capsys):
     (oof / "file").write_text("")
     (oof / "dangling").symlink_to(oof / "nowhere/at all")
     (oof / "closed").symlink_to("/sys")  # closed to root, too
+    before = sorted(oof.iterdir())
     for name in ("folder", "lock", "file", "dangling", "closed", "a" * 300):
         with pytest.raises(SystemExit) as ended:
             run(lambda name=name: train([*tiny_run(f"places/{name}"), "--fold", "0"]))
         assert ended.value.code == 2
         last = capsys.readouterr().err.strip().splitlines()[-1]
         assert last.startswith("error: ") and name in last, last
-    assert sorted(path.name for path in oof.iterdir()) == [
-        "closed",
-        "dangling",
-        "file",
-        "folder",
-        "lock",
-    ]
+    assert sorted(oof.iterdir()) == before
 
 
 def test_yaml_and_json_that_expand_nest_or_are_of_another_shape_are_refused_at_once(tmp_path):
@@ -227,18 +222,6 @@ def test_every_launch_is_quiet_so_that_the_last_line_is_ours():
     assert [each for each in found if not each[1].startswith("--quiet")] == []
 
 
-@pytest.mark.parametrize("code", [2, 75, 130, 143])
-def test_kaggle_run_ends_with_the_exit_code_of_a_kernel(code, tmp_path):
-    (tmp_path / "python").write_text(
-        f'#!/bin/sh\ncase "$*" in *train*) exit {code};; -c*) echo demo 32;; esac\n'
-    )
-    (tmp_path / "python").chmod(0o755)
-    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    ended = subprocess.run(["bash", CODE / "scripts/kaggle_run.sh", "effnet_b1", "effnet_b3"],
-                           env=os.environ | path, capture_output=True, text=True)  # fmt: skip
-    assert ended.returncode == code, ended.stderr
-
-
 KINDS = [{"circle": True}, {"clahe": True}, {"hair": True}, {"shades_of_gray": True},
          {"fit": "crop"}, {"fit": "pad"}]  # fmt: skip
 
@@ -277,16 +260,42 @@ def test_a_photograph_of_ones_own_goes_through_the_preprocessing_of_the_training
         assert [call.args[2] for call in spied.call_args_list] == 3 * [PreprocessConfig(**kind)]
 
 
-@pytest.mark.parametrize("code", [2, 75, 130, 143])
-def test_train_all_ends_with_the_exit_code_of_train(code, tmp_path):
-    for name, text in {"python": f"echo $*; exit {code}", "nvidia-smi": "exit 1"}.items():
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+def stubbed(tmp_path, script, *arguments, **programs):
+    """What a shell script does with programs that only print their name and arguments."""
+    for name, text in {"nvidia-smi": "exit 1", **programs}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {name} $* >&2\n{text}\n")
         (tmp_path / name).chmod(0o755)
-    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOURS": "2"}
-    ended = subprocess.run(["bash", CODE / "scripts/train_all.sh", "configs/effnet_b1.yaml"],
-                           env=os.environ | path, capture_output=True, text=True)  # fmt: skip
-    assert ended.returncode == code
-    assert re.search(r"train.py --config configs/effnet_b1.yaml .*--max-hours 2$", ended.stdout)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment |= {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_JOB_ID": "7"}
+    return subprocess.run(["bash", CODE / "scripts" / script, *arguments], env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [0, 2, 75, 130, 143])
+def test_shell_scripts_end_with_the_exit_code_of_what_they_run(code, tmp_path, monkeypatch):
+    """A SLURM task requeues itself until its fold is done."""
+    monkeypatch.setenv("HOURS", "2")
+    done = stubbed(tmp_path, "train_all.sh", "configs/effnet_b1.yaml", python=f"exit {code}")
+    assert done.returncode == code
+    first = done.stderr.splitlines()[0]
+    assert re.search(r"train.py --config configs/effnet_b1.yaml .*--max-hours 2$", first)
+    kernel = f'case "$*" in *train*) exit {code};; -c*) echo demo 32;; esac'
+    done = stubbed(tmp_path, "kaggle_run.sh", "effnet_b1", "effnet_b3", python=kernel)
+    assert done.returncode == code, done.stderr
+    done = stubbed(tmp_path, "slurm_fold.sh", "effnet_b1", srun=f"exit {code}", scontrol="exit 0")
+    assert done.returncode == code and "--config effnet_b1 --fold 3" in done.stderr
+    assert ("scontrol requeue 7_3" in done.stderr) == (code in (75, 143))
+
+
+def test_the_four_configs_are_trained_on_deottes_copies_under_their_own_names(tmp_path):
+    done = stubbed(tmp_path, "train_all.sh", "--dataset", "isic_deotte", python="exit 0")
+    lines, runs = done.stderr.splitlines(), ["effnet_b1", "effnet_b3", "effnet_b4", "resnest50"]
+    for name, line in zip(runs, lines[::2], strict=False):
+        assert f"--config configs/{name}.yaml --name deotte/{name} --fold all" in line
+        assert line.endswith("--set dataset=isic_deotte")
+        config = load_config(name, ["dataset=isic_deotte"])
+        assert (CODE / f"configs/datasets/{config.dataset}.yaml").exists()
+    assert lines[-1].endswith(" ".join(f"deotte/{run}" for run in runs))
 
 
 @pytest.mark.parametrize(

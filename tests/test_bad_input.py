@@ -31,9 +31,8 @@ def original(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def sample(original, tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
-    return Path(shutil.copytree(original, tmp_path / "sample"))
+def sample(original, root) -> Path:
+    return Path(shutil.copytree(original, root / "sample"))
 
 
 @pytest.fixture

@@ -208,22 +208,17 @@ def test_test_files_belong_to_the_member_of_their_name_in_any_order(root):
             blend.main([folder, "--test", *given])
 
 
-def of(name, change):
-    """A change to one of the files."""
-    return lambda table, own: change(table) if own == name else table
-
-
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("name", "change", "told"),
     [
-        (of("y", lambda t: t.drop(index=[3, 4])), "oof_y lacks, of the 300 of all members: 2 i"),
-        (of("x", lambda t: t.assign(pred=0.5)), "oof_x: its column is constant"),
-        (of("y", lambda t: t.assign(target=1 - t["target"])), "oof_x and oof_y disagree on the"),
-        (of("y", lambda t: t.assign(pred=1 - t["pred"])), "oof_y is upside down: AUC 0.3"),
+        ("y", lambda t: t.drop(index=[3, 4]), "oof_y lacks, of the 300 of all members: 2 i"),
+        ("x", lambda t: t.assign(pred=0.5), "oof_x: its column is constant"),
+        ("y", lambda t: t.assign(target=1 - t["target"]), "oof_x and oof_y disagree on the"),
+        ("y", lambda t: t.assign(pred=1 - t["pred"]), "oof_y is upside down: AUC 0.3"),
     ],
 )  # fmt: skip
-def test_members_that_do_not_match_are_refused_by_name(root, change, told):
-    folder = write_csvs(root, change)
+def test_members_that_do_not_match_are_refused_by_name(root, name, change, told):
+    folder = write_csvs(root, lambda table, own: change(table) if own == name else table)
     with pytest.raises(InputError, match=told):
         blend.main([folder, "--no-test", "--out", str(root / "out")])
     assert not (root / "out").exists()

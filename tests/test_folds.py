@@ -115,10 +115,6 @@ ROWS = st.lists(st.tuples(NAMES, IDS, IDS), min_size=1, max_size=14)
 PAIRS = st.lists(st.tuples(NAMES, NAMES), max_size=5)  # also of photographs not in the table
 
 
-def build_table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
-    return pd.DataFrame(rows, columns=["image_name", "patient_id", "lesion_id"])
-
-
 def build_pairs(pairs: list[tuple[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(pairs, columns=["image_name_1", "image_name_2"], dtype=str)
 
@@ -145,7 +141,7 @@ def components(rows: list[tuple], pairs: list[tuple[str, str]]) -> list[int]:
 def test_groups_are_the_connected_components_whatever_the_order_of_rows_and_pairs(
     rows, pairs, random
 ):
-    table = build_table(rows)
+    table = pd.DataFrame(rows, columns=["image_name", "patient_id", "lesion_id"])
     grouped = add_groups(table, build_pairs(pairs))
     pd.testing.assert_frame_equal(grouped.drop(columns="group"), table)
     assert all(name == min(part["image_name"]) for name, part in grouped.groupby("group"))

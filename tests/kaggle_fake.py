@@ -45,13 +45,6 @@ class Fault:
     after: int = 0
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *arguments: Any) -> None:
-        """A client that hangs up is no news."""
-
-
 class FakeKaggle:
     """The server's state, to be set and read by a test; every answer is made from it."""
 
@@ -80,7 +73,9 @@ class FakeKaggle:
         self.requests: list[tuple[str, str, dict[str, str]]] = []  # method, path, headers
         self.faults: dict[str, list[Fault]] = defaultdict(list)
         self.waits: list[float] = []  # seconds that were to be slept
-        self._server = Server(("127.0.0.1", 0), type("Bound", (Handler,), {"fake": self}))
+        handler = type("Bound", (Handler,), {"fake": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._server.handle_error = lambda *_: None  # a client that hangs up is no news
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
         proxy, nowhere = f"http://127.0.0.1:{self.port}", "http://127.0.0.1:9"

@@ -72,11 +72,9 @@ def main(path: str, working: str, output: str) -> int:
     from nbclient.exceptions import CellExecutionError
 
     notebook = nbformat.read(path, as_version=4)
-    # Sockets in files: without a network not even the loopback is up.
+    # Sockets in files, of 107 characters at most: without a network not even the loopback is up.
     manager = AsyncKernelManager(transport="ipc", kernel_name="python3")
-    manager.ip = str(
-        Path(tempfile.mkdtemp(dir="/tmp")) / "socket"
-    )  # a path may have 107 characters
+    manager.ip = f"{tempfile.mkdtemp(dir='/tmp')}/socket"
     resources = {"metadata": {"path": working}}
     text, failed = [], 0
     try:

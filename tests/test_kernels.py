@@ -157,8 +157,8 @@ def server(tmp_path: Path) -> Iterator[RunningKaggle]:
 
 @pytest.mark.slow
 def test_the_loop_goes_from_check_to_a_scored_blend_of_two_configs_one_of_them_cut_and_resumed(
-    checkout: Path, hub: Path, server: RunningKaggle
-) -> None:
+    checkout, hub, server
+):
     environment = os.environ | server.environment | {
         "HF_HUB_CACHE": str(hub), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     }  # fmt: skip
@@ -231,7 +231,7 @@ def mounts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["lesions-code", "lesions-weights-tiny"])
-def test_an_older_version_of_a_data_set_is_refused(mounts: Path, name: str) -> None:
+def test_an_older_version_of_a_data_set_is_refused(mounts, name):
     (mounts / "any/name").mkdir(parents=True)
     write_json(mounts / f"any/name/{SEAL}", {"set": name, "hash": "0" * 64})
     Session(mounts, mounts, expected={name: "0" * 64})
@@ -248,11 +248,8 @@ def commands(use: Callable[[], object]) -> list[str]:
 
 
 def test_a_session_without_its_inputs_names_commands_that_make_them(
-    mounts: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    mounts, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr("lesions.kaggle.session.PACKAGES", ("numpy", "nothere"))
     session = Session(mounts, tmp_path, expected={})
     assert "nothere is missing" in capsys.readouterr().out
@@ -269,8 +266,8 @@ def test_a_session_without_its_inputs_names_commands_that_make_them(
 
 @pytest.mark.skipif(not ISOLATED, reason="this system has no namespaces to isolate a session with")
 def test_a_session_of_these_tests_has_no_network_and_read_only_input_and_without_code_says_so(
-    tmp_path: Path,
-) -> None:
+    tmp_path,
+):
     cells = [
         "import errno, os, socket, shutil",
         "try:\n    open('/kaggle/input/x', 'w')\nexcept OSError as e:\n"
@@ -286,7 +283,7 @@ def test_a_session_of_these_tests_has_no_network_and_read_only_input_and_without
     assert outcome.failed and "attach the data set lesions-code" in outcome.text
 
 
-def test_committed_notebooks_are_what_the_command_writes(tmp_path: Path) -> None:
+def test_committed_notebooks_are_what_the_command_writes(tmp_path):
     assert kaggle_push(["notebooks", "--write", str(tmp_path)]) == 0
     committed = {path.name: path.read_text() for path in (CODE / "notebooks").glob("*.ipynb")}
     assert committed == {path.name: path.read_text() for path in tmp_path.iterdir()}
@@ -301,9 +298,7 @@ def test_committed_notebooks_are_what_the_command_writes(tmp_path: Path) -> None
 
 
 @pytest.mark.real
-def test_the_study_notebook_goes_from_download_to_report(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_study_notebook_goes_from_download_to_report(monkeypatch, tmp_path):
     (tmp_path / "input/dermamnist").mkdir(parents=True)
     with np.load(REAL / "dermamnist/dermamnist.npz") as whole:
         part = {name: whole[name][::6] for name in whole.files}
@@ -323,7 +318,7 @@ def test_the_study_notebook_goes_from_download_to_report(
     assert (tmp_path / "oof/notebook/report.html").exists()
 
 
-def test_inputs_are_known_by_their_content(mounts: Path, tmp_path: Path) -> None:
+def test_inputs_are_known_by_their_content(mounts, tmp_path):
     write_sample(mounts / "x", images=40)
     (mounts / "any/name/at/all").mkdir(parents=True)
     (mounts / "x").rename(mounts / "any/name/at/all/x")
@@ -337,9 +332,7 @@ def test_inputs_are_known_by_their_content(mounts: Path, tmp_path: Path) -> None
     }  # fmt: skip
 
 
-def test_two_t4_are_both_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_t4_are_both_used(monkeypatch, tmp_path, capsys):
     for name, text in {"nvidia-smi": "echo GPU 0: Tesla T4; echo GPU 1: Tesla T4",
                        "python": "echo ran $*"}.items():  # fmt: skip
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")

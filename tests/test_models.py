@@ -18,6 +18,7 @@ from lesions.models.classifier import LesionClassifier
 from lesions.models.layers import Cbam, MetadataGate, attend, build_head, weigh_channels
 from lesions.training.optim import set_trainable
 
+SAVED = {".pth": torch.save, ".safetensors": save_file}
 TINY = ModelConfig(backbone="mobilenetv3_small_050", pretrained=False)
 
 
@@ -115,7 +116,7 @@ def test_local_weights_load_under_the_names_that_trainers_give_them(
 ):
     path, saved = tmp_path / f"weights{suffix}", saved_weights(prefix)
     beside = {"meta.0.weight": torch.ones(2)} if prefix else {}  # another part of that trainer's
-    save_file(saved | beside, path) if suffix == ".safetensors" else torch.save(saved, path)
+    SAVED[suffix](saved | beside, path)
     found = backbone_from(path).state_dict()
     assert all(torch.equal(tensor, saved[f"{prefix}{name}"]) for name, tensor in found.items())
     assert f"{len(found)} tensors" in capsys.readouterr().out
@@ -162,14 +163,12 @@ def test_weights_that_do_not_fit_are_refused_with_examples(fault, tmp_path):
         backbone_from(tmp_path / "weights.pth")
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("suffix", SAVED)
 def test_cut_or_foreign_files_are_no_weights(suffix, tmp_path):
     path = tmp_path / f"weights{suffix}"
     with pytest.raises(InputError, match="no such weights file"):
         backbone_from(path)
-    save_file(saved_weights(), path) if suffix == ".safetensors" else torch.save(
-        saved_weights(), path
-    )
+    SAVED[suffix](saved_weights(), path)
     content = path.read_bytes()
     for broken in (content[: len(content) // 2], b"image_name,target\n" * 9, b""):
         path.write_bytes(broken)

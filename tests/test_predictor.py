@@ -229,6 +229,8 @@ def test_corrected_probabilities_are_those_that_come_true():
     corrected = found.apply(distorted)[:, 0]
     assert np.abs(corrected - truth).mean() < 0.01 < np.abs(distorted[:, 0] - truth).mean()
     assert (np.diff(corrected[np.argsort(truth)]) >= 0).all()
+    none, next_to_none, sure = found.apply(np.array([[0.0], [1e-12], [1.0]]))[:, 0]
+    assert 0 <= none <= next_to_none < 0.001 and 0.999 < sure <= 1
     assert found.calibration_error[1] < 0.02 < found.calibration_error[0]
     assert found.threshold.sensitivity == pytest.approx(0.9, abs=0.02)
     assert found.cross_fitted == "fold"

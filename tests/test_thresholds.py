@@ -4,8 +4,6 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from lesions.errors import InputError
@@ -90,18 +88,6 @@ def test_class_weights_are_undone_in_a_task_of_several_classes():
         log_loss(codes[3000:], probs) for probs in (true[3000:], raised[3000:], found)
     )
     assert best - 0.01 < after < best + 0.02 < before
-
-
-@given(
-    st.lists(st.floats(0, 1), min_size=2, max_size=50),
-    st.floats(0.05, 20),
-    st.floats(-30, 30),
-)
-@settings(max_examples=200, deadline=None)
-def test_no_calibration_turns_the_order_of_scores_round(prob, temperature, shift):
-    prob = np.sort(prob)
-    after = Scaling(temperature, [0, shift]).apply(prob[:, None])[:, 0]
-    assert (np.diff(after) >= 0).all() and after.min() >= 0 and after.max() <= 1
 
 
 def test_the_prior_of_2019_is_moved_to_that_of_2020_and_malignant_classes_keep_their_ratio():

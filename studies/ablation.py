@@ -83,6 +83,7 @@ def compare_variants(runs: Runs, ablation: Ablation) -> dict[str, Any]:
         "config": ablation.model_dump(),
         "rows": len(base.table),
         "classes": list(classes),
+        "device": next(iter(base.facts.values()))["device"],
         "level": 0.05 / len(found),  # Bonferroni-corrected
         "seconds": {
             name: sum(_epochs(run, fold)[-1][0] for fold in ablation.folds)
@@ -116,6 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change the base and every variant")  # fmt: skip
+    parser.add_argument("--compare", action="store_true", help="train none, compare what is there")
     parser.add_argument("--max-hours", type=float, help="save and stop before this time is over")
     results = Results(parser, "ham10000_ablation.json")
     args = parser.parse_args(arguments)
@@ -123,7 +125,7 @@ def main(arguments: list[str] | None = None) -> int:
     ablation = load_ablation(args.config)
     ablation = ablation.model_copy(update={"shared": [*ablation.shared, *args.set]})
     runs = variant_runs(args.config, ablation)
-    for name, config in runs.values():
+    for name, config in () if args.compare else runs.values():
         accelerator = build_accelerator(config.train.precision)
         stop = StopRequest(args.max_hours, begun)
         if code := train_folds(config, name, ablation.folds, accelerator, stop):

@@ -91,8 +91,9 @@ class Oof:
     @property
     def test_file(self) -> Path:
         """Where predict.py or blend.py writes the test predictions."""
-        blend = self.run and self.run.blend
-        return blend.with_suffix(".csv") if blend else at("submissions", f"{self.name}.csv")
+        assert self.run is not None
+        blend = self.run.blend
+        return blend.with_suffix(".csv") if blend else at("submissions", f"{self.run.name}.csv")
 
     def of_test(self) -> "Oof":
         """The same model's predictions of the test rows; codes are -1 where there is no label."""

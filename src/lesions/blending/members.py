@@ -14,7 +14,7 @@ from lesions.errors import InputError, listed
 from lesions.evaluation.metrics import Floats
 from lesions.files import read_json, sha256
 from lesions.oof import Groups, Oof, load_groups, load_oof, load_test, require_none, table_rows
-from lesions.paths import at, shown
+from lesions.paths import shown
 from lesions.runs import find_run
 
 KIND_OF_FILE = re.compile(r"(^|[ _.-])(oof|submissions?|sub|test|pred(iction)?s?)(?=[ _.-]|$)")
@@ -127,7 +127,7 @@ def _pair(members: Sequence[Oof], given: Sequence[str]) -> dict[str, Path]:
         )
     for member in members:
         if member.run:
-            found[member.name] = path = at("submissions", f"{member.run.name}.csv")
+            found[member.name] = path = member.test_file
             if not path.is_file():
                 raise InputError(
                     f"{shown(path)}: no test predictions: run python scripts/predict.py "

@@ -18,16 +18,7 @@ from lesions.config import load_dataset_config
 from lesions.data.folds import add_folds
 from lesions.data.table import load_table, save_table
 from lesions.errors import InputError
-from lesions.evaluation.audit import (
-    FEATURES,
-    audit,
-    balance,
-    count_links,
-    find_problems,
-    parts,
-    predict_without_pixels,
-    score_shortcuts,
-)
+from lesions.evaluation import audit
 from lesions.evaluation.links import build_links
 from lesions.paths import at
 from lesions.reporting.data_page import audit_text
@@ -45,7 +36,7 @@ def whole_table(groups: int = 60) -> pd.DataFrame:
 
 
 def problems(table: pd.DataFrame, pairs: pd.DataFrame = NO_PAIRS) -> str:
-    return "; ".join(find_problems(table, build_links(table, pairs), parts(table)))
+    return "; ".join(audit.find_problems(table, build_links(table, pairs), audit.parts(table)))
 
 
 def two_apart(table: pd.DataFrame) -> list[int]:
@@ -96,8 +87,8 @@ def test_exposed_images_are_counted_as_a_loop_over_all_pairs_counts_them(rows):
         image_name=[f"i{row}" for row in range(len(rows))], patient_id="", group="", source="s",
         split="train", target=[row % 2 for row in range(len(rows))],
     )  # fmt: skip
-    found = count_links(table, build_links(table, NO_PAIRS), parts(table)).set_index("kind")
-    found = found.loc["lesion"]
+    found = audit.count_links(table, build_links(table, NO_PAIRS), audit.parts(table))
+    found = found.set_index("kind").loc["lesion"]
     exposed = [
         i
         for i, (lesion, fold) in enumerate(rows)
@@ -111,7 +102,7 @@ def test_exposed_images_are_counted_as_a_loop_over_all_pairs_counts_them(rows):
 def test_the_balance_names_the_fold_that_differs():
     table = whole_table().assign(sex="male")
     table.loc[table["fold"] == 1, "sex"] = "female"
-    found = balance(table, parts(table))
+    found = audit.balance(table, audit.parts(table))
     assert [fold["rows"] for fold in found["folds"]] == table.groupby("fold").size().tolist()
     share = {(row["feature"], row["value"]): row for row in found["shares"]}
     assert share["sex", "female"]["1"] == 1 and share["sex", "female"]["0"] == 0
@@ -124,19 +115,19 @@ def test_no_row_is_predicted_by_a_model_that_saw_its_target():
     table = whole_table(600).sample(frac=1, random_state=0)
     table["age_approx"] = table["target"] * 50 + table["fold"] * 100
     inverted = table.assign(target=table["target"].where(table["fold"] != 0, 1 - table["target"]))
-    plain, _ = predict_without_pixels(table, ["age_approx"])
+    plain, _ = audit.predict_without_pixels(table, ["age_approx"])
     held = (table["fold"] == 0).to_numpy()
     np.testing.assert_array_equal(
-        plain[held], predict_without_pixels(inverted, ["age_approx"])[0][held]
+        plain[held], audit.predict_without_pixels(inverted, ["age_approx"])[0][held]
     )
 
 
 def test_what_is_not_known_is_not_scored_and_says_why():
-    scores = score_shortcuts(whole_table()).set_index("features")
+    scores = audit.score_shortcuts(whole_table()).set_index("features")
     assert scores.loc["width, height", "reason"] == "not known for any row"
     assert pd.isna(scores.loc["images per patient", "reason"])
     assert "source alone" not in scores.index  # one source only
-    everything = audit(whole_table(), NO_PAIRS) | FACTS
+    everything = audit.audit(whole_table(), NO_PAIRS) | FACTS
     assert {"width, height"} < {row["features"] for row in everything["not_scored"]}
     assert all(np.isfinite(score["auc"]) for score in everything["shortcuts"])
     assert "n/a (not known for any row)" in audit_text(everything)
@@ -149,7 +140,7 @@ def test_each_source_has_a_model_of_its_own_that_finds_a_shortcut_only_where_the
     table["source"] = np.where(minority, "isic2019", "isic2020")
     table["width"] = np.where((table["target"] == 1) ^ minority, 6000.0, 1024.0)
     ages = np.random.default_rng(0).integers(20, 80, len(table)).astype(float)
-    scores = score_shortcuts(table.assign(age_approx=ages))
+    scores = audit.score_shortcuts(table.assign(age_approx=ages))
     age = scores[scores["features"] == "age, sex, site"]["auc"]
     assert age.between(0.4, 0.6).all()
     assert scores["source"].unique().tolist() == ["all", "isic2019", "isic2020"]
@@ -163,7 +154,7 @@ def test_each_source_has_a_model_of_its_own_that_finds_a_shortcut_only_where_the
 
 def test_a_table_without_folds_is_refused():
     with pytest.raises(InputError, match="no row of the table is in a fold"):
-        audit(whole_table().assign(fold=-1), NO_PAIRS)
+        audit.audit(whole_table().assign(fold=-1), NO_PAIRS)
 
 
 def test_the_demo_passes_and_its_numbers_are_written(demo, tmp_path, capsys):
@@ -183,7 +174,7 @@ def test_the_demo_passes_and_its_numbers_are_written(demo, tmp_path, capsys):
     # The page needs nothing beside it.
     assert not re.search(r"(?:src|href)=\"(?!#|data:)", page)
     assert "<script" not in page and "audit passed" in page
-    assert all(features in page for features in FEATURES)
+    assert all(features in page for features in audit.FEATURES)
 
 
 def test_a_torn_patient_fails_the_script(demo, capsys):

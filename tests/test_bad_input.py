@@ -170,36 +170,31 @@ def test_everything_wrong_is_in_one_report_and_nothing_made_before_is_touched(
     assert bytes_of(tmp_path / "input/prepared") == before
 
 
-def break_photos(folder: Path) -> dict[str, str]:
-    """Breaks photographs of the folder; the name of each and what must be said of it."""
-    ways: list[tuple[str, Callable[[bytes], bytes]]] = [
-        ("empty file", lambda content: b""),
-        ("truncated", lambda content: content[: len(content) // 2]),
-        ("not an image", lambda content: b"<!doctype html><title>404</title>"),
-        ("", lambda content: content[:150] + bytes(64) + content[214:]),  # in the tables
-        ("900,000,000 pixels", lambda content: huge_png(30_000, 30_000)),
-    ]
-    broken = {}
-    for path, (said, way) in zip(sorted(folder.glob("*.jpg")), ways, strict=False):
-        path.write_bytes(way(path.read_bytes()))
-        broken[path.name] = said
-    return broken
+BROKEN = [  # what is said of a photograph, and what happened to it
+    ("empty file", lambda content: b""),
+    ("truncated", lambda content: content[: len(content) // 2]),
+    ("not an image", lambda content: b"<!doctype html><title>404</title>"),
+    ("", lambda content: content[:150] + bytes(64) + content[214:]),  # in the tables
+    ("900,000,000 pixels", lambda content: huge_png(30_000, 30_000)),
+]
 
 
 def test_broken_photographs_are_all_named_and_quarantine_leaves_them_out_of_training(
     sample, call, tmp_path
 ):
-    broken = break_photos(sample / PHOTOS)
+    broken = dict(zip(sorted((sample / PHOTOS).glob("*.jpg")), BROKEN, strict=False))
+    for path, (_, damage) in broken.items():
+        path.write_bytes(damage(path.read_bytes()))
     code, said = call()
     assert code == 2 and "--quarantine" in said
-    for name, message in broken.items():
-        assert [message in line for line in said.splitlines() if name in line] == [True]
+    for path, (message, _) in broken.items():
+        assert [message in line for line in said.splitlines() if path.name in line] == [True]
     test = sorted((sample / "isic2020/jpeg/test").glob("*.jpg"))[0]
     test.write_bytes(b"")
     assert call("--quarantine")[0] == 0
     folder = tmp_path / "input/prepared" / "demo"
     table = pd.read_csv(folder / "table.csv").set_index("image_name")
-    names = [Path(name).stem for name in broken]
+    names = [path.stem for path in broken]
     assert (table.loc[names, "split"] == "quarantined").all()
     assert (table.loc[names, "fold"] == -1).all()
     assert table.loc[test.stem, "split"] == "test"

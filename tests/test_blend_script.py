@@ -196,12 +196,12 @@ def test_a_run_and_plain_files_are_scored_by_the_runs_groups_and_source(root):
 def test_test_files_belong_to_the_member_of_their_name_in_any_order(root):
     folder = write_csvs(root)
     sent = [str(root / f"sent/submission_{name}.csv") for name in "yx"]
-    blended(root, folder, "--test", *sent, "--method", "single")
-    own = pd.read_csv(root / "sent/submission_x.csv", index_col="image_name")["target"]
-    found = pd.read_csv(root / "out/blend.csv", index_col="image_name")["target"]
-    weights = json.loads((root / "out/blend.json").read_text())["weights"]
-    if weights["oof_y"] == 1:
-        own = pd.read_csv(root / "sent/submission_y.csv", index_col="image_name")["target"]
+    record = blended(root, folder, "--test", *sent, "--method", "single")
+    (best,) = (name for name, weight in record["weights"].items() if weight == 1)
+    own, found = (
+        pd.read_csv(root / file, index_col="image_name")["target"]
+        for file in (f"sent/submission_{best[-1]}.csv", "out/blend.csv")
+    )
     assert found.to_numpy() == pytest.approx(own.rank().loc[found.index] / TESTS)
     for given in (sent[:1], [sent[0], str(root / "submissions/a.csv")]):
         with pytest.raises(InputError, match=r"members that are CSV files: oof_x, oof_y; --test f"):

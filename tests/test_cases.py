@@ -7,7 +7,6 @@ file shows below, or in test_sources.py, is not read from them a second time.
 import shutil
 import unicodedata
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import blend
@@ -27,7 +26,6 @@ from lesions.errors import InputError
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 SPLITS = "stay out of the folds"
-Prepare = Callable[..., tuple[pd.DataFrame, str]]
 
 # case, config -> rows by split, and what is said; without rows it is refused by saying that.
 READ = {
@@ -43,7 +41,7 @@ given = pytest.mark.skipif(not CASES.is_dir(), reason="../shared/cases are not h
 
 
 @pytest.fixture
-def call(tmp_path, monkeypatch, capsys) -> Prepare:
+def call(tmp_path, monkeypatch, capsys):
     """Runs scripts/prepare.py on a config; the table, and all that it printed."""
     monkeypatch.setenv("LESIONS_ROOT", str(tmp_path / "root"))
     (tmp_path / "root").mkdir()

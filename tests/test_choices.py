@@ -20,17 +20,9 @@ from lesions.inference.checkpoint import load_model
 from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import at
-from lesions.training import steps
+from lesions.training import optim, steps
 from lesions.training.fold import load_fold
 from lesions.training.loss import build_loss, class_weights, focal, pos_weight, shares, smoothed_bce
-from lesions.training.optim import (
-    build_optimizer,
-    layers_of,
-    mix_batch,
-    plateaus,
-    schedule_factor,
-    stage_of,
-)
 from lesions.training.steps import Progress
 
 TARGET = np.array([0] * 6 + [1] * 2)
@@ -107,7 +99,7 @@ def test_the_positive_weight_of_the_full_merge_is_10_45():
 
 def test_the_learning_rate_warms_up_then_falls_to_zero_as_a_cosine():
     config = TrainConfig(warmup_epochs=1)
-    factors = [schedule_factor(config, step, 100, 10, []) for step in range(100)]
+    factors = [optim.schedule_factor(config, step, 100, 10, []) for step in range(100)]
     assert factors[:10] == pytest.approx(np.arange(1, 11) / 10)
     assert factors[10] == 1 and factors[55] == pytest.approx(0.5) and factors[99] < 1e-3
     assert all(np.diff(factors[10:]) < 0)
@@ -115,19 +107,19 @@ def test_the_learning_rate_warms_up_then_falls_to_zero_as_a_cosine():
 
 def test_the_step_schedule_falls_every_few_epochs():
     config = TrainConfig(schedule="step", decay_epochs=2, decay_rate=0.1, warmup_epochs=0.5)
-    factors = [schedule_factor(config, step, 60, 10, []) for step in range(60)]
+    factors = [optim.schedule_factor(config, step, 60, 10, []) for step in range(60)]
     assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert factors[5:20] == [1] * 15 and factors[20:40] == pytest.approx([0.1] * 20)
     assert factors[40:] == pytest.approx([0.01] * 20)
 
 
 def test_plateau_falls_after_epochs_without_a_better_value():
-    assert plateaus([0.5, 0.6, 0.6, 0.5], patience=2) == 1
-    assert plateaus([0.5, 0.6, 0.6, 0.7, 0.6], patience=2) == 0
-    assert plateaus([-0.5, -0.6, -0.7], patience=2) == 1
-    assert plateaus([0.5] + [0.4] * 6, patience=2) == 3
+    assert optim.plateaus([0.5, 0.6, 0.6, 0.5], patience=2) == 1
+    assert optim.plateaus([0.5, 0.6, 0.6, 0.7, 0.6], patience=2) == 0
+    assert optim.plateaus([-0.5, -0.6, -0.7], patience=2) == 1
+    assert optim.plateaus([0.5] + [0.4] * 6, patience=2) == 3
     config = TrainConfig(schedule="plateau", decay_epochs=2, warmup_epochs=0, decay_rate=0.5)
-    assert schedule_factor(config, 45, 100, 10, [0.6, 0.5, 0.5, 0.5]) == 0.5
+    assert optim.schedule_factor(config, 45, 100, 10, [0.6, 0.5, 0.5, 0.5]) == 0.5
 
 
 @pytest.mark.parametrize("monitor, best", [("auc", 2), ("log_loss", 3), ("loss", 3)])
@@ -140,11 +132,11 @@ def test_the_best_epoch_is_that_of_the_monitored_metric(monitor, best):
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD])
 def test_optimisers_have_all_parameters_once_and_lower_layers_learn_more_slowly(model, kind):
-    layers = layers_of(model.backbone)
+    layers = optim.layers_of(model.backbone)
     above = max(layers.values()) + 1
     for decay in (1.0, 0.5):
         config = TrainConfig(optimizer=kind.__name__.lower(), layer_decay=decay, weight_decay=0.03)
-        optimizer = build_optimizer(model, config)
+        optimizer = optim.build_optimizer(model, config)
         assert type(optimizer) is kind
         assert {group["weight_decay"] for group in optimizer.param_groups} == {0.03}
         found = [(id(p), group) for group in optimizer.param_groups for p in group["params"]]
@@ -159,7 +151,7 @@ def test_optimisers_have_all_parameters_once_and_lower_layers_learn_more_slowly(
 def test_stages_follow_each_other_and_fill_the_epochs():
     stages = [{"epochs": 2, "trainable": "head", "lr": 0.01}, {"epochs": 3}]
     config = TrainConfig.model_validate({"epochs": 5, "stages": stages})
-    found = [stage_of(config, epoch) for epoch in range(5)]
+    found = [optim.stage_of(config, epoch) for epoch in range(5)]
     assert [stage.trainable for stage, _ in found] == ["head"] * 2 + ["all"] * 3
     assert [first for _, first in found] == [0, 0, 2, 2, 2]
     with pytest.raises(ValueError, match=r"train\.epochs is 9, but train\.stages have 5"):
@@ -251,23 +243,23 @@ def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("mixup, cutmix", [(0.4, 0.0), (0.0, 1.0), (0.4, 1.0)])
 def test_mixing_is_a_function_of_the_seed_and_keeps_pixels_and_targets_together(mixup, cutmix):
     for seed in range(12):
-        image, metadata, target = mix_batch(batch(), mixup, cutmix, seed)
-        again = mix_batch(batch(), mixup, cutmix, seed)
+        image, metadata, target = optim.mix_batch(batch(), mixup, cutmix, seed)
+        again = optim.mix_batch(batch(), mixup, cutmix, seed)
         assert torch.equal(image, again[0])
         torch.testing.assert_close(image.mean((1, 2, 3)), target)
         torch.testing.assert_close(metadata[:, 0], target)
-    assert not torch.equal(mix_batch(batch(), 0.4, 0, 1)[0], mix_batch(batch(), 0.4, 0, 2)[0])
+    assert not torch.equal(*(optim.mix_batch(batch(), 0.4, 0, seed)[0] for seed in (1, 2)))
 
 
 def test_cutmix_cuts_and_mixup_blends():
-    cut = torch.cat([mix_batch(batch(), 0, 1.0, seed)[0] for seed in range(5)])
+    cut = torch.cat([optim.mix_batch(batch(), 0, 1.0, seed)[0] for seed in range(5)])
     assert torch.equal(cut, cut.round())
     assert any(len(image.unique()) == 2 for image in cut)
-    blend = torch.cat([mix_batch(batch(), 1.0, 0, seed)[0] for seed in range(5)])
+    blend = torch.cat([optim.mix_batch(batch(), 1.0, 0, seed)[0] for seed in range(5)])
     assert all(len(image.unique()) == 1 for image in blend)
     assert not torch.equal(blend, blend.round())
     untouched = batch()
-    assert mix_batch(untouched, 0, 0, 1) is untouched
+    assert optim.mix_batch(untouched, 0, 0, 1) is untouched
 
 
 def test_batch_statistics_over_processes_keep_names_activations_and_results():

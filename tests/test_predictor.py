@@ -25,6 +25,7 @@ from predict import main as predict
 from prepare import main as prepare
 from report import main as report
 from scipy.special import logit
+from sklearn.linear_model import LogisticRegression
 from train import main as train
 
 from lesions.config import PreprocessConfig
@@ -226,6 +227,9 @@ def test_corrected_probabilities_are_those_that_come_true():
     oof = oof_of(target, distorted, ("malignant",))
     found = fit_calibration(oof, "recall")
     assert found.temperature == pytest.approx(1.5, rel=0.1)
+    platt = LogisticRegression(C=np.inf, tol=1e-10).fit(logit(distorted), target)
+    assert 1 / found.temperature == pytest.approx(platt.coef_[0, 0], rel=0.01)
+    assert np.diff(found.shifts)[0] == pytest.approx(platt.intercept_[0], abs=0.01)
     corrected = found.apply(distorted)[:, 0]
     assert np.abs(corrected - truth).mean() < 0.01 < np.abs(distorted[:, 0] - truth).mean()
     assert (np.diff(corrected[np.argsort(truth)]) >= 0).all()

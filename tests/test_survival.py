@@ -120,22 +120,30 @@ def test_a_run_resumes_on_a_device_of_another_precision_and_says_so(
     assert json.loads(at("oof", name, "fold0.json").read_text())["precision"] == after
 
 
-def test_a_signal_finishes_the_step_and_saves_it(trained, monkeypatch):
-    arguments = [*tiny_run("signals"), "--fold", "0"]
-    for count, number, code in ((2, signal.SIGTERM, 143), (5, signal.SIGINT, 130)):
+def test_a_signal_or_the_end_of_the_hours_finishes_the_step_and_saves_it(
+    trained, monkeypatch, capsys
+):
+    arguments, folder = [*tiny_run("stopped"), "--fold", "0"], at("oof/stopped")
+
+    def saved_step() -> int:
+        return torch.load(folder / "state/fold0.pt", weights_only=True)["progress"]["step"]
+
+    for step in (1, 2):  # a step each time, so that every session gets on
+        assert train([*arguments, "--max-hours", "1e-9"]) == RESUME
+        assert "resume me" in capsys.readouterr().out and saved_step() == step
+    for count, number, code in ((4, signal.SIGTERM, 143), (5, signal.SIGINT, 130)):
         before = signal.getsignal(number)
         with monkeypatch.context() as patch:
             after_steps(patch, count, partial(os.kill, os.getpid(), number))
             assert train(arguments) == code
-        assert signal.getsignal(number) is before
-        saved = torch.load(at("oof/signals/state/fold0.pt"), weights_only=True)
-        assert saved["progress"]["step"] == count
+        assert signal.getsignal(number) is before and saved_step() == count
     assert train(arguments) == 0
-    assert at("oof/signals/fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
-    lines = at("oof/signals/metrics0.jsonl").read_text().splitlines()
+    assert (folder / "fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
+    lines = (folder / "metrics0.jsonl").read_text().splitlines()
     events = [json.loads(line)["event"] for line in lines]
-    resumed = ["started", "resumed", "epoch"]
-    assert events == ["started", "stopped", *resumed, "stopped", *resumed]
+    resumed = ["started", "resumed"]
+    within = ["stopped", *resumed]
+    assert events == ["started", *within, *within, "epoch", *within, *within, "epoch"]
 
 
 def after_steps(patch: pytest.MonkeyPatch, count: int, act) -> None:
@@ -188,17 +196,6 @@ def test_one_process_asked_to_stop_stops_all(monkeypatch):
     assert StopRequest().agreed(0, accelerator) == 143
     others[0] = 0
     assert StopRequest().agreed(0, accelerator) == 0
-
-
-def test_max_hours_stops_saves_and_says_resume_me(trained, capsys):
-    arguments = [*tiny_run("hours"), "--fold", "0"]
-    for step in (1, 2):  # a step each time, so that every session gets on
-        assert train([*arguments, "--max-hours", "1e-9"]) == RESUME
-        assert "resume me" in capsys.readouterr().out
-        saved = torch.load(at("oof/hours/state/fold0.pt"), weights_only=True)
-        assert saved["progress"]["step"] == step
-    assert train(arguments) == 0
-    assert at("oof/hours/fold0.csv").read_bytes() == (trained / "fold0.csv").read_bytes()
 
 
 def test_one_bad_step_is_skipped_and_leaves_no_trace_in_the_network(demo, monkeypatch):

@@ -30,13 +30,9 @@ TINY = [
 ]  # fmt: skip
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if REAL.is_dir():
-        return
-    skip = pytest.mark.skip(reason="the real data (../shared/data) are not here")
-    for item in items:
-        if item.get_closest_marker("real"):
-            item.add_marker(skip)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("real") and not REAL.is_dir():
+        pytest.skip("the real data (../shared/data) are not here")
 
 
 def pytest_unconfigure() -> None:

@@ -108,15 +108,13 @@ def test_the_subset_search_takes_two_or_more_members_that_serve_the_objective(ro
     assert record["member_scores"]["ham/a"]["macro_f1"] == pytest.approx(expected)
 
 
-def record_weights(root, run, files=("fold0.safetensors",)):
+def record_weights(root, run):
     """Weights of a run, and the record that predict.py writes beside its test predictions."""
-    for file in files:
-        (root / f"oof/{run}" / file).write_text(f"weights of {file}")
-    sent = root / f"submissions/{run}.csv"
-    weights = {file: sha256(root / f"oof/{run}" / file) for file in files}
-    facts = {"run": run, "sha256": sha256(sent), "weights": weights}
+    file, sent = root / f"oof/{run}/fold0.safetensors", root / f"submissions/{run}.csv"
+    file.write_text("weights")
+    facts = {"run": run, "sha256": sha256(sent), "weights": {file.name: sha256(file)}}
     sent.with_suffix(".json").write_text(json.dumps(facts))
-    return weights
+    return facts["weights"]
 
 
 def test_the_weights_behind_the_test_predictions_are_recorded(root, capsys):

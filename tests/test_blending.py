@@ -236,8 +236,6 @@ def test_the_gain_of_fixed_weights_is_realised_by_the_half_that_predicts_it_the_
 @pytest.mark.real
 def test_fifteen_public_models_are_blended_at_full_scale():
     folder = REAL / "siim2020_oof" / "oof"
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}")
     start = time.process_time()
     members = load_members([str(folder)], REAL / "isic2020" / "train.csv")
     study = study_blend(members, source=None)

@@ -82,6 +82,7 @@ def test_the_published_recipe_is_the_default():
         (["train.small_size=128"], "train.small_size must be below data.image_size, with"),
         (["train.small_size=256", "train.small_epochs=3"], "train.small_size must be below"),
         (["train.small_size=128", "train.small_epochs=15"], "from 1 to below train.epochs"),
+        (["train.stages=[{epochs: 2}, {epochs: 3}]"], "epochs is 15, but train.stages have 5"),
         (["data.task=diagnosis7"], "cross_entropy or focal"),
         (["data.task=melanoma", "train.monitor=macro_f1"], "monitor macro_f1 is not defined for"),
         (["data.task=null", "train.monitor=balanced_accuracy"], "balanced_accuracy is not defined"),

@@ -114,13 +114,8 @@ def test_a_missing_package_is_named_with_the_command(monkeypatch):
 
 
 def test_a_foreign_onnx_file_is_refused(tmp_path):
-    kind = onnx.TensorProto.FLOAT
-    given, told = (onnx.helper.make_tensor_value_info(name, kind, [1]) for name in ("x", "prob"))
-    node = onnx.helper.make_node("Sigmoid", ["x"], ["prob"])
-    graph = onnx.helper.make_graph([node], "foreign", [given], [told])
-    opset = [onnx.helper.make_opsetid("", 20)]
-    onnx.save(
-        onnx.helper.make_model(graph, opset_imports=opset, ir_version=10), tmp_path / "f.onnx"
-    )
+    kind = '<ir_version: 10, opset_import: ["": 20]>'
+    foreign = f"{kind} foreign (float[1] x) => (float[1] prob) {{ prob = Sigmoid(x) }}"
+    onnx.save(onnx.parser.parse_model(foreign), tmp_path / "f.onnx")
     with pytest.raises(InputError, match="not exported by this repository"):
         export.open_onnx(tmp_path / "f.onnx")

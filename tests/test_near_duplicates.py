@@ -13,25 +13,15 @@ from conftest import REAL
 from lesions.data import near_duplicates
 from lesions.data.decode import decode
 from lesions.data.near_duplicates import SIZE, find_near_duplicates
-from lesions.data.sample import write_sample
+from lesions.data.sample import draw_photo, plan_sample, write_sample
 from lesions.errors import InputError
 
+ROWS = plan_sample(150, 0).drop_duplicates("lesion").to_dict("records")
 
-def photograph(seed: int) -> np.ndarray:
-    """uint8 (150, 200, 3): a dark spot on skin, with pores and hairs of its own."""
-    rng = np.random.default_rng(seed)
-    skin = np.array([200, 160, 140]) + rng.normal(0, 12, 3)
-    coarse = cv2.resize(rng.normal(size=(9, 12)), (200, 150), interpolation=cv2.INTER_CUBIC)
-    pores = cv2.GaussianBlur(rng.normal(size=(150, 200)), (0, 0), 1.5)
-    y, x = np.mgrid[-1:1:150j, -1.3:1.3:200j] - rng.normal(0, 0.05, (2, 1, 1))
-    wide, high = rng.uniform(0.25, 0.6, 2)
-    spot = 1 / (1 + np.exp((np.hypot(x / wide, y / high) + 0.2 * coarse - 1) * 6))
-    picture = skin + (10 * coarse + 40 * pores)[..., None] - spot[..., None] * [90, 100, 95]
-    picture = np.clip(picture, 0, 255).astype(np.uint8)
-    for _ in range(6):
-        ends = rng.integers(0, 200, (2, 2)).tolist()
-        cv2.line(picture, ends[0], ends[1], (60, 45, 40), 1, cv2.LINE_AA)
-    return picture
+
+def photograph(number: int) -> np.ndarray:
+    """uint8 (150, 200, 3): a photograph of the sample, of another lesion for each number."""
+    return cv2.resize(draw_photo(0, ROWS[number]), (200, 150), interpolation=cv2.INTER_AREA)
 
 
 def encoded(picture: np.ndarray, quality: int = 85) -> np.ndarray:

@@ -108,21 +108,17 @@ def test_images_called_alike_are_kept_apart_by_class_source_and_folder(call, tmp
     assert (table["image_name"].str.split("_").str[0] == table["diagnosis"]).all()
     rows = "".join(f"{dx}/{n}.jpg,{dx}\n" for dx in ("mel", "nv") for n in range(4))
     listed = write_source(tmp_path / "classes", "file,dx\n" + rows)
-    assert set(call({"sources": {"listed": listed}, "folds": 2})[0]["image_name"]) == set(
-        table["image_name"]
-    )
+    again, _ = call({"sources": {"listed": listed}, "folds": 2})
+    assert set(again["image_name"]) == set(table["image_name"])
     sources = {}
     for start, name in enumerate(("left", "right")):
-        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as file:
+        text = f"file,dx\nIMG_0,mel\nIMG_1,{['mel', 'nv'][start]}\nIMG_2,nv\n"
+        archive = tmp_path / name / "images.zip"
+        sources[name] = write_source(archive.parent, text) | {"images": [str(archive)]}
+        with zipfile.ZipFile(archive, "w") as file:
             for number in range(3):
-                file.write(
-                    picture(tmp_path / "one.jpg", 20 + 5 * start + number), f"IMG_{number}.jpg"
-                )
-        (tmp_path / name).mkdir()
-        archive = shutil.move(tmp_path / f"{name}.zip", tmp_path / name / "images.zip")
-        sources[name] = write_source(
-            tmp_path / name, f"file,dx\nIMG_0,mel\nIMG_1,{['mel', 'nv'][start]}\nIMG_2,nv\n"
-        ) | {"images": [str(archive)]}
+                one = picture(tmp_path / "one.jpg", 20 + 5 * start + number)
+                file.write(one, f"IMG_{number}.jpg")
     table, _ = call({"sources": sources, "folds": 2})
     assert set(table["image_name"]) == {f"{s}_IMG_{n}" for s in sources for n in range(3)}
     images = np.load(tmp_path / "root/input/prepared/case/32/images.npy")
@@ -132,10 +128,8 @@ def test_images_called_alike_are_kept_apart_by_class_source_and_folder(call, tmp
 
 
 def test_two_files_of_one_name_are_refused_unless_they_are_equal(call, tmp_path):
-    config = {
-        "folds": 2,
-        "sources": {"pad": write_source(tmp_path / "pad", "file,dx\na.png,mel\nb,nv\n")},
-    }
+    pad = write_source(tmp_path / "pad", "file,dx\na.png,mel\nb,nv\n")
+    config = {"sources": {"pad": pad}, "folds": 2}
     picture(tmp_path / "pad/images/a.png", 1)
     picture(tmp_path / "pad/images/b.png", 2)
     shutil.copytree(tmp_path / "pad/images", tmp_path / "pad/copy")

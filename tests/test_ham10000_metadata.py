@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from prepare import main as prepare
 
-from lesions.config import DatasetConfig, SourceConfig
+from lesions.config import SourceConfig
 from lesions.data.columns import Report
 from lesions.data.metadata import COLUMNS, encode_metadata, fit_metadata
 from lesions.data.sources import read_source
 from lesions.data.table import COLUMNS as COLUMNS_OF_A_TABLE
-from lesions.data.table import finish_table, load_table, read_sources, save_table, table_hash
+from lesions.data.table import load_table, table_hash
 from lesions.errors import InputError
 
 HEADER = "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
@@ -64,16 +65,12 @@ def test_a_table_without_places_is_told_what_to_take_instead(tmp_path):
         encode_metadata(table, "ham10000", fit_metadata(table))
 
 
-def test_the_table_keeps_the_place_and_reads_it_back(tmp_path):
-    folder = write_rows(tmp_path / "ham", *["50,male,back", "50,male,unknown"] * 6)
-    config = DatasetConfig(
-        sources={"ham10000": SourceConfig(folder=str(folder))}, task="malignant", folds=2
-    )
-    table = finish_table(read_sources(config, Report(strict=True)), config)
+def test_the_table_keeps_the_place_and_reads_it_back(root):
+    write_rows(root / "input/ham10000", *["50,male,back", "50,male,unknown"] * 6)
+    prepare(["--dataset", "ham10000", "--tables-only"])
+    table, facts = load_table("ham10000")
     assert list(table.columns) == [*COLUMNS_OF_A_TABLE, "localization"]
-    save_table("places", table, config)
-    again, facts = load_table("places")
-    assert again["localization"].tolist() == ["back", ""] * 6
-    assert again["site"].tolist() == ["torso", ""] * 6
+    assert table["localization"].tolist() == ["back", ""] * 6
+    assert table["site"].tolist() == ["torso", ""] * 6
     without = table.drop(columns="localization")
-    assert table_hash(without) != facts["table_hash"] == table_hash(again)
+    assert table_hash(without) != facts["table_hash"] == table_hash(table)

@@ -1,6 +1,6 @@
 """A served run on this machine: how fast it answers, and what it says to bad files.
 
-    python benchmarks/serving.py --run real/mobilenetv2 --bad-inputs FOLDER
+python benchmarks/serving.py --run real/mobilenetv2 --bad-inputs FOLDER
 """
 
 import http.client

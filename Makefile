@@ -41,7 +41,7 @@ quick-train: .venv/installed  ## one fold of a small network on the drawn sample
 	$(PY) scripts/train.py --config demo/resnet10t --name demo/quick --fold 0
 
 test: .venv/installed  ## every test that needs neither a GPU nor a network
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Kaggle has Python 3.12: that one if it is here, else the one at hand.
 KAGGLE_PYTHON ?= $(firstword $(shell python3.12 -c 'import sys; print(sys.executable)' 2>/dev/null) \

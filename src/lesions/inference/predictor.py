@@ -334,20 +334,25 @@ def mc_dropout(model: LesionClassifier, seen: Tensor, metadata: Tensor) -> Tenso
     if not layers:
         return None
     head, found = model.head, []
+    size = len(seen) if seen.ndim == 2 else 1  # of feature maps, 50 of one image fill the memory
     if isinstance(head, MultiSampleDropout):  # one mask a sample: the average is ours
         head = nn.Sequential(head.dropout, head.linear)
+
+    def masked(features: Tensor, row: Tensor) -> Tensor:
+        repeated = (each.expand(MASKS, *each.shape) for each in (features, row))
+        return probabilities(head(model.fuse(*repeated)))
+
     with torch.random.fork_rng(devices=[]):
         for layer in layers:
             layer.train()
         try:
-            for features, row in zip(seen.split(1), metadata.split(1), strict=True):
+            for part in zip(seen.split(size), metadata.split(size), strict=True):
                 torch.default_generator.manual_seed(SEED)
-                fused = model.fuse(features.repeat_interleave(MASKS, 0), row.repeat(MASKS, 1))
-                found.append(probabilities(head(fused)))
+                found.append(torch.vmap(masked, randomness="same")(*part))
         finally:
             for layer in layers:
                 layer.eval()
-    return torch.stack(found)
+    return torch.cat(found)
 
 
 def _not_given(missing: Sequence[str], given: str, known: Calibration | None) -> str:

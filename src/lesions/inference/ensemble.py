@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -37,11 +38,11 @@ class Run:
     def name(self) -> str:
         return self.files.name
 
-    @property
+    @cached_property
     def config(self) -> Config:
         return self.folds[0].config
 
-    @property
+    @cached_property
     def task(self) -> Task:
         header = self.folds[0].header
         return Task(header["task"], tuple(header["classes"]) or (header["task"],))

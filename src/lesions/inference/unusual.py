@@ -7,6 +7,7 @@ seen them or another photograph of their groups, and each is judged by a fit wit
 
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated
 
 import cv2
@@ -43,7 +44,7 @@ class Typical(BaseModel):
             raise ValueError("axes must be finite")
         return self
 
-    @property
+    @cached_property
     def matrix(self) -> Floats:
         """The axes, (K, F)."""
         if self.axes is None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from scipy.special import expit
 
 from lesions.config import Config, PreprocessConfig, saved_preprocess
-from lesions.data.metadata import NOTHING
+from lesions.data.metadata import NOTHING, Blanks, build_blanks
 from lesions.data.tasks import Task
 from lesions.errors import InputError, listed
 from lesions.evaluation.calibration import clipped_logit
@@ -46,6 +46,11 @@ class Run:
     def task(self) -> Task:
         header = self.folds[0].header
         return Task(header["task"], tuple(header["classes"]) or (header["task"],))
+
+    @cached_property
+    def blanks(self) -> list[Blanks]:
+        """Of each fold, the encoded metadata of somebody of whom nothing is known."""
+        return [build_blanks(self.config.data, fold.header["neutral"]) for fold in self.folds]
 
     def people(self) -> pd.DataFrame:
         """Rows over whose metadata an answer is averaged where a field is not given.

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from lesions.data.decode import UnreadableImage, decode
-from lesions.data.metadata import build_blanks, encode_metadata, state_of
+from lesions.data.metadata import encode_metadata, state_of
 from lesions.data.patients import Patient
 from lesions.errors import InputError
 from lesions.evaluation.metrics import Floats
@@ -284,12 +284,9 @@ def _encoded(run: Run, rows: pd.DataFrame) -> tuple[list[Tensor], list[list[str]
     """
     data, found = run.config.data, []
     missing: list[list[str]] = []
-    for fold in run.folds:
+    for fold, blanks in zip(run.folds, run.blanks, strict=True):
         neutral = fold.header["neutral"]
-        blanks, metadata = (
-            build_blanks(data, neutral),
-            encode_metadata(rows, data.metadata, neutral),
-        )
+        metadata = encode_metadata(rows, data.metadata, neutral)
         missing = [blanks.missing(row) for row in metadata]
         versions = metadata[None]
         if any(missing) and not data.metadata_dropout:

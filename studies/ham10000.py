@@ -64,6 +64,7 @@ class Comparison(Section):
     grouped: str
     beside: list[str] = Field([])  # further ones, which no system is compared with
     goals: dict[str, dict[str, float]] = Field({})  # by run: scores, or a class and its AUC
+    goals_of: str = ""  # whose scores the goals are
     recall: float = Field(gt=0, le=1)
     note: str
     systems: list[System]
@@ -88,6 +89,7 @@ def compare(config: Comparison) -> dict[str, Any]:
         "note": config.note,
         "classes": list(truth.task.classes),
         "goals": config.goals,
+        "goals_of": config.goals_of,
         "grouped": _grouped(config.grouped, truth),
         "beside": [_grouped(name, load_oof(find_run(name))) for name in config.beside],
         "rivals": [compare_system(system, truth, config.recall) for system in config.systems],

@@ -93,7 +93,7 @@ def write_report(
             )
         if calibration and not run.blend and load_calibration(run)[0]:
             files.write_text(run.folder / "card.md", build_card(run, oof=oof))
-        sheets.svgs()
+        sheets.svgs()  # raises what went wrong in writing them
         values["figures"] = {name: Markup(text) for name, text in drawn.svgs().items()}
     values |= {
         "oof": oof, "words": words, "decided": decided, "why_not": why_not,

@@ -2,12 +2,11 @@
 
     python benchmarks/attack.py --seconds 60 --out docs/results/robustness.json
 
-A run of seconds is trained on drawn photographs in a temporary folder. Then files that the scripts
-read are damaged, byte by byte and value by value, and the scripts' own `main` is called as a user
-calls it, or they are sent to a server of that run. Exit code 2 with a message, or a status of 4xx
-with one, counts as a sentence; what else ends the script is a traceback.
+docs/robustness.md says what is damaged. Exit code 2 with a message, or a status of 4xx with one,
+counts as a sentence; what else ends the script is a traceback.
 """
 
+import contextlib
 import http.client
 import io
 import json
@@ -21,14 +20,6 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Generator
-from contextlib import (
-    AbstractContextManager,
-    chdir,
-    closing,
-    redirect_stderr,
-    redirect_stdout,
-    suppress,
-)
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -90,9 +81,9 @@ class Outcome(NamedTuple):
 def outcome(attack: Attack) -> Outcome:
     """Call it as a script's `main` is called."""
     said, begun, code = io.StringIO(), time.monotonic(), None
-    with redirect_stderr(said), redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
-            run(attack)
+            run(lambda: found if isinstance(found := attack(), int) else 0)
         except SystemExit as end:
             code = end.code
         except Exception as error:
@@ -222,7 +213,7 @@ def on_archives(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
         suffix = str(draw.choice(list(readers)))
         path = folder / f"damaged{suffix}"
         path.write_bytes(damaged((folder / f"whole{suffix}").read_bytes(), draw))
-        yield partial(load, readers[suffix], path)
+        yield partial(readers[suffix], path)
 
 
 def on_tables(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
@@ -259,10 +250,6 @@ def on_tables(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
             shutil.copy(whole, target)
 
 
-def load(reader: Callable[..., Any], *given: Any) -> None:
-    reader(*given)
-
-
 def on_configs(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
     path = folder / "attacked.yaml"
     configs, data = sorted((CODE / "configs").glob("*.yaml")), CODE / "configs/datasets/demo.yaml"
@@ -271,10 +258,10 @@ def on_configs(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
         change = f"{key}={WORDS[int(draw.integers(len(WORDS)))]}"
         if draw.random() < 0.5:
             path.write_bytes(damaged(configs[int(draw.integers(len(configs)))].read_bytes(), draw))
-            yield partial(load, load_config, path, [change])
+            yield partial(load_config, path, [change])
         else:
             path.write_bytes(damaged(data.read_bytes(), draw))
-            yield partial(load, load_dataset_config, str(path.with_suffix("")))
+            yield partial(load_dataset_config, str(path.with_suffix("")))
 
 
 def on_files(folder: Path, draw: Draw, suffixes: tuple[str, ...]) -> Generator[Attack, None, None]:
@@ -327,7 +314,7 @@ def on_states(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
             return step(self, *given)
         raise Killed
 
-    with patch.object(Stepper, "step", step_or_die), suppress(Killed):
+    with patch.object(Stepper, "step", step_or_die), contextlib.suppress(Killed):
         outcome(lambda: train([*command, "--set", "train.save_steps=1"]))
     shutil.copytree(at("oof/killed"), folder / "killed")
     path = state_path(at("oof/killed"), 0)
@@ -395,38 +382,34 @@ def on_server(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
 
 def on_values(folder: Path, draw: Draw) -> Generator[Attack, None, None]:
     """Options of the scripts. None is given all that it needs to begin an hour of work."""
-    options = {
-        "train": ["--config", "--fold", "--set", "--name", "--pretrained", "--max-hours"],
-        "predict": ["--run", "--folds", "--set", "--images", "--age", "--sex", "--site", "--out"],
-        "calibrate": ["--run", "--rows", "--prevalence", "--rule"],
-        "blend": ["", "--method", "--groups", "--source", "--test"],
+    options = {  # what each is called with, and what is added
+        "train --config configs/demo/mobilenetv3.yaml":
+            ["--config", "--fold", "--set", "--name", "--pretrained", "--max-hours"],
+        "predict --run attacked":
+            ["--run", "--folds", "--set", "--images", "--age", "--sex", "--site", "--out"],
+        "calibrate --run attacked": ["--run", "--rows", "--prevalence", "--rule"],
+        "blend attacked --out ../..": ["", "--method", "--groups", "--source", "--test"],
         "report": ["--run", "--recall"],
-        "explain": ["--run", "--images", "--age", "--site"],
-        "export": ["--run", "--to", "--folds"],
-        "serve": ["--run", "--folds", "--host", "--port"],
-        "prepare": ["--dataset", "--size", "--input", "--images", "--set"],
-        "audit": ["--dataset", "--legacy", "--json"],
-        "submit": ["", "--sample", "--earlier"],
-        "kaggle_push": ["", "--size"],
+        "explain --run attacked --out ../../explain": ["--run", "--images", "--age", "--site"],
+        "export --run no-such-run": ["--run", "--to", "--folds"],
+        "serve --run no-such-run": ["--run", "--folds", "--host", "--port"],
+        "prepare --dataset demo --tables-only":
+            ["--dataset", "--size", "--input", "--images", "--set"],
+        "audit --dataset demo": ["--dataset", "--legacy", "--json"],
+        "submit --dry-run": ["", "--sample", "--earlier"],
+        "kaggle_push --write ../../kernel": ["", "--size"],
     }  # fmt: skip
-    mains = {name: script(name) for name in options}
-    harmless = {"submit": ["--dry-run"], "kaggle_push": ["--write", str(folder / "kernel")],
-                "predict": ["--run", "attacked"], "calibrate": ["--run", "attacked"],
-                "export": ["--run", "no-such-run"], "serve": ["--run", "no-such-run"],
-                "train": ["--config", "configs/demo/mobilenetv3.yaml"],
-                "explain": ["--run", "attacked", "--out", str(folder / "explain")],
-                "audit": ["--dataset", "demo"], "blend": ["attacked", "--out", str(folder)],
-                "prepare": ["--dataset", "demo", "--tables-only"]}  # fmt: skip
+    mains = {command: script(command.split()[0]) for command in options}
     here = folder / "two/below"  # .. has no photographs, of which there may be thousands
     here.mkdir(parents=True)
     while True:
-        name = list(options)[int(draw.integers(len(options)))]
-        words = list(harmless.get(name, []))
-        for option in draw.choice(options[name], int(draw.integers(1, 3)), replace=False):
+        command = list(options)[int(draw.integers(len(options)))]
+        words = command.split()[1:]
+        for option in draw.choice(options[command], int(draw.integers(1, 3)), replace=False):
             value = WORDS[int(draw.integers(len(WORDS)))]
             words += [word for word in (str(option), value) if word or option]
-        with chdir(here):
-            yield partial(mains[name], words)
+        with contextlib.chdir(here):
+            yield partial(mains[command], words)
 
 
 KINDS: dict[str, Callable[[Path, Draw], Generator[Attack, None, None]]] = {
@@ -434,10 +417,8 @@ KINDS: dict[str, Callable[[Path, Draw], Generator[Attack, None, None]]] = {
     "archives": on_archives,
     "CSV": on_tables,
     "YAML and --set": on_configs,
-    "JSON": lambda folder, draw: on_files(folder, draw, (".json", ".yaml")),
-    "weights and predictions": lambda folder, draw: on_files(
-        folder, draw, (".safetensors", ".csv", ".npy")
-    ),
+    "JSON": partial(on_files, suffixes=(".json", ".yaml")),
+    "weights and predictions": partial(on_files, suffixes=(".safetensors", ".csv", ".npy")),
     "--pretrained": on_pretrained,
     "states of a killed run": on_states,
     "options": on_values,
@@ -446,20 +427,13 @@ if find_spec("gradio"):  # the serve extra
     KINDS["requests to the server"] = on_server
 
 
-def root(folder: Path) -> AbstractContextManager[Any]:
-    """Have lesions.paths look below `folder` for a block."""
-    return patch.dict(os.environ, LESIONS_ROOT=str(folder))
-
-
 QUICK = ("photographs", "archives", "YAML and --set")  # the others run whole scripts: more time
 
 
 def attack(built: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
-    """Outcomes by kind; each kind attacks its own copy of the root `built`.
+    """Outcomes by kind; each kind attacks its own copy of the root `built`, in its share of time.
 
-    The time is shared out by kind: how many attacks fit into it depends on the machine, in which
-    order they come does not. `tracebacks` has each different one, `slow` what took over SLOW
-    seconds.
+    `tracebacks` has each different one, `slow` what took over SLOW seconds.
     """
     counts, faults, slow = {}, dict[str, str](), []
     shares = {kind: 1 if kind in QUICK else 4 for kind in KINDS}
@@ -467,9 +441,10 @@ def attack(built: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
         found: Counter[str] = Counter(dict.fromkeys(("answer", "sentence", "traceback"), 0))
         with tempfile.TemporaryDirectory() as copy, tempfile.TemporaryDirectory() as folder:
             shutil.copytree(built, copy, dirs_exist_ok=True)
-            with root(Path(copy)):
+            with patch.dict(os.environ, LESIONS_ROOT=copy):
                 ends = time.monotonic() + seconds * shares[kind] / sum(shares.values())
-                with closing(attacks(Path(folder), np.random.default_rng(seed))) as making:
+                making = attacks(Path(folder), np.random.default_rng(seed))
+                with contextlib.closing(making):
                     for each in making:
                         ended = outcome(each)
                         found[ended.kind] += 1
@@ -487,7 +462,7 @@ def attack(built: Path, seconds: float, seed: int = 0) -> dict[str, Any]:
 
 def build_run(folder: Path) -> None:
     """A root with oof/attacked, a run of seconds on a drawn data set."""
-    with root(folder):
+    with patch.dict(os.environ, LESIONS_ROOT=str(folder)):
         write_sample(at("input/sample"), images=90)
         script("prepare")(["--dataset", "demo", "--size", "32"])
         script("train")(attacked("attacked"))
@@ -505,9 +480,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="of attacks (default 60)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other damage")
-    results = Results(parser, "robustness.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "robustness.json", arguments)
     with tempfile.TemporaryDirectory() as folder:
         build_run(Path(folder))
         found = attack(Path(folder), args.seconds, args.seed)

@@ -2,9 +2,7 @@
 
     python benchmarks/blend_gain.py siim2020_oof/oof --groups isic2020/train.csv
 
-Weights are chosen, and their gain over equal weights is predicted, on one half of the patients; the
-other half tells what they gain. Each split is used both ways. The predicted interval is that of the
-nested gain, widened by the other half's own sampling error.
+docs/blend_gain.md says how a gain is predicted and realised.
 """
 
 import sys
@@ -39,19 +37,16 @@ def try_halves(pool: Pool, patients: np.ndarray, seed: int) -> list[dict]:
         scored = {name: other.score(each.blend.apply(other)) for name, each in outcomes.items()}
         for name, outcome in (outcomes | alone | {"chosen": choice}).items():
             gain = outcome.gains[equal].difference if outcome.gains else None
-            found = {
+            # The other half has as many patients, and adds what its rows alone make uncertain.
+            rest = np.std(outcome.values - outcomes[equal].values)
+            rows.append({
                 "method": name,
                 "is": chosen,
                 "predicted": gain.value if gain else 0.0,
                 "realised": scored[name if name in outcomes else chosen] - scored[equal],
                 "in_sample": outcome.in_sample - outcomes[equal].in_sample,
-            }
-            # The other half has as many patients, and adds what its rows alone make uncertain.
-            spread = np.hypot(
-                gain.se if gain else 0, np.std(outcome.values - outcomes[equal].values)
-            )
-            found["half_width"] = norm.ppf(0.975) * spread
-            rows.append(found)
+                "half_width": norm.ppf(0.975) * np.hypot(gain.se if gain else 0, rest),
+            })  # fmt: skip
     return rows
 
 
@@ -76,18 +71,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--groups", type=Path, required=True, help="CSV: image_name, patient_id")
     parser.add_argument("--halves", type=int, default=500, help="an even number (default 500)")
     parser.add_argument("--processes", type=int, default=2, help="at once (default 2)")
-    results = Results(parser, "blend_gain.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "blend_gain.json", arguments)
     study = study_blend(load_members(args.members, args.groups), None, context=True)
     patients = pd.factorize(study.rows.groups)[0]
     pool = replace(study.pool, probs=study.pool.probs[: len(study.members)])  # no patient context
     work = partial(try_halves, pool, patients)
     with Processes(args.processes) as processes:
         done = processes.imap_unordered(work, range(args.halves // 2))
-        quiet = not sys.stderr.isatty()
-        each = [row for found in tqdm(done, total=args.halves // 2, disable=quiet) for row in found]
-    table = pd.DataFrame(each)
+        halves = tqdm(done, total=args.halves // 2, disable=None)
+        table = pd.DataFrame([row for found in halves for row in found])
     found = {name: summary(part) for name, part in table.groupby("method", sort=False)}
     del found[next(iter(study.outcomes))]  # equal weights: what the others are compared with
     alone = found.pop("best alone")

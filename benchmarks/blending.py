@@ -72,9 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--members", type=int, default=30, help="of the blend (default 30)")
     parser.add_argument("--picks", type=int, default=5, help="of the hill climbing (default 5)")
     parser.add_argument("--repeats", type=int, default=3, help="turns (default 3)")
-    results = Results(parser, "blending.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "blending.json", arguments)
     found = measure_climb(args.rows, args.members, args.picks, args.repeats)
     print(
         f"hill climbing, {found['rows']:,} x {found['columns']}: {found['seconds']['ours']:.2f} s,"

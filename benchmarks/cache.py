@@ -2,8 +2,7 @@
 
     python benchmarks/cache.py --images FOLDER FOLDER --size 256 512
 
-The folders hold photographs at published size, anywhere below. One core, CPU time, the two ways in
-turns; the mix of sizes is that of ISIC 2019 and 2020.
+The folders hold photographs at published size, anywhere below. docs/cache.md says what is timed.
 """
 
 import sys
@@ -66,11 +65,7 @@ def by_class(paths: Sequence[Path], most: int) -> dict[float, list[Path]]:
 
 
 def measure(paths: Sequence[Path], size: int, repeats: int, most: int) -> dict:
-    """CPU milliseconds by class, the ratio on the realistic mix and its ceiling, and PSNR.
-
-    The ways take turns on each class, so that what else the machine does hits both; the ratio is
-    the median over the repeats.
-    """
+    """CPU ms by class, the ratio on the realistic mix (median of the turns), its ceiling, PSNR."""
     classes = by_class(paths, most)
     share = np.array([CLASSES[limit] for limit in classes])
     ways = (full_decode, lambda path, size: decode(path, size)[0], bare_decode)
@@ -86,11 +81,11 @@ def measure(paths: Sequence[Path], size: int, repeats: int, most: int) -> dict:
     with single_thread():
         turns = np.array([*in_turns(timed, repeats).values()])
     times = turns.reshape(len(classes), len(ways), repeats).transpose(2, 1, 0)
-    psnr = {
-        path.name: _psnr(full_decode(path, size), decode(path, size)[0])
+    psnr = [
+        _psnr(full_decode(path, size), decode(path, size)[0])
         for files in classes.values()
         for path in files
-    }
+    ]
     mix = times @ (share / share.sum())
     middle = np.median(times, axis=0) * 1e3
     return {
@@ -100,9 +95,8 @@ def measure(paths: Sequence[Path], size: int, repeats: int, most: int) -> dict:
         "ceiling": round(float(np.median(mix[:, 0] / mix[:, 2])), 2),
         "ratios": (mix[:, 0] / mix[:, 1]).round(2).tolist(),
         "images_per_second": round(float(1 / np.median(mix[:, 1])), 1),
-        "psnr_median": round(float(np.median(list(psnr.values()))), 1),
-        "psnr_least": round(min(psnr.values()), 1),
-        "psnr_least_file": min(psnr, key=psnr.__getitem__),
+        "psnr_median": round(float(np.median(psnr)), 1),
+        "psnr_least": round(min(psnr), 1),
         "classes": {
             f"up to {limit:g} Mpx": {
                 "share": CLASSES[limit],
@@ -127,11 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, nargs="+", default=[256, 512], help="pixels")
     parser.add_argument("--repeats", type=int, default=7, help="turns (default 7)")
     parser.add_argument("--most", type=int, default=8, help="files of each size class (default 8)")
-    results = Results(parser, "cache.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
-    paths = find_jpegs(args.images)
-    found = []
+    args, results = Results.parse(parser, "cache.json", arguments)
+    paths, found = find_jpegs(args.images), []
     for size in args.size:
         found.append(measure(paths, size, args.repeats, args.most))
         print(
@@ -139,7 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
             f" ({found[-1]['images_per_second']:.0f} images/s a core), PSNR median"
             f" {found[-1]['psnr_median']:.1f} dB, least {found[-1]['psnr_least']:.1f} dB"
         )
-    results.write({"folders": [folder.name for folder in args.images], "sizes": found})
+    results.write({"sizes": found})
     return 0
 
 

@@ -3,12 +3,8 @@
 python benchmarks/coverage.py                       10 minutes on 2 cores
 python benchmarks/coverage.py --repetitions 100     a look
 
-Each data set has 4,000 images: 1.8 % positives of 2,056 patients of uneven size, or seven classes,
-two of them of 1 %, of lesions photographed once or more. Patients and lesions shift the scores of
-all their images. The truth is the score of a population of a million images of the same kind, and
-of differences and blends the AUC that follows from the normal distributions.
-Beside the reported interval: the naive bootstrap over images, and other intervals from the same
-resamples of groups: percentile, bias-corrected percentile, symmetric in the logit, for AUC DeLong.
+docs/coverage.md says what is simulated. Beside the reported interval: the naive bootstrap over
+images, and other intervals from the same resamples of groups.
 """
 
 import os
@@ -29,26 +25,9 @@ from lesions.blending.methods import equal, stacking
 from lesions.blending.nested import SPLITS, Outcome, judge, nested_scores, split_groups
 from lesions.blending.pool import build_pool
 from lesions.cli import build_parser, run
-from lesions.evaluation.intervals import (
-    Interval,
-    bootstrap_values,
-    compare,
-    delong,
-    effective_groups,
-    summarise,
-)
-from lesions.evaluation.metrics import (
-    Floats,
-    Metric,
-    average_precision,
-    balanced_accuracy,
-    class_f,
-    mean_of_classes,
-    of_confusion,
-    partial_auc,
-    roc_auc,
-    together,
-)
+from lesions.evaluation import intervals, metrics
+from lesions.evaluation.intervals import Interval, bootstrap_values, effective_groups
+from lesions.evaluation.metrics import Floats, Metric, roc_auc
 from lesions.provenance import Results
 
 IMAGES = 4000
@@ -58,7 +37,7 @@ CLASSES = np.array([0.67, 0.11, 0.11, 0.055, 0.035, 0.01, 0.01])
 SCALE = 250  # how many times larger the population is
 FEW = 5  # every so many repetitions: images as patients, paired differences, nested gains
 
-macro_f1 = of_confusion(lambda matrix: mean_of_classes(class_f(matrix)))
+macro_f1 = metrics.of_confusion(lambda matrix: metrics.mean_of_classes(metrics.class_f(matrix)))
 
 
 class Drawn(NamedTuple):
@@ -97,11 +76,11 @@ PARTIAL = "partial AUC above 0.80 sensitivity"
 METRICS: dict[Callable[..., Drawn], dict[str, Metric]] = {
     draw_patients: {
         "AUC": roc_auc,
-        "average precision": average_precision,
-        PARTIAL: partial_auc(0.8),
+        "average precision": metrics.average_precision,
+        PARTIAL: metrics.partial_auc(0.8),
     },
     draw_lesions: {
-        "balanced accuracy, 7 classes": balanced_accuracy,
+        "balanced accuracy, 7 classes": metrics.balanced_accuracy,
         "macro-F1, 7 classes": macro_f1,
     },
 }
@@ -113,9 +92,9 @@ MOST = {PARTIAL: 0.2}  # else 1
 def truth() -> dict[str, float]:
     """The metrics in a large population."""
     found: dict[str, float] = {}
-    for draw, metrics in METRICS.items():
+    for draw, scores in METRICS.items():
         drawn = draw(np.random.default_rng(1), SCALE)
-        found |= {name: metric(drawn.codes, drawn.scores[0]) for name, metric in metrics.items()}
+        found |= {name: score(drawn.codes, drawn.scores[0]) for name, score in scores.items()}
     return found
 
 
@@ -129,28 +108,28 @@ def true_auc(weights: Sequence[float]) -> float:
 def repeat(seed: int) -> list[tuple[str, str, bool, float]]:
     """One simulated data set: (metric, interval, whether it holds the truth, width)."""
     found = []
-    for draw, metrics in METRICS.items():
-        drawn, metric = draw(np.random.default_rng([3, seed])), together(metrics.values())
+    for draw, scores in METRICS.items():
+        drawn, metric = draw(np.random.default_rng([3, seed])), metrics.together(scores.values())
         values = metric.all(drawn.codes, drawn.scores[0])
         ours = bootstrap_values(metric, drawn.codes, [drawn.scores[0]], drawn.groups)[:, 0].T
         count = effective_groups(drawn.codes, drawn.groups)
         limits = [
             {
-                "reported": ends(summarise(value, each, count)),
-                "bias-corrected": ends(summarise(value, each)),
+                "reported": intervals.summarise(value, each, count),
+                "bias-corrected": intervals.summarise(value, each),
                 "percentile": percentile(each),
                 "logit": symmetric(value, each, MOST.get(name, 1.0)),
             }
-            for name, value, each in zip(metrics, values, ours, strict=True)
+            for name, value, each in zip(scores, values, ours, strict=True)
         ]
         if draw is draw_patients:
-            limits[0]["DeLong"] = ends(delong(drawn.codes, drawn.scores[0], drawn.groups))
+            limits[0]["DeLong"] = intervals.delong(drawn.codes, drawn.scores[0], drawn.groups)
         if seed % FEW == 0:
             naive = bootstrap_values(metric, drawn.codes, [drawn.scores[0]])[:, 0].T
             for kinds, each in zip(limits, naive, strict=True):
                 kinds["over images"] = percentile(each)
-        for name, kinds in zip(metrics, limits, strict=True):
-            found += [(name, kind, *judged(truth()[name], *pair)) for kind, pair in kinds.items()]
+        for name, kinds in zip(scores, limits, strict=True):
+            found += [(name, kind, *judged(truth()[name], each)) for kind, each in kinds.items()]
     if seed % FEW == 0:
         found += repeat_difference(seed) + repeat_gain(seed)
     return found
@@ -164,8 +143,8 @@ def repeat_difference(seed: int) -> list[tuple[str, str, bool, float]]:
     for kind, groups in {"reported": drawn.groups, "over images": None}.items():
         values = bootstrap_values(roc_auc, drawn.codes, [*drawn.scores], groups)
         count = effective_groups(drawn.codes, groups)
-        known = compare(value, values[:, 1] - values[:, 0], count).difference
-        found.append((DIFFERENCE, kind, *judged(real, *ends(known))))
+        known = intervals.compare(value, values[:, 1] - values[:, 0], count).difference
+        found.append((DIFFERENCE, kind, *judged(real, known)))
     return found
 
 
@@ -185,45 +164,39 @@ def repeat_gain(seed: int) -> list[tuple[str, str, bool, float]]:
         for name, fit in ways.items():
             outcomes[name] = judge(fit(pool), nested[name], pool, groups, outcomes)
         gain = outcomes["stacking"].gains["equal"].difference
-        found.append((GAIN, kind, *judged(real, *ends(gain))))
+        found.append((GAIN, kind, *judged(real, gain)))
     values = outcomes["stacking"].values - outcomes["equal"].values
-    rows = compare(gain.value, values, effective_groups(drawn.codes, drawn.groups)).difference
-    return [*found, (GAIN, "rows alone", *judged(real, *ends(rows)))]
+    count = effective_groups(drawn.codes, drawn.groups)
+    rows = intervals.compare(gain.value, values, count).difference
+    return [*found, (GAIN, "rows alone", *judged(real, rows))]
 
 
-def ends(found: Interval) -> tuple[float, float]:
-    return found.low, found.high
+def percentile(values: Floats) -> Interval:
+    return Interval(0, *np.nanquantile(values, [0.025, 0.975]).tolist())
 
 
-def percentile(values: Floats) -> tuple[float, float]:
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def symmetric(value: float, values: Floats, most: float) -> tuple[float, float]:
+def symmetric(value: float, values: Floats, most: float) -> Interval:
     """The value plus and minus 1.96 standard errors, in the logit of its share of `most`."""
     share, error = value / most, np.nanstd(values, ddof=1) / most
     half = norm.ppf(0.975) * error / max(share * (1 - share), 1e-9)
-    low, high = expit(logit(np.clip(share, 1e-9, 1 - 1e-9)) + np.array([-half, half])) * most
-    return float(low), float(high)
+    ends = expit(logit(np.clip(share, 1e-9, 1 - 1e-9)) + np.array([-half, half])) * most
+    return Interval(value, *ends.tolist())
 
 
-def judged(true: float, low: float, high: float) -> tuple[bool, float]:
-    return low <= true <= high, high - low
+def judged(true: float, found: Interval) -> tuple[bool, float]:
+    """Whether the interval holds the truth, and its width."""
+    return found.low <= true <= found.high, found.high - found.low
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--repetitions", type=int, default=2000, help="data sets (default 2000)")
     parser.add_argument("--processes", type=int, default=2, help="at once (default 2)")
-    results = Results(parser, "coverage.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "coverage.json", arguments)
     collected: dict[str, dict[str, list[list[float]]]] = {}
     with Processes(args.processes) as processes:
         drawn = processes.imap_unordered(repeat, range(args.repetitions), chunksize=5)
-        quiet = not sys.stderr.isatty()
-        for found in tqdm(drawn, total=args.repetitions, desc="data sets", disable=quiet):
+        for found in tqdm(drawn, total=args.repetitions, desc="data sets", disable=None):
             for name, kind, *outcome in found:
                 collected.setdefault(name, {}).setdefault(kind, []).append(outcome)
         processes.close()

@@ -22,7 +22,7 @@ import torch
 import yaml
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, TensorDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
@@ -32,14 +32,7 @@ from lesions.provenance import Results
 RUNS = ("effnet_b1", "effnet_b3", "effnet_b4", "resnest50")
 WARM_UP = 5  # steps; compiling is in the first
 COMPILING = 150  # seconds that one compiled row may take
-# Of a row: half precision, channels_last, compiled.
-WAYS = {
-    "fp32": (False, False, False),
-    "AMP": (True, False, False),
-    "AMP, channels_last": (True, True, False),
-    "AMP, compiled": (True, False, True),
-    "AMP, channels_last, compiled": (True, True, True),
-}
+EAGER = ("fp32", "AMP", "AMP, channels_last", "inference, AMP", "inference, AMP, channels_last")
 
 
 def seconds_of(work: Callable[[], Any], repeats: int, device: str) -> float:
@@ -83,32 +76,29 @@ def backbone_of(name: str) -> str:
     return yaml.safe_load(text)["model"]["backbone"]
 
 
-def build_network(backbone: str, device: str, channels_last: bool, compiled: bool) -> Any:
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+def build_work(backbone: str, device: str, way: str) -> Callable[[Tensor], Any]:
+    """A training step on uint8 images: forward, backward, clipping, AdamW; or inference."""
+    layout = torch.channels_last if "channels_last" in way else torch.contiguous_format
     network = timm.create_model(backbone, num_classes=1).to(device).to(memory_format=layout)
-    if compiled:
+    amp, half = "AMP" in way, half_of(device)
+    if "compiled" in way:
         network.compile()
-    return network
 
+    def forward(image: Tensor) -> Tensor:
+        """Logits (B,) of uint8 images (B, S, S, 3), normalised on the device as training does."""
+        image = (image.to(device, non_blocking=True) - 127.5) / 58.0
+        image = image.permute(0, 3, 1, 2).contiguous(memory_format=layout)
+        with torch.autocast(device, half, enabled=amp):
+            return network(image).squeeze(1).float()
 
-def forward(network: Any, image: Tensor, half: bool, channels_last: bool) -> Tensor:
-    """Logits (B,) of uint8 images (B, S, S, 3), normalised on the device as training does."""
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    image = ((image - 127.5) / 58.0).permute(0, 3, 1, 2).contiguous(memory_format=layout)
-    with torch.autocast(image.device.type, half_of(image.device.type), enabled=half):
-        return network(image).squeeze(1).float()
-
-
-def build_step(backbone: str, device: str, way: str) -> Callable[[Tensor], None]:
-    """A training step on uint8 images: forward, backward, clipping, AdamW."""
-    half, channels_last, compiled = WAYS[way]
-    network = build_network(backbone, device, channels_last, compiled).train()
-    optimizer = torch.optim.AdamW(network.parameters(), 2e-4)
-    scaling = half and half_of(device) is torch.float16
-    scaler = torch.amp.GradScaler(device, enabled=scaling)
+    if "inference" in way:
+        network.eval()
+        return torch.no_grad()(forward)
+    optimizer = torch.optim.AdamW(network.train().parameters(), 2e-4)
+    scaler = torch.amp.GradScaler(device, enabled=amp and half is torch.float16)
 
     def step(image: Tensor) -> None:
-        logit = forward(network, image.to(device, non_blocking=True), half, channels_last)
+        logit = forward(image)
         target = (torch.arange(len(logit), device=device) % 4 == 0).float()
         scaler.scale(F.binary_cross_entropy_with_logits(logit, target)).backward()
         scaler.unscale_(optimizer)
@@ -120,18 +110,8 @@ def build_step(backbone: str, device: str, way: str) -> Callable[[Tensor], None]
     return step
 
 
-def build_inference(backbone: str, device: str, channels_last: bool) -> Callable[[Tensor], None]:
-    network = build_network(backbone, device, channels_last, False).eval()
-
-    @torch.no_grad()
-    def infer(image: Tensor) -> None:
-        forward(network, image.to(device), True, channels_last)
-
-    return infer
-
-
 def measure_way(
-    build: Callable[[], Callable[[Tensor], None]], images: Tensor, repeats: int, device: str
+    build: Callable[[], Callable[[Tensor], Any]], images: Tensor, repeats: int, device: str
 ) -> dict[str, Any]:
     """Images/s and peak memory of what `build` returns, or the problem that it had."""
     torch.compiler.reset()
@@ -146,28 +126,20 @@ def measure_way(
     return {"images_per_second": round(len(images) / seconds, 1), "peak_gb": round(peak, 2)}
 
 
-class Turned(Dataset):
-    """Stands in for the loader of training where albumentations is not installed: lighter."""
-
-    def __init__(self, pixels: np.ndarray):
-        self.pixels = pixels
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, row: int) -> Tensor:
-        draw = np.random.default_rng(row)
-        image = np.rot90(self.pixels[row], int(draw.integers(4)))
-        image = np.clip(image * draw.uniform(0.8, 1.2), 0, 255).astype(np.uint8)
-        return torch.from_numpy(image)
-
-
 def build_data(pixels: np.ndarray, batch: int, workers: int) -> tuple[str, DataLoader]:
     """What augments, and a loader of uint8 batches (B, S, S, 3) over `pixels`."""
     if any(find_spec(name) is None for name in ("albumentations", "pydantic", "pandas")):
+
+        def turned(row: Tensor) -> Tensor:
+            draw = np.random.default_rng(int(row))
+            image = np.rot90(pixels[int(row)], int(draw.integers(4))) * draw.uniform(0.8, 1.2)
+            return torch.from_numpy(np.clip(image, 0, 255).astype(np.uint8))
+
         return "a stand-in that is lighter than training's", DataLoader(
-            Turned(pixels), batch, num_workers=workers, pin_memory=torch.cuda.is_available()
-        )
+            TensorDataset(torch.arange(len(pixels))), batch, num_workers=workers,
+            pin_memory=torch.cuda.is_available(),
+            collate_fn=lambda rows: torch.stack([turned(row) for (row,) in rows]),
+        )  # fmt: skip
     from lesions.config import AugmentConfig
     from lesions.data.augmentation import build_augmentation
     from lesions.data.loading import LesionDataset, build_loader, eval_batches
@@ -199,10 +171,10 @@ def measure_waiting(
 
 def rows_to_measure(runs: Sequence[str]) -> list[tuple[str, str]]:
     """Config and way, what compiles last: it takes longest."""
-    ways = [*list(WAYS)[:3], "inference, AMP", "inference, AMP, channels_last", *list(WAYS)[3:]]
-    eager = [(name, way) for name in runs for way in ways[:5]]
+    eager = [(name, way) for name in runs for way in EAGER]
     # Each in the layout that its config trains in.
-    return eager + [(name, ways[5 if "resnest" in name else 6]) for name in runs]
+    layouts = {name: "" if "resnest" in name else ", channels_last" for name in runs}
+    return eager + [(name, f"AMP{layout}, compiled") for name, layout in layouts.items()]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -239,16 +211,14 @@ def main(arguments: list[str] | None = None) -> int:
     first = backbone_of(args.runs[0])
     for workers in args.workers:
         if room(30, f"waiting with {workers} workers"):
-            step = build_step(first, device, "AMP, channels_last")
+            step = build_work(first, device, "AMP, channels_last")
             told = measure_waiting(step, args.size, args.batch, args.repeats, workers, device)
             found["waiting"].append(told)
             print(f"{workers} workers: {told['share']:.0%} of a step waits", flush=True)
     for name, way in rows_to_measure(args.runs):
         if not room(COMPILING if "compiled" in way else 15, f"{name}, {way}"):
             continue
-        backbone, last = backbone_of(name), "channels_last" in way
-        build = partial(build_inference, backbone, device, last) if "inference" in way else \
-            partial(build_step, backbone, device, way)  # fmt: skip
+        build = partial(build_work, backbone_of(name), device, way)
         row = measure_way(build, images, args.repeats, device)
         found["rows"].append({"config": name, "way": way, **row})
         print(f"{name}, {way}: {row}", flush=True)

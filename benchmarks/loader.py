@@ -2,9 +2,8 @@
 
     python benchmarks/loader.py --images FOLDER FOLDER    # originals; without: drawn images
 
-The usual way has the shape of the public solutions: a pandas row for each sample, cv2.imread of a
-JPEG, albumentations with float Normalize and ToTensorV2, stacked float32 batches. Each turn of each
-way is a forked process, so that neither finds the other's memory.
+docs/performance.md says what the usual way is. Each turn of each way is a forked process, so that
+neither finds the other's memory.
 """
 
 import sys
@@ -26,11 +25,11 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from cache import find_jpegs
-from timing import cost, in_child, in_turns, single_thread, times_as_fast, wall_seconds
+from timing import cpu_seconds, in_child, in_turns, single_thread, times_as_fast, wall_seconds
 
 from lesions.cli import build_parser, run
 from lesions.config import AugmentConfig
-from lesions.data import augmentation
+from lesions.data.augmentation import HOLES, build_augmentation
 from lesions.data.cache import Mode, fill_cache, load_images, publish_cache
 from lesions.data.decode import PLAIN
 from lesions.data.loading import LesionDataset, build_loader, eval_batches
@@ -41,11 +40,6 @@ BATCH = 64
 COLUMNS = 14  # of metadata, as in the first place of SIIM-ISIC 2020
 GROWTH = 64  # pixels of the images that growth is measured on
 AUGMENT = AugmentConfig()
-
-
-def fused(size: int) -> A.Compose:
-    """The augmentation that training uses."""
-    return augmentation.build_augmentation(AUGMENT)
 
 
 def stock_transforms(config: AugmentConfig, size: int) -> list[A.BasicTransform]:
@@ -70,9 +64,7 @@ def stock_transforms(config: AugmentConfig, size: int) -> list[A.BasicTransform]
         A.RandomBrightnessContrast(
             config.brightness, config.contrast, p=config.brightness_contrast, strict=True
         ),
-        A.CoarseDropout(
-            (1, augmentation.HOLES), sides, sides, p=config.coarse_dropout, strict=True
-        ),
+        A.CoarseDropout((1, HOLES), sides, sides, p=config.coarse_dropout, strict=True),
     ]
 
 
@@ -161,56 +153,52 @@ def consume(loader: DataLoader) -> None:
 
 
 def timed(dataset: Dataset, samples: int) -> Callable[[], float]:
-    """A way for `in_turns`: CPU seconds a sample of the loader on one thread."""
-    return cost(lambda: consume(epoch_of(dataset, samples)), samples, warm_up=3)
+    """A way for `in_turns`: CPU seconds a sample of the loader, in a process of its own."""
+
+    @single_thread()
+    def child() -> float:
+        *_, last = (cpu_seconds(lambda: consume(epoch_of(dataset, samples))) for _ in range(4))
+        return last / samples  # the others warm up
+
+    return lambda: in_child(child)
 
 
 def measure_loader(
     photos: Sequence[Path], folder: Path, size: int, repeats: int, samples: int
 ) -> dict[str, Any]:
-    """Seconds a sample of every way at `size`, and how often ours is as fast as each usual one."""
+    """How many times as fast ours is at `size` as each usual way."""
     large = write_jpegs(photos, folder / "jpegs512", 512)
     same = write_jpegs(photos, folder / f"jpegs{size}", size)
-    usual, stock = usual_transform(size), A.Compose(stock_transforms(AUGMENT, size))
-    ways = {
-        "512 px JPEGs, usual": timed(UsualDataset(large, usual), samples),
-        "array, fused": timed(ours(folder, same, size, "array", fused(size)), samples),
-        "jpeg, fused": timed(ours(folder, same, size, "jpeg", fused(size)), samples),
-        "array, stock": timed(ours(folder, same, size, "array", stock), samples),
-        "jpeg, stock": timed(ours(folder, same, size, "jpeg", stock), samples),
+    usual, fused = usual_transform(size), build_augmentation(AUGMENT)
+    quick: dict[str, Dataset] = {
+        "array, fused": ours(folder, same, size, "array", fused),
+        "jpeg, fused": ours(folder, same, size, "jpeg", fused),
     }
+    bases: dict[str, Dataset] = {"512 px JPEGs, usual": UsualDataset(large, usual)}
     if size != 512:
-        ways["same-size JPEGs, usual"] = timed(UsualDataset(same, usual), samples)
+        bases["same-size JPEGs, usual"] = UsualDataset(same, usual)
+    ways = {name: timed(dataset, samples) for name, dataset in (bases | quick).items()}
     found = in_turns(ways, repeats)
-    usual_ways = [name for name in found if name.endswith("usual")]
     return {
         "size": size,
-        "seconds": {name: float(np.median(seconds)) for name, seconds in found.items()},
         "ratios": {
             f"{name} against {base}": times_as_fast(found[base], found[name])
-            for base in usual_ways
-            for name in found
-            if name not in usual_ways
+            for base, name in product(bases, quick)
         },
     }
 
 
 def measure_growth(folder: Path, counts: Sequence[int]) -> dict[str, Any]:
-    """Images a second (wall) and memory of the loader against images and workers.
-
-    Each row is an epoch of at most 6,000 of so many memory-mapped images.
-    """
+    """Images/s and memory of epochs of at most 6,000 of so many mapped images, by workers."""
     path = folder / "growth.npy"
-    images = np.lib.format.open_memmap(path, "w+", np.uint8, (max(counts), GROWTH, GROWTH, 3))
-    images[:] = np.random.default_rng(0).integers(0, 256, images.shape[1:], np.uint8)
-    images.flush()
-    del images
+    image = np.random.default_rng(0).integers(0, 256, (GROWTH, GROWTH, 3), np.uint8)
+    np.save(path, np.broadcast_to(image, (max(counts), *image.shape)))
 
     @single_thread()
     def child(count: int, samples: int, workers: int) -> tuple[float, int]:
         metadata = np.zeros((count, COLUMNS), np.float32)
         mapped = np.load(path, mmap_mode="r")[:count]
-        dataset = LesionDataset(mapped, metadata, metadata[:, 0], fused(GROWTH))
+        dataset = LesionDataset(mapped, metadata, metadata[:, 0], build_augmentation(AUGMENT))
         loader = epoch_of(dataset, samples, workers)
         return wall_seconds(lambda: consume(loader)), private_bytes()
 
@@ -243,9 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
                         help="images, for rate and memory against them")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=9, help="turns (default 9)")
     parser.add_argument("--samples", type=int, default=128, help="of a turn (default 128)")
-    results = Results(parser, "loader.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "loader.json", arguments)
     repeats, samples = args.repeats, args.samples
     with TemporaryDirectory() as name:
         place = Path(name)

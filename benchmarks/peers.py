@@ -2,12 +2,9 @@
 
     python benchmarks/peers.py --images FOLDER FOLDER    # originals; without: drawn images
 
-All ways load the same photographs through a DataLoader, at the same size: originals in the mix of
-sizes of ISIC 2019 and 2020, and 512 pixel JPEGs. They augment with the stock list of training, or
-with the library's own transforms nearest to it; ours loads its cache, made once. All hand over
-uint8, as normalising belongs on the device, except the winner's class, whose code normalises. A
-turn of a way is a forked process: its first epoch warms up, its second is timed. A library that is
-not installed is skipped: pip install -e ".[bench]"; pip install --no-deps mosaicml-streaming
+docs/performance.md says what is loaded how. A turn of a way is a forked process: its first epoch
+warms up, its second is timed. A library that is not installed is skipped:
+pip install -e ".[bench]"; pip install --no-deps mosaicml-streaming
 """
 
 import os
@@ -32,23 +29,12 @@ from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+import loader
 from cache import CLASSES, by_class
-from loader import (
-    AUGMENT,
-    UsualDataset,
-    epoch_of,
-    find_photos,
-    fused,
-    ours,
-    private_bytes,
-    stock_transforms,
-    table_of,
-    usual_transform,
-    write_jpegs,
-)  # fmt: skip
 from timing import in_child, in_turns, single_thread, times_as_fast
 
 from lesions.cli import build_parser, run
+from lesions.data.augmentation import build_augmentation
 from lesions.data.cache import Mode
 from lesions.files import read_json
 from lesions.provenance import Results
@@ -70,32 +56,30 @@ class Photos:
     def files(self) -> list[str]:
         return sorted(map(str, (self.folder / "images/0").iterdir()))
 
-    @property
-    def images(self) -> str:
-        return str(self.folder / "images")
-
 
 Build = Callable[[Photos, int, int], Iterable]  # of photographs, size, workers
 
 
 def our_cache(photos: Photos, size: int, workers: int, mode: Mode = "array") -> DataLoader:
-    table = table_of(photos.files)
-    dataset = ours(photos.folder, table, size, mode, fused(size))
+    table, fused = loader.table_of(photos.files), build_augmentation(loader.AUGMENT)
+    dataset = loader.ours(photos.folder, table, size, mode, fused)
     samples = len(table) * -(-MOST // len(table))  # a few images would be over too soon
-    return epoch_of(dataset, samples, workers, photos.batch)
+    return loader.epoch_of(dataset, samples, workers, photos.batch)
 
 
 def winner(photos: Photos, size: int, workers: int) -> DataLoader:
     """The first place of SIIM-ISIC 2020, with the stock list in place of its heavier one."""
-    dataset = UsualDataset(table_of(photos.files), usual_transform(size))
-    return epoch_of(dataset, len(dataset), workers, photos.batch)
+    table = loader.table_of(photos.files)
+    dataset = loader.UsualDataset(table, loader.usual_transform(size))
+    return loader.epoch_of(dataset, len(dataset), workers, photos.batch)
 
 
 def timm_loader(photos: Photos, size: int, workers: int) -> DataLoader:
     """timm has no rotation outside its policies, and erases on the device: less to do than ours."""
     timm = import_module("timm.data")
     return timm.create_loader(
-        timm.ImageDataset(photos.images), (3, size, size), photos.batch, is_training=True,
+        timm.ImageDataset(str(photos.folder / "images")), (3, size, size), photos.batch,
+        is_training=True,
         scale=(0.72, 1.0), vflip=0.5, color_jitter=JITTER, color_jitter_prob=0.5, re_prob=0.5,
         num_workers=workers, persistent_workers=workers > 0, device=torch.device("cpu"),
     ).loader  # uint8; what is around it normalises on the device  # fmt: skip
@@ -110,8 +94,8 @@ def torchvision_loader(photos: Photos, size: int, workers: int) -> DataLoader:
         v2.Resize((size, size), antialias=True), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(),
         v2.RandomApply([turn]), v2.RandomApply([v2.ColorJitter(*JITTER)]), v2.RandomErasing(0.5),
     ])  # fmt: skip
-    loader = partial(io.decode_image, mode="RGB")
-    data = folders.ImageFolder(photos.images, transform, loader=loader)
+    decode = partial(io.decode_image, mode="RGB")
+    data = folders.ImageFolder(photos.folder / "images", transform, loader=decode)
     return _loader(data, photos, workers, shuffle=True)
 
 
@@ -152,20 +136,21 @@ def streaming_loader(photos: Photos, size: int, workers: int) -> DataLoader:
     return _loader(data, photos, workers)
 
 
-WAYS: dict[str, tuple[str, Build]] = {  # the distribution, and what builds the loader
-    "timm": ("timm", timm_loader),
-    "torchvision v2": ("torchvision", torchvision_loader),
-    "datasets": ("datasets", datasets_loader),
-    "WebDataset": ("webdataset", webdataset_loader),
-    "MosaicML streaming": ("mosaicml-streaming", streaming_loader),
-    "winner's class": ("albumentations", winner),
-    **{name: ("lesions", partial(our_cache, mode=mode)) for name, mode in OURS.items()},
+# The distribution, its module, and what builds the loader.
+WAYS: dict[str, tuple[str, str, Build]] = {
+    "timm": ("timm", "timm.data", timm_loader),
+    "torchvision v2": ("torchvision", "torchvision.datasets", torchvision_loader),
+    "datasets": ("datasets", "datasets", datasets_loader),
+    "WebDataset": ("webdataset", "webdataset", webdataset_loader),
+    "MosaicML streaming": ("mosaicml-streaming", "streaming", streaming_loader),
+    "winner's class": ("albumentations", "albumentations", winner),
+    **{name: ("", "lesions", partial(our_cache, mode=mode)) for name, mode in OURS.items()},
 }
-MODULES = {"mosaicml-streaming": "streaming"}  # where it is not named as the distribution
 
 
 def _stock(size: int) -> Callable[[np.ndarray], np.ndarray]:
-    pipeline = A.Compose([A.Resize(size, size), *stock_transforms(AUGMENT, size)])
+    stock = loader.stock_transforms(loader.AUGMENT, size)
+    pipeline = A.Compose([A.Resize(size, size), *stock])
     return lambda image: pipeline(image=image)["image"]
 
 
@@ -212,10 +197,8 @@ def _write_shards(photos: Photos) -> None:
 
 
 def _write_mds(photos: Photos) -> None:
-    columns = {"image": "jpeg", "label": "int"}
-    with import_module("streaming").MDSWriter(
-        out=str(photos.folder / "mds"), columns=columns
-    ) as writer:
+    columns, out = {"image": "jpeg", "label": "int"}, str(photos.folder / "mds")
+    with import_module("streaming").MDSWriter(out=out, columns=columns) as writer:
         for path in photos.files:
             writer.write({"image": Image.open(path), "label": 0})
 
@@ -223,19 +206,19 @@ def _write_mds(photos: Photos) -> None:
 @single_thread()
 def second_epoch(build: Build, photos: Photos, size: int, workers: int) -> tuple[float, ...]:
     """Wall and CPU seconds an image of an epoch, its workers' included, and bytes written."""
-    loader = build(photos, size, workers)
-    _epoch(loader, size)
+    batches = build(photos, size, workers)
+    _epoch(batches, size)
     cpu, begun = _cpu_seconds(), time.perf_counter()
-    count = _epoch(loader, size)
+    count = _epoch(batches, size)
     spent = time.perf_counter() - begun
     assert count % len(photos.files) == 0, f"{count} images of {len(photos.files)}"
-    return spent / count, (_cpu_seconds() - cpu) / count, private_bytes()
+    return spent / count, (_cpu_seconds() - cpu) / count, loader.private_bytes()
 
 
-def _epoch(loader: Iterable, size: int) -> int:
+def _epoch(batches: Iterable, size: int) -> int:
     """How many images of `size` pixels come."""
     count = 0
-    for batch in loader:
+    for batch in batches:
         while not isinstance(batch, torch.Tensor):
             batch = batch["image"] if isinstance(batch, dict) else batch[0]
         assert batch.shape[2] == size
@@ -264,9 +247,9 @@ def measure(
         },
         repeats,
     )
-    rows = []
-    for (name, count), found in turns.items():
-        wall, cpu, own = np.array(found).T
+    spans = {key: np.array(found).T for key, found in turns.items()}
+    rows, few, many = [], workers[0], workers[-1]
+    for (name, count), (wall, cpu, own) in spans.items():
         rows.append({
             "way": name, "workers": count, "cpu_ms": round(1000 * float(np.median(cpu)), 3),
             "images_per_second": [
@@ -274,14 +257,10 @@ def measure(
             ],
             "own_mb": round(float(np.median(own)) / 2**20, 1),
         })  # fmt: skip
-
-    def ratio(peer: str, cache: str, count: int, column: int) -> dict[str, float]:
-        usual, quick = ([turn[column] for turn in turns[way, count]] for way in (peer, cache))
-        return times_as_fast(usual, quick)
-
     ratios = [
-        {"peer": peer, "cache": cache, "wall": ratio(peer, cache, workers[-1], 0),
-         "cpu": ratio(peer, cache, workers[0], 1)}
+        {"peer": peer, "cache": cache,
+         "wall": times_as_fast(spans[peer, many][0], spans[cache, many][0]),
+         "cpu": times_as_fast(spans[peer, few][1], spans[cache, few][1])}
         for peer in ways if peer not in OURS for cache in OURS
     ]  # fmt: skip
     return {"photos": photos.name, "size": size, "batch": photos.batch,
@@ -307,27 +286,25 @@ def main(arguments: list[str] | None = None) -> int:
                         help="of an epoch: originals, 512 px JPEGs (default 24 256)")  # fmt: skip
     parser.add_argument("--earlier", type=Path, nargs="+", default=[], metavar="JSON",
                         help="results of other times, for the ranges of ratios")  # fmt: skip
-    results = Results(parser, "peers.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "peers.json", arguments)
     before = [read_json(path)["cases"] for path in args.earlier]
-    missing = {n: d for n, (d, _) in WAYS.items() if not find_spec(MODULES.get(d, d))}
-    ways = {name: build for name, (_, build) in WAYS.items() if name not in missing}
-    used = [MODULES.get(d, d) for name, (d, _) in WAYS.items() if name in ways]
+    there = {name: bool(find_spec(way[1].split(".")[0])) for name, way in WAYS.items()}
+    ways = {name: way[2] for name, way in WAYS.items() if there[name]}
+    missing = {name: way[0] for name, way in WAYS.items() if not there[name]}
     for name, package in missing.items():
         print(f"{name}: skipped: {package} is not installed")
     found: dict[str, Any] = {
         "drawn": not args.images, "repeats": args.repeats, "times": 1 + len(before),
         "missing": sorted(missing.values()),
         "busy": [os.getloadavg()[0]], "cases": [],
-        "versions": {n: version(d) for n, (d, _) in WAYS.items() if n in ways and n not in OURS},
+        "versions": {name: version(WAYS[name][0]) for name in ways if name not in OURS},
     }  # fmt: skip
-    for package in ("timm.data", "torchvision.datasets", *used):
-        import_module(package)  # once, not in every turn's process
+    for name in ways:
+        import_module(WAYS[name][1])  # once, not in every turn's process
     with TemporaryDirectory() as place:
         drawn, (few, many) = Path(place), args.samples
-        photos = find_photos(args.images, drawn / "drawn")
-        large = [Path(path) for path in write_jpegs(photos, drawn / "512", 512)["path"]]
+        photos = loader.find_photos(args.images, drawn / "drawn")
+        large = [Path(path) for path in loader.write_jpegs(photos, drawn / "512", 512)["path"]]
         sets = [
             lay_out("originals", originals(photos, drawn, few), drawn / "originals", few // 6),
             lay_out("512 px JPEGs", (large * many)[:many], drawn / "resized", many // 8),

@@ -153,9 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", default="demo/resnet10t", help="a run (default demo/resnet10t)")
     parser.add_argument("--requests", type=int, default=100, help="of each kind (default 100)")
     parser.add_argument("--bad-inputs", type=Path, help="a folder of broken and odd files")
-    results = Results(parser, "serving.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "serving.json", arguments)
     predictor, limits = Predictor.load(args.run), Limits()
     first = predictor.runs[0]
     files = sorted(p for p in args.bad_inputs.iterdir() if p.is_file()) if args.bad_inputs else []

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 CODE = Path(__file__).resolve().parents[1]
-BUDGETS = {"src + scripts": 12_500, "benchmarks + studies": 3_000, "tests": 8_000}
+# With all that followed the house; rebuilt alone it was to have 12,500, 3,000 and 8,000.
+BUDGETS = {"src + scripts": 14_000, "benchmarks + studies": 4_500, "tests": 10_500}
 # Statements a line: lines a statement may fall by 5 % below those of the code before it was rebuilt
 # (counted without its page writers, whose lines were prose that stands in templates now).
 PACKED = 10_540 / 16_803 / 0.95
@@ -30,20 +31,19 @@ def main() -> int:
         ["git", "ls-files", "-co", "--exclude-standard", "*.py"],
         cwd=CODE, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    files = [CODE / name for name in listed.stdout.splitlines() if (CODE / name).is_file()]
     parts: dict[str, list[Path]] = {}
-    for path in files:
+    totals: dict[str, list[Path]] = {name: [] for name in BUDGETS}
+    for path in (CODE / name for name in listed.stdout.splitlines() if (CODE / name).is_file()):
         inside = path.relative_to(CODE).parts
         package = "/".join(inside[1:3]) if len(inside) > 3 else "lesions (modules)"
         parts.setdefault(package if inside[0] == "src" else inside[0], []).append(path)
-    totals: dict[str, list[Path]] = {name: [] for name in BUDGETS}
+        for total, collected in totals.items():
+            if inside[0] in total.split(" + "):
+                collected.append(path)
     print(f"{'':24} {'files':>6} {'lines':>7} {'statements':>11}")
     for name, paths in sorted(parts.items()):
-        print(f"{name:24} {count(paths)[0]:6} {count(paths)[1]:7,} {count(paths)[2]:11,}")
-        where = "src" if name.startswith("lesions") else name
-        for total, collected in totals.items():
-            if where in total.split(" + "):
-                collected.extend(paths)
+        number, lines, statements = count(paths)
+        print(f"{name:24} {number:6} {lines:7,} {statements:11,}")
     exceeded = []
     print()
     for name, paths in totals.items():

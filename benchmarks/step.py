@@ -2,10 +2,8 @@
 
     python benchmarks/step.py                        # effnet_b1, 16 images of 256 pixels
 
-The plain step: float32 images in (B, 3, S, S), float32 arithmetic, no gradient clipping, no moving
-average. Ours is the step of scripts/train.py with all of that. Plain inference flips and normalises
-each view on the CPU and sends it to the device; ours sends uint8 once and makes the views there.
-Random weights.
+docs/step.md says what the plain step is. Plain inference flips and normalises each view on the CPU
+and sends it to the device; ours sends uint8 once and makes the views there. Random weights.
 """
 
 import os
@@ -53,31 +51,27 @@ def drawn_batch(config: Config, batch: int) -> dict[str, Tensor]:
     }
 
 
-def build_stepper(
-    config: Config, target: np.ndarray, accelerator: Accelerator,
-    layout: torch.memory_format | None = None,
-) -> Stepper:  # fmt: skip
-    """The fold loop's own stepper of `config`'s network from random weights; in its layout."""
-    columns = len(COLUMNS[config.data.metadata])
-    images = np.zeros((len(target), 1, 1, 3), np.uint8)
-    dataset = LesionDataset(images, np.zeros((len(target), columns), np.float32), target)
-    model = LesionClassifier(config.model, columns, weights=False)
-    model.memory_format = layout or model.memory_format
-    loss = build_loss(config.loss, target, 2)
-    return Stepper(config.train, 0, model, dataset, loss, accelerator, 10**6, 2)
-
-
 def our_step(
     config: Config, batch: dict[str, Tensor], accelerator: Accelerator,
     layout: torch.memory_format | None = None,
 ) -> Callable[[], Any]:  # fmt: skip
-    """One step of scripts/train.py on `batch`."""
-    stepper = build_stepper(config, batch["target"].numpy(), accelerator, layout)
+    """One step of scripts/train.py on `batch`, of the fold loop's own stepper; in its layout."""
+    target, metadata = batch["target"].numpy(), batch["metadata"].numpy()
+    dataset = LesionDataset(np.zeros((len(target), 1, 1, 3), np.uint8), metadata, target)
+    model = LesionClassifier(config.model, metadata.shape[1], weights=False)
+    model.memory_format = layout or model.memory_format
+    loss = build_loss(config.loss, target, 2)
+    stepper = Stepper(config.train, 0, model, dataset, loss, accelerator, 10**6, 2)
     return lambda: stepper.step([batch], lambda: False)
 
 
+def normalised(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """uint8 (B, S, S, 3) as float32 (B, 3, S, S)."""
+    return ((image - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
 def plain_logits(model: LesionClassifier, image: Tensor, metadata: Tensor) -> Tensor:
-    """Logits (B, C) of images that are normalised already, float32 (B, 3, S, S)."""
+    """Logits (B, C) of `normalised` images."""
     features = model.backbone(image)
     if model.metadata is not None:
         features = torch.cat([features, model.metadata(metadata)], dim=1)
@@ -90,7 +84,7 @@ def plain_step(
     """One step of the loop that most solutions have."""
     device, columns = accelerator.device, batch["metadata"].shape[1]
     model = LesionClassifier(config.model, columns, weights=False).train()
-    image = ((batch["image"] - model.mean) / model.std).permute(0, 3, 1, 2).contiguous()
+    image = normalised(batch["image"], model.mean, model.std)
     model = model.to(device)
     optimizer = torch.optim.AdamW(model.parameters(), config.train.lr)
 
@@ -108,9 +102,15 @@ def measure_step(config: Config, accelerator: Accelerator, repeats: int) -> dict
     batch = drawn_batch(config, config.train.micro_batch)
     plain, ours = plain_step(config, batch, accelerator), our_step(config, batch, accelerator)
     ways = {"plain": lambda: wall_seconds(plain), "ours": lambda: wall_seconds(ours)}
-    compared = compare(ways, repeats, warm_up=1)
-    threads = {"threads": torch.get_num_threads(), "repeats": repeats}
-    return _facts(config, accelerator, len(batch["row"])) | threads | compared
+    return {
+        "backbone": config.model.backbone,
+        "image_size": config.data.image_size,
+        "batch": len(batch["row"]),
+        "precision": str(accelerator.mixed_precision),
+        "threads": torch.get_num_threads(),
+        "repeats": repeats,
+        **compare(ways, repeats, warm_up=1),
+    }
 
 
 def measure_layouts(
@@ -126,40 +126,12 @@ def measure_layouts(
     ways = {name: partial(wall_seconds, step) for name, step in steps.items()}
     found = {name: times[1:] for name, times in in_turns(ways, repeats + 1).items()}
     usual = found["contiguous"]
-    return _facts(config, accelerator, len(batch["row"])) | {
+    return {
+        "batch": len(batch["row"]),
         "used": str(memory_format(config.model.backbone)).removeprefix("torch."),
         "seconds": {name: float(np.median(times)) for name, times in found.items()},
         "ratios": {name: times_as_fast(usual, found[name]) for name in list(found)[1:]},
     }
-
-
-def _facts(config: Config, accelerator: Accelerator, batch: int) -> dict[str, Any]:
-    return {
-        "backbone": config.model.backbone,
-        "image_size": config.data.image_size,
-        "batch": batch,
-        "precision": str(accelerator.mixed_precision),
-    }
-
-
-def plain_way(model: LesionClassifier, images: Tensor, metadata: Tensor, views: int) -> Tensor:
-    device, mean, std = model.mean.device, model.mean.cpu(), model.std.cpu()
-    probs = []
-    for view in views_of(images, views):
-        image = ((view - mean) / std).permute(0, 3, 1, 2).contiguous().to(device)
-        probs.append(probabilities(plain_logits(model, image, metadata.to(device))))
-    return torch.stack(probs).mean(dim=0)
-
-
-def our_way(
-    model: LesionClassifier, images: Tensor, metadata: Tensor, views: int, accelerator: Accelerator
-) -> Tensor:
-    image, known = images.to(accelerator.device), metadata.to(accelerator.device)
-    probs = []
-    for view in views_of(image, views):
-        with accelerator.autocast():
-            probs.append(probabilities(model(view, known)))
-    return torch.stack(probs).mean(dim=0)
 
 
 def measure_inference(
@@ -169,25 +141,34 @@ def measure_inference(
     drawn, views, device = drawn_batch(config, batch), config.predict.views, accelerator.device
     images, metadata = drawn["image"], drawn["metadata"]
     plain = LesionClassifier(config.model, metadata.shape[1], weights=False).eval().to(device)
+    mean, std = plain.mean.cpu(), plain.std.cpu()
     model = deepcopy(plain).to(memory_format=memory_format(config.model.backbone))
     clock = cpu_seconds if device.type == "cpu" else wall_seconds
     answers: dict[str, Tensor] = {}
 
-    def way(name: str, answer: Callable[[], Tensor]) -> Callable[[], float]:
-        def work() -> None:
-            with torch.no_grad():
-                answers[name] = answer().float().cpu()  # which waits for the device
+    def plain_way() -> list[Tensor]:
+        seen = (normalised(view, mean, std).to(device) for view in views_of(images, views))
+        return [probabilities(plain_logits(plain, view, metadata.to(device))) for view in seen]
 
-        return lambda: clock(work)
+    def our_way() -> list[Tensor]:
+        image, known = images.to(device), metadata.to(device)
+        probs = []
+        for view in views_of(image, views):
+            with accelerator.autocast():
+                probs.append(probabilities(model(view, known)))
+        return probs
+
+    @torch.no_grad()
+    def work(name: str, way: Callable[[], list[Tensor]]) -> None:
+        answers[name] = torch.stack(way()).mean(dim=0).float().cpu()  # which waits for the device
 
     ways = {
-        "plain": way("plain", lambda: plain_way(plain, images, metadata, views)),
-        "ours": way("ours", lambda: our_way(model, images, metadata, views, accelerator)),
+        "plain": lambda: clock(partial(work, "plain", plain_way)),
+        "ours": lambda: clock(partial(work, "ours", our_way)),
     }
     compared = compare(ways, repeats, warm_up=1)
     difference = float((answers["plain"] - answers["ours"]).abs().max())
-    alike = {"views": views, "largest_difference": difference}
-    return _facts(config, accelerator, batch) | alike | compared
+    return {"views": views, "largest_difference": difference, **compared}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -199,21 +180,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--layouts", nargs="*", metavar="CONFIG", default=RUNS,
                         help="configs timed in both formats (default: the four)")  # fmt: skip
     parser.add_argument("--compile", action="store_true", help="and compiled, after minutes")
-    results = Results(parser, "step.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "step.json", arguments)
     sizes = [f"train.batch_size={args.batch}", f"train.micro_batch={args.batch}"]
     config = load_config(args.config, ["model.pretrained=false", *sizes, *args.set])
     accelerator = build_accelerator(config.train.precision)
     found = measure_step(config, accelerator, args.repeats)
     answered = measure_inference(config, accelerator, args.repeats, args.batch)
     for name, told in (("a step", found), (f"inference of {answered['views']} views", answered)):
-        print(
-            f"{told['backbone']} at {told['image_size']} px, {told['precision']}: {name} of"
-            f" {told['batch']} images takes {told['seconds']['ours']:.2f} s, the plain way"
-            f" {told['seconds']['plain']:.2f} s: {told['ratio']:.2f} times as fast"
-            f" ({told['low']:.2f} to {told['high']:.2f})"
-        )
+        print(f"{args.config}: {name} takes {told['seconds']['ours']:.2f} s, the plain way"
+              f" {told['seconds']['plain']:.2f} s: {told['ratio']:.2f} times as fast"
+              f" ({told['low']:.2f} to {told['high']:.2f})")  # fmt: skip
     found |= {"inference": answered, "versions": versions(), "layouts": []}
     for name in args.layouts:
         one = load_config(name, ["model.pretrained=false", *sizes, *args.set])

@@ -3,8 +3,7 @@ was never killed: weights, optimiser state, out-of-fold file, history.
 
     python benchmarks/survival.py                 # 20 points, 5 of them on two processes
 
-Half of the points lie within a save, half between two. Works in a temporary folder, on the embedded
-sample, with the network of configs/demo/mobilenetv3.yaml. Exit code 1 if a byte differs.
+Half of the points lie within a save. Works in a temporary folder; exit code 1 if a byte differs.
 """
 
 import contextlib
@@ -113,20 +112,12 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 def _digest(value: Any) -> str:
-    digest = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            digest.update(repr((value.dtype, value.shape)).encode())
-            digest.update(value.contiguous().numpy().tobytes())
-        elif isinstance(value, dict | list | tuple):
-            for part in value.items() if isinstance(value, dict) else value:
-                add(part)
-        else:
-            digest.update(repr(value).encode())
-
-    add(value)
-    return digest.hexdigest()
+    """Of nested values and tensors, with the type and shape of each."""
+    if isinstance(value, torch.Tensor):
+        value = (value.dtype, value.shape, value.contiguous().numpy().tobytes())
+    elif isinstance(value, dict | list | tuple):
+        value = [_digest(part) for part in (value.items() if isinstance(value, dict) else value)]
+    return hashlib.sha256(repr(value).encode()).hexdigest()
 
 
 def _start(context: Any, name: str, processes: int, workers: int) -> list[ForkServerProcess]:
@@ -214,9 +205,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--points", type=int, default=20, help="default 20")
     parser.add_argument("--two-processes", type=int, default=5, help="of these, on two processes")
     parser.add_argument("--seed", type=int, default=0)
-    results = Results(parser, "survival.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "survival.json", arguments)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["LESIONS_ROOT"] = folder
         write_sample(at("input/sample"), images=90)

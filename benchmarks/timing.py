@@ -1,7 +1,7 @@
 """Two ways of doing the same work, timed in turns: what else the machine does hits both."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 Made = TypeVar("Made")
 Key = TypeVar("Key")
@@ -27,18 +28,6 @@ def wall_seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - begun
 
 
-def cost(work: Callable[[], Any], samples: int, warm_up: int = 1) -> Callable[[], float]:
-    """A way for `in_turns`: CPU seconds a sample of `work`, in a process of its own, one thread."""
-
-    @single_thread()
-    def child() -> float:
-        for _ in range(warm_up):
-            work()
-        return cpu_seconds(work) / samples
-
-    return lambda: in_child(child)
-
-
 @contextmanager
 def single_thread() -> Iterator[None]:
     """One thread for what is timed, and as many as before after it."""
@@ -53,10 +42,7 @@ def single_thread() -> Iterator[None]:
 
 
 def in_child(work: Callable[[], Made]) -> Made:
-    """What `work` returns in a forked process: its memory and settings do not outlive it.
-
-    EOFError if the process dies.
-    """
+    """What `work` returns in a forked process of its own; EOFError if that dies."""
     context = get_context("fork")
     receiving, sending = context.Pipe(duplex=False)
     process = context.Process(target=lambda: sending.send(work()))
@@ -77,7 +63,7 @@ def in_turns(ways: Mapping[Key, Callable[[], Made]], repeats: int) -> dict[Key, 
     return found
 
 
-def times_as_fast(usual: Sequence[float], ours: Sequence[float]) -> dict[str, float]:
+def times_as_fast(usual: ArrayLike, ours: ArrayLike) -> dict[str, float]:
     """Ratio of two ways' times: median, least and most over the turns."""
     ratios = np.divide(usual, ours)
     return {
@@ -90,10 +76,7 @@ def times_as_fast(usual: Sequence[float], ours: Sequence[float]) -> dict[str, fl
 def compare(
     ways: Mapping[str, Callable[[], float]], repeats: int, warm_up: int = 0
 ) -> dict[str, Any]:
-    """Both ways in turns, the usual one first: median seconds, and `times_as_fast`.
-
-    The first `warm_up` turns do not count.
-    """
+    """Both ways in turns, the usual one first, after `warm_up` turns: seconds, `times_as_fast`."""
     found = {name: times[warm_up:] for name, times in in_turns(ways, warm_up + repeats).items()}
     seconds = {name: float(np.median(times)) for name, times in found.items()}
     return {"seconds": seconds, **times_as_fast(*found.values())}

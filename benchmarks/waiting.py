@@ -96,13 +96,11 @@ def afresh(command: list[str]) -> Spent:
         return spent(command, 0, root)
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--repeats", type=int, default=3, help="turns (default 3)")
     parser.add_argument("--also", nargs="+", default=[], help="commands of your own data")
-    results = Results(parser, "waiting.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "waiting.json", arguments)
     with TemporaryDirectory() as root:
         write_sample(Path(root) / "input/sample", images=90)
         spent(["prepare", "--dataset", "demo", "--size", "64"], 0, root)
@@ -120,16 +118,13 @@ def main(arguments: list[str] | None = None) -> int:
         turns = in_turns(ways, args.repeats)
     rows: list[dict[str, Any]] = []
     for (what, command), found in turns.items():
-        (wall, *_), (cpu, *_) = spans = [
+        wall, cpu = (
             [round(float(of(times)), 2) for of in (np.median, np.min, np.max)]
             for times in zip(*found, strict=True)
-        ]
-        print(f"{command}: {wall:.2f} s, CPU {cpu:.2f} s")
-        rows.append(
-            {"what": what, "command": command} | dict(zip(("wall", "cpu"), spans, strict=True))
         )
+        print(f"{command}: {wall[0]:.2f} s, CPU {cpu[0]:.2f} s")
+        rows.append({"what": what, "command": command, "wall": wall, "cpu": cpu})
     results.write({"busy": os.getloadavg()[0], "repeats": args.repeats, "rows": rows})
-    return 0
 
 
 if __name__ == "__main__":

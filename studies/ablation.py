@@ -8,16 +8,15 @@ Differences from the base are paired by image, with intervals over groups.
 
 import json
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.config import Config, Section, load_config, read_yaml, run_name
+from lesions.config import Config, Section, load_config, load_section, run_name
 from lesions.data.tasks import build_task
 from lesions.errors import InputError
 from lesions.evaluation.scores import LABELS, score_rows
@@ -40,14 +39,6 @@ class Ablation(Section):
     shared: list[str] = Field([])  # changes that the base and every variant share
     folds: list[int] = Field([0], min_length=1)
     variants: dict[str, list[str]] = Field(min_length=1)
-
-
-def load_ablation(path: Path) -> Ablation:
-    """The ablation config at `path`; InputError names what is wrong in it."""
-    try:
-        return Ablation.model_validate(read_yaml(path))
-    except ValidationError as error:
-        raise InputError(f"{shown(path)}: {error}") from error
 
 
 def variant_runs(path: Path, ablation: Ablation) -> Runs:
@@ -112,23 +103,17 @@ def _epochs(name: str, fold: int) -> list[tuple[float, float]]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    begun = time.monotonic()
     parser = build_parser(__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change the base and every variant")  # fmt: skip
-    parser.add_argument("--compare", action="store_true", help="train none, compare what is there")
-    parser.add_argument("--max-hours", type=float, help="save and stop before this time is over")
-    results = Results(parser, "ham10000_ablation.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
-    ablation = load_ablation(args.config)
+    args, results = Results.parse(parser, "ham10000_ablation.json", arguments)
+    ablation = load_section(Ablation, args.config)
     ablation = ablation.model_copy(update={"shared": [*ablation.shared, *args.set]})
     runs = variant_runs(args.config, ablation)
-    for name, config in () if args.compare else runs.values():
+    for name, config in runs.values():
         accelerator = build_accelerator(config.train.precision)
-        stop = StopRequest(args.max_hours, begun)
-        if code := train_folds(config, name, ablation.folds, accelerator, stop):
+        if code := train_folds(config, name, ablation.folds, accelerator, StopRequest()):
             return code
     found = compare_variants(runs, ablation)
     for variant, scores in found["variants"].items():

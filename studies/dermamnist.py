@@ -20,21 +20,8 @@ import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from screening import (
-    AT,
-    RULE,
-    TASK,
-    Chosen,
-    Entry,
-    Planned,
-    Rows,
-    Study,
-    choose,
-    entry,
-    ranked,
-    train,
-    validation_rows,
-)
+import screening
+from screening import RULE, TASK, Chosen, Entry, Planned, Rows, Study, validation_rows
 
 from lesions.cli import build_parser, run
 from lesions.data.table import load_table, task_targets
@@ -44,7 +31,6 @@ from lesions.evaluation.scores import score_rows
 from lesions.evaluation.thresholds import Threshold, by_f_beta, by_recall
 from lesions.files import read_json, sha256, write_csv, write_json, write_text
 from lesions.inference.accelerator import build_accelerator
-from lesions.inference.checkpoint import versions
 from lesions.inference.ensemble import load_run
 from lesions.inference.predict import predict_run
 from lesions.oof import load_oof, load_test, table_rows
@@ -77,9 +63,8 @@ def fit_final(study: Study, name: str, dataset: str, runs: list[str]) -> Final:
     """The mean of `runs`, with two thresholds fitted on validation rows."""
     rows = validation_rows(runs)
     by_f2 = by_f_beta(rows.target, rows.prob, 2)
-    return Final(
-        name, dataset, runs, rows, [by_f2, by_recall(rows.target, rows.prob, study.config.recall)]
-    )
+    by_least = by_recall(rows.target, rows.prob, study.config.recall)
+    return Final(name, dataset, runs, rows, [by_f2, by_least])
 
 
 def candidates(study: Study, chosen: Chosen) -> list[Entry]:
@@ -95,8 +80,9 @@ def candidates(study: Study, chosen: Chosen) -> list[Entry]:
     for title, members in pools.items():
         runs = [run["run"] for run in members]
         rows = validation_rows(runs)
-        found.append(entry(title, [rows.decided(AT)]) | {"members": runs, "auc": rows.auc()})
-    return ranked(found)
+        line = screening.entry(title, [rows.decided(screening.AT)])
+        found.append(line | {"members": runs, "auc": rows.auc()})
+    return screening.ranked(found)
 
 
 def open_test(path: Path, mark: str, facts: dict[str, Any]) -> list[dict[str, Any]]:
@@ -130,11 +116,7 @@ def score_tests(study: Study, finals: Sequence[Final]) -> dict[str, Any]:
     cuts = [cut.value for final in finals for cut in final.thresholds]
     parts = [*(sha256(path) for path in weights), *(f"{value:.17g}" for value in cuts)]
     mark = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
-    facts = {
-        "form": study.form_name,
-        "runs": names,
-        "thresholds": cuts,
-    }
+    facts = {"form": study.form_name, "runs": names, "thresholds": cuts}
     openings = open_test(at("oof", study.root, "seal.json"), mark, facts)
     tests = []
     for final in finals:
@@ -157,38 +139,31 @@ def score_tests(study: Study, finals: Sequence[Final]) -> dict[str, Any]:
 def score_classes(study: Study, planned: Planned, mark: str) -> dict[str, Any]:
     """Scores of a run of the official task of several classes, on validation and on test rows."""
     oof = load_oof(find_run(planned.run))
-    names, probs = predict_test(study, "classes", [planned.run], mark, oof.task)
-    table, facts = load_table(study.config.official)
-    places = table_rows(table, names, planned.run)
-    codes = task_targets(table, facts, oof.task.name)[1].to_numpy()[places].astype(int)
-    groups, classes = table["group"].to_numpy()[places], oof.task.classes
+    official, classes = study.config.official, oof.task.classes
+    codes, probs, groups = predict_test(study, "classes", official, [planned.run], mark, oof.task)
+    validation = score_rows(oof.codes, oof.probs, classes, oof.groups).overall
+    test = score_rows(codes, probs, classes, groups).overall
     return {
         "name": planned.name,
         "epochs": planned.config.train.epochs,
         "image_size": planned.config.data.image_size,
         "classes": list(classes),
-        "validation": _overall(oof.codes, oof.probs, classes, oof.groups),
-        "test": _overall(codes, probs, classes, groups),
+        "validation": {name: score.as_json() for name, score in validation.items()},
+        "test": {name: score.as_json() for name, score in test.items()},
     }
-
-
-def _overall(*rows: Any) -> dict[str, Any]:
-    return {name: score.as_json() for name, score in score_rows(*rows).overall.items()}
 
 
 def test_rows(study: Study, final: Final, mark: str) -> Rows:
     """The test rows with the mean probability of the final's models; predicted once by `mark`."""
-    names, probs = predict_test(study, final.dataset, final.runs, mark, build_task(TASK))
-    table, facts = load_table(final.dataset)
-    places = table_rows(table, names, final.name)
-    target = task_targets(table, facts, TASK)[1].to_numpy()[places].astype(int)
-    return Rows(target, probs[:, 0], table["group"].to_numpy()[places])
+    dataset, task = final.dataset, build_task(TASK)
+    codes, probs, groups = predict_test(study, dataset, dataset, final.runs, mark, task)
+    return Rows(codes, probs[:, 0], groups)
 
 
 def predict_test(
-    study: Study, kind: str, runs: Sequence[str], mark: str, task: Task
-) -> tuple[pd.Series, Floats]:
-    """Names and mean probabilities (N, C) of the test rows; predicted once by `mark`."""
+    study: Study, kind: str, dataset: str, runs: Sequence[str], mark: str, task: Task
+) -> tuple[np.ndarray, Floats, np.ndarray]:
+    """Codes, mean probabilities (N, C) and groups of the test rows; predicted once by `mark`."""
     path = at("oof", study.folder, f"test_{kind}_{mark}.csv")
     if not path.exists():
         members = []
@@ -198,14 +173,17 @@ def predict_test(
             members.append(predict_run(loaded, loaded.config, accelerator))
         mean = pd.concat(members).groupby("image_name").mean(numeric_only=True)
         write_csv(path, mean.rename(columns={"target": "prob"}).reset_index())
-    return load_test(path, task)
+    names, probs = load_test(path, task)
+    table, facts = load_table(dataset)
+    places = table_rows(table, names, shown(path))
+    codes = task_targets(table, facts, task.name)[1].to_numpy()[places].astype(int)
+    return codes, probs, table["group"].to_numpy()[places]
 
 
 def judge(study: Study, test: dict[str, Any], rows: Rows) -> list[dict[str, Any]]:
     """Whether the test reached each aim, and the published number.
 
-    `rows` are the test's: the precision at the published recall is read off its own curve. A score
-    is surely above the published one if its whole interval is.
+    `rows` are the test's: the precision at the published recall is read off its own curve.
     """
     found = [("auc", "", test["auc"])]
     for decided in test["decisions"]:
@@ -254,7 +232,6 @@ def conclude(study: Study, chosen: Chosen) -> dict[str, Any]:
         "phase1": chosen.phase1,
         "phase2": chosen.phase2,
         "architecture": chosen.arm,
-        "change": chosen.experiment,
         "chosen": chosen.final[0],
         "candidates": [{key: one[key] for key in one if key != "runs"} for one in means],
         "finals": [
@@ -268,7 +245,6 @@ def conclude(study: Study, chosen: Chosen) -> dict[str, Any]:
         "verdicts": [],
         "openings": [],
         "machine": machine(),
-        "versions": versions(),
         "commit": commit(),
     }
     return results | score_tests(study, finals) if study.form.test else results
@@ -301,21 +277,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--form", default="full", help="one of the config's forms (default: full)")
     parser.add_argument("--quick", action="store_true", help="the form quick: minutes, no test")
-    parser.add_argument("--no-test", action="store_true", help="validation alone, of any form")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change every run, such as train.precision=auto")  # fmt: skip
     parser.add_argument("--max-hours", type=float, metavar="H", help="stop in time, exit with 75")
-    out = Results(parser, "dermamnist.json")
-    args = parser.parse_args(arguments)
-    out.check(args)
+    args, out = Results.parse(parser, "dermamnist.json", arguments)
     study = Study(args.config, "quick" if args.quick else args.form, args.set)
-    if args.no_test:
-        study.form = study.form.model_copy(update={"test": False})
     stop, folder = StopRequest(args.max_hours, begun), at("oof", study.folder)
     try:
         with stop.listening():
-            chosen = choose(study, stop)
-            train(study.plan_classes(), stop)
+            chosen = screening.choose(study, stop)
+            screening.train(study.plan_classes(), stop)
             results = conclude(study, chosen)
     except Stopped as stopped:
         print("stopped: run the same command again to resume")

@@ -3,10 +3,9 @@
     python studies/ham10000.py configs/ham10000/published.yaml
     python studies/ham10000.py configs/ham10000/published_lite.yaml   # EfficientNet weights
 
-Each system is compared with this repository's recipe, trained on that system's own split; the same
-recipe on lesion-grouped folds shows what the split gives away. Needs the runs that the config names
-and their test predictions: studies/ham10000.sh. A run may be a blend.json, whose members and
-weights were chosen on the split's validation rows: it is scored on test rows alone.
+Needs the runs that the config names and their test predictions: studies/ham10000.sh. A run may be a
+blend.json, whose members and weights were chosen on the split's validation rows: it is scored on
+test rows alone.
 """
 
 import sys
@@ -16,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, run
-from lesions.config import Section, read_yaml, saved_config
+from lesions.config import Section, load_section, read_yaml, saved_config
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, bootstrap
 from lesions.evaluation.metrics import Floats, accuracy, roc_auc, sensitivity
@@ -72,22 +71,17 @@ class Comparison(Section):
 
 
 def compare(config: Comparison) -> dict[str, Any]:
-    """Each system's numbers, ours on its split, and ours on lesion-grouped folds.
-
-    The threshold and the prior correction come from out-of-fold predictions on rows that are not
-    scored.
-    """
+    """Each system's numbers, ours on its split, and ours on lesion-grouped folds."""
     truth = load_oof(find_run(config.grouped))
     if len(truth.facts) < 2:
         raise InputError(
             f"{config.grouped}: one fold: train the others: scripts/train.py --fold all"
         )
-    named = [config.grouped, *config.beside]
-    runs = dict.fromkeys([*named, *(system.run for system in config.systems)])
+    ours = (system.run for system in config.systems)
+    runs = dict.fromkeys([config.grouped, *config.beside, *ours])
     return {
         "recall": config.recall,
         "note": config.note,
-        "classes": list(truth.task.classes),
         "goals": config.goals,
         "goals_of": config.goals_of,
         "grouped": _grouped(config.grouped, truth),
@@ -117,7 +111,6 @@ def compare_system(system: System, truth: Oof, recall: float) -> dict[str, Any]:
     known = truth.take(truth.names.isin(train["image_name"]).to_numpy())
     names = list(system.published)
     ours, honest = _scores(scored, known, names, recall), _scores(truth, truth, names, recall)
-    weighed = score_rows(scored.codes, _corrected(scored, known), truth.task.classes, scored.groups)
     return {
         "system": system.system,
         "part": system.part,
@@ -133,33 +126,30 @@ def compare_system(system: System, truth: Oof, recall: float) -> dict[str, Any]:
             }
             for name, theirs in system.published.items()
         },
-        "weighed": {name: score.as_json() for name, score in weighed.overall.items()},
+        "weighed": _overall(scored, _corrected(scored, known)),
     }
 
 
 def score_opening(opening: Opening) -> dict[str, Any]:
-    """Scores of the predictions of an opening, with intervals: no row is predicted anew.
-
-    InputError unless they are those of the ledger.
-    """
+    """Scores of an opening's kept predictions; InputError unless they are those of the ledger."""
     member, *others = (load_oof(find_run(name)) for name in opening.runs)
-    test, classes = member.of_test(), member.task.classes
-    more = [other.of_test() for other in others]
+    test, more = member.of_test(), [other.of_test() for other in others]
     rows = [table_rows(other.table, test.names, other.name, "the others") for other in more]
     found = [test.probs, *(each.probs[row] for each, row in zip(more, rows, strict=True))]
     probs = np.mean(found, axis=0)
-    decided = reweighted(probs, _prior(member), opening.power)
-    scores = {
-        name: score.as_json()
-        for part in (decided, probs)  # a ranking is that of the probabilities as they are
-        for name, score in score_rows(test.codes, part, classes, test.groups).overall.items()
-        if part is decided or name == "macro_auc"
-    }
+    scores = _overall(test, reweighted(probs, _prior(member), opening.power))
+    scores["macro_auc"] = _overall(test, probs)["macro_auc"]  # a ranking: as they are
     known = next(one for one in read_json(LEDGER)["openings"] if one["system"] == opening.system)
     values = {name: round(score["value"], 4) for name, score in scores.items()}
     if values != known["scores"]:
         raise InputError(f"system {opening.system}: {values}: not the scores of {shown(LEDGER)}")
     return scores
+
+
+def _overall(oof: Oof, probs: Floats) -> dict[str, Any]:
+    """Scores of the rows by these probabilities (N, C), with intervals over groups."""
+    scores = score_rows(oof.codes, probs, oof.task.classes, oof.groups).overall
+    return {name: score.as_json() for name, score in scores.items()}
 
 
 def _scores(scored: Oof, known: Oof, names: list[str], recall: float) -> dict[str, Interval]:
@@ -178,8 +168,7 @@ def _scores(scored: Oof, known: Oof, names: list[str], recall: float) -> dict[st
 def _corrected(scored: Oof, known: Oof, score: str = "macro_f1") -> Floats:
     """Prior-corrected probabilities: as much as raises `score` on the `known` rows."""
     prior = _prior(known)
-    power = choose_power(known.codes, known.probs, score, prior)
-    return reweighted(scored.probs, prior, power)
+    return reweighted(scored.probs, prior, choose_power(known.codes, known.probs, score, prior))
 
 
 def _prior(known: Oof) -> Floats:
@@ -220,16 +209,15 @@ def choose_power(codes: np.ndarray, probs: Floats, score: str, prior: Floats) ->
 
 
 def _grouped(name: str, truth: Oof) -> dict[str, Any]:
-    classes, folds = truth.task.classes, truth.table["fold"].to_numpy()
-    report = score_rows(truth.codes, truth.probs, classes, truth.groups)
+    folds = truth.table["fold"].to_numpy()
+    report = score_rows(truth.codes, truth.probs, truth.task.classes, truth.groups)
 
     def nested(decide: Callable[[Oof, Oof], Floats]) -> dict[str, Any]:
         """Scores of decisions that are, in each fold, as the other folds like them."""
         decided = np.empty_like(truth.probs)
         for fold in np.unique(folds):
             decided[folds == fold] = decide(truth.take(folds == fold), truth.take(folds != fold))
-        overall = score_rows(truth.codes, decided, classes, truth.groups).overall
-        return {name: score.as_json() for name, score in overall.items()}
+        return _overall(truth, decided)
 
     malignant = bootstrap(roc_auc, truth.positive.astype(int), truth.score, truth.groups)
     return {
@@ -274,27 +262,17 @@ def _facts(oof: Oof) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("config", type=Path)
-    results = Results(parser, "ham10000.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
-    try:
-        config = Comparison.model_validate(read_yaml(args.config))
-    except ValidationError as error:
-        raise InputError(f"{shown(args.config)}: {error}") from error
-    found = compare(config)
+    args, results = Results.parse(parser, "ham10000.json", arguments)
+    found = compare(load_section(Comparison, args.config))
     for system in found["rivals"]:
         for name, score in system["scores"].items():
-            print(
-                f"system {system['system']}, {system['rows']:,} {system['part']} rows: {name}"
-                f" {score['ours']['value']:.4f}, published {score['theirs']:.4f}:"
-                f" {'passed' if score['passed'] else 'NOT passed'};"
-                f" lesion-grouped {score['grouped']['value']:.4f}"
-            )
+            print(f"system {system['system']}, {system['part']} rows: {name}"
+                  f" {score['ours']['value']:.4f}, published {score['theirs']:.4f},"
+                  f" lesion-grouped {score['grouped']['value']:.4f}")  # fmt: skip
     results.write(found)
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,9 +2,7 @@
 
     python studies/masks.py --run ham10000/mobilenetv2 --masks input/ham10000/masks
 
-A centred disc of the lesion's area is the opponent: photographs are taken with the lesion in the
-middle, so a map that knows nothing but the middle scores well. A model that looks at rulers and
-corners scores below it.
+A centred disc of the lesion's area is the opponent: docs/explanations.md.
 """
 
 import sys
@@ -20,7 +18,7 @@ from lesions.cli import build_parser, run
 from lesions.config import PreprocessConfig
 from lesions.data.decode import decode
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Interval, bootstrap, format_interval
+from lesions.evaluation.intervals import bootstrap, format_interval
 from lesions.evaluation.metrics import Floats, mean
 from lesions.inference.explain import Explained, explained_batches, grad_cam, load_explained
 from lesions.paths import shown
@@ -77,11 +75,6 @@ def shares(maps: np.ndarray, masks: np.ndarray) -> dict[str, Floats]:
     }  # fmt: skip
 
 
-def mean_interval(values: Floats, groups: np.ndarray) -> Interval:
-    """The mean with its 95 % interval by a bootstrap over `groups`."""
-    return bootstrap(mean, values, values, groups)
-
-
 def image_shares(explained: Explained, rows: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """`shares` of each of `rows` by Grad-CAM, in their order, without those whose map is empty."""
     parts = []
@@ -109,11 +102,9 @@ def measure_focus(explained: Explained, folder: Path) -> dict[str, Any]:
     config = explained.run.config
     return {
         "run": explained.run.name,
-        "dataset": config.dataset,
         "task": explained.run.task.name,
         "backbone": config.model.backbone,
         "image_size": config.data.image_size,
-        "folds": [fold.number for fold in explained.run.folds],
         "photographs": len(rows),
         "lesions": int(rows["group"].nunique()),
         "empty": len(rows) - len(told),
@@ -128,20 +119,16 @@ def summary(told: pd.DataFrame) -> dict[str, Any]:
     if told.empty:
         return {"photographs": 0}
     groups = told["group"].to_numpy()
-    names = ("inside", "disc", "more", "overlap", "area")
-    values = {name: mean_interval(told[name].to_numpy(np.float64), groups) for name in names}
-    return {"photographs": len(told)} | {name: value.as_json() for name, value in values.items()}
+    shares_of = told[["inside", "disc", "more", "overlap", "area"]].astype(np.float64)
+    values = {name: bootstrap(mean, column, column, groups) for name, column in shares_of.items()}
+    return {"photographs": len(told)} | {str(n): value.as_json() for n, value in values.items()}
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
     parser.add_argument("--run", required=True, help="a run")
-    parser.add_argument(
-        "--masks", type=Path, required=True, help="folder of <image_name>_segmentation.png"
-    )
-    results = Results(parser, "explanations.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    parser.add_argument("--masks", type=Path, required=True, help=f"folder of <image_name>{SUFFIX}")
+    args, results = Results.parse(parser, "explanations.json", arguments)
     found = measure_focus(load_explained(args.run), args.masks)
     print(f"{found['photographs']:,} photographs of {found['run']}, shares of the map's energy:")
     for name, what in (("inside", "on the lesion"), ("disc", "on a centred disc of its area")):

@@ -2,9 +2,8 @@
 
     python studies/metadata.py --run ham10000/mobilenetv2 --unseen df vasc --near isic2017=FOLDER
 
-Scores are of held-out rows whose metadata are blanked; thresholds are those of the other folds. The
-warning is refitted on fold 0's held-out photographs without the classes `--unseen`, and asked of
-those classes and of the folders `--near`, less the photographs that the run's table has.
+The warning is refitted on fold 0's held-out photographs without the classes `--unseen`, and asked
+of those classes and of the folders `--near`, less the photographs that the run's table has.
 """
 
 import sys
@@ -16,7 +15,6 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, pairs, run
-from lesions.config import read_yaml, saved_config
 from lesions.data.cache import cached_images
 from lesions.data.decode import decode
 from lesions.data.patients import find_photos
@@ -27,7 +25,7 @@ from lesions.evaluation.metrics import Floats, mean, sensitivity, specificity
 from lesions.evaluation.scores import score_rows
 from lesions.evaluation.thresholds import by_recall
 from lesions.inference.calibrate import given_probs
-from lesions.inference.calibration import cross_fit, load_calibration
+from lesions.inference.calibration import cross_fit
 from lesions.inference.ensemble import Run, load_run
 from lesions.inference.unusual import QUANTILE, Typical, fit_typical, image_features
 from lesions.oof import Oof, load_oof
@@ -37,14 +35,12 @@ from lesions.runs import find_run
 MOST = 1000  # photographs of a kind that the warning is asked of
 
 
-def scores_by_given(spec: str) -> list[dict[str, Any]]:
+def scores_by_given(trained: Run) -> list[dict[str, Any]]:
     """A row a state of the metadata: scores with intervals over groups."""
-    files = find_run(spec, takes=("run",))
-    oof, (calibration, _) = load_oof(files), load_calibration(files)
-    config = saved_config(read_yaml(files.folder / "config.yaml"), files.folder)
-    people = calibration.people if calibration else []
+    name, files, config, oof = trained.name, trained.files, trained.config, load_oof(trained.files)
+    people = trained.calibration.people if trained.calibration else []
     if not (config.data.metadata_dropout or people):
-        raise InputError(f"{spec}: run python scripts/calibrate.py --run {spec} first")
+        raise InputError(f"{name}: run python scripts/calibrate.py --run {name} first")
     states = {"all": oof.probs} | given_probs(files, oof.task, oof.names, config, people)
     return [{"given": given, **_scores(oof, probs)} for given, probs in states.items()]
 
@@ -86,13 +82,13 @@ def unusual_by_kind(
     plain = Typical(mean=features.mean(axis=0).tolist(), limit=0,
                     scale=np.maximum(spread, 1e-3 + 0.01 * spread.max()).tolist())  # fmt: skip
     plain.limit = float(np.quantile(plain.distance(features), QUANTILE))
-    rows = [_shares("held-out rows", flagged, plain.unlike(features), home["group"].to_numpy())]
-    kinds = {f"held-out {name}": held[held["diagnosis"].str.lower() == name] for name in unseen}
-    for name, part in kinds.items():
+    kinds: dict[str, tuple[Floats, Any]] = {}
+    for name in unseen:
+        part = held[held["diagnosis"].str.lower() == name]
         if part.empty:
-            raise InputError(f"--unseen {name.split()[-1]}: none in fold {fold.number}")
+            raise InputError(f"--unseen {name}: none in fold {fold.number}")
         found = image_features(fold, images[part.index.to_numpy()])
-        rows.append(_shares(name, typical.unlike(found), plain.unlike(found), part["group"]))
+        kinds[f"held-out {name}"] = found, part["group"]
     known = set(table["image_name"])
     for name, folders in near.items():
         photos = [photo for photo in find_photos(folders) if photo.stem not in known]
@@ -101,43 +97,39 @@ def unusual_by_kind(
         drawn = np.random.default_rng(0).permutation(len(photos))[:MOST]
         size, preprocess = config.data.image_size, trained.preprocess
         pixels = [decode(photos[at], size, preprocess)[0] for at in sorted(drawn)]
-        found = image_features(fold, np.stack(pixels))
-        alone = np.arange(len(found))
-        rows.append(_shares(name, typical.unlike(found), plain.unlike(found), alone))
-    return rows
+        kinds[name] = image_features(fold, np.stack(pixels)), np.arange(len(pixels))
+    return [
+        _shares("held-out rows", flagged, plain.unlike(features), home["group"]),
+        *(_shares(name, typical.unlike(found), plain.unlike(found), groups)
+          for name, (found, groups) in kinds.items()),
+    ]  # fmt: skip
 
 
 def _shares(kind: str, flagged: np.ndarray, plain: np.ndarray, groups: Any) -> dict[str, Any]:
     return {
         "kind": kind,
         "photographs": len(flagged),
-        "flagged": _share(flagged, groups).as_json(),
-        "flagged_by_spread_alone": _share(plain, groups).as_json(),
+        "flagged": bootstrap(mean, flagged, flagged, groups).as_json(),
+        "flagged_by_spread_alone": bootstrap(mean, plain, plain, groups).as_json(),
     }
 
 
-def _share(flagged: np.ndarray, groups: Any) -> Interval:
-    return bootstrap(mean, flagged, flagged, groups)
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--run", nargs="+", required=True, help="runs")
     parser.add_argument("--unseen", nargs="+", default=[], metavar="DIAGNOSIS",
                         help="such as df vasc: left out of the warning's fit")  # fmt: skip
     parser.add_argument("--near", nargs="+", default=[], metavar="NAME=FOLDER",
                         help="photographs of other data sets")  # fmt: skip
-    results = Results(parser, "metadata.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "metadata.json", arguments)
     near, runs = pairs("--near", args.near), []
     for name in args.run:
-        trained = load_run(name)
+        trained = load_run(find_run(name, takes=("run",)))
         found = {
             "run": name,
             "folds": len(trained.folds),
             "backbone": trained.config.model.backbone,
-            "scores": scores_by_given(name),
+            "scores": scores_by_given(trained),
             "unusual": unusual_by_kind(trained, args.unseen, near),
         }
         runs.append(found)
@@ -149,7 +141,6 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{row['kind']}: {row['flagged']['value']:.1%} of {row['photographs']:,} called"
                   f" unusual, {row['flagged_by_spread_alone']['value']:.1%} before")  # fmt: skip
     results.write({"runs": runs})
-    return 0
 
 
 if __name__ == "__main__":

@@ -33,12 +33,7 @@ Scores = dict[str, Any]
 
 
 def summarise(dataset: str, runs: Sequence[str], blend: str | None, commands: Path) -> Scores:
-    """Data, metadata-only baselines, scores of each run and of the blend, and versions.
-
-    Every score comes with its interval over groups, overall and by source; `test` is the held-out
-    part, where the table knows its targets, empty if there is none. `commands` is the shell script
-    that was run.
-    """
+    """What docs/results.md shows; `commands` is the shell script that was run."""
     table, facts = load_table(dataset)
     audit = read_json(prepared(dataset) / "audit.json")
     lines = [line for line in commands.read_text().splitlines() if line and line[0] != "#"]
@@ -87,11 +82,9 @@ def _run(name: str) -> Scores:
     config = Config.model_validate(header["config"])
     return {
         "run": oof.name,
-        "task": oof.task.name,
         "question": _question(CODE / "configs" / f"{oof.name}.yaml"),
         "backbone": config.model.backbone,
         "image_size": config.data.image_size,
-        "epochs": config.train.epochs,
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": sum(fold["seconds"] for fold in folds),
         "images_per_second": float(np.median([fold["images_per_second"] for fold in folds])),
@@ -127,7 +120,7 @@ def _melanoma(oof: Oof) -> Oof:
 
 
 def _test(oof: Oof) -> Scores:
-    """Scores of test predictions where the table knows the targets."""
+    """Scores of test predictions where the table knows the targets; else empty."""
     assert oof.prepared is not None
     if not (oof.prepared[0]["split"] == "test").any():
         return {}
@@ -143,12 +136,8 @@ def _scores(oof: Oof) -> Scores:
     found: Scores = {}
     for part, row in parts.iterrows():
         score = row[main].as_json()
-        found["overall" if part == "all" else str(part)] = {
-            "auc": score["value"],
-            "low": score["low"],
-            "high": score["high"],
-            "rows": int(row["rows"]),
-        }
+        kept = {"auc": score["value"], "low": score["low"], "high": score["high"]}
+        found["overall" if part == "all" else str(part)] = kept | {"rows": int(row["rows"])}
     return found
 
 
@@ -157,21 +146,18 @@ def _question(path: Path) -> str:
     return first.removeprefix("#").strip()
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--runs", nargs="+", required=True)
     parser.add_argument("--blend", help="its blend.json, if there is one")
     parser.add_argument("--commands", type=Path, required=True, help="the script that was run")
-    results = Results(parser, "real.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "real.json", arguments)
     found = summarise(args.dataset, args.runs, args.blend, args.commands)
     for one in found["runs"]:
         print(f"{one['run']}: out-of-fold {one['oof']['overall']['auc']:.4f}", end="")
         print(f", held out {one['test']['overall']['auc']:.4f}" if one["test"] else "")
     results.write(found)
-    return 0
 
 
 if __name__ == "__main__":

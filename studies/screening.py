@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
-from lesions.config import Config, ModelConfig, Section, load_config, read_yaml, run_name
+from lesions.config import Config, ModelConfig, Section, load_config, load_section, run_name
 from lesions.errors import InputError, listed
 from lesions.evaluation import metrics
-from lesions.evaluation.intervals import bootstrap
+from lesions.evaluation.intervals import bootstrap, bootstrap_each
 from lesions.inference.accelerator import build_accelerator
 from lesions.inference.checkpoint import load_model
 from lesions.models.backbone import build_backbone
@@ -107,10 +107,7 @@ class Study:
 
     def __init__(self, path: Path, form: str, changes: Sequence[str] = ()):
         self.path, self.changes = Path(path), list(changes)
-        try:
-            self.config = StudyConfig.model_validate(read_yaml(self.path))
-        except ValidationError as error:
-            raise InputError(f"{shown(path)}: {error}") from error
+        self.config = load_section(StudyConfig, self.path)
         if form not in self.config.forms:
             raise InputError(f"{shown(path)}: no form {form}: {listed(self.config.forms)}")
         self.form, self.form_name = self.config.forms[form], form
@@ -121,6 +118,13 @@ class Study:
     def arms(self) -> list[str]:
         """The architectures of this form, those without weights too."""
         return [name for name in self.config.arms if name in (self.form.arms or self.config.arms)]
+
+    def seeds(self, arm: str) -> tuple[list[Planned], str]:
+        """The runs of `arm`, one a seed; or none and the reason."""
+        try:
+            return [self.plan(arm, seed=seed) for seed in range(self.form.seeds.get(arm, 1))], ""
+        except MissingWeights as error:
+            return [], str(error)
 
     @property
     def datasets(self) -> list[str]:
@@ -156,7 +160,7 @@ class Study:
             stages = [{"epochs": epochs, "trainable": chosen.trainable}]
             changes.append(f"train.stages={stages}")
         note = ""
-        if why := missing_weights(config):
+        if why := missing_weights(config.model.model_dump_json()):
             if chosen.trainable != "all":
                 raise MissingWeights(f"{why}; with random ones there is nothing to keep frozen")
             changes.append("model.pretrained=false")
@@ -181,17 +185,13 @@ class Study:
         return found
 
 
-def missing_weights(config: Config) -> str:
-    """Why the weights that a run starts from are not to be had, in a line; empty where they are."""
-    if config.model.pretrained is False:
-        return ""
-    return _why_missing(config.model.model_dump_json())
-
-
 @cache  # a hub that does not answer takes seconds to say so
-def _why_missing(model: str) -> str:
+def missing_weights(model: str) -> str:
+    """Why the weights that `model`, a config as JSON, starts from are not to be had, or nothing."""
+    config = ModelConfig.model_validate_json(model)
     try:
-        build_backbone(ModelConfig.model_validate_json(model))
+        if config.pretrained is not False:
+            build_backbone(config)
     except InputError as error:
         return str(error).partition(". ")[0].partition("\n")[0]
     return ""
@@ -214,7 +214,7 @@ def choose(study: Study, stop: StopRequest) -> Chosen:
     Stopped if `stop` asks for it, Busy if another process is at the runs that are left: the same
     call resumes with the next unfinished run.
     """
-    plans = {name: _seeds(study, name) for name in study.arms}
+    plans = {name: study.seeds(name) for name in study.arms}
     rows = iter(finish([planned for of_arm, _ in plans.values() for planned in of_arm], stop))
     phase1 = ranked([
         entry(name, [next(rows) for _ in of_arm], reason)
@@ -264,14 +264,6 @@ def train(plans: Sequence[Planned], stop: StopRequest) -> None:
         raise Busy(f"{busy}; all other runs are done: when it is, run the same command again")
 
 
-def _seeds(study: Study, arm: str) -> tuple[list[Planned], str]:
-    """The arm's runs, or none and the reason."""
-    try:
-        return [study.plan(arm, seed=seed) for seed in range(study.form.seeds.get(arm, 1))], ""
-    except MissingWeights as error:
-        return [], str(error)
-
-
 class Rows(NamedTuple):
     """Rows that are scored: target (N,), P(malignant) (N,) and the lesion's group (N,)."""
 
@@ -288,18 +280,16 @@ class Rows(NamedTuple):
         called = (self.prob >= threshold).astype(int)
         counts = metrics.build_confusion(self.target, called)
         (tn, fp), (fn, tp) = counts.astype(int).tolist()
-        return {"tp": tp, "fn": fn, "fp": fp, "tn": tn} | {
-            name: bootstrap(metric, self.target, called, self.group).as_json()
-            for name, metric in DECIDED.items()
-        }
+        found = bootstrap_each(DECIDED, self.target, called, self.group)
+        scores = {name: score.as_json() for name, score in found.items()}
+        return {"tp": tp, "fn": fn, "fp": fp, "tn": tn, **scores}
 
 
 def validation_rows(runs: Sequence[str]) -> Rows:
     """Validation rows with the mean probability of `runs`, joined by image_name."""
-    first, *others = (load_oof(find_run(run)) for run in runs)
-    probs = [first.score]
-    for oof in others:
-        probs.append(oof.score[table_rows(oof.table, first.names, oof.name)])
+    found = [load_oof(find_run(run)) for run in runs]
+    first = found[0]
+    probs = [oof.score[table_rows(oof.table, first.names, oof.name)] for oof in found]
     return Rows(first.codes, np.mean(probs, axis=0), first.groups)
 
 
@@ -312,14 +302,11 @@ def measure(planned: Planned) -> dict[str, Any]:
         "run": planned.run,
         "name": planned.name,
         "note": planned.note,
-        "seed": config.seed,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "image_size": config.data.image_size,
         "epochs": len(facts["history"]),
         "best_epoch": facts["best_epoch"],
         "seconds": facts["seconds"],
-        "images_per_second": facts["images_per_second"],
-        "history": facts["history"],
         "auc": rows.auc(),
         **rows.decided(AT),
     }

@@ -34,13 +34,11 @@ def score_member(oof: Oof) -> dict[str, dict]:
     return {name: score.as_json() for name, score in found.items()}
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("members", nargs="+", help="CSV files or folders of CSV files")
     parser.add_argument("--groups", type=Path, required=True, help="CSV: image_name, patient_id")
-    results = Results(parser, "siim2020.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "siim2020.json", arguments)
     members = load_members(args.members, args.groups)
     study = study_blend(members, source=None)
     print(study.as_text())
@@ -50,7 +48,6 @@ def main(arguments: list[str] | None = None) -> int:
     found["groups_from"] = args.groups.name
     found["member_scores"] = {oof.name: score_member(oof) for oof in members}
     results.write(found | {"min_tpr": MIN_TPR})
-    return 0
 
 
 if __name__ == "__main__":

@@ -38,18 +38,15 @@ def leaks(dataset: str) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = build_parser(__doc__)
-    results = Results(parser, "system003.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    _, results = Results.parse(parser, "system003.json", arguments)
     found = [leaks(dataset) for dataset in DATASETS]
     for one in found:
         print(f"{one['dataset']}: {one['exposed']:,} of {one['rows']:,} images and"
               f" {one['positives_exposed']:,} of {one['positives']:,} melanomas exposed;"
               f" {one['straddling']:,} of {one['groups']:,} groups in several folds")  # fmt: skip
     results.write({"datasets": found})
-    return 0
 
 
 if __name__ == "__main__":

@@ -76,6 +76,16 @@ def several(demo: Path) -> Path:
     return at("oof/several")
 
 
+@pytest.fixture
+def quick(monkeypatch) -> None:
+    """Figures without their lines, for tests of words: drawing is most of a report's time."""
+    from lesions.reporting import curves, style
+
+    assert curves.write_png is style.write_png, "import it before style is patched"
+    monkeypatch.setattr(style, "svg", lambda figure, name: f"<svg data-name='{name}'></svg>")
+    monkeypatch.setattr(style, "write_png", lambda figure, path: None)
+
+
 def picture(path: Path, seed: int = 0, size: tuple[int, int] = (96, 72)) -> Path:
     """A small photograph of smooth noise at `path`, in the format of its name."""
     path.parent.mkdir(parents=True, exist_ok=True)

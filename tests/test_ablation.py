@@ -32,9 +32,8 @@ def test_variants_are_compared_on_the_rows_of_the_same_folds(demo, tmp_path):
     path, out = written(tmp_path, MANY), tmp_path / "found.json"
     assert ablate([str(path), "--out", str(out), "--allow-dirty"]) == 0
     found = json.loads(out.read_text())
-    rows = pd.concat(
-        pd.read_csv(at("oof") / path.stem / "base" / f"fold{fold}.csv") for fold in (0, 2)
-    )
+    base = at("oof", path.stem, "base")
+    rows = pd.concat(pd.read_csv(base / f"fold{fold}.csv") for fold in (0, 2))
     probs = rows.filter(like="prob_")
     called = probs.to_numpy().argmax(axis=1)
     expected = accuracy_score(rows["target"], [found["classes"][code] for code in called])

@@ -55,9 +55,8 @@ def test_a_turn_and_a_warp_are_those_of_the_stock_list(flip_x, flip_y, quarters)
         dict(zip("xy", shift, strict=True)), {"x": 0, "y": 0}, dict(zip("xy", scale, strict=True)),
         degrees, geometry.center((SIZE, SIZE)),
     )  # fmt: skip
-    expected = geometry.warp_affine(
-        expected, stock, cv2.INTER_LINEAR, 0, cv2.BORDER_REFLECT, (SIZE, SIZE)
-    )
+    how = cv2.INTER_LINEAR, 0, cv2.BORDER_REFLECT, (SIZE, SIZE)
+    expected = geometry.warp_affine(expected, stock, *how)
     matrix = warp_matrix(turn, shift, scale, degrees, SIZE)
     warped = cv2.warpAffine(image, matrix, (SIZE, SIZE), borderMode=cv2.BORDER_REFLECT)
     error = np.abs(warped.astype(int) - expected)

@@ -139,9 +139,7 @@ def test_duplicates_that_disagree_are_named(sample, call):
     assert f"{first} and {second} are listed as duplicates but have different targets" in said
 
 
-def test_everything_wrong_is_in_one_report_and_nothing_made_before_is_touched(
-    sample, call, tmp_path
-):
+def test_everything_wrong_is_in_one_report_and_nothing_made_before_changes(sample, call, tmp_path):
     assert call()[0] == 0
     before = bytes_of(tmp_path / "input/prepared")
     photos = sorted((sample / PHOTOS).glob("*.jpg"))
@@ -170,9 +168,7 @@ BROKEN = [  # what is said of a photograph, and what happened to it
 ]
 
 
-def test_broken_photographs_are_all_named_and_quarantine_leaves_them_out_of_training(
-    sample, call, tmp_path
-):
+def test_broken_photographs_are_all_named_and_quarantine_keeps_them_aside(sample, call, tmp_path):
     broken = dict(zip(sorted((sample / PHOTOS).glob("*.jpg")), BROKEN, strict=False))
     for path, (_, damage) in broken.items():
         path.write_bytes(damage(path.read_bytes()))

@@ -13,10 +13,7 @@ from lesions.errors import InputError
 from lesions.files import sha256
 from lesions.oof import load_oof
 
-
-@pytest.fixture
-def root(tmp_path, monkeypatch):
-    return build_root(tmp_path, monkeypatch)
+root = pytest.fixture(build_root)
 
 
 def blended(root, *arguments):
@@ -28,14 +25,12 @@ def blended(root, *arguments):
 def test_runs_by_name_become_a_submission_and_its_record(root, capsys):
     record = blended(root, "a", "real/b")
     assert record["members"] == ["a", "real/b"]
-    assert list(record["methods"]) == [
-        "rank_mean", "mean", "single", "subset", "hill_climb", "stacking",
-    ]  # fmt: skip
+    methods = ["rank_mean", "mean", "single", "subset", "hill_climb", "stacking"]
+    assert list(record["methods"]) == methods
     assert record["chosen"] in record["methods"] and record["reason"]
     assert sum(record["weights"].values()) == pytest.approx(1)
-    assert {"in_sample", "nested", "interval", "p_against_equal"} <= set(
-        record["methods"]["hill_climb"]
-    )
+    known = {"in_sample", "nested", "interval", "p_against_equal"}
+    assert known <= set(record["methods"]["hill_climb"])
     facts = json.loads((root / "input/prepared/tiny/table.json").read_text())
     assert all(record[key] == facts[key] for key in ("table_hash", "fold_hash", "dataset"))
     # The test set is of 2020, so weights and scores are those of the rows of 2020.
@@ -153,9 +148,8 @@ def test_a_missing_test_file_names_the_command_and_oof_rows_are_refused(root):
     assert not (root / "out/blend.csv").exists()
     known = pd.DataFrame({"image_name": ["ISIC_0007", "new"], "target": [0.1, 0.2]})
     known.to_csv(root / "submissions/a.csv", index=False)
-    with pytest.raises(
-        InputError, match=r"a.csv: it has out-of-fold rows of a: 1 images .ISIC_0007"
-    ):
+    told = r"a.csv: it has out-of-fold rows of a: 1 images .ISIC_0007"
+    with pytest.raises(InputError, match=told):
         blend.main(["a", "real/b"])
 
 
@@ -172,7 +166,7 @@ def write_csvs(root, change=lambda table, name: table):
     return str(root / "plain")
 
 
-def test_plain_files_are_blended_without_groups_and_that_is_said(root, capsys):
+def test_plain_files_are_blended_without_groups_or_by_those_of_a_file_or_a_run(root, capsys):
     folder = write_csvs(root)
     record = blended(root, folder, "--no-test")
     assert "NO GROUPS" in capsys.readouterr().out and record["groups"] == ROWS
@@ -182,10 +176,7 @@ def test_plain_files_are_blended_without_groups_and_that_is_said(root, capsys):
     record = blended(root, folder, "--no-test", "--groups", str(groups))
     assert "NO GROUPS" not in capsys.readouterr().out
     assert record["groups"] == 100 == len(set(load_oof(root / "out/blend.json").groups))
-
-
-def test_a_run_and_plain_files_are_scored_by_the_runs_groups_and_source(root):
-    record = blended(root, write_csvs(root), "a", "--test", str(root / "sent"))
+    record = blended(root, folder, "a", "--test", str(root / "sent"))
     assert record["members"] == ["oof_x", "oof_y", "a"]
     assert record["rows"] == 200 and record["groups"] == 67 and record["dataset"] == "tiny"
     assert list(record["weights_files"]) == ["a"]
@@ -196,10 +187,8 @@ def test_test_files_belong_to_the_member_of_their_name_in_any_order(root):
     sent = [str(root / f"sent/submission_{name}.csv") for name in "yx"]
     record = blended(root, folder, "--test", *sent, "--method", "single")
     (best,) = (name for name, weight in record["weights"].items() if weight == 1)
-    own, found = (
-        pd.read_csv(root / file, index_col="image_name")["target"]
-        for file in (f"sent/submission_{best[-1]}.csv", "out/blend.csv")
-    )
+    files = f"sent/submission_{best[-1]}.csv", "out/blend.csv"
+    own, found = (pd.read_csv(root / file, index_col="image_name")["target"] for file in files)
     assert found.to_numpy() == pytest.approx(own.rank().loc[found.index] / TESTS)
     for given in (sent[:1], [sent[0], str(root / "submissions/a.csv")]):
         with pytest.raises(InputError, match=r"members that are CSV files: oof_x, oof_y; --test f"):

@@ -94,11 +94,8 @@ def test_the_objective_of_a_search_is_the_score_itself(objective):
 
 def test_the_subset_search_tries_every_subset_of_two_to_six():
     pool, _ = simulate(classes=4, skills=(1.0,) * 7, objective="macro_f1")  # six are best
-    tried = {
-        chosen: pool.score(pool.probs[list(chosen)].mean(axis=0))
-        for size in range(2, 7)
-        for chosen in combinations(range(7), size)
-    }
+    subsets = [each for size in range(2, 7) for each in combinations(range(7), size)]
+    tried = {each: pool.score(pool.probs[list(each)].mean(axis=0)) for each in subsets}
     found = tuple(np.flatnonzero(METHODS["subset"](pool).weights))
     assert len(tried) == 119 and len(found) == 6
     assert tried[found] == pytest.approx(max(tried.values()))
@@ -154,18 +151,14 @@ def test_equal_weights_are_chosen_where_members_are_alike_and_not_where_they_los
     [("rank_mean", (0.900, 0.905, 0.909)), ("mean", (0.900, 0.915, 0.909)),
      ("stacking", (0.900, 0.902, 0.915)), ("stacking", (0.900, 0.915, 0.921))],
 )  # fmt: skip
-def test_the_highest_that_beats_equal_weights_is_chosen_and_context_where_it_beats_stacking(
-    chosen, scores
-):
+def test_the_highest_above_equal_weights_is_chosen_and_context_above_stacking(chosen, scores):
     nested = dict(zip(("rank_mean", "mean", "stacking"), scores, strict=True))
     nested["patient_context"] = nested["stacking"] + 0.005
     gains = {}
     for name, score in nested.items():  # intervals hold zero if the gain is under 0.01
         over = {other: score - nested[other] for other in gains}
-        gains[name] = {
-            other: Comparison(Interval(gain, gain - 0.01, gain + 0.01))
-            for other, gain in over.items()
-        }
+        around = {other: Interval(gain, gain - 0.01, gain + 0.01) for other, gain in over.items()}
+        gains[name] = {other: Comparison(interval) for other, interval in around.items()}
     assert choose(gains)[0] == chosen
 
 

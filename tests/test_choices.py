@@ -26,14 +26,13 @@ from lesions.training.loss import build_loss, class_weights, focal, pos_weight, 
 from lesions.training.steps import Progress
 
 TARGET = np.array([0] * 6 + [1] * 2)
+TINY = ModelConfig(backbone="mobilenetv3_small_050", pretrained=False)
 
 
 @pytest.fixture(scope="module")
 def model() -> LesionClassifier:
     torch.manual_seed(0)
-    return LesionClassifier(
-        ModelConfig(backbone="mobilenetv3_small_050", pretrained=False), columns=2
-    )
+    return LesionClassifier(TINY, columns=2)
 
 
 def test_class_weights_are_the_power_of_the_inverse_share_with_mean_one():
@@ -262,8 +261,7 @@ def test_cutmix_cuts_and_mixup_blends():
 def test_batch_statistics_over_processes_keep_names_activations_and_results():
     """torch's own conversion would drop the activation of timm's normalisation layers."""
     torch.manual_seed(0)
-    config = ModelConfig(backbone="mobilenetv3_small_050", pretrained=False)
-    plain = LesionClassifier(config, columns=2).eval()
+    plain = LesionClassifier(TINY, columns=2).eval()
     image, metadata = torch.randint(0, 256, (2, 32, 32, 3)), torch.randn(2, 2)
     expected, names = plain(image, metadata), list(plain.state_dict())
     converted = steps.convert_sync_batchnorm(plain).eval()
@@ -280,9 +278,7 @@ def test_a_tracker_that_is_not_installed_is_said_and_none_is_imported(monkeypatc
     assert not {"wandb", "tensorboard"} & ({*sys.modules} - before)
 
 
-def test_a_head_on_cached_features_predicts_as_the_whole_network_it_is_saved_in(
-    trained, monkeypatch
-):
+def test_a_head_on_cached_features_predicts_as_the_network_it_is_saved_in(trained, monkeypatch):
     """Features are those of own weights, so that every fold reads the same file."""
     weights = trained / "fold0.safetensors"
     changes = ("train.frozen=true", f"model.pretrained={weights}", "train.precision=fp32")

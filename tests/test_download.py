@@ -78,26 +78,21 @@ def test_a_data_set_is_fetched_with_its_checksums(kaggle, place, monkeypatch, ca
     assert len(kaggle.requests) == before
 
 
-def test_a_dry_run_prints_size_and_licence_and_asks_no_server(kaggle, place, capsys, monkeypatch):
+def test_a_dry_run_and_an_unknown_name_ask_no_server(kaggle, place, capsys, monkeypatch):
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: SimpleNamespace(free=2**40))
     assert script.main(["isic2020", "ham10000", "--dry-run"]) == 0
     printed = capsys.readouterr().out
     for expected in ("CC BY-NC 4.0", "31 GB", "2.8 GB", "train.csv", "free for "):
         assert expected in printed
+    with pytest.raises(InputError, match="isic2020"):
+        script.main(["isic2021"])
     assert not kaggle.requests and not place.parent.exists()
 
 
-def test_a_disk_that_is_too_small_is_an_error_before_the_first_byte(
-    kaggle, place, monkeypatch, capsys
-):
+def test_too_small_a_disk_is_an_error_before_the_first_byte(kaggle, place, monkeypatch, capsys):
     use(monkeypatch, plain("huge.zip", megabytes=1e9))
     assert "make room" in failure(capsys)
     assert not kaggle.requests
-
-
-def test_an_unknown_name_lists_the_known_ones(place):
-    with pytest.raises(InputError, match="isic2020"):
-        script.main(["isic2021"])
 
 
 @pytest.mark.parametrize(
@@ -126,9 +121,8 @@ def test_a_refusing_server_ends_in_one_line(kaggle, place, monkeypatch, capsys, 
 def test_a_cut_connection_resumes_at_the_byte(kaggle, place, monkeypatch, item):
     use(monkeypatch, item)
     kaggle.files["big.csv"] = kaggle.stored["/big.csv"] = BODY
-    kaggle.fail(
-        "/file/big.csv" if "kaggle" in item else "/big.csv", "cut", times=2, after=1_500_000
-    )
+    place_of = "/file/big.csv" if "kaggle" in item else "/big.csv"
+    kaggle.fail(place_of, "cut", times=2, after=1_500_000)
     assert script.main(["here"]) == 0
     assert (place / "big.csv").read_bytes() == BODY
     starts = [headers["Range"] for _, _, headers in kaggle.requests if "Range" in headers]
@@ -137,9 +131,7 @@ def test_a_cut_connection_resumes_at_the_byte(kaggle, place, monkeypatch, item):
 
 
 @pytest.mark.parametrize("changed", [False, True])
-def test_a_connection_cut_for_good_keeps_the_part_for_the_next_command(
-    kaggle, place, monkeypatch, capsys, changed
-):
+def test_a_connection_cut_for_good_keeps_its_part(kaggle, place, monkeypatch, capsys, changed):
     use(monkeypatch, plain("big.csv"))
     kaggle.stored["/big.csv"] = BODY
     kaggle.fail("/big.csv", "cut", after=1_500_000)
@@ -176,9 +168,7 @@ def test_another_checksum_than_the_publishers_is_refused(kaggle, place, monkeypa
     assert script.main(["here"]) == 0
 
 
-def test_a_file_that_was_moved_is_looked_for_at_the_older_address(
-    kaggle, place, monkeypatch, capsys
-):
+def test_a_moved_file_is_looked_for_at_the_older_address(kaggle, place, monkeypatch, capsys):
     kaggle.stored["/older/a.csv"] = CSV
     use(monkeypatch, plain("a.csv"))
     addresses = ["http://new.invalid/newer", "http://old.invalid/older"]
@@ -223,7 +213,9 @@ def test_an_archive_that_would_write_elsewhere_is_not_unpacked(kaggle, place, mo
     assert not list(place.parents[1].rglob("evil.csv")) and not list(place.rglob("*.zip"))
 
 
-def test_catalogue_and_input_readme_agree():
+def test_catalogue_and_readme_agree_and_a_file_has_one_origin_at_a_secure_address():
+    addresses = [address for several in client.ADDRESSES.values() for address in several]
+    assert all(address.startswith("https://") for address in addresses)
     rows = {}
     for line in (CODE / "input/README.md").read_text().splitlines():
         if line.startswith("| `") and "/`" in line:
@@ -235,12 +227,5 @@ def test_catalogue_and_input_readme_agree():
         for item in source["files"]:
             known = item.get("instead", item["name"])
             assert known.removesuffix(".zip") in row, item["name"]
-
-
-def test_a_file_has_one_origin_and_addresses_are_secure():
-    for source in downloads.catalogue().values():
-        for item in source["files"]:
             assert sum(bool(item.get(key)) for key in ("kaggle", "dataset", "from")) == 1
             assert item.get("from", "isic/").partition("/")[0] in client.ADDRESSES
-    addresses = [address for several in client.ADDRESSES.values() for address in several]
-    assert all(address.startswith("https://") for address in addresses)

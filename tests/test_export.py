@@ -74,9 +74,7 @@ def test_int8_is_smaller_near_and_self_describing(tmp_path):
     assert small.stat().st_size < 0.6 * whole.stat().st_size
 
 
-def test_the_script_prints_the_comparison_writes_it_and_deletes_an_int8_that_loses(
-    trained, tmp_path, capsys, monkeypatch
-):
+def test_the_script_compares_and_deletes_an_int8_that_loses(trained, tmp_path, capsys, monkeypatch):
     out = tmp_path / "export.json"
     arguments = ["--run", "tiny", "--to", "onnx", "--quantize", "--folds", "0"]
     monkeypatch.setattr(export, "LEAST_LOSS", 1.0)  # a model of seconds loses what it pleases

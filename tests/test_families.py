@@ -44,9 +44,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], str]] = {
     "cnn_shallow": ("lesions_cnn_shallow", {}, "dense"),
 }  # fmt: skip
 CBAM = {"reduction": 8, "kernel": 3}
-PARTS = list(
-    product(["concat", "gate"], [None, CBAM], ["linear", "multi_sample_dropout", "funnel"])
-)
+HEADS = ["linear", "multi_sample_dropout", "funnel"]
+PARTS = list(product(["concat", "gate"], [None, CBAM], HEADS))
 # These train as another of their kind does.
 TWINS = ("efficientnet_b0", "efficientnet_b1", "mobilenetv2", "vit_mean", "cnn_shallow")
 ALL_PARTS = ("mobilenetv2", "vit_mean", "swin", "cnn_shallow")  # the others: a third of them
@@ -142,9 +141,7 @@ def test_every_part_learns_with_every_other(family, monkeypatch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_map_has_the_features_of_its_backbone_and_a_checkpoint_the_same_predictions(
-    family, tmp_path
-):
+def test_a_map_has_its_backbones_features_and_a_checkpoint_the_same_predictions(family, tmp_path):
     cbam = None if family == "vit_class_token" else CBAM
     backbone, arguments, _ = FAMILIES[family]
     parts = {"backbone_args": arguments, "fusion": "gate", "cbam": cbam, "head": "funnel"}

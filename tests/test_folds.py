@@ -37,9 +37,7 @@ def tables(draw: st.DrawFn, least: int = 5) -> pd.DataFrame:
 
 @settings(max_examples=25, deadline=None)
 @given(tables(), st.integers(2, 5), st.integers(0, 99), st.randoms())
-def test_no_group_is_in_two_folds_and_no_fold_is_empty_whatever_the_row_order(
-    table, folds, seed, random
-):
+def test_no_group_is_in_two_folds_and_none_is_empty_in_any_row_order(table, folds, seed, random):
     folded = add_folds(table, folds, seed)
     train = folded["split"] == "train"
     assert folded[train].groupby("group")["fold"].nunique().max() == 1
@@ -138,9 +136,7 @@ def components(rows: list[tuple], pairs: list[tuple[str, str]]) -> list[int]:
 
 @settings(max_examples=40, deadline=None)
 @given(ROWS, PAIRS, st.randoms())
-def test_groups_are_the_connected_components_whatever_the_order_of_rows_and_pairs(
-    rows, pairs, random
-):
+def test_groups_are_the_connected_components_in_any_order_of_rows_and_pairs(rows, pairs, random):
     table = pd.DataFrame(rows, columns=["image_name", "patient_id", "lesion_id"])
     grouped = add_groups(table, build_pairs(pairs))
     pd.testing.assert_frame_equal(grouped.drop(columns="group"), table)

@@ -21,9 +21,7 @@ def oof(name: str) -> pd.Series:
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_a_fold_killed_on_the_gpu_resumes_predicts_and_exports_as_on_the_cpu(
-    precision, demo, trained, monkeypatch
-):
+def test_a_fold_killed_on_the_gpu_resumes_as_on_the_cpu(precision, demo, trained, monkeypatch):
     from export import main as export
     from predict import main as predict
 

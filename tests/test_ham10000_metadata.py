@@ -25,15 +25,15 @@ def write_rows(folder: Path, *rows: str) -> Path:
     return folder
 
 
-def rows_of(*rows: str, folder: Path) -> pd.DataFrame:
+def rows_of(folder: Path, *rows: str) -> pd.DataFrame:
     source = SourceConfig(folder="")
     table = read_source("ham10000", source, write_rows(folder, *rows), Report(strict=True))
     return table.assign(bytes=1.0, images_per_patient=np.nan)
 
 
 def test_there_are_17_columns_one_hot_without_the_first_level(tmp_path):
-    table = rows_of("50,male,back", "80,female,abdomen", ",unknown,unknown", "0,male,back",
-                    folder=tmp_path)  # fmt: skip
+    rows = ["50,male,back", "80,female,abdomen", ",unknown,unknown", "0,male,back"]
+    table = rows_of(tmp_path, *rows)
     encoded = encode_metadata(table, "ham10000", fit_metadata(table))
     names = COLUMNS["ham10000"]
     assert encoded.shape == (4, 17) and encoded.dtype == np.float32
@@ -47,8 +47,7 @@ def test_there_are_17_columns_one_hot_without_the_first_level(tmp_path):
 
 def test_a_place_that_no_training_row_showed_is_unknown(tmp_path):
     """Its own column would come with a weight that nothing has taught."""
-    table = rows_of("50,male,back", "50,male,ear", "50,male,abdomen", "50,male,nose",
-                    folder=tmp_path)  # fmt: skip
+    table = rows_of(tmp_path, *(f"50,male,{place}" for place in ("back", "ear", "abdomen", "nose")))
     encoded = encode_metadata(table, "ham10000", fit_metadata(table.iloc[:1]))
     places = encoded[:, 3:]
     unknown = COLUMNS["ham10000"].index("place unknown") - 3
@@ -59,7 +58,7 @@ def test_a_place_that_no_training_row_showed_is_unknown(tmp_path):
 
 
 def test_a_table_without_places_is_told_what_to_take_instead(tmp_path):
-    table = rows_of("50,male,back", folder=tmp_path).drop(columns="localization")
+    table = rows_of(tmp_path, "50,male,back").drop(columns="localization")
     assert fit_metadata(table).keys() == {"log_images_per_patient", "log_bytes"}
     with pytest.raises(InputError, match="no column localization: take data.metadata=clinical"):
         encode_metadata(table, "ham10000", fit_metadata(table))

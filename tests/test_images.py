@@ -88,9 +88,7 @@ def test_only_new_and_changed_photographs_are_decoded_again(tmp_path, decoded):
 
 
 @pytest.mark.parametrize("mode", ["array", "jpeg"])
-def test_an_interrupted_build_is_not_read_and_resumes_to_the_same_bytes(
-    mode, tmp_path, monkeypatch, decoded
-):
+def test_an_interrupted_build_is_not_read_and_resumes_alike(mode, tmp_path, monkeypatch, decoded):
     table = photographs(tmp_path / "in", 8)
     monkeypatch.setattr(cache, "SAVE_EVERY", 2)
     monkeypatch.setattr(cache, "cpu_count", lambda: 1)
@@ -221,9 +219,8 @@ def test_a_cache_of_another_preprocessing_is_refused_and_made_anew(tmp_path):
     plain = build_cache(tmp_path / "48", table)
     before = np.array(load_images(tmp_path / "48", table, "prepare"))
     config = PreprocessConfig(fit="crop", clahe=True)
-    (tmp_path / "table.json").write_text(
-        json.dumps({"config": {"preprocess": config.model_dump()}})
-    )
+    facts = {"config": {"preprocess": config.model_dump()}}
+    (tmp_path / "table.json").write_text(json.dumps(facts))
     with pytest.raises(InputError, match="made with another preprocessing: run prepare"):
         load_images(tmp_path / "48", table, "prepare")
     index = build_cache(tmp_path / "48", table, config=config)
@@ -237,9 +234,7 @@ def test_a_cache_of_another_preprocessing_is_refused_and_made_anew(tmp_path):
     (256, (1022, 767), (511, 384)), (256, (600, 450), (600, 450)), (256, (3200, 2000), (800, 500)),
     (512, (3200, 2000), (1600, 1000)), (64, (3200, 2000), (400, 250)),
 ])  # fmt: skip
-def test_jpegs_are_decoded_at_half_sizes_of_at_least_one_and_a_half(
-    size, of_file, decoded, monkeypatch
-):
+def test_jpegs_are_decoded_at_half_sizes_of_1_5_or_more(size, of_file, decoded, monkeypatch):
     content = cv2.imencode(".jpg", np.zeros((*of_file[::-1], 3), np.uint8))[1].tobytes()
     monkeypatch.setattr(decoding, "fitted", lambda pixels, *_: pixels)
     pixels, found = decode(content, size)
@@ -272,9 +267,8 @@ def test_a_photograph_cut_short_is_refused_wherever_it_is_cut():
 @pytest.mark.real
 def test_scaled_decoding_is_faithful_on_full_size_photographs():
     """PSNR against a full decode that is averaged down."""
-    files = sorted(
-        path for path in (REAL / "isic_fullres").rglob("*.jpg") if "bad" not in str(path)
-    )
+    photos = sorted((REAL / "isic_fullres").rglob("*.jpg"))
+    files = [path for path in photos if "bad" not in str(path)]
     assert len(files) >= 8
     for size, median, least in ((256, 40, 32), (512, 45, 40)):
         psnr = []

@@ -123,9 +123,8 @@ def test_a_number_with_its_interval_is_written_in_one_way():
 def test_undefined_is_told_and_never_a_number():
     nothing = bootstrap(roc_auc, [0, 0, 0], [0.1, 0.2, 0.3])
     assert str(nothing) == "n/a (one class only)"
-    assert nothing.as_json() == {
-        "value": None, "low": None, "high": None, "se": None, "reason": "one class only",
-    }  # fmt: skip
+    nulls = dict.fromkeys(("value", "low", "high", "se"))
+    assert nothing.as_json() == nulls | {"reason": "one class only"}
     assert str(delong([0, 1], [0.5, 0.5])) == "n/a (all scores equal)"
     alone = bootstrap(roc_auc, [0, 1, 0], [1, 2, 0], ["p", "p", "p"])
     assert str(alone) == "1.000 (one group only)"

@@ -37,16 +37,13 @@ def test_importing_the_package_neither_imports_nor_authenticates_the_client(kagg
     assert not kaggle.requests
 
 
-def test_without_credentials_the_ways_to_give_them_are_named(kaggle, monkeypatch, capsys):
+def test_without_a_valid_credential_the_ways_to_give_one_are_named(kaggle, monkeypatch, capsys):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     forget_client()
     message = message_of(username)
     for way in ("KAGGLE_API_TOKEN", "~/.kaggle/access_token", "kaggle.json", "kaggle auth login"):
         assert way in message
     assert capsys.readouterr() == ("", "")
-
-
-def test_a_token_that_is_no_longer_valid_is_no_credential(kaggle, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_another0token0of0long0ago")
     forget_client()
     message = message_of(username)

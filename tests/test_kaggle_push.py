@@ -70,7 +70,12 @@ def content(held: dict[str, Any]) -> dict[str, bytes]:
     return files
 
 
-def test_code_is_sent_once_and_again_only_when_it_changed(kaggle, root):
+def test_code_is_sent_once_and_again_after_a_failed_upload_or_a_change(kaggle, root):
+    kaggle.fail("/upload", 400, times=99)
+    with pytest.raises(InputError, match="Upload unsuccessful"):
+        kaggle_push(["code"])
+    assert not kaggle.datasets
+    kaggle.faults.clear()
     kaggle_push(["code"])
     kaggle_push(["code"])
     held = kaggle.datasets[CODE_SET]
@@ -86,19 +91,6 @@ def test_code_is_sent_once_and_again_only_when_it_changed(kaggle, root):
     for wanted in ("lesions/paths.py", "effnet_b1.yaml", "train.py", "Training_Duplicates.csv"):
         assert any(name.endswith(wanted) for name in names), wanted
     assert not any("__pycache__" in name for name in names)
-
-
-def test_a_run_without_folds_is_not_predicted(kaggle):
-    with pytest.raises(InputError, match="no fold is here to predict"):
-        kaggle_push(["kernel", "predict", RUN])
-    assert not kaggle.uploads
-
-
-def test_a_failed_upload_leaves_no_version(kaggle):
-    kaggle.fail("/upload", 400, times=99)
-    with pytest.raises(InputError, match="Upload unsuccessful"):
-        kaggle_push(["code"])
-    assert not kaggle.datasets
 
 
 def test_a_training_kernel_is_private_offline_limited_and_on_two_t4(kaggle, sessions):
@@ -132,22 +124,17 @@ def ends_for_now(arguments: list[str], capsys: Any) -> str:
     return capsys.readouterr().out
 
 
-def test_two_sessions_that_are_running_are_a_wait(kaggle, capsys):
+def test_two_running_sessions_and_the_weekly_quota_end_it_with_75(kaggle, capsys):
     kaggle.push_answer = {"error": "Maximum batch GPU session count of 2 reached."}
     for arguments in (TRAIN, TRAIN[:-1]):
         assert "When one has ended: run the same command" in ends_for_now(arguments, capsys)
-    assert not kaggle.pushed
-
-
-def test_the_weekly_quota_ends_it_with_75(kaggle, capsys):
+    kaggle.push_answer = {}
     kaggle.gpu_hours = (29.7, 30.0)
     assert "Sat 28 Nov 00:00 UTC" in ends_for_now(TRAIN, capsys)
     assert not kaggle.pushed
 
 
-def test_a_cut_run_resumes_from_its_state_and_a_session_is_followed_by_its_own_version(
-    kaggle, sessions, capsys
-):
+def test_a_cut_run_resumes_and_a_session_is_followed_by_its_version(kaggle, sessions, capsys):
     half = output(True, 9, folds=(0,)) | output(False, 5, folds=(1,))
     sessions += [half, output(True, 9)]
     kaggle.log = json.dumps([{"data": "10 images/s: about 1.0 hours left for the run's 2 folds\n"}])
@@ -195,9 +182,7 @@ def test_sessions_are_no_longer_than_the_quota(kaggle, sessions, sharing, hours)
     assert f"max_hours={hours}" in kaggle.pushed[0]["text"]
 
 
-def test_a_failed_session_is_reported_with_the_end_of_its_log_and_its_state_is_kept(
-    kaggle, sessions, monkeypatch
-):
+def test_a_failed_session_is_told_with_its_log_and_its_state_is_kept(kaggle, sessions, monkeypatch):
     sessions.append(output(False, 5))
     run = kaggle.SaveKernel
 
@@ -234,6 +219,7 @@ def test_output_of_another_config_stays_where_it_is(kaggle, sessions):
         (["kernel", "tarin"], "say which"),
         (["kernel", "blend", "effnet_b1"], "two runs"),
         (["kernel", "predict"], "name one run"),
+        (["kernel", "predict", RUN], "no fold is here to predict"),
         (["weights"], "name the runs"),
         (["code", "effnet_b1"], "takes no names"),
         (["kernel", "train", "no_such"], "no such config"),

@@ -42,9 +42,7 @@ def holder(demo) -> Iterator[tuple[subprocess.Popen[str], int]]:
         os.kill(worker, signal.SIGKILL)
 
 
-def test_fold_all_skips_a_fold_that_another_process_holds_and_takes_it_last_though_its_worker_lives(
-    holder, monkeypatch, capsys
-):
+def test_fold_all_skips_a_fold_of_another_process_and_takes_it_last(holder, monkeypatch, capsys):
     process, worker = holder
     held = f"another process trains this fold: process {process.pid} on"
     with pytest.raises(InputError, match=held):

@@ -112,9 +112,8 @@ def test_a_run_without_dropout_averages_over_people_or_refuses(demo, tmp_path, c
     predictor = Predictor.load("undropped")
     assert predictor.predict(photo, Patient(60, "male", "torso")).positive is not None
     for person in (None, Patient(60, "male")):
-        with pytest.raises(
-            InputError, match=r"give all three, or run python scripts/calibrate\.py"
-        ):
+        cure = r"give all three, or run python scripts/calibrate\.py"
+        with pytest.raises(InputError, match=cure):
             predictor.predict(photo, person)
     alone, refused = predictor.predict_many([photo] * 2, [Patient(60, "male", "torso"), Patient()])
     assert alone == predictor.predict(photo, Patient(60, "male", "torso"))

@@ -7,13 +7,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as reference
 
 from lesions.evaluation import metrics
-from lesions.evaluation.metrics import (
-    average_precision,
-    partial_auc,
-    roc_auc,
-    specificity_at,
-    undefined_reason,
-)
+from lesions.evaluation.metrics import average_precision, partial_auc, roc_auc, specificity_at
 from lesions.evaluation.thresholds import net_benefit
 
 RANKING = {
@@ -52,13 +46,12 @@ def scored(draw):
 @settings(max_examples=150, deadline=None)
 def test_auc_and_average_precision_are_those_of_scikit_learn_with_ties(data):
     target, prob = data
-    if undefined_reason(target, prob):
+    if metrics.undefined_reason(target, prob):
         assert np.isnan(roc_auc(target, prob))
         return
     assert roc_auc(target, prob) == pytest.approx(reference.roc_auc_score(target, prob), abs=1e-12)
-    assert average_precision(target, prob) == pytest.approx(
-        reference.average_precision_score(target, prob), abs=1e-12
-    )
+    expected = reference.average_precision_score(target, prob)
+    assert average_precision(target, prob) == pytest.approx(expected, abs=1e-12)
 
 
 def official_isic_2024(target, prob, min_tpr=0.8):
@@ -119,9 +112,8 @@ def test_decisions_score_as_in_scikit_learn():
         assert metric(target, called) == pytest.approx(expected, abs=1e-12), metric.__name__
     needed = called.sum() / (called & target).sum()
     assert metrics.number_needed_to_biopsy(target, called) == pytest.approx(needed)
-    assert metrics.log_loss(target, prob[:, None]) == pytest.approx(
-        reference.log_loss(target, prob.clip(1e-7, 1 - 1e-7))
-    )
+    expected = reference.log_loss(target, prob.clip(1e-7, 1 - 1e-7))
+    assert metrics.log_loss(target, prob[:, None]) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(

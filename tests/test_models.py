@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
+from formula import batch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -20,11 +20,6 @@ from lesions.training.optim import set_trainable
 
 SAVED = {".pth": torch.save, ".safetensors": save_file}
 TINY = ModelConfig(backbone="mobilenetv3_small_050", pretrained=False)
-
-
-def images(count: int = 4, size: int = 32) -> torch.Tensor:
-    pixels = np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
-    return torch.from_numpy(pixels)
 
 
 def model_of(run: str) -> LesionClassifier:
@@ -58,13 +53,14 @@ def test_system_002_unfreezes_two_depths_the_high_level_first_at_the_higher_rate
 def test_without_metadata_there_is_no_metadata_branch(fusion):
     model = LesionClassifier(TINY.model_copy(update={"fusion": fusion}), columns=0).eval()
     assert model.metadata is None and model.gate is None
-    assert model(images(), torch.empty(4, 0)).shape == (4, 1)
+    assert model(*batch(size=32, count=4)).shape == (4, 1)
 
 
 def test_the_head_runs_in_float32_under_autocast():
     model = LesionClassifier(TINY, columns=9).eval()
+    images, _ = batch(size=32, count=4)
     with torch.autocast("cpu", torch.bfloat16):
-        logit = model(images(), torch.zeros(4, 9))
+        logit = model(images, torch.zeros(4, 9))
     assert logit.dtype == torch.float32
     assert len(set(logit.flatten().tolist())) == 4  # bfloat16 would make ties likely
 
@@ -74,16 +70,14 @@ def test_the_head_runs_in_float32_under_autocast():
     ("resnest14d", {"mean": (0.5,) * 3, "std": (0.5,) * 3}, 0.5, 0.5, False),
     ("lesions_cnn_shallow", {}, 0, 1, True),
 ])  # fmt: skip
-def test_images_reach_a_backbone_normalised_for_its_weights_and_in_the_layout_it_is_fast_in(
-    name, given, mean, std, channels_last
-):
+def test_images_reach_a_backbone_normalised_in_its_layout(name, given, mean, std, channels_last):
     config = ModelConfig(backbone=name, pretrained=False, pretrained_cfg=given)
     model, seen = LesionClassifier(config, columns=0).eval(), []
     first = next(module for module in model.modules() if isinstance(module, nn.Conv2d))
     first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    batch = images()
-    model(batch, torch.empty(4, 0))
-    torch.testing.assert_close(seen[0], (batch.permute(0, 3, 1, 2) / 255 - mean) / std)
+    images, metadata = batch(size=32, count=4)
+    model(images, metadata)
+    torch.testing.assert_close(seen[0], (images.permute(0, 3, 1, 2) / 255 - mean) / std)
     assert seen[0].is_contiguous(memory_format=torch.channels_last) == channels_last
     assert seen[0].is_contiguous() != channels_last
 
@@ -111,9 +105,7 @@ def backbone_from(path: Path, name: str = TINY.backbone, **args: int) -> torch.n
     ("", ".pth"), ("module.", ".safetensors"), ("model.", ".pth"), ("backbone.", ".safetensors"),
     ("encoder.", ".pth"), ("net.", ".pth"), ("enet.", ".pth"), ("module.model.", ".safetensors"),
 ])  # fmt: skip
-def test_local_weights_load_under_the_names_that_trainers_give_them(
-    prefix, suffix, tmp_path, capsys
-):
+def test_local_weights_load_under_the_names_of_trainers(prefix, suffix, tmp_path, capsys):
     path, saved = tmp_path / f"weights{suffix}", saved_weights(prefix)
     beside = {"meta.0.weight": torch.ones(2)} if prefix else {}  # another part of that trainer's
     SAVED[suffix](saved | beside, path)
@@ -255,10 +247,9 @@ def test_the_funnel_halves_its_dropout_from_layer_to_layer():
 
 
 def test_cbam_on_a_class_token_and_images_of_a_wrong_size_are_told_with_what_to_set():
-    vit = ModelConfig(
-        backbone="vit_tiny_patch16_224", pretrained=False, backbone_args={"img_size": 32}
-    )
+    size = {"img_size": 32}
+    vit = ModelConfig(backbone="vit_tiny_patch16_224", pretrained=False, backbone_args=size)
     with pytest.raises(InputError, match="global_pool: avg"):
         LesionClassifier(vit.model_copy(update={"cbam": CbamConfig()}), columns=0)
     with pytest.raises(InputError, match=r"data\.image_size=32.*img_size: 48"):
-        LesionClassifier(vit, columns=0)(images(size=48), torch.empty(4, 0))
+        LesionClassifier(vit, columns=0)(*batch(size=48))

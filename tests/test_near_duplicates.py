@@ -66,9 +66,7 @@ def test_few_black_and_no_images_give_no_pairs():
     assert find_near_duplicates(small([photograph(0)])).empty
 
 
-def test_prepare_puts_look_alikes_into_one_group_and_a_review_overrules_it(
-    root, monkeypatch, capsys
-):
+def test_prepare_groups_look_alikes_and_a_review_overrules_it(root, monkeypatch, capsys):
     write_sample(root / "sample", 40)
     official = root / "sample/isic2019"
     lesions = pd.read_csv(official / "ISIC_2019_Training_Metadata.csv").drop_duplicates("lesion_id")
@@ -135,9 +133,8 @@ def test_a_review_ends_after_58_pairs_in_a_row_that_differ(differ, told, tmp_pat
     lines = [f"i{row},i{row + 1},{decision}\n" for row, decision in enumerate(decisions)]
     review = "image_name_1,image_name_2,decision\n" + "".join(lines)
     (tmp_path / "review.csv").write_text(review)
-    linked, text = near_duplicates.link_near_duplicates(
-        table, images, np.ones(80, bool), tmp_path / "pairs.json", tmp_path / "review.csv"
-    )
+    files = tmp_path / "pairs.json", tmp_path / "review.csv"
+    linked, text = near_duplicates.link_near_duplicates(table, images, np.ones(80, bool), *files)
     assert told in text
     assert linked.groupby("group").size().nlargest(2).tolist() == [2, 1]
 

@@ -30,7 +30,7 @@ def test_views_are_all_different_and_the_first_is_the_image():
         assert torch.equal(views[0], image)
 
 
-def test_the_submission_has_the_mean_of_the_folds_for_every_test_row_in_order(trained):
+def test_the_submission_has_the_mean_of_the_folds_in_order_and_names_its_weights(trained):
     parts = []
     for fold in "012":
         predict(["--run", "tiny", "--folds", fold])
@@ -39,21 +39,25 @@ def test_the_submission_has_the_mean_of_the_folds_for_every_test_row_in_order(tr
     submission = pd.read_csv(at("submissions/tiny.csv"))
     np.testing.assert_allclose(submission["target"], np.mean(parts, axis=0), atol=1e-12)
     assert not np.allclose(parts[0], parts[1])
-    table, _ = load_table("demo")
+    table, facts = load_table("demo")
     test = table.loc[table["split"] == "test", "image_name"]
     assert list(submission.columns) == ["image_name", "target"]
     assert submission["image_name"].tolist() == test.tolist()
     assert submission["target"].between(0, 1).all()
+    predict(["--run", "oof/tiny", "--set", "predict.views=1"])
+    path = at("submissions/tiny.csv")
+    record = read_json(path.with_suffix(".json"))
+    assert (record["run"], record["views"], record["sha256"]) == ("tiny", 1, sha256(path))
+    assert record["table_hash"] == facts["table_hash"]
+    files = sorted(trained.glob("fold*.safetensors"))
+    assert record["weights"] == {file.name: sha256(file) for file in files}
 
 
-def test_an_untrained_fold_is_named_with_the_command(trained):
+def test_an_untrained_fold_and_a_damaged_cache_are_not_predicted_from(trained):
+    shutil.copytree(trained, at("oof/partly"), dirs_exist_ok=True)
+    at("oof/partly/fold2.safetensors").unlink()
     with pytest.raises(InputError, match=r"fold2\.safetensors(.|\n)*scripts/train\.py"):
-        shutil.copytree(trained, at("oof/partly"), dirs_exist_ok=True)
-        (at("oof/partly/fold2.safetensors")).unlink()
         predict(["--run", "partly"])
-
-
-def test_a_damaged_cache_is_not_predicted_from(trained):
     images = np.load(at("input/prepared/demo/32/images.npy"), mmap_mode="r+")
     images ^= 1
     try:
@@ -62,17 +66,6 @@ def test_a_damaged_cache_is_not_predicted_from(trained):
     finally:
         images ^= 1
         images.flush()
-
-
-def test_a_submission_names_the_weights_it_was_made_of(trained):
-    predict(["--run", "oof/tiny", "--set", "predict.views=1"])
-    path = at("submissions/tiny.csv")
-    record = read_json(path.with_suffix(".json"))
-    _, facts = load_table("demo")
-    assert (record["run"], record["views"], record["sha256"]) == ("tiny", 1, sha256(path))
-    assert record["table_hash"] == facts["table_hash"]
-    files = sorted(trained.glob("fold*.safetensors"))
-    assert record["weights"] == {file.name: sha256(file) for file in files}
 
 
 def test_one_class_is_submitted_as_the_competition_asks(demo):
@@ -90,9 +83,7 @@ def test_one_class_is_submitted_as_the_competition_asks(demo):
         predict(["--run", "seven", "--column", "moles"])
 
 
-def test_runs_are_found_by_any_name_and_a_wrong_one_is_answered_with_the_near(
-    trained, tmp_path, capsys
-):
+def test_runs_are_found_by_any_name_and_a_wrong_one_is_told_the_near(trained, tmp_path, capsys):
     for name in ("tiny", "oof/tiny", str(trained), str(trained / "fold0.safetensors")):
         assert predict(["--run", name]) == 0
     with pytest.raises(SystemExit, match="2"):

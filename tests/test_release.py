@@ -23,7 +23,7 @@ def released(trained: Path, demo: Path) -> Path:
     return at("models/tiny")
 
 
-def test_a_released_run_is_a_folder_and_a_zip_without_labels(released, trained):
+def test_a_released_run_is_a_folder_and_a_zip_with_its_card_and_no_labels(released, trained):
     names = {path.name for path in released.iterdir()}
     assert {"README.md", "LICENSE", "SHA256SUMS", "fold0.safetensors", "calibration.json"} <= names
     assert not [name for name in names if name.endswith(".csv")]
@@ -33,9 +33,6 @@ def test_a_released_run_is_a_folder_and_a_zip_without_labels(released, trained):
     assert set(zipfile.ZipFile(at("models/tiny.zip")).namelist()) == names
     sizes = [(place / "fold0.safetensors").stat().st_size for place in (released, trained)]
     assert sizes[0] < 0.7 * sizes[1]
-
-
-def test_its_card_has_the_scores_of_its_own_folds(released, trained):
     card = (released / "README.md").read_text()
     rows = sum(len(pd.read_csv(trained / f"fold{fold}.csv")) for fold in (0, 2))
     assert f"{rows} images in" in card

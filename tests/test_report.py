@@ -22,7 +22,6 @@ from scipy.special import expit, logit, softmax
 from sklearn.linear_model import LogisticRegression
 from written import written_run
 
-import lesions.reporting.curves  # noqa: F401  (before its write_png is patched)
 from lesions import files
 from lesions.config import DatasetConfig
 from lesions.data.cache import fill_cache, publish_cache
@@ -108,10 +107,9 @@ def grey(row: int) -> int:
 
 
 @pytest.fixture
-def root(tmp_path, monkeypatch) -> Path:
+def root(root) -> Path:
     """A root of one's own, to be changed."""
-    monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
-    return write_world(tmp_path)
+    return write_world(root)
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +123,6 @@ def written(tmp_path_factory) -> Path:
         patch.setattr(style, "write_png", lambda figure, path: files.write_bytes(path, b""))
         assert report.main(["--run", "seven"]) == 0
     return root
-
-
-@pytest.fixture
-def quick(monkeypatch) -> None:
-    """Figures without their lines, for tests of words: drawing is most of a report's time."""
-    monkeypatch.setattr(style, "svg", lambda figure, name: f"<svg data-name='{name}'></svg>")
-    monkeypatch.setattr(style, "write_png", lambda figure, path: None)
 
 
 def report_on(root: Path, run: str, *arguments: str) -> str:
@@ -330,9 +321,7 @@ def test_the_stored_calibration_is_shown_and_no_baseline_of_another_task(root, q
     assert strip(shown)["AUC metadata-only"] == ["–", "not audited"]
 
 
-def test_photographs_are_those_of_their_rows_from_either_cache(
-    written, tmp_path, monkeypatch, quick
-):
+def test_photographs_are_of_their_rows_in_either_cache(written, tmp_path, monkeypatch, quick):
     monkeypatch.setenv("LESIONS_ROOT", str(tmp_path))
     from_jpeg = report_on(write_world(tmp_path, "jpeg"), "mel")
     table = oof_of(tmp_path, "mel").set_index("image_name")
@@ -346,7 +335,7 @@ def test_photographs_are_those_of_their_rows_from_either_cache(
         assert (table.loc[found["image_name"], "target"] == 0).all()
 
 
-def test_misclassified_images_come_by_class_the_most_confident_first(written):
+def test_misclassified_and_confident_images_of_a_class_run_from_the_highest_down(written):
     page, rows = (written / "oof/seven/report.html").read_text(), oof_of(written, "seven")
     called = np.array(CLASSES)[rows[COLUMNS].to_numpy().argmax(axis=1)]
     found = tiles(page, "Misclassified: mel")
@@ -356,6 +345,11 @@ def test_misclassified_images_come_by_class_the_most_confident_first(written):
     assert found["label"].tolist() == [f"mel → {own[name]}" for name in found["image_name"]]
     count = (rows["target"] == "mel").sum()
     assert f"{wrong.sum()} of {count} images of mel are misclassified." in page
+    found = tiles(page, "Most, median and least confident: nv")
+    assert found["label"].tolist() == ["highest"] * 3 + ["median"] * 2 + ["lowest"] * 3
+    assert found["number"].is_monotonic_decreasing
+    names = rows.set_index("image_name")["target"]
+    assert (names[found["image_name"]] == "nv").all()
 
 
 def test_missing_cache_submission_and_history_name_the_next_command(root, quick):
@@ -444,9 +438,8 @@ def test_a_blend_is_reported_from_its_json_with_every_section_of_a_run(root, qui
     sections = ["classes", "confusion", "worst", *SECTIONS[:-1], "blend"]
     assert re.findall(r'<section id="(\w+)"', shown) == sections
     assert cells(shown, "Members")["seven"] == ["0.4321", "0.500"]
-    assert "data-name='weights'" in shown and "other: no such run" in card(
-        shown, "Correlation of the members"
-    )
+    assert "data-name='weights'" in shown
+    assert "other: no such run" in card(shown, "Correlation of the members")
     assert "<th>macro-F1</th>" in shown
     with pytest.raises(SystemExit):
         report.main(["--run", str(path), "--explain"])
@@ -527,15 +520,6 @@ def test_coverage_is_that_of_cuts_that_did_not_see_the_fold(written):
     share = (own >= one)[malignant].mean()
     assert found["all malignant lesions"][3].startswith(f"{share:.3f} (")
     assert float(found["all malignant lesions"][2][:5]) > 0.8
-
-
-def test_confidence_runs_from_the_highest_over_the_median_to_the_lowest(written):
-    page, rows = (written / "oof/seven/report.html").read_text(), oof_of(written, "seven")
-    found = tiles(page, "Most, median and least confident: nv")
-    assert found["label"].tolist() == ["highest"] * 3 + ["median"] * 2 + ["lowest"] * 3
-    assert found["number"].is_monotonic_decreasing
-    names = rows.set_index("image_name")["target"]
-    assert (names[found["image_name"]] == "nv").all()
 
 
 def test_brightness_of_a_grey_image_is_its_grey_and_it_has_no_colour_or_edges():

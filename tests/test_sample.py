@@ -86,9 +86,7 @@ def test_names_and_sizes_do_not_tell_the_target(source, column):
     assert 0.45 < wins / (positive.sum() * (~positive).sum()) < 0.55
 
 
-def test_a_complete_sample_is_left_alone_and_an_incomplete_one_is_made_again_to_the_same_bytes(
-    made, tmp_path, capsys
-):
+def test_a_complete_sample_is_left_alone_and_an_incomplete_one_made_again(made, tmp_path, capsys):
     first, plan = made
     out = Path(shutil.copytree(first, tmp_path / "sample"))
     stamps = {path: path.stat().st_mtime_ns for path in out.rglob("*")}

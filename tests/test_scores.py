@@ -7,13 +7,7 @@ from sklearn import metrics as reference
 
 from lesions.evaluation.intervals import bootstrap
 from lesions.evaluation.metrics import average_precision, log_loss, roc_auc
-from lesions.evaluation.scores import (
-    names_of,
-    score_parts,
-    score_rows,
-    score_values,
-    scores_text,
-)
+from lesions.evaluation.scores import names_of, score_parts, score_rows, score_values, scores_text
 
 CLASSES = ["akiec", "bcc", "bkl", "mel", "nv"]
 
@@ -68,10 +62,8 @@ def test_intervals_are_those_of_the_two_class_bootstrap():
     assert found == bootstrap(roc_auc, mel, own, groups)
     alone = score_rows(mel, own[:, None], ["mel"], groups)
     assert alone.classes == {}
-    assert alone.overall == {
-        "auc": found,
-        "average_precision": bootstrap(average_precision, mel, own, groups),
-    }
+    precision = bootstrap(average_precision, mel, own, groups)
+    assert alone.overall == {"auc": found, "average_precision": precision}
 
 
 def test_groups_are_drawn_and_not_rows():

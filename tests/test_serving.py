@@ -27,12 +27,7 @@ from lesions.data.patients import Patient  # noqa: E402
 from lesions.errors import InputError  # noqa: E402
 from lesions.inference.predictor import Predictor  # noqa: E402
 from lesions.serving.server import listen  # noqa: E402
-from lesions.serving.service import (  # noqa: E402
-    Limits,
-    RefusedError,
-    Service,
-    example,
-)
+from lesions.serving.service import Limits, RefusedError, Service, example  # noqa: E402
 
 LIMITS = Limits(max_bytes=400_000, max_pixels=1_000_000, header_seconds=1, body_seconds=2)
 JPEG = example(1)

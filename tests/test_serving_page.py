@@ -135,13 +135,11 @@ def test_the_first_tab_reaches_the_photograph_and_space_opens_it(page):
 def test_the_manual_knows_its_port_and_its_form_is_answered(page, address):
     links = page.locator("#model a").evaluate_all("all => all.map((link) => link.href)")
     assert f"{address}api/info" in links
-    page.click(
-        f"#model a[href='{links[links.index(f'{address}docs')].removeprefix(address[:-1])}']"
-    )
+    assert f"{address}docs" in links
+    page.click("#model a[href='/docs']")
     assert f"{address}api/predict" in page.inner_text("pre >> nth=0")
-    page.set_input_files(
-        "#try input[type=file]", {"name": "a", "mimeType": "", "buffer": example(1)}
-    )
+    file = {"name": "a", "mimeType": "", "buffer": example(1)}
+    page.set_input_files("#try input[type=file]", file)
     page.fill("#try [name=age]", "55")
     page.click("#try button")
     page.wait_for_function("document.querySelector('#reply').innerText.startsWith('200 ')")

@@ -16,7 +16,7 @@ from lesions.data.columns import COMMON, Report
 from lesions.data.photographs import extract, unpacked
 from lesions.data.sources import READERS, read_source
 from lesions.data.table import read_sources
-from lesions.data.tasks import DIAGNOSES, MALIGNANT, TASKS, WORDS, targets
+from lesions.data.tasks import DIAGNOSES, MALIGNANT, TASKS, WORDS, build_task, targets
 from lesions.errors import InputError
 
 HAM = {"nv": 6705, "mel": 1113, "bkl": 1099, "bcc": 514, "akiec": 327, "vasc": 142, "df": 115}
@@ -44,7 +44,7 @@ def test_a_source_has_the_published_diagnoses(name):
     assert real(name)["diagnosis"].value_counts().to_dict() == DIAGNOSES_OF[name]
 
 
-def test_tasks_are_over_one_vocabulary():
+def test_tasks_are_over_one_vocabulary_and_a_target_is_empty_where_no_class_is():
     assert set(WORDS.values()) <= {*DIAGNOSES, ""}
     for task in TASKS.values():
         assert set(task) <= set(DIAGNOSES)
@@ -53,6 +53,9 @@ def test_tasks_are_over_one_vocabulary():
     assert malignant == set(MALIGNANT) == {"mel", "bcc", "akiec", "scc"}
     assert len(set(TASKS["diagnosis7"].values())) == 7
     assert len(set(TASKS["diagnosis8"].values())) == 8
+    codes = targets(pd.Series(["mel", "scc", "benign", "nv", ""]), "diagnosis7").to_numpy()
+    mel, akiec, nv = map(build_task("diagnosis7").classes.index, ("mel", "akiec", "nv"))
+    np.testing.assert_array_equal(codes, [mel, akiec, np.nan, nv, np.nan])
 
 
 def test_the_target_follows_the_task(tmp_path):
@@ -122,9 +125,8 @@ def test_images_lie_flat_in_two_parts_by_class_or_in_the_downloaded_zip(ham, tmp
     picture(ham / "HAM10000_images_part_2" / "b.JPEG")
     assert [bool(path) for path in paths_of(ham, [])] == [True, True, False]
     picture(tmp_path / "classes" / "MEL" / "c.jpg")
-    assert [bool(path) for path in paths_of(ham, [str(tmp_path / "classes")])] == [
-        False, False, True,
-    ]  # fmt: skip
+    paths = paths_of(ham, [str(tmp_path / "classes")])
+    assert [bool(path) for path in paths] == [False, False, True]
     with zipfile.ZipFile(tmp_path / "ham.zip", "w") as file:
         file.write(picture(tmp_path / "z" / "c.jpg"), "HAM10000_images_part_2/c.jpg")
         file.writestr("HAM10000_images_part_2/readme.txt", "not an image")

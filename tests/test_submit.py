@@ -70,11 +70,16 @@ def test_a_submission_is_scored_and_recorded(kaggle, place, capsys):
     assert sent["submissionDescription"] == f"two of them [{row['sha256'][:8]}]"
 
 
-def test_a_dry_run_asks_no_server(kaggle, place, capsys):
+def test_a_dry_run_asks_no_server_and_takes_no_estimate_of_another_file(kaggle, place, capsys):
     assert check(place, good(), "--earlier", str(place / "blend.csv")) == 0
     printed = capsys.readouterr().out
     assert "200 rows, 200 values, rank correlation 1.000" in printed
     assert "nothing was sent" in printed
+    table = good()
+    table.loc[0, "target"] = 0.123
+    table.to_csv(place / "blend.csv", index=False)
+    assert send(place, "--dry-run") == 0
+    assert "CV n/a (blend.json is of another file" in capsys.readouterr().out
     assert not kaggle.requests and not (place / "scores.csv").exists()
 
 
@@ -143,14 +148,11 @@ def test_the_sample_of_isic_2024_decides_the_header(kaggle, place):
     assert not kaggle.asked("CreateSubmission")
 
 
-def test_without_the_sample_the_next_command_is_named(kaggle, place):
-    with pytest.raises(InputError, match=r"download.py isic2020 --tables-only"):
-        send(place, "--sample", str(place / "none.csv"))
-
-
-def test_a_submission_needs_a_message(kaggle, place):
+def test_a_submission_needs_a_message_and_the_sample(kaggle, place):
     with pytest.raises(InputError, match="give -m"):
         script.main([str(place / "blend.csv")])
+    with pytest.raises(InputError, match=r"download.py isic2020 --tables-only"):
+        send(place, "--sample", str(place / "none.csv"))
     assert not kaggle.requests
 
 
@@ -166,11 +168,22 @@ def test_the_same_bytes_are_not_sent_twice_unless_asked(kaggle, place, capsys):
     assert len(kaggle.submissions) == 2 and len(scores(place)) == 2
 
 
-def test_none_left_is_an_error_before_anything_is_sent(kaggle, place):
+def test_what_kaggle_refuses_is_told_and_not_taken_for_sent(kaggle, place):
     kaggle.left = 0
     with pytest.raises(InputError, match="no submission is left today"):
         send(place)
     assert not kaggle.asked("StartSubmissionUpload")
+    kaggle.left = 5
+    for name, status, told in (
+        ("ListSubmissions", 403, "siim-isic-melanoma-classification/rules"),
+        ("/upload/", 500, "upload failed, nothing was submitted"),
+        ("CreateSubmission", 500, "HTTP 500"),
+    ):
+        kaggle.fail(name, status)
+        with pytest.raises(InputError, match=told):
+            send(place)
+    assert len(kaggle.asked("CreateSubmission")) == 1
+    assert not kaggle.submissions and not (place / "scores.csv").exists()
 
 
 def test_status_error_exits_with_2_and_the_reason(kaggle, place, capsys):
@@ -183,13 +196,6 @@ def test_status_error_exits_with_2_and_the_reason(kaggle, place, capsys):
     kaggle.outcomes = [{"status": "COMPLETE", "publicScore": "0.5"}]
     assert send(place) == 0  # not taken for the one that failed
     assert scores(place)["status"].tolist() == ["error", "complete"]
-
-
-def test_a_failed_upload_sends_nothing_and_says_so(kaggle, place):
-    kaggle.fail("/upload/", 500)
-    with pytest.raises(InputError, match="upload failed, nothing was submitted"):
-        send(place)
-    assert not kaggle.submissions and not (place / "scores.csv").exists()
 
 
 @pytest.mark.parametrize("kind", [500, "lost", "html"])
@@ -208,13 +214,6 @@ def test_an_answer_lost_after_it_arrived_is_no_second_submission(kaggle, place, 
     assert scores(place)["public"].tolist() == [0.9321]
 
 
-def test_one_that_did_not_arrive_is_not_taken_for_sent(kaggle, place):
-    kaggle.fail("CreateSubmission", 500, times=9)
-    with pytest.raises(InputError, match="HTTP 500"):
-        send(place)
-    assert len(kaggle.asked("CreateSubmission")) == 1 and not (place / "scores.csv").exists()
-
-
 def test_a_command_that_was_stopped_waits_again_without_sending(kaggle, place):
     with pytest.raises(InputError, match="waits for the score and sends nothing"):
         send(place, "--minutes", "0")
@@ -228,20 +227,6 @@ def test_waiting_goes_on_while_pending_and_after_too_many_requests(kaggle, place
     kaggle.fail("GetSubmissionLimits", 429, headers={"Retry-After": "11"})
     assert send(place) == 0
     assert kaggle.waits == [11, 5.0, 7.5, 11.25]
-
-
-def test_rules_not_accepted_name_their_page(kaggle, place):
-    kaggle.fail("ListSubmissions", 403)
-    with pytest.raises(InputError, match="siim-isic-melanoma-classification/rules"):
-        send(place)
-
-
-def test_the_estimate_of_another_blend_is_not_taken(place, capsys):
-    table = good()
-    table.loc[0, "target"] = 0.123
-    table.to_csv(place / "blend.csv", index=False)
-    assert send(place, "--dry-run") == 0
-    assert "CV n/a (blend.json is of another file" in capsys.readouterr().out
 
 
 @pytest.mark.slow

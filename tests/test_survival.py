@@ -98,9 +98,7 @@ def test_a_full_disk_is_said_with_the_bytes_and_the_old_states_stay(saved):
 
 
 @pytest.mark.parametrize("before, scaler", [("bf16", True), ("no", False)])
-def test_a_run_resumes_on_a_device_of_another_precision_and_says_so(
-    demo, before, scaler, monkeypatch, capsys
-):
+def test_a_run_resumes_in_another_precision_and_says_so(demo, before, scaler, monkeypatch, capsys):
     """fp16 needs a loss scale, which a state of bf16 lacks; a CPU's scaler stands for it."""
     name, after = f"moved_from_{before}", {"bf16": "no", "no": "bf16"}[before]
     build = accelerator.build_accelerator
@@ -120,9 +118,7 @@ def test_a_run_resumes_on_a_device_of_another_precision_and_says_so(
     assert json.loads(at("oof", name, "fold0.json").read_text())["precision"] == after
 
 
-def test_a_signal_or_the_end_of_the_hours_finishes_the_step_and_saves_it(
-    trained, monkeypatch, capsys
-):
+def test_a_signal_or_the_end_of_the_hours_saves_the_step(trained, monkeypatch, capsys):
     arguments, folder = [*tiny_run("stopped"), "--fold", "0"], at("oof/stopped")
 
     def saved_step() -> int:

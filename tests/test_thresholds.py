@@ -7,11 +7,7 @@ import pytest
 from scipy.special import expit, logit
 
 from lesions.errors import InputError
-from lesions.evaluation.calibration import (
-    Scaling,
-    fit_scaling,
-    shift_prior,
-)
+from lesions.evaluation.calibration import Scaling, fit_scaling, shift_prior
 from lesions.evaluation.conformal import fit_sets, lowest
 from lesions.evaluation.metrics import log_loss
 from lesions.evaluation.thresholds import RULES, decision_curve
@@ -84,9 +80,8 @@ def test_class_weights_are_undone_in_a_task_of_several_classes():
     raised = true * [6, 2, 1] / (true * [6, 2, 1]).sum(axis=1, keepdims=True)
     found = fit_scaling(codes[:3000], raised[:3000]).apply(raised[3000:])
     assert found.sum(axis=1) == pytest.approx(1)
-    best, before, after = (
-        log_loss(codes[3000:], probs) for probs in (true[3000:], raised[3000:], found)
-    )
+    forecasts = true[3000:], raised[3000:], found
+    best, before, after = (log_loss(codes[3000:], probs) for probs in forecasts)
     assert best - 0.01 < after < best + 0.02 < before
 
 
@@ -161,9 +156,8 @@ def test_too_few_malignant_lesions_of_an_age_give_no_set_and_the_reason():
     given = (codes < 2).astype(int)[kept], yes[kept], ["melanoma"], [True], ages[kept], groups[kept]
     sets = fit_sets(*given)
     assert sets.cannot_exclude(np.array([0.9]), 20) is None
-    assert re.fullmatch(
-        r"\d malignant lesions of this age to learn from, 9 needed", sets.problem(20)
-    )
+    told = r"\d malignant lesions of this age to learn from, 9 needed"
+    assert re.fullmatch(told, sets.problem(20))
     assert sets.cannot_exclude(np.array([0.9]), 50) == ["melanoma"]
     assert sets.cannot_exclude(np.array([0.001]), 50) == []
     assert not sets.problem(50) and not sets.problem(None)

@@ -83,7 +83,7 @@ def test_the_last_fold_calibrates_the_run_and_prints_its_scores(trained, capsys)
     assert (folder / "training_curves.png").stat().st_size > 1000
 
 
-def test_a_run_of_several_classes_takes_the_same_path(several, capsys):
+def test_a_run_of_several_classes_takes_the_same_path_without_rows_of_no_class(several, capsys):
     train([*several_run(), "--fold", "2"])
     assert "macro AUC" in capsys.readouterr().out
     oof = load_oof("several")
@@ -93,11 +93,15 @@ def test_a_run_of_several_classes_takes_the_same_path(several, capsys):
     scores = [row["macro_f1"] for row in result["history"]]
     assert result["best_epoch"] == int(np.argmax(scores)) + 1
     assert (several / "calibration.json").exists()
+    rows, table = pd.read_csv(several / "fold0.csv"), load_table("demo")[0]
+    called = np.array(oof.task.classes)[rows.filter(like="prob_").to_numpy().argmax(axis=1)]
+    assert result["accuracy"] == pytest.approx((called == rows["target"]).mean())
+    known = (table["split"] == "train") & table["diagnosis"].isin(oof.task.classes)
+    assert len(rows) == result["rows"] == ((table["fold"] == 0) & known).sum()
+    assert ((table["fold"] == 0) & (table["diagnosis"] == "benign")).any()
 
 
-def test_a_run_killed_again_and_again_ends_with_the_bytes_of_an_uninterrupted_one(
-    trained, monkeypatch
-):
+def test_a_run_killed_again_and_again_ends_with_the_bytes_of_a_whole_one(trained, monkeypatch):
     """Killed within the first epoch, while it validates, and within the second."""
 
     def killed(*_):
@@ -223,9 +227,7 @@ def test_audit_and_train_warn_of_folds_that_teach_or_score_nothing(demo, capsys)
     shutil.rmtree(at("input/prepared/lopsided"))
 
 
-def test_patience_stops_a_run_that_no_longer_improves_and_best_keeps_its_best_epoch(
-    demo, monkeypatch
-):
+def test_patience_stops_a_run_and_keep_best_keeps_its_best_epoch(demo, monkeypatch):
     falling = chain([0.9, 0.8, 0.7, 0.6, 0.5], repeat(0.4))
     scores, predict, seen = steps.epoch_scores, FoldTrainer.predict, []
 

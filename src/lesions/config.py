@@ -263,7 +263,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Section)
 
 def load_config(path: str | Path, changes: Sequence[str] = ()) -> Config:
     """The run config at `path`, or of that name below configs/, changed by "key=value" texts."""
-    return _load(Config, find_config(path), changes)
+    return load_section(Config, find_config(path), changes)
 
 
 def load_dataset_config(name: str, changes: Sequence[str] = ()) -> DatasetConfig:
@@ -273,7 +273,7 @@ def load_dataset_config(name: str, changes: Sequence[str] = ()) -> DatasetConfig
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise InputError(f"no data set '{name}'{nearest(name, known)}: configs/datasets has"
                          f" {listed(known, 30)}")  # fmt: skip
-    return _load(DatasetConfig, path, changes)
+    return load_section(DatasetConfig, path, changes)
 
 
 def find_config(spec: str | Path) -> Path:
@@ -350,7 +350,7 @@ def differences(old: Mapping, new: Mapping, prefix: str = "") -> list[str]:
     return lines
 
 
-def _load(kind: type[AnyConfig], path: Path, changes: Sequence[str]) -> AnyConfig:
+def load_section(kind: type[AnyConfig], path: Path, changes: Sequence[str] = ()) -> AnyConfig:
     """The config of that kind at `path`; InputError with every wrong key at once."""
     values = read_yaml(path)
     if "extends" in values:

@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,16 @@ class Results:
         )
         self.path: Path | None = None
         self.commit = ""
+
+    @classmethod
+    def parse(
+        cls, parser: ArgumentParser, example: str, arguments: Sequence[str] | None
+    ) -> tuple[Namespace, "Results"]:
+        """The parsed arguments, checked, and the results file that they name."""
+        results = cls(parser, example)
+        args = parser.parse_args(arguments)
+        results.check(args)
+        return args, results
 
     def check(self, args: Namespace) -> None:
         """InputError, before anything is measured, for --out from code that is not committed."""

@@ -36,7 +36,7 @@ def try_halves(pool: Pool, patients: np.ndarray, seed: int) -> list[dict]:
         alone = {"best alone": outcomes[chosen]}  # with the luck of having been chosen
         scored = {name: other.score(each.blend.apply(other)) for name, each in outcomes.items()}
         for name, outcome in (outcomes | alone | {"chosen": choice}).items():
-            gain = outcome.gains[equal].difference if outcome.gains else None
+            gain = outcome.gains[equal] if outcome.gains else None
             # The other half has as many patients, and adds what its rows alone make uncertain.
             rest = np.std(outcome.values - outcomes[equal].values)
             rows.append({
@@ -92,7 +92,7 @@ def main(arguments: list[str] | None = None) -> int:
             "methods": found,
             "alone": alone,
             "chosen": times,
-            "context": context.difference.as_json(),
+            "context": context.as_json(),
             "rows": len(patients),
             "patients": int(patients.max()) + 1,
             "members": len(pool.names),

@@ -143,7 +143,7 @@ def repeat_difference(seed: int) -> list[tuple[str, str, bool, float]]:
     for kind, groups in {"reported": drawn.groups, "over images": None}.items():
         values = bootstrap_values(roc_auc, drawn.codes, [*drawn.scores], groups)
         count = effective_groups(drawn.codes, groups)
-        known = intervals.compare(value, values[:, 1] - values[:, 0], count).difference
+        known = intervals.compare(value, values[:, 1] - values[:, 0], count)
         found.append((DIFFERENCE, kind, *judged(real, known)))
     return found
 
@@ -163,11 +163,11 @@ def repeat_gain(seed: int) -> list[tuple[str, str, bool, float]]:
         outcomes: dict[str, Outcome] = {}
         for name, fit in ways.items():
             outcomes[name] = judge(fit(pool), nested[name], pool, groups, outcomes)
-        gain = outcomes["stacking"].gains["equal"].difference
+        gain = outcomes["stacking"].gains["equal"]
         found.append((GAIN, kind, *judged(real, gain)))
     values = outcomes["stacking"].values - outcomes["equal"].values
     count = effective_groups(drawn.codes, drawn.groups)
-    rows = intervals.compare(gain.value, values, count).difference
+    rows = intervals.compare(gain.value, values, count)
     return [*found, (GAIN, "rows alone", *judged(real, rows))]
 
 

@@ -186,13 +186,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4, 8], help="of the loader")
     parser.add_argument("--minutes", type=float, default=9.5, help="at most (default 9.5)")
     parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help="default cuda")
-    results = Results(parser, "gpu.json")
-    args = parser.parse_args(arguments)
+    args, results = Results.parse(parser, "gpu.json", arguments)
     device, begun = args.device, time.monotonic()
     if device == "cuda" and not torch.cuda.is_available():
         print("no GPU here: nothing measured")
         return 0
-    results.check(args)
     found: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu", "size": args.size,
         "batch": args.batch, "rows": [], "waiting": [], "left_out": [],

@@ -148,7 +148,7 @@ def _train(name: str, workers: int, environment: dict[str, str]) -> None:
     from lesions.training import run as training
     from lesions.training.stop import StopRequest
 
-    training.remove_state = lambda path: None
+    training.state.remove_state = lambda folder, fold: None
     config = load_config(CONFIG, [*CHANGES, f"train.workers={workers}"])
     quiet = (at("oof") / f"{name}.log").open("a")
     with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):

@@ -18,6 +18,7 @@ from argparse import Namespace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+from lesions import files
 from lesions.cli import build_parser, run
 
 
@@ -50,13 +51,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     import pandas as pd
 
-    from lesions import files
     from lesions.data.columns import Report
     from lesions.data.folds import fold_warnings
     from lesions.data.sources import read_duplicates
     from lesions.evaluation.audit import audit
     from lesions.paths import at, shown
-    from lesions.reporting.data_page import audit_page, audit_text
+    from lesions.reporting.data_page import audit_pages
 
     folders = [at() / source["folder"] for source in facts["config"]["sources"].values()]
     for folder in (folder for folder in folders if not folder.is_dir()):
@@ -67,11 +67,12 @@ def main(arguments: list[str] | None = None) -> int:
     found["versions"] = {name: version(name) for name in ("numpy", "pandas", "scikit-learn")}
     for path in filter(None, [prepared(args.dataset) / "audit.json", args.json]):
         files.write_json(path, found)
+    text, page = audit_pages(found)
     for path in filter(None, [prepared(args.dataset) / "audit.html", args.html]):
-        files.write_text(path, audit_page(found))
+        files.write_text(path, page)
     for warning in fold_warnings(table):
         print(f"WARNING: {warning}")
-    print(audit_text(found))
+    print(text)
     return 0 if found["gate"]["passed"] else 1
 
 
@@ -79,7 +80,6 @@ def audit_split(args: Namespace) -> int:
     """Print and write what straddles the folds of --folds; 1 if anything does."""
     import pandas as pd
 
-    from lesions import files
     from lesions.data.splits import read_split
     from lesions.evaluation.links import build_links, exposures
 

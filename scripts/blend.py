@@ -20,23 +20,16 @@ from lesions.cli import build_parser, existing, run
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument(
-        "members", type=existing, nargs="+", help="runs, CSV files or folders of CSV files"
-    )
+    parser.add_argument("members", type=existing, nargs="+", help="runs, CSVs or folders of CSVs")
     parser.add_argument("--method", default="auto", help="auto (default) or one of the methods")
-    parser.add_argument(
-        "--objective",
-        help="of several classes: macro_auc (default), macro_f1, accuracy or balanced_accuracy",
-    )
+    parser.add_argument("--objective", help="of several classes: macro_auc (default), macro_f1,"
+                        " accuracy or balanced_accuracy")  # fmt: skip
     parser.add_argument("--groups", type=Path, help="CSV of image_name and group or patient_id")
     parser.add_argument("--source", help="score rows of this source; default: the test set's")
     parser.add_argument("--test", nargs="+", default=[], help="test CSVs, or a folder of them, "
                         "named as the members that are CSVs")  # fmt: skip
-    parser.add_argument(
-        "--patient-context",
-        action="store_true",
-        help="also try stacking with each row's rank and deviation within its patient",
-    )
+    parser.add_argument("--patient-context", action="store_true", help="also try stacking with "
+                        "each row's rank and deviation within its patient")  # fmt: skip
     parser.add_argument("--no-test", action="store_true", help="weights and estimates alone")
     parser.add_argument("--out", type=Path, help="folder to write to; default: submissions")
     args = parser.parse_args(arguments)
@@ -44,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.blending.blend import study_blend, write_blend
     from lesions.blending.members import load_members, load_tests
     from lesions.errors import InputError
+    from lesions.evaluation.scores import LABELS
     from lesions.oof import load_groups
     from lesions.paths import at, shown
 
@@ -66,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"wrote {', '.join(written)} in {shown(out)}")
     best = max(study.scores, key=lambda name: study.scores[name].value)
     print(
-        f"{study.chosen}: nested {study.pool.label} {study.outcome.nested}; on the same"
+        f"{study.chosen}: nested {LABELS[study.pool.objective]} {study.outcome.nested}; on the same"
         f" {len(study.rows.names):,} rows the best member, {best}: {study.scores[best]}"
     )
     return 0

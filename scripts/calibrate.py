@@ -19,9 +19,7 @@ from lesions.cli import build_parser, existing, run
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument(
-        "--run", type=existing, required=True, help="such as effnet_b1, or a blend.json"
-    )
+    parser.add_argument("--run", type=existing, required=True, help="a run, folder or blend.json")
     parser.add_argument("--rule", choices=["recall", "youden", "f1", "cost"], default="recall",
                         help="of the threshold (default recall: at least 90 %%)")  # fmt: skip
     parser.add_argument("--rows", type=int, default=1000, metavar="N",
@@ -35,18 +33,16 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.paths import shown
 
     path, found, problem = calibrate_run(args.run, args.rule, args.rows, args.prevalence)
-    cut, (before, after), loss = found.threshold, found.calibration_error, found.log_loss
+    (before, after), loss = found.calibration_error, found.log_loss
     print(f"{shown(path)}: {found.rows:,} out-of-fold rows, {found.positives:,} positive")
     print(f"calibration error {before:.4f} -> {after:.4f}, log loss {loss[0]:.4f} -> {loss[1]:.4f}")
-    print(f"threshold {cut.value:.4f} ({cut.rule}): sensitivity {cut.sensitivity:.3f},"
-          f" specificity {cut.specificity:.3f}")  # fmt: skip
-    for given, fit in found.given.items():
-        rates = f"sensitivity {fit.threshold.sensitivity:.3f}, specificity"
-        print(f"with {given} given: threshold {fit.threshold.value:.4f}: {rates}"
-              f" {fit.threshold.specificity:.3f}")  # fmt: skip
-    what = "groups of rows (one fold alone, or a blend)"
-    what = what if found.cross_fitted == "group" else "folds"
-    print(f"each row of these figures is judged by a fit on the other {what}")
+    for given, fit in {"": found, **found.given}.items():
+        cut = fit.threshold
+        print(f"with {given} given: " if given else "", end="")
+        print(f"threshold {cut.value:.4f} ({cut.rule}): sensitivity {cut.sensitivity:.3f},"
+              f" specificity {cut.specificity:.3f}")  # fmt: skip
+    what = {"fold": "folds", "group": "groups of rows (one fold alone, or a blend)"}
+    print(f"each row of these figures is judged by a fit on the other {what[found.cross_fitted]}")
     if found.prevalence:
         print(f"probabilities are for {found.prevalence:.1%} positives; the figures above are for"
               f" the {found.positives / found.rows:.1%} of the rows")  # fmt: skip

@@ -31,9 +31,10 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.files import write_text
 
     pages = render_pages(args.root)
+    written = {path: path.read_text(encoding="utf-8") for path in pages if path.exists()}
     if not pages:
         print("no results yet: docs/results has none of the files that pages are made from")
-    stale = {path: text for path, text in pages.items() if text != _read(path)}
+    stale = {path: text for path, text in pages.items() if text != written.get(path)}
     for path, text in stale.items():
         if not args.check:
             write_text(path, text)
@@ -48,19 +49,17 @@ def render_pages(root: Path) -> dict[Path, str]:
 
     InputError for a page whose results are missing, or lack something that its template names.
     """
-    from jinja2 import meta
+    from jinja2 import UndefinedError, meta
 
-    from lesions.errors import InputError
-    from lesions.evaluation.scores import LABELS
+    from lesions.errors import InputError, listed
     from lesions.files import read_json
-    from lesions.reporting.page import environment
+    from lesions.reporting.page import environment, render
 
     found = {path.stem: read_json(path) for path in (root / "docs/results").glob("*.json")}
     project = tomllib.loads((CODE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     code = [*CODE.glob("src/**/*.py"), *CODE.glob("scripts/*.py")]
     lines = round(sum(path.read_text(encoding="utf-8").count("\n") for path in code), -3)
-    values: dict[str, Any] = {"labels": LABELS, "project": project, "version": __version__}
-    values |= found | {"lines": lines}
+    values: dict[str, Any] = {"project": project, "version": __version__, "lines": lines, **found}
     pages = {}
     for path in sorted((CODE / "docs/templates").glob("[!_]*.j2")):
         parsed = environment().parse(path.read_text(encoding="utf-8"))
@@ -72,31 +71,20 @@ def render_pages(root: Path) -> dict[Path, str]:
                 f"{page}: its results are missing: docs/results/{missing[0]}.json;"
                 " measure them again, or delete the page and its template"
             )
-        if not missing:
-            pages[page] = _render(path.name, values, needed)
+        if missing:
+            continue
+        try:
+            text = render(path.name, **values)
+        except UndefinedError as error:
+            raise InputError(
+                f"docs/templates/{path.name}: {error}; its results are {listed(needed)} of"
+                " docs/results"
+            ) from error
+        text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", text)).strip() + "\n"
+        mark = "# {}" if page.stem == "CITATION" else "<!-- {} -->\n"
+        note = f"Written by scripts/docs.py from docs/templates/{path.name}: do not edit."
+        pages[page] = f"{mark.format(note)}\n{text}"
     return pages
-
-
-def _render(template: str, values: dict[str, Any], needed: set[str]) -> str:
-    from jinja2 import UndefinedError
-
-    from lesions.errors import InputError, listed
-    from lesions.reporting.page import render
-
-    try:
-        text = render(template, **values)
-    except UndefinedError as error:
-        raise InputError(
-            f"docs/templates/{template}: {error}; its results are {listed(needed)} of docs/results"
-        ) from error
-    text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", text)).strip() + "\n"
-    mark = "# {}" if template.startswith("CITATION") else "<!-- {} -->\n"
-    note = f"Written by scripts/docs.py from docs/templates/{template}: do not edit."
-    return f"{mark.format(note)}\n{text}"
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 if __name__ == "__main__":

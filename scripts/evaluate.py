@@ -27,19 +27,15 @@ from lesions.provenance import Results
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", type=existing, required=True,
-                        help="a run, its folder, or a blend.json")  # fmt: skip
+    parser.add_argument("--run", type=existing, required=True, help="a run, folder or blend.json")
     parser.add_argument("--images", required=True, type=Path, help="a folder, a zip, or an HDF5")
     parser.add_argument("--labels", required=True, type=Path, nargs="+", metavar="CSV",
                         help="image names and labels; further CSVs add age, sex, ...")  # fmt: skip
     parser.add_argument("--map", nargs="+", action="extend", default=[], metavar="WORD=DIAGNOSIS",
                         help="what a word of the CSV means; WORD= leaves its rows out")  # fmt: skip
-    parser.add_argument("--available-only", action="store_true",
-                        help="score the rows that have a photograph")  # fmt: skip
+    parser.add_argument("--available-only", action="store_true", help="score rows with photographs")
     parser.add_argument("--corrupt", action="store_true", help="also score damaged photographs")
-    results = Results(parser, "external.json")
-    args = parser.parse_args(arguments)
-    results.check(args)
+    args, results = Results.parse(parser, "external.json", arguments)
 
     from lesions.data.columns import Report
     from lesions.data.labels import open_photos, read_labels
@@ -53,7 +49,6 @@ def main(arguments: list[str] | None = None) -> int:
         raise InputError(f"{args.images}: no photograph of {len(absent):,} of {len(rows):,} rows"
                          f" ({listed(absent, 3)}): --available-only scores the others")  # fmt: skip
 
-    from lesions.evaluation.scores import LABELS
     from lesions.files import write_csv
     from lesions.inference.external import evaluate, open_set
     from lesions.inference.predictor import Predictor
@@ -70,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     path = at("submissions", f"{Path(predictor.name).name}_{args.labels[0].stem}.csv")
     table = oof.table.drop(columns=["path", "code", "target"])
     write_csv(path, table.join(oof.task.as_frame(oof.probs, oof.codes)))
-    print(render("evaluate.md.j2", found=found, labels=LABELS))
+    print(render("evaluate.md.j2", found=found))
     print(f"{shown(path)}: {len(oof.names):,} predictions")
     results.write(found)
     for name, problem in unread.items():

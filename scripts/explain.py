@@ -30,11 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.inference.explain import load_explained
     from lesions.inference.predictor import Predictor
     from lesions.paths import shown
-    from lesions.reporting.explanations import (
-        explain_photographs,
-        explained_galleries,
-        write_pictures,
-    )
+    from lesions.reporting import explanations
     from lesions.reporting.page import render
 
     if args.images:
@@ -43,13 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"model {predictor.described}")
         for problem in predictor.missing:
             print(f"note: {problem}")
-        pictures = explain_photographs(predictor, photos, patient)
+        pictures = explanations.explain_photographs(predictor, photos, patient)
         out = args.out or predictor.runs[0].files.folder / "explain"
-        write_pictures(out, pictures)
+        explanations.write_pictures(out, pictures)
         print(f"{len(pictures):,} overlays in {shown(out)}")
         return 0
     explained = load_explained(args.run)
-    galleries, pictures = explained_galleries(explained)
+    galleries, pictures = explanations.explained_galleries(explained)
     text = render(
         "explanations.html.j2", run=explained.run.name, task=explained.run.task.name,
         rows=len(explained.rows), positives=int(explained.rows["positive"].sum()),
@@ -57,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     )  # fmt: skip
     out = args.out or explained.run.files.folder / "explain.html"
     write_text(out, text)
-    write_pictures(out.with_suffix(""), pictures)
+    explanations.write_pictures(out.with_suffix(""), pictures)
     print(f"{shown(out)}, and {len(pictures)} overlays in {shown(out.with_suffix(''))}")
     return 0
 

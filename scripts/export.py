@@ -24,8 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--to", nargs="+", required=True, choices=["onnx", "torch-export"])
     parser.add_argument("--quantize", action="store_true", help="int8 as well, made from the ONNX")
     parser.add_argument("--folds", type=int, nargs="+", help="only these (default: all)")
-    results = Results(parser, "export.json")
-    args = parser.parse_args(arguments)
+    args, results = Results.parse(parser, "export.json", arguments)
     if args.quantize and "onnx" not in args.to:
         parser.error("--quantize makes int8 from the ONNX file: add --to onnx")
 
@@ -34,7 +33,6 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.inference.export import as_text, export_run, require
     from lesions.paths import shown
 
-    results.check(args)
     if "onnx" in args.to:
         require("onnx", "onnxscript", "onnxruntime")
     explained = load_explained(args.run, args.folds)

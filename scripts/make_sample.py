@@ -18,21 +18,17 @@ from lesions.paths import at, shown
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=at("input") / "sample",
-        help="folder to write (default input/sample)",
-    )
+    parser.add_argument("--out", type=Path, help="folder to write (default input/sample)")
     parser.add_argument("--images", type=int, default=900, help="training images (default 900)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another sample")
     args = parser.parse_args(arguments)
     from lesions.data.sample import write_sample  # after parsing: --help answers at once
 
-    plan = write_sample(args.out, args.images, args.seed)
+    out = args.out or at("input/sample")
+    plan = write_sample(out, args.images, args.seed)
     for (source, split), rows in plan.groupby(["source", "split"]):
         known = f", {rows['target'].sum()} melanomas" if split == "train" else ", labels hidden"
-        print(f"{shown(args.out)}/{source}: {len(rows)} {split} images{known}")
+        print(f"{shown(out)}/{source}: {len(rows)} {split} images{known}")
     return 0
 
 

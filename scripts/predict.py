@@ -23,6 +23,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, existing, run
+from lesions.files import write_csv, write_json
+from lesions.paths import at, shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,11 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--age", help="of the person, in years")
     parser.add_argument("--sex", help="female or male")
     parser.add_argument("--site", help="such as torso, 'lower extremity', head/neck")
-    parser.add_argument(
-        "--metadata", type=Path, metavar="CSV", help="of image_name, age, sex, site"
-    )
-    parser.add_argument("--out", type=Path,
-                        help=".csv or .json; default submissions/<run>_images.csv")  # fmt: skip
+    parser.add_argument("--metadata", type=Path, metavar="CSV", help="image_name, age, sex, site")
+    parser.add_argument("--out", type=Path, help=".csv, .json; default submissions/RUN_images.csv")
     args = parser.parse_args(arguments)
     if args.images and (args.set or args.column):
         parser.error("--set and --column are for test rows, not for --images")
@@ -50,11 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def predict_rows(args: Namespace) -> int:
     from lesions.config import saved_config
-    from lesions.files import write_csv, write_json
     from lesions.inference.accelerator import build_accelerator
     from lesions.inference.ensemble import load_run
     from lesions.inference.predict import melanoma_oof, predict_run, take_column, trace
-    from lesions.paths import at, shown
 
     trained = load_run(args.run, args.folds)
     config = saved_config(trained.config.model_dump(), "--set", args.set)
@@ -87,10 +84,8 @@ def predict_photographs(args: Namespace) -> int:
     from tqdm import tqdm
 
     from lesions.data.decode import UnreadableImage
-    from lesions.files import write_csv, write_json
     from lesions.inference.predictor import Predictor
     from lesions.inference.wording import DISCLAIMER, Answer, as_records, as_table, as_text
-    from lesions.paths import at, shown
 
     predictor = Predictor.load(args.run, args.folds)
     path = args.out or at("submissions", f"{Path(predictor.name).name}_images.csv")

@@ -30,9 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", action="append", default=[], metavar="SOURCE=PLACE",
                         help="an image folder or zip of it; may be repeated")  # fmt: skip
     parser.add_argument("--tables-only", action="store_true", help="no photographs, no cache")
-    parser.add_argument(
-        "--available-only", action="store_true", help="skip rows without a photograph"
-    )
+    parser.add_argument("--available-only", action="store_true", help="skip rows without an image")
     parser.add_argument("--quarantine", action="store_true", help="leave unreadable images out")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change the data set's config, such as folds=3")  # fmt: skip

@@ -16,9 +16,7 @@ from lesions.cli import build_parser, existing, run
 def main(arguments: list[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("run", type=existing, metavar="RUN", help="a trained run")
-    parser.add_argument(
-        "--fold", type=int, action="append", help="this fold alone; may be repeated"
-    )
+    parser.add_argument("--fold", type=int, action="append", help="this fold alone; repeatable")
     parser.add_argument("--name", help="its name below models/, by default the run's last part")
     args = parser.parse_args(arguments)
 

@@ -20,17 +20,12 @@ from lesions.cli import build_parser, existing, run
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument(
-        "--run", type=existing, required=True, help="a run, its folder, or a blend.json"
-    )
+    parser.add_argument("--run", type=existing, required=True, help="a run, folder or blend.json")
     parser.add_argument("--recall", type=float, metavar="R",
                         help="use the highest threshold with at least this recall of the positives"
                         " (default: the run's own, from calibration.json)")  # fmt: skip
-    parser.add_argument(
-        "--explain",
-        action=BooleanOptionalAction,
-        help="Grad-CAM of the errors (default: where the weights are there)",
-    )
+    parser.add_argument("--explain", action=BooleanOptionalAction,
+                        help="Grad-CAM of the errors (default: if there are weights)")  # fmt: skip
     args = parser.parse_args(arguments)
 
     from lesions.errors import InputError

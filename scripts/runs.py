@@ -19,9 +19,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = build_parser(__doc__)
     parser.add_argument("runs", type=existing, nargs="*", metavar="RUN",
                         help="these alone; two are compared")  # fmt: skip
-    parser.add_argument(
-        "--html", action="store_true", help="write oof/runs.html and oof/runs/*.png"
-    )
+    parser.add_argument("--html", action="store_true", help="write oof/runs.html, oof/runs/*.png")
     args = parser.parse_args(arguments)
 
     from lesions.errors import InputError
@@ -44,7 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
         first, second = (each.oof for board in boards.values() for each in board)
         print(f"{first.name} less {second.name}, on the images that both have")
         for name, found in leaderboard.compare_scores(first, second).items():
-            print(f"  {LABELS[name]:20} {found}: {leaderboard.verdict(found)}")
+            verdict = "worse" if found.high < 0 else "not distinguishable"
+            verdict = "better" if found.low > 0 else verdict
+            print(f"  {LABELS[name]:20} {found}: {verdict}")
     if args.html:
         print(leaderboard.write_page(boards))
 

@@ -32,9 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     from lesions.errors import InputError, listed
 
-    missing = [
-        name for name in ("fastapi", "uvicorn", "gradio", "python_multipart") if not find_spec(name)
-    ]
+    needed = ("fastapi", "uvicorn", "gradio", "python_multipart")
+    missing = [name for name in needed if not find_spec(name)]
     if missing and find_spec("torch"):  # without it the whole environment is missing
         raise InputError(f"not installed: {listed(missing)}: pip install -e '.[serve]'")
 

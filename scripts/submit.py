@@ -30,9 +30,6 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.errors import InputError
     from lesions.paths import at, shown
 
-    if not args.file.exists():
-        raise InputError(f"{shown(args.file)}: no such file")
-
     sample = args.sample or at("input/isic2020/sample_submission.csv")
     if not sample.exists():
         raise InputError(

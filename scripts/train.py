@@ -40,17 +40,14 @@ def main(arguments: list[str] | None = None) -> int:
     config = load_config(args.config, changes)
     name = args.name or run_name(find_config(args.config))
     folder = run_folder(name)
-    if args.fold != "all" and not args.fold.isdecimal():
-        raise InputError(f"--fold {args.fold}: expected a number or all")
 
     from lesions.data.table import load_table
 
     known = range(int(load_table(config.dataset)[0]["fold"].max()) + 1)
-    folds = known if args.fold == "all" else [int(args.fold)]
-    if folds[-1] not in known:
-        raise InputError(
-            f"--fold {args.fold}: data set {config.dataset} has folds 0 to {known[-1]}"
-        )
+    folds = [fold for fold in known if args.fold in ("all", str(fold))]
+    if not folds:
+        raise InputError(f"--fold {args.fold}: expected all, or a number: data set"
+                         f" {config.dataset} has folds 0 to {len(known) - 1}")  # fmt: skip
 
     # Not before: they import torch, and wrong input is answered without it.
     from lesions.inference.accelerator import build_accelerator

@@ -87,7 +87,7 @@ def compare_variants(runs: Runs, ablation: Ablation) -> dict[str, Any]:
         },
         "variants": {
             variant: {
-                key: told.difference.as_json() | {"p": told.p}
+                key: told.as_json() | {"p": told.p}
                 for key, told in compare_scores(other, base).items()
             }
             for variant, other in found.items()

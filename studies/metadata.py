@@ -41,7 +41,7 @@ def scores_by_given(trained: Run) -> list[dict[str, Any]]:
     people = trained.calibration.people if trained.calibration else []
     if not (config.data.metadata_dropout or people):
         raise InputError(f"{name}: run python scripts/calibrate.py --run {name} first")
-    states = {"all": oof.probs} | given_probs(files, oof.task, oof.names, config, people)
+    states = {"all": oof.probs} | given_probs(files, oof, oof.names, config, people)
     return [{"given": given, **_scores(oof, probs)} for given, probs in states.items()]
 
 

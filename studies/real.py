@@ -101,7 +101,7 @@ def _blend(spec: str) -> Scores:
     blend = oof.blend
     members = [_melanoma(load_oof(find_run(name))) for name in blend["members"]]
     best = max(members, key=lambda member: roc_auc(member.positive, member.score))
-    gain = compare_scores(_melanoma(oof), best)["auc"].difference
+    gain = compare_scores(_melanoma(oof), best)["auc"]
     return {
         **{key: blend[key] for key in ("chosen", "reason", "members", "weights")},
         "gain": {"over": best.name, **gain.as_json()},

@@ -79,9 +79,8 @@ def several(demo: Path) -> Path:
 @pytest.fixture
 def quick(monkeypatch) -> None:
     """Figures without their lines, for tests of words: drawing is most of a report's time."""
-    from lesions.reporting import curves, style
+    from lesions.reporting import style
 
-    assert curves.write_png is style.write_png, "import it before style is patched"
     monkeypatch.setattr(style, "svg", lambda figure, name: f"<svg data-name='{name}'></svg>")
     monkeypatch.setattr(style, "write_png", lambda figure, path: None)
 

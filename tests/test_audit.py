@@ -21,7 +21,7 @@ from lesions.errors import InputError
 from lesions.evaluation import audit
 from lesions.evaluation.links import build_links
 from lesions.paths import at
-from lesions.reporting.data_page import audit_text
+from lesions.reporting.data_page import audit_pages
 
 NO_PAIRS = pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str)
 FACTS = {"dataset": "d", "task": "melanoma", "table_hash": "t", "fold_hash": "f", "versions": {}}
@@ -124,7 +124,7 @@ def test_what_is_not_known_is_not_scored_and_says_why():
     everything = audit.audit(whole_table(), NO_PAIRS) | FACTS
     assert {"width, height"} < {row["features"] for row in everything["not_scored"]}
     assert all(np.isfinite(score["auc"]) for score in everything["shortcuts"])
-    assert "n/a (not known for any row)" in audit_text(everything)
+    assert "n/a (not known for any row)" in audit_pages(everything)[0]
 
 
 def test_each_source_has_a_model_of_its_own_that_finds_a_shortcut_only_where_there_is_one():

@@ -21,7 +21,7 @@ from lesions.blending.methods import METHODS, climb, methods_of
 from lesions.blending.nested import choose, compare_methods, luck, nested_scores, split_groups
 from lesions.blending.pool import build_pool
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Comparison, Interval
+from lesions.evaluation.intervals import Comparison
 from lesions.evaluation.scores import names_of, score_values
 
 CLASSES = ["akiec", "df", "mel", "nv"]
@@ -157,14 +157,14 @@ def test_the_highest_above_equal_weights_is_chosen_and_context_above_stacking(ch
     gains = {}
     for name, score in nested.items():  # intervals hold zero if the gain is under 0.01
         over = {other: score - nested[other] for other in gains}
-        around = {other: Interval(gain, gain - 0.01, gain + 0.01) for other, gain in over.items()}
-        gains[name] = {other: Comparison(interval) for other, interval in around.items()}
+        gains[name] = {other: Comparison(gain, gain - 0.01, gain + 0.01)
+                       for other, gain in over.items()}  # fmt: skip
     assert choose(gains)[0] == chosen
 
 
 @pytest.mark.parametrize(("methods", "expected"), [(1, 0.0), (2, 0.5642), (3, 0.8463)])
 def test_the_luck_of_a_choice_is_the_mean_of_the_largest_of_normal_numbers(methods, expected):
-    gain = Comparison(Interval(1.0, 0.8, 1.2))
+    gain = Comparison(1.0, 0.8, 1.2)
     drawn = 1 + 0.1 * np.random.default_rng(0).normal(size=(methods, 200_000))
     outcomes = {"equal": SimpleNamespace(values=0 * drawn[0], gains={})}
     for place, values in enumerate(drawn):

@@ -297,10 +297,10 @@ def test_a_head_on_cached_features_predicts_as_the_network_it_is_saved_in(traine
                for name, tensor in whole.backbone.state_dict().items())  # fmt: skip
     config = Config.model_validate(header["config"])
     data = load_fold(config, 0)
-    known = [data.given["all"][None]]
+    known, images = {"all": data.given["all"][None]}, data.dataset.images
     accelerator = build_accelerator("fp32")
-    found = predict(whole, data.dataset, data.valid_rows, known, config.predict, accelerator, 4, "")
+    found = predict(whole, images, data.valid_rows, known, config.predict, accelerator, 4, "")
     written = pd.read_csv(one)
-    np.testing.assert_allclose(found[0, :, 0], written["prob"], atol=1e-5)
+    np.testing.assert_allclose(found["all"][:, 0], written["prob"], atol=1e-5)
     with pytest.raises(InputError, match=r"train\.frozen trains a head .* mixup"):
         train([*tiny_run("frozen", *changes, "train.mixup=0.2"), "--fold", "0"])

@@ -88,7 +88,8 @@ def test_a_weight_of_three_is_the_row_three_times(name):
     if name in DECISIONS:
         prob = (prob > 0.5).astype(int)
     weight = np.random.default_rng(2).integers(0, 4, size=(3, len(target)))
-    found = metric.many(target, prob, weight.astype(float))
+    cells, score = metric.prepare(target, prob)
+    found = score((cells @ weight.T.astype(float)).T)
     for i, times in enumerate(weight):
         rows = np.repeat(np.arange(len(target)), times)
         assert found[i] == pytest.approx(metric(target[rows], prob[rows]), abs=1e-9)
@@ -129,7 +130,7 @@ def test_decisions_score_as_in_scikit_learn():
 )
 def test_an_undefined_metric_is_nan_with_a_reason(target, prob, reason):
     for metric in RANKING.values():
-        assert metric.undefined(target, prob) == reason
+        assert metrics.undefined_reason(target, prob, metric.ranks) == reason
         assert np.isnan(metric(target, prob))
 
 

@@ -454,13 +454,13 @@ def test_the_curves_are_those_of_sklearn_and_lie_within_their_bands(written):
     # Where the curve runs straight up, its height at that place is not one number.
     smooth = ~np.isin(figures.GRID, fpr)
     expected = np.interp(figures.GRID, fpr, tpr)[smooth]
-    assert roc.value[smooth] == pytest.approx(expected, abs=1e-12)
+    assert roc[0][smooth] == pytest.approx(expected, abs=1e-12)
     found, recall, _ = reference.precision_recall_curve(target, prob)
     best = [found[recall >= level - 1e-12][-1] for level in figures.GRID[1:]]
-    assert precision.value[1:] == pytest.approx(best, abs=1e-12)
-    for band in (roc, precision):
-        assert (band.low <= band.high).all()
-        assert ((band.low <= band.value) & (band.value <= band.high)).mean() > 0.9
+    assert precision[0][1:] == pytest.approx(best, abs=1e-12)
+    for curve, low, high in (roc, precision):
+        assert (low <= high).all()
+        assert ((low <= curve) & (curve <= high)).mean() > 0.9
 
 
 def test_a_group_counts_once_in_a_rates_interval_and_a_number_falls_into_its_band():

@@ -34,14 +34,14 @@ def run(main: Callable[[], int | None]) -> None:
     What is no fault of the program is wrong input too: a file that may not be read or written, a
     missing package, a device without enough memory.
     """
+    code = 2
     try:
         sys.exit(main() or 0)
     except InputError as error:
-        code, message = 2, f"error: {error}"
+        message = f"error: {error}"
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] == "lesions":
             raise
-        code = 2
         message = (
             f"error: {error.name} is not installed in {sys.executable}: activate the environment"
             " (source .venv/bin/activate), or make it: make demo"
@@ -52,13 +52,12 @@ def run(main: Callable[[], int | None]) -> None:
     except OSError as error:
         if error.filename is None and error.errno is None:
             raise
-        code, message = 2, f"error: {error.filename or 'input or output'}: {error.strerror}"
+        message = f"error: {error.filename or 'input or output'}: {error.strerror}"
     except KeyboardInterrupt:
         code, message = 130, "interrupted"
     except Exception as error:
         if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
             raise
-        code = 2
         message = (
             f"error: {str(error).splitlines()[0]} Give train.micro_batch (in training) or"
             " predict.batch_size (in prediction) a smaller value: --set train.micro_batch=16"

@@ -248,7 +248,7 @@ class DatasetConfig(Section):
 
 
 # Options that earlier versions lacked, where a run of theirs is not what the default says.
-LACKED: dict[str, float] = {"data.metadata_dropout": 0.0}
+LACKED = {"data": {"metadata_dropout": 0.0}}
 # Options of earlier versions -> the values with which a run is still the same model.
 DROPPED: dict[str, tuple] = {
     "augment.fused": (True, False),  # how the augmentation was computed
@@ -307,11 +307,7 @@ def saved_config(
     what they were without (LACKED), so that old runs still load; InputError if a dropped option
     decided the run's numbers, or for anything else unknown.
     """
-    kept = json.loads(json.dumps(values))
-    for key, value in LACKED.items():
-        section, _, name = key.partition(".")
-        if isinstance(held := kept.setdefault(section, {}), dict):
-            held.setdefault(name, value)
+    kept = _merge(LACKED, json.loads(json.dumps(values)))
     for key, neutral in DROPPED.items():
         section, _, name = key.partition(".")
         held = kept.get(section)

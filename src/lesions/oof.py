@@ -259,10 +259,8 @@ def _read(
         ):
             where = f"{shown(path)}: {listed(given, 12)} {wrong}"
             require_none(table["image_name"][rows], where, "predict them again")
-        known = [name for name in ("image_name", "fold", "target") if name in table]
-        parts.append(
-            table[[n for n in known if n not in given]].assign(file=shown(path)).join(probs)
-        )
+        kept = [n for n in ("image_name", "fold", "target") if n in table and n not in given]
+        parts.append(table[kept].assign(file=shown(path)).join(probs))
     whole = pd.concat(parts, ignore_index=True)
     doubled = whole[whole["image_name"].duplicated(keep=False)]
     there = f"{listed(doubled['file'].unique())}: twice"
@@ -281,12 +279,10 @@ def _read_oof(
         codes = task.codes(rows["target"])
     except ValueError as error:
         raise InputError(f"{shown(files[0])}: {error}: is it of another task?") from error
-    fold: Any = -1
-    if "fold" in rows:
-        number = pd.to_numeric(rows["fold"], errors="coerce")
-        fold = number.where(number.between(0, 2**31), -1)
+    fold = pd.to_numeric(rows.get("fold", pd.Series(-1, rows.index)), errors="coerce")
+    fold = fold.where(fold.between(0, 2**31), -1).astype(int)
     table = rows[["image_name"]].assign(fold=fold, target=codes, group=rows["image_name"])
-    table = table.astype({"fold": int}).assign(source="", row=-1)
+    table = table.assign(source="", row=-1)
     values, origin = rows[task.columns].to_numpy(np.float64), "none: each image its own group"
     oof = Oof(name, task, table, values, codes, files, origin)
     if groups is None:

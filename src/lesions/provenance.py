@@ -5,10 +5,12 @@ import platform
 import subprocess
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lesions.errors import InputError
+from lesions.files import write_json
 from lesions.paths import CODE, shown
 
 
@@ -61,37 +63,31 @@ def machine() -> dict[str, str | int | float | None]:
     }
 
 
+@dataclass(frozen=True)
 class Results:
-    """The options --out and --allow-dirty of benchmarks and studies, and the file they name."""
+    """The file that --out of a benchmark or a study names, and the commit that it will name."""
 
-    def __init__(self, parser: ArgumentParser, example: str):
-        parser.add_argument("--out", type=Path, metavar="JSON",
-                            help=f"also write them here: docs/results/{example}")  # fmt: skip
-        parser.add_argument(
-            "--allow-dirty", action="store_true", help="write them from code that is not committed"
-        )
-        self.path: Path | None = None
-        self.commit = ""
+    path: Path | None
+    commit: str
 
     @classmethod
     def parse(
         cls, parser: ArgumentParser, example: str, arguments: Sequence[str] | None
     ) -> tuple[Namespace, "Results"]:
-        """The parsed arguments, checked, and the results file that they name."""
-        results = cls(parser, example)
-        args = parser.parse_args(arguments)
-        results.check(args)
-        return args, results
+        """The parsed arguments, --out and --allow-dirty among them, and the file that they name.
 
-    def check(self, args: Namespace) -> None:
-        """InputError, before anything is measured, for --out from code that is not committed."""
-        self.path = args.out
-        self.commit = clean_commit(args.allow_dirty) if args.out else ""
+        InputError, before anything is measured, for --out from code that is not committed.
+        """
+        parser.add_argument("--out", type=Path, metavar="JSON",
+                            help=f"also write them here: docs/results/{example}")  # fmt: skip
+        parser.add_argument(
+            "--allow-dirty", action="store_true", help="write them from code that is not committed"
+        )
+        args = parser.parse_args(arguments)
+        return args, cls(args.out, clean_commit(args.allow_dirty) if args.out else "")
 
     def write(self, found: Mapping[str, Any]) -> None:
         """Write what was found, with commit and machine, if --out is given."""
         if self.path:
-            from lesions.files import write_json  # pandas: not for --help
-
             write_json(self.path, {**found, "commit": self.commit, "machine": machine()})
             print(f"{shown(self.path)} written; next: python scripts/docs.py")

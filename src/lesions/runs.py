@@ -66,16 +66,21 @@ def find_run(
         if path.is_file() and path.suffix == ".zip":
             path = _unpacked(path)
         if path.is_dir() and (any(path.glob("fold*.*")) or (path / "config.yaml").is_file()):
-            return _taken(RunFiles(_name(path), path), "run", takes, text)
-        if path.is_file() and path.suffix == ".safetensors":
+            kind, found = "run", RunFiles(_name(path), path)
+        elif path.is_file() and path.suffix == ".safetensors":
             number = path.stem.removeprefix("fold")
             if not number.isdecimal():
                 raise InputError(f"{shown(path)}: a fold's weights are called fold<k>.safetensors")
-            return _taken(
-                RunFiles(_name(path.parent), path.parent, (int(number),)), "weights", takes, text
-            )
-        if path.is_file() and path.suffix == ".json":
-            return _taken(RunFiles(path.stem, path.parent, None, path), "blend", takes, text)
+            kind, found = "weights", RunFiles(_name(path.parent), path.parent, (int(number),))
+        elif path.is_file() and path.suffix == ".json":
+            kind, found = "blend", RunFiles(path.stem, path.parent, None, path)
+        else:
+            continue
+        if kind not in takes:
+            kinds = {"run": "a run", "weights": "one fold's weights", "blend": "a blend"}
+            wanted = " or ".join(kinds[name] for name in kinds if name in takes)
+            raise InputError(f"{text} is {kinds[kind]}; this takes {wanted}")
+        return found
     known = sorted({_name(path.parent) for name in ("oof", "models")
                     for path in at(name).rglob("fold*.*")})  # fmt: skip
     hint = nearest(text.removeprefix("oof/"), known)
@@ -133,11 +138,3 @@ def _unpacked(path: Path) -> Path:
     except (zipfile.BadZipFile, KeyError, ValueError, NotImplementedError, zlib.error) as error:
         raise InputError(f"{shown(path)}: no released run, or damaged: {error}") from error
     return folder
-
-
-def _taken(found: RunFiles, kind: str, takes: Collection[str], text: str) -> RunFiles:
-    if kind not in takes:
-        kinds = {"run": "a run", "weights": "one fold's weights", "blend": "a blend"}
-        wanted = " or ".join(kinds[name] for name in kinds if name in takes)
-        raise InputError(f"{text} is {kinds[kind]}; this takes {wanted}")
-    return found

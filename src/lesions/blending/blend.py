@@ -103,7 +103,7 @@ class Study:
         pool, count = self.pool, f"{int(self.pool.target.sum()):,} positives"
         what = f"{len(pool.classes)} classes" if pool.several else count
         groups = f"{len(set(self.rows.groups)):,} groups ({self.rows.groups_from})"
-        members = pd.DataFrame({f"{pool.label} (95 %, by group)": self.scores})
+        members = pd.DataFrame({f"{LABELS[pool.objective]} (95 %, by group)": self.scores})
         methods = {
             name: [f"{found.in_sample:.3f}", found.nested, found.against_equal or "-"]
             for name, found in self.outcomes.items()

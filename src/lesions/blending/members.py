@@ -35,18 +35,16 @@ def load_members(specs: Sequence[str], groups: Path | None = None) -> list[Oof]:
     """The members that the command names: runs, CSV files, or folders of either kind.
 
     A folder with fold*.csv is one member; any other folder is one member for each CSV in it.
-    `groups` is a CSV that load_groups takes.
     """
     members: list[Oof] = []
     known = load_groups(groups) if groups else None
     for spec in specs:
         path = Path(spec)
-        if path.is_file() and path.suffix == ".csv":
-            members.append(load_oof(path, known))
-        elif files := [] if any(path.glob("fold*.csv")) else sorted(path.glob("*.csv")):
-            members += [load_oof(file, known) for file in files]
-        else:
+        files = [path] if path.is_file() and path.suffix == ".csv" else sorted(path.glob("*.csv"))
+        if not files or any(path.glob("fold*.csv")):
             members.append(load_oof(find_run(spec, takes=("run",)), known))
+        else:
+            members += [load_oof(file, known) for file in files]
     if len({member.name for member in members}) < len(members):
         members = [replace(member, name=str(member.files[0])) for member in members]
     names = pd.Series([member.name for member in members])

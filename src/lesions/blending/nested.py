@@ -13,14 +13,8 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from lesions.blending.methods import Blend, methods_of
 from lesions.blending.pool import Pool
 from lesions.errors import InputError
-from lesions.evaluation.intervals import (
-    Comparison,
-    Interval,
-    bootstrap_values,
-    compare,
-    effective_groups,
-    summarise,
-)
+from lesions.evaluation import intervals
+from lesions.evaluation.intervals import Comparison, Interval
 from lesions.evaluation.metrics import Floats
 from lesions.evaluation.scores import all_scores, names_of
 
@@ -57,8 +51,8 @@ class Outcome:
             "in_sample": self.in_sample,
             "nested": self.nested.value,
             "interval": limits(self.nested),
-            "gain": gain and gain.difference.value,
-            "gain_interval": gain and limits(gain.difference),
+            "gain": gain and gain.value,
+            "gain_interval": gain and limits(gain),
             "p_against_equal": gain and gain.p,
         }
 
@@ -134,7 +128,7 @@ def compare_methods(
         reason = f"asked for by --method; by itself: {chosen} ({reason})"
         return outcomes, method, reason, outcomes[method]
     best, by = outcomes[chosen], -luck(outcomes, chosen)
-    gains = {name: Comparison(gain.difference.moved(by)) for name, gain in best.gains.items()}
+    gains = {name: gain.moved(by) for name, gain in best.gains.items()}
     choice = replace(best, nested=best.nested.moved(by), gains=gains)
     return outcomes, chosen, reason, choice
 
@@ -154,21 +148,20 @@ def judge(
     """
     scores, fitted = [each for each, _ in nested], np.array([each for _, each in nested])
     place = names_of(len(pool.classes)).index(pool.objective)
-    values = bootstrap_values(all_scores, pool.target, scores, groups)[:, :, place].mean(axis=1)
-    each, count = _by_split(scores, pool), effective_groups(pool.target, groups)
+    drawn = intervals.bootstrap_values(all_scores, pool.target, scores, groups)
+    values = drawn[:, :, place].mean(axis=1)
+    each = np.array([pool.score(split) for split in scores])
+    count = intervals.effective_groups(pool.target, groups)
     gains = {}
     for name, other in simpler.items():
-        gained, moved = each - _by_split(other.scores, pool), fitted - other.fitted
+        gained = each - [pool.score(split) for split in other.scores]
+        moved = fitted - other.fitted
         jackknife = (moved.shape[1] - 1) * moved.var(axis=1).mean()
         weights = np.sqrt(jackknife + gained.var(ddof=1) / len(gained))
-        gains[name] = compare(gained.mean(), values - other.values, count, float(weights))
+        gains[name] = intervals.compare(gained.mean(), values - other.values, count, float(weights))
     whole = pool.score(blend.apply(pool))
-    interval = summarise(each.mean(), values, count)
+    interval = intervals.summarise(each.mean(), values, count)
     return Outcome(blend, whole, scores, fitted, interval, values, gains)
-
-
-def _by_split(scores: list[Floats], pool: Pool) -> Floats:
-    return np.array([pool.score(each) for each in scores])
 
 
 def luck(outcomes: Mapping[str, Outcome], chosen: str) -> float:
@@ -181,7 +174,7 @@ def luck(outcomes: Mapping[str, Outcome], chosen: str) -> float:
     equal, *learned = outcomes
     if chosen == equal:
         return 0.0
-    over = [outcomes[name].gains[equal].difference for name in learned]
+    over = [outcomes[name].gains[equal] for name in learned]
     gains, lows = np.array([[gain.value, gain.low] for gain in over]).T
     drawn = np.stack([outcomes[name].values - outcomes[equal].values for name in learned], axis=1)
     drawn += gains - np.nanmean(drawn, axis=0)
@@ -199,11 +192,11 @@ def choose(gains: Mapping[str, Mapping[str, Comparison]]) -> tuple[str, str]:
     """
     equal, *learned = gains
     over = {name: gains[name][equal] for name in learned}
-    better = [name for name in learned if over[name].difference.low > 0]
-    if "patient_context" in better and gains["patient_context"]["stacking"].difference.low <= 0:
+    better = [name for name in learned if over[name].low > 0]
+    if "patient_context" in better and gains["patient_context"]["stacking"].low <= 0:
         better.remove("patient_context")
     if not better:
-        nearest = max(learned, key=lambda name: over[name].difference.value)
+        nearest = max(learned, key=lambda name: over[name].value)
         return equal, f"the simplest, and nothing beats it; the nearest, {nearest}: {over[nearest]}"
-    chosen = max(better, key=lambda name: over[name].difference.value)
+    chosen = max(better, key=lambda name: over[name].value)
     return chosen, f"it beats {equal} ({over[chosen]}), by more than any other"

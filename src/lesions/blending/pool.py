@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from lesions.evaluation.calibration import clipped_logit
 from lesions.evaluation.metrics import Floats
-from lesions.evaluation.scores import LABELS, matrix_scores, names_of
+from lesions.evaluation.scores import matrix_scores, names_of
 
 CONTEXT = ("above the patient's mean", "rank within the patient")
 
@@ -36,11 +36,6 @@ class Pool:
     @property
     def several(self) -> bool:
         return len(self.classes) > 1
-
-    @property
-    def label(self) -> str:
-        """The objective as a heading."""
-        return LABELS[self.objective]
 
     def take(self, rows: np.ndarray) -> "Pool":
         """The pool of the rows of a mask."""
@@ -69,13 +64,12 @@ class Pool:
             columns[..., place, :] = columns[..., place, np.argsort(other, kind="stable")]
             if 0 < other.sum() < len(other):
                 counts[place] = int((~other).sum())
-        return (
-            columns,
-            lambda total: (
-                sum(fast_auc(total[k, :count], total[k, count:]) for k, count in counts.items())
-                / len(counts)
-            ),
-        )
+
+        def mean_auc(total: Floats) -> float:
+            aucs = (fast_auc(total[k, :count], total[k, count:]) for k, count in counts.items())
+            return sum(aucs) / len(counts)
+
+        return columns, mean_auc
 
     def score(self, blended: Floats) -> float:
         """The objective of blended scores (N, C)."""

@@ -21,9 +21,7 @@ COMMON = [
 ]  # fmt: skip
 _NUMBERS = ["target", "age_approx", "width", "height"]
 
-SITES = [
-    "head/neck", "lower extremity", "oral/genital", "palms/soles", "torso", "upper extremity",
-]  # fmt: skip
+SITES = ["head/neck", "lower extremity", "oral/genital", "palms/soles", "torso", "upper extremity"]
 # HAM10000's own localizations, finer than SITES, in alphabetical order.
 PLACES = [
     "abdomen", "acral", "back", "chest", "ear", "face", "foot", "genital", "hand",
@@ -68,10 +66,7 @@ MISSING = ("", "unknown", "nan", "na", "n/a", "none", "null")
 
 
 class Report:
-    """The problems of the input, collected to be reported at once.
-
-    A strict report raises InputError at the first problem instead.
-    """
+    """Problems of the input, to be reported all at once; a `strict` report raises the first."""
 
     def __init__(self, strict: bool = False):
         self.problems: list[str] = []
@@ -106,16 +101,13 @@ def read_columns(
 ) -> pd.DataFrame:
     """The columns of a CSV, checked and renamed by `check_columns`; no rows if it is missing."""
     raw = pd.DataFrame(columns=[*{*columns.values()}], dtype=str)
-    if not path.exists():
-        report.problem(path, "no such file: input/README.md says where it comes from")
-    else:
-        try:
-            raw = read_csv(path, text=None).fillna("")
-        except InputError as error:
-            report.add(str(error))
-        else:
-            if raw.empty:
-                report.problem(path, "has no rows")
+    try:
+        if not path.exists():
+            report.problem(path, "no such file: input/README.md says where it comes from")
+        elif (raw := read_csv(path, text=None).fillna("")).empty:
+            report.problem(path, "has no rows")
+    except InputError as error:
+        report.add(str(error))
     return check_columns(report, path, raw, columns, diagnoses)
 
 
@@ -153,21 +145,16 @@ def check_columns(
         again = names.duplicated(keep=False) & (names != "")
         for how, wrong in ("the same row", again & alike), ("rows that differ", again & ~alike):
             if wrong.any():
-                report.problem(
-                    path, f"row {listed(np.flatnonzero(wrong) + 2)}: {how} for"
-                    f" {columns['image_name']} {listed(names[wrong].unique())}: keep one row an"
-                    " image",
-                )  # fmt: skip
+                where, whose = listed(np.flatnonzero(wrong) + 2), listed(names[wrong].unique())
+                own = f"{columns['image_name']} {whose}"
+                report.problem(path, f"row {where}: {how} for {own}: keep one row an image")
     return pd.DataFrame(columns=[*columns], dtype=object) if missing else pd.DataFrame(found)
 
 
 def _parse(
     name: str, cells: pd.Series, diagnoses: Mapping[str, str]
 ) -> tuple[pd.Series, pd.Series, str]:
-    """The values of the table's column `name`, which cells are wrong, and what is expected.
-
-    Without an expectation, wrong cells are read as missing.
-    """
+    """The values of the column `name`, which cells are wrong, and what is expected; "": missing."""
     text = cells.mask(cells.str.lower().isin(MISSING), "")
     if name == "image_name":  # of paths the folders stay, with /, for image_paths and short_names
         names = cells.str.normalize("NFC").str.replace("\\", "/")
@@ -200,10 +187,7 @@ def _parse(
 
 
 def common_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    """The table with the columns COMMON: missing numbers are NaN, missing text is "".
-
-    HAM10000's own `localization`, one of PLACES or "", stays.
-    """
+    """The table with the columns COMMON, and `localization` if it has it; missing text is ""."""
     own = [name for name in ("localization",) if name in table]
     rows = table.assign(source=source).reindex(columns=[*COMMON, *own])
     text = [name for name in COMMON if name not in _NUMBERS]

@@ -90,10 +90,7 @@ def decode(
 
 
 def check_work(image: Image.Image, content: bytes, most: int = MAX_PIXELS) -> int:
-    """The EXIF orientation of an opened image; UnreadableImage if decoding it is too much work.
-
-    `most` is the number of pixels that are decoded at all.
-    """
+    """The EXIF orientation; UnreadableImage for more than `most` pixels, or too much to decode."""
     width, height = image.size
     if width * height > most:
         raise UnreadableImage(f"{width} x {height} = {width * height:,} pixels, more than {most:,}")

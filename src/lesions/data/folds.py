@@ -20,13 +20,13 @@ def add_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """
     names = table["image_name"]
     ids = [names.str.removesuffix("_downsampled"), table["patient_id"], table["lesion_id"]]
-    return table.assign(group=_first_of(names, _components(names, ids, pairs)))
+    return table.assign(group=_linked(names, names, ids, pairs))
 
 
 def merge_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """The table with the groups of each of the `pairs` merged under the first name."""
-    component = _components(table["image_name"], [table["group"]], pairs)
-    return table.assign(group=_first_of(table["group"], component))
+    group = table["group"]
+    return table.assign(group=_linked(group, table["image_name"], [group], pairs))
 
 
 def split_groups(
@@ -97,8 +97,7 @@ def straddling(table: pd.DataFrame) -> list[str]:
 
 def require_whole_groups(table: pd.DataFrame, where: str) -> None:
     """InputError if a group lies in two folds: a model would be scored on what it has seen."""
-    broken = straddling(table)
-    if broken:
+    if broken := straddling(table):
         raise InputError(
             f"{where}: {len(broken):,} groups lie in two folds ({listed(broken)}):"
             " run scripts/prepare.py again"
@@ -243,17 +242,12 @@ def _strata(table: pd.DataFrame, diagnoses: bool) -> pd.Series:
     return stratum + " " + table["diagnosis"] if diagnoses else stratum
 
 
-def _first_of(names: pd.Series, component: np.ndarray) -> np.ndarray:
-    """The alphabetically first name of each row's component; groupby's own min takes seconds."""
-    ordered = names.argsort().to_numpy()
-    _, first = np.unique(component[ordered], return_index=True)
-    return names.to_numpy()[ordered[first]][component]
+def _linked(
+    labels: pd.Series, names: pd.Series, ids: list[pd.Series], pairs: pd.DataFrame
+) -> np.ndarray:
+    """The alphabetically first of the `labels` of each row's connected component.
 
-
-def _components(names: pd.Series, ids: list[pd.Series], pairs: pd.DataFrame) -> np.ndarray:
-    """The connected component of each row, linked by equal ids ("" links nothing) and `pairs`.
-
-    Ids are nodes of the graph beside the rows.
+    Rows are linked by equal ids ("" links nothing), which are nodes beside them, and by `pairs`.
     """
     row_of = pd.Series(np.arange(len(names)), names)
     row_of = row_of[~row_of.index.duplicated()]  # rows of one name are linked as one photograph
@@ -267,4 +261,7 @@ def _components(names: pd.Series, ids: list[pd.Series], pairs: pd.DataFrame) -> 
     from scipy.sparse import coo_matrix, csgraph  # not above: a missing table is said without it
 
     graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(nodes, nodes))
-    return csgraph.connected_components(graph, directed=False)[1][: len(names)]
+    component = csgraph.connected_components(graph, directed=False)[1][: len(names)]
+    ordered = labels.argsort().to_numpy()  # groupby's own min takes seconds
+    _, first = np.unique(component[ordered], return_index=True)
+    return labels.to_numpy()[ordered[first]][component]

@@ -54,10 +54,16 @@ def _read_table(path: Path, words: Mapping[str, str], report: Report) -> pd.Data
         raise InputError(f"{shown(path)}: no column {names}; it has {listed(raw, 12)}")
     if "site" in columns:
         columns["localization"] = columns["site"]
-    if "diagnosis" in columns:
-        own = columns["diagnosis"]
-        raw[own] = _diagnoses(raw, own, words)
-        strange = raw.loc[~raw[own].isin(words), own].value_counts()
+    if own := columns.get("diagnosis"):
+        cells = raw[own].str.strip().str.lower()
+        # The ISIC Archive has three levels: the third may be empty where the second is not, and the
+        # first says what is benign of the words that nothing is known of.
+        if own == "diagnosis_3" and "diagnosis_2" in raw:
+            cells = cells.mask(cells == "", raw["diagnosis_2"].str.strip().str.lower())
+        if "diagnosis_1" in raw:
+            benign = raw["diagnosis_1"].str.strip().str.lower() == "benign"
+            cells = cells.mask(benign & ((cells == "") | ~cells.isin(words)), "benign")
+        raw[own], strange = cells, cells[~cells.isin(words)].value_counts()
         if len(strange):
             counts = listed([f"{word!r} ({rows:,} rows)" for word, rows in strange.items()], 12)
             first = strange.index[0]
@@ -69,28 +75,10 @@ def _read_table(path: Path, words: Mapping[str, str], report: Report) -> pd.Data
     return check_columns(report, path, raw, columns, words)
 
 
-def _diagnoses(raw: pd.DataFrame, own: str, words: Mapping[str, str]) -> pd.Series:
-    """The words of the column `own`, in lower case.
-
-    The ISIC Archive has three levels: the third may be empty where the second is not, and the first
-    says what is benign of the words that nothing is known of.
-    """
-    cells = raw[own].str.strip().str.lower()
-    if own == "diagnosis_3" and "diagnosis_2" in raw:
-        cells = cells.mask(cells == "", raw["diagnosis_2"].str.strip().str.lower())
-    if "diagnosis_1" in raw:
-        benign = raw["diagnosis_1"].str.strip().str.lower() == "benign"
-        cells = cells.mask(benign & ((cells == "") | ~cells.isin(words)), "benign")
-    return cells
-
-
 def open_photos(
     place: Path, rows: pd.DataFrame, report: Report
 ) -> tuple[pd.DataFrame, Callable[[str], Path | bytes]]:
-    """The rows with `path`, "" without a photograph, and what opens a photograph by its path.
-
-    `place` is a folder, a zip, or an HDF5 that holds photographs by name.
-    """
+    """The rows with `path`, "" without a photograph, and what opens it: folder, zip or HDF5."""
     if place.suffix.lower() not in (".hdf5", ".h5"):
         paths = image_paths(rows, "generic", place, [place], report, unpack=True)
         return rows.assign(path=paths, image_name=short_names(rows["image_name"])), Path

@@ -49,13 +49,13 @@ class LesionDataset(Dataset):
 
     def __init__(
         self, images: Any, metadata: np.ndarray, target: np.ndarray,
-        pipeline: Compose | None = None, seed: int = 0, names: Sequence[str] | None = None,
+        pipeline: Compose | None = None, seed: int = 0, names: Sequence[str] = (),
     ):  # fmt: skip
         self.images = images  # rows of uint8 (S, S, 3), memory-mapped: the workers share one copy
         self.metadata, self.target = metadata, target
         self.pipeline, self.seed = pipeline, seed
         self.blanks: Blanks | None = None
-        self.names = names  # of the rows, for messages
+        self.names = names  # of the rows, for named_failures: training gives them
         # The row each worker is reading, shared: the main process names it when a worker dies.
         self.at = torch.full((MOST_WORKERS,), -1, dtype=torch.int64).share_memory_()
 
@@ -93,10 +93,6 @@ class LesionDataset(Dataset):
             "target": torch.from_numpy(self.target[rows]),
             "row": torch.tensor(rows),
         }
-
-    def name(self, row: int) -> str:
-        """The image's name, for messages."""
-        return f"table row {row}" if self.names is None else str(self.names[row])
 
 
 class TrainBatches(Sampler):
@@ -147,10 +143,8 @@ class TrainBatches(Sampler):
         chosen = draw.permutation(np.arange(len(self.rows)) % len(members))
         rows = [int(draw.choice(members[which])) for which in chosen]
         repeats = pd.Series(rows).groupby(rows).cumcount().tolist()
-        return [
-            (self.epoch, row, repeat) if repeat else (self.epoch, row)
-            for row, repeat in zip(rows, repeats, strict=True)
-        ]
+        drawn = zip(rows, repeats, strict=True)
+        return [(self.epoch, row, again) if again else (self.epoch, row) for row, again in drawn]
 
 
 def build_loader(
@@ -175,11 +169,8 @@ def eval_batches(
 ) -> list[list[tuple[int, int]]]:
     """Batches of (0, row) of one process; rows repeat so that every process has as many."""
     share = -(-len(rows) // processes)
-    padded = np.resize(rows, share * processes)[rank::processes]
-    return [
-        [(0, int(row)) for row in padded[start : start + batch_size]]
-        for start in range(0, share, batch_size)
-    ]
+    items = [(0, int(row)) for row in np.resize(rows, share * processes)[rank::processes]]
+    return [items[start : start + batch_size] for start in range(0, share, batch_size)]
 
 
 @contextmanager
@@ -190,10 +181,16 @@ def named_failures(loader: DataLoader) -> Iterator[None]:
     except (RuntimeError, ConnectionError, EOFError) as error:
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader"):
             raise
-        dataset = loader.dataset
+        dataset, iterator = loader.dataset, loader._iterator
         assert isinstance(dataset, LesionDataset)
-        names = [dataset.name(row) for row in dataset.at.tolist() if row >= 0]
-        _kill_workers(loader)
+        names = [dataset.names[row] for row in dataset.at.tolist() if row >= 0]
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
+            # Or torch raises again, anywhere, when it is told of their end.
+            signal_handling._remove_worker_pids(id(iterator))
+            iterator._worker_pids_set = False
+            for worker in iterator._workers:  # one that hangs would keep this process from ending
+                worker.kill()
+                worker.join()
         raise InputError(
             f"a data-loader worker died or hung ({error}) at"
             f" {listed(names) or 'none, between two images'}: look at the image; if it is sound,"
@@ -206,18 +203,6 @@ def end_workers(loader: DataLoader) -> None:
     if isinstance(loader._iterator, _MultiProcessingDataLoaderIter):
         loader._iterator._shutdown_workers()
     loader._iterator = None
-
-
-def _kill_workers(loader: DataLoader) -> None:
-    """Kill workers that hang, which would keep this process from ending."""
-    iterator = loader._iterator
-    if isinstance(iterator, _MultiProcessingDataLoaderIter):
-        # Or torch raises again, anywhere, when it is told of their end.
-        signal_handling._remove_worker_pids(id(iterator))
-        iterator._worker_pids_set = False
-        for worker in iterator._workers:
-            worker.kill()
-            worker.join()
 
 
 @cache

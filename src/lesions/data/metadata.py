@@ -44,11 +44,10 @@ NOTHING: dict[str, Any] = {
 # What a person is asked, by the table's column.
 PERSON = {"age_approx": "age", "sex": "sex", "site": "site", "localization": "site"}
 # How much of it may be given, and the table's columns that are then unknown.
-AGE_AND_SEX = ("site", "localization", "images_per_patient")
 GIVEN: dict[str, tuple[str, ...]] = {
     "all": (),
-    "age and sex": AGE_AND_SEX,
-    "nothing": ("age_approx", "sex", *AGE_AND_SEX),
+    "age and sex": ("site", "localization", "images_per_patient"),
+    "nothing": ("age_approx", "sex", "site", "localization", "images_per_patient"),
 }
 
 
@@ -93,11 +92,9 @@ class Blanks:
 
 def build_blanks(config: DataConfig, neutral: dict[str, float]) -> Blanks:
     """Of the metadata that `config` names; a field is called like its column of the table."""
-    place = COLUMNS[config.metadata].index
-    fields = {
-        field: [place(name) for name in names] for field, names in FIELDS[config.metadata].items()
-    }
-    blank = encode_metadata(pd.DataFrame([NOTHING]), config.metadata, neutral)[0]
+    kind = config.metadata
+    fields = {name: [*map(COLUMNS[kind].index, own)] for name, own in FIELDS[kind].items()}
+    blank = encode_metadata(pd.DataFrame([NOTHING]), kind, neutral)[0]
     return Blanks(config.metadata_dropout, fields, blank)
 
 
@@ -145,27 +142,23 @@ def encode_metadata(table: pd.DataFrame, kind: str, neutral: dict[str, float]) -
     for name, logarithms in _logarithms(table).items():
         values[name.replace("_", " ")] = logarithms.fillna(neutral[name])
     if kind == "ham10000":
-        values |= _ham10000(table, neutral)
+        if "localization" not in table:
+            raise InputError(
+                "data.metadata ham10000 reads HAM10000's own places of the body, and the table has"
+                " no column localization: take data.metadata=clinical, or prepare the data set"
+                " again from HAM10000_metadata.csv"
+            )
+        place, shown = table["localization"], [p for p in PLACES if neutral.get(f"rows_of_{p}")]
+        values |= {
+            "age/100": (table["age_approx"].astype(float) / 100).fillna(UNKNOWN),
+            "male": table["sex"] == "male",
+            "sex unknown": ~table["sex"].isin(["female", "male"]),
+            "place unknown": ~place.isin(shown),
+        } | {name: (place == name) & (name in shown) for name in PLACES}
     encoded = np.empty((len(table), len(COLUMNS[kind])), np.float32)
     for column, name in enumerate(COLUMNS[kind]):
         encoded[:, column] = values[name]
     return encoded
-
-
-def _ham10000(table: pd.DataFrame, neutral: dict[str, float]) -> dict[str, Any]:
-    if "localization" not in table:
-        raise InputError(
-            "data.metadata ham10000 reads HAM10000's own places of the body, and the table has no"
-            " column localization: take data.metadata=clinical, or prepare the data set again from"
-            " HAM10000_metadata.csv"
-        )
-    shown = [place for place in PLACES if neutral.get(f"rows_of_{place}")]
-    return {
-        "age/100": (table["age_approx"].astype(float) / 100).fillna(UNKNOWN),
-        "male": table["sex"] == "male",
-        "sex unknown": ~table["sex"].isin(["female", "male"]),
-        "place unknown": ~table["localization"].isin(shown),
-    } | {place: (table["localization"] == place) & (place in shown) for place in PLACES}
 
 
 def _logarithms(table: pd.DataFrame) -> dict[str, pd.Series]:

@@ -127,10 +127,7 @@ def link_near_duplicates(
 
 
 def _decisions(path: Path, names: set[str] | None) -> dict[frozenset[str], str]:
-    """What a person decided, by pair; InputError for a row that cannot be meant.
-
-    Without `names` the images may be those of another table.
-    """
+    """What a person decided, by pair, of `names` if given; InputError for what cannot be meant."""
     told: dict[frozenset[str], str] = {}
     columns = [*ENDS, "decision"]
     rows = read_csv(path, columns, text=columns)[columns].fillna("")
@@ -239,10 +236,7 @@ def _largest(values: np.ndarray) -> np.ndarray:
 def _best_turn(
     halves: np.ndarray, first: np.ndarray, second: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The turn of each `second` that makes it most like its `first`, and how like it is.
-
-    The correlation over all shifts at once, by the Fourier transform.
-    """
+    """The turn that makes each `second` most like its `first`, and their correlation, any shift."""
     place = np.arange(_HALF**2).reshape(_HALF, _HALF)
     # Half a pixel off, the middle of an image is a pixel, and a turn of the image is one of its
     # transform.

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lesions.data.columns import MISSING, OLDEST, SEX_WORDS, SITE_WORDS, SITES
+from lesions.data.metadata import NOTHING
 from lesions.data.photographs import SUFFIXES, images_below
 from lesions.errors import InputError, listed, nearest
 from lesions.files import read_csv
@@ -44,21 +45,14 @@ class Patient:
         if age is not None and not 0 <= age <= OLDEST:
             raise InputError(f"age '{self.age}': give years, 0 to {OLDEST}, or leave it out")
         known = {"age": age, "sex": SEX_WORDS.get(sex), "site": SITE_WORDS.get(place)}
-        for name, value in (known | {"place": place or None}).items():
-            object.__setattr__(self, name, value)
+        vars(self).update(known, place=place or None)
 
     def row(self, size: int) -> pd.DataFrame:
         """The table row of a photograph of `size` bytes of this person."""
-        return pd.DataFrame(
-            {
-                "sex": [self.sex or ""],
-                "age_approx": [np.nan if self.age is None else self.age],
-                "site": [self.site or ""],
-                "localization": [self.place or ""],
-                "bytes": [float(size)],
-                "images_per_patient": [np.nan],
-            }
-        )
+        words = {"sex": self.sex, "site": self.site, "localization": self.place}
+        given = {name: word for name, word in words.items() if word}
+        age = np.nan if self.age is None else self.age
+        return pd.DataFrame([NOTHING | given | {"age_approx": age, "bytes": float(size)}])
 
 
 def find_photos(places: Sequence[str | Path]) -> list[Path]:
@@ -76,8 +70,7 @@ def find_photos(places: Sequence[str | Path]) -> list[Path]:
             continue
         root = place.resolve()
         inside = [place / Path(path).relative_to(root) for path in images_below(place)]
-        masks = [path.name for path in inside if path.stem.endswith(MASKS)]
-        if masks:
+        if masks := [path.name for path in inside if path.stem.endswith(MASKS)]:
             print(f"note: skipped {len(masks):,} masks below {place}: {listed(masks, 3)}")
         photos = [path for path in inside if not path.stem.endswith(MASKS)]
         if not photos:

@@ -1,7 +1,4 @@
-"""Find the photographs of a source: in folders, folders by class, or the archive as downloaded.
-
-Archives are unpacked without trusting what they say about themselves.
-"""
+"""Find the photographs of a source: in folders, folders by class, or the archive as downloaded."""
 
 import filecmp
 import lzma
@@ -23,22 +20,21 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lesions.data.columns import Report
+from lesions.data.columns import SPLIT_WORDS, Report
 from lesions.errors import InputError, listed
 from lesions.files import write_text
 from lesions.paths import at, shown
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 LARGEST = 200 * 2**30  # bytes unpacked: the competition's own archive has 108 GiB
-HIDDEN = (".", "__MACOSX")
+HIDDEN = (".", "__MACOSX")  # files and folders that begin so: ._a.jpg, .ipynb_checkpoints
 MOST = 1_000_000  # entries of an archive
 
 # Below a source's folder, as its archive unpacks, or the archive itself: split -> places.
 PLACES: dict[str, dict[str, list[str]]] = {
     "isic2017": {"train": ["ISIC-2017_Training_Data", "images", "ISIC-2017_Training_Data.zip"]},
     "isic2018": {"train": ["ISIC2018_Task3_*_Input", "images", "ISIC2018_Task3_*_Input.zip"]},
-    "isic2019": {"train": ["ISIC_2019_Training_Input", "images",
-                           "ISIC_2019_Training_Input.zip"]},
+    "isic2019": {"train": ["ISIC_2019_Training_Input", "images", "ISIC_2019_Training_Input.zip"]},
     "isic2020": {"train": ["jpeg/train", "train", "ISIC_2020_Training_JPEG.zip"],
                  "test": ["jpeg/test", "test", "ISIC_2020_Test_JPEG.zip"]},
     "ham10000": {"train": ["HAM10000_images_part_1", "HAM10000_images_part_2", "images",
@@ -114,10 +110,7 @@ def short_names(names: pd.Series) -> pd.Series:
 
 
 def images_below(place: Path) -> list[str]:
-    """The image files below a folder, sorted, also those in linked folders.
-
-    Hidden files and folders (._a.jpg, .ipynb_checkpoints, __MACOSX) are left out.
-    """
+    """The image files below a folder, sorted, also those in linked folders; no hidden ones."""
     found: list[str] = []
     seen: set[str] = set()
     for folder, inner, files in os.walk(place.resolve(), followlinks=True):
@@ -130,6 +123,22 @@ def images_below(place: Path) -> list[str]:
         shown = (name for name in sorted(files) if not name.startswith(HIDDEN))
         found += [f"{folder}/{name}" for name in shown if name.lower().endswith(SUFFIXES)]
     return found
+
+
+def class_folders(folder: Path, report: Report) -> pd.DataFrame:
+    """A row an image below `folder`: its own folder its diagnosis, one of SPLIT_WORDS its split."""
+    files = sorted(Path(path).relative_to(folder.resolve()) for path in images_below(folder))
+    rows = []
+    for path in files:
+        official = [part for part in path.parts[:-1] if part.lower() in SPLIT_WORDS]
+        classes = [part for part in path.parts[:-1] if part.lower() not in SPLIT_WORDS]
+        test = [SPLIT_WORDS[part.lower()] for part in official] == ["test"]
+        label = classes[-1] if classes else "" if test else path.parent.name
+        rows.append((path.as_posix(), label, "".join(official[:1])))
+    if not any(path.parent.name for path in files):
+        report.problem(folder, "no image in a folder of it: give `table`, or folders by class")
+        rows = []
+    return pd.DataFrame(rows, columns=["image_name", "diagnosis", "official"], dtype=str)
 
 
 def same_content(one: str, two: str) -> bool:
@@ -164,9 +173,8 @@ def unpacked(archive: Path) -> Path:
     folder = at("input/prepared/unpacked", archive.stem)
     origin = folder / ".from"
     if origin.exists() and origin.read_text().rsplit(" ", 2)[0] != str(archive.resolve()):
-        folder = folder.with_name(
-            f"{archive.stem}-{sha256(bytes(archive.resolve())).hexdigest()[:8]}"
-        )
+        own = sha256(bytes(archive.resolve())).hexdigest()[:8]
+        folder = folder.with_name(f"{archive.stem}-{own}")
         origin = folder / ".from"  # another archive of the same name has the plain one
     if origin.exists() and origin.read_text() == mark:
         return folder
@@ -203,14 +211,12 @@ def extract(archive: Path, target: Path, wanted: Callable[[str], bool]) -> int:
             for entry in tqdm(entries, f"unpacking {archive.name}", unit="file", disable=None):
                 file.extract(entry, target)  # stops at the size that its header says
     except OSError as error:
-        raise InputError(
-            f"{shown(archive)}: cannot be unpacked: {error.strerror or error}"
-        ) from error
+        why = f"cannot be unpacked: {error.strerror or error}"
+        raise InputError(f"{shown(archive)}: {why}") from error
     except (zipfile.BadZipFile, NotImplementedError, EOFError, IndexError, UnicodeDecodeError,
             zlib.error, lzma.LZMAError) as error:  # fmt: skip
-        raise InputError(
-            f"{shown(archive)}: {error}: damaged or not a zip: download it again"
-        ) from error
+        why = f"{error}: damaged or not a zip: download it again"
+        raise InputError(f"{shown(archive)}: {why}") from error
     return len(entries)
 
 
@@ -264,10 +270,8 @@ def dermamnist_arrays(archive: Path, kind: str) -> Iterator[tuple[str, np.ndarra
         try:
             with np.load(archive, allow_pickle=False) as arrays:
                 found = arrays[f"{split}_{kind}"]
-            wanted = (
-                found.ndim == 4 and found.shape[3] == 3 if kind == "images" else found.max() < 7
-            )
-            if found.dtype != np.uint8 or not wanted:
+            fits = found.shape[3:] == (3,) if kind == "images" else found.max() < 7
+            if found.dtype != np.uint8 or not fits:
                 raise InputError(f"{split}_{kind}: {found.dtype} {found.shape} are no {kind}")
         except Exception as error:  # zipfile and numpy raise errors of any type for damaged files
             raise InputError(

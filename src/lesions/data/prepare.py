@@ -11,15 +11,8 @@ from lesions.data import near_duplicates
 from lesions.data.cache import choose_mode, fill_cache, publish_cache
 from lesions.data.columns import Report
 from lesions.data.decode import PLAIN, UnreadableImage, decode
-from lesions.data.table import (
-    check_images,
-    finish_table,
-    one_row_a_name,
-    prepared,
-    read_sources,
-    save_table,
-)
-from lesions.errors import InputError
+from lesions.data.table import finish_table, one_row_a_name, prepared, read_sources, save_table
+from lesions.errors import InputError, listed
 from lesions.files import write_csv
 from lesions.paths import shown
 
@@ -44,14 +37,10 @@ def prepare(
     config = _with_places(config, folders, images)
     report, folder = Report(), prepared(dataset)
     table = read_sources(config, report, unpack=bool(sizes))
-    if sizes and available_only:
-        there = table["path"] != ""
-        print(f"{(~there).sum():,} rows have no photograph here; {there.sum():,} are used")
-        table = table[there]
-    elif sizes:
-        check_images(table, report)
-    if sizes and table.empty and not report.problems:
-        report.add(f"{dataset}: no photograph found: say where with --images SOURCE=FOLDER")
+    if sizes:
+        table = _with_photographs(table, available_only, report)
+        if table.empty and not report.problems:
+            report.add(f"{dataset}: no photograph found: say where with --images SOURCE=FOLDER")
     table = one_row_a_name(table, report)
     print("".join(f"note: {note}\n" for note in report.notes), end="")
     _refuse(report, folder, table["path"].tolist() if sizes else [])
@@ -73,6 +62,25 @@ def prepare(
     return save_table(dataset, table, config)
 
 
+def _with_photographs(table: pd.DataFrame, available_only: bool, report: Report) -> pd.DataFrame:
+    """All rows, those without a photograph reported; with `available_only` the others alone."""
+    there = table["path"] != ""
+    if available_only:
+        print(f"{(~there).sum():,} rows have no photograph here; {there.sum():,} are used")
+        return table[there]
+    if not there.all():
+        rows = table["source"].value_counts()
+        lines = "".join(
+            f"\n    {source}: {len(names):,} of {rows[source]:,}: {listed(names, 3)}"
+            for source, names in table[~there].groupby("source")["image_name"]
+        )
+        report.add(
+            f"photographs are missing:{lines}\n    download them (input/README.md), name their"
+            " folder with --images SOURCE=FOLDER, or go on with --available-only"
+        )
+    return table
+
+
 def _fill_caches(
     table: pd.DataFrame, folder: Path, sizes: Sequence[int], config: DatasetConfig,
     report: Report, quarantine: bool,
@@ -88,9 +96,9 @@ def _fill_caches(
         index, _ = fill_cache(part, table, size, mode, config.preprocess)
     problem, bad = index["problem"], (index["problem"] != "").to_numpy()
     # A source may give the size of originals that are here as smaller copies.
-    known = {name: table[name].fillna(index[name]).astype(int) for name in ("width", "height")}
-    known = {name: values.mask(bad, 0) for name, values in known.items()}
-    table = table.assign(bytes=index["bytes"], **known)
+    sides = {name: table[name].fillna(index[name]).astype(int) for name in ("width", "height")}
+    sides = {name: values.mask(bad, 0) for name, values in sides.items()}
+    table = table.assign(bytes=index["bytes"], **sides)
     if not bad.any():
         return table
     for path, what in zip(table["path"][bad], problem[bad], strict=True):

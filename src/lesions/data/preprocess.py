@@ -45,10 +45,8 @@ def crop_circle(pixels: np.ndarray) -> np.ndarray:
     """
     height, width = pixels.shape[:2]
     scale = 128 / max(height, width)
-    grey = cv2.cvtColor(
-        cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA),
-        cv2.COLOR_RGB2GRAY,
-    )
+    small = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
     bright = cv2.GaussianBlur(grey, (0, 0), 2) > max(25, int(grey.max()) // 6)
     corners = [bright[y, x] for y in (2, -3) for x in (2, -3)]
     rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))

@@ -30,11 +30,6 @@ SHARES = {
 }
 LATE_NAMES = {"MEL": "melanoma", "BKL": "seborrheic keratosis", "NV": "unknown"}
 SIZES = [(200, 150), (300, 225), (450, 300), (400, 400), (600, 450), (600, 450), (1024, 768)]
-FOLDERS = {
-    ("isic2019", "train"): "isic2019/ISIC_2019_Training_Input",
-    ("isic2020", "train"): "isic2020/jpeg/train",
-    ("isic2020", "test"): "isic2020/jpeg/test",
-}
 
 LOOKS = {  # mean hidden score, and RGB of the lesion's body
     "MEL": (2.2, (122, 80, 58)), "NV": (0.0, (138, 92, 66)), "BKL": (0.5, (146, 112, 84)),
@@ -101,11 +96,7 @@ def plan_sample(images: int, seed: int) -> pd.DataFrame:
 def _plan_part(
     source: str, split: str, count: int, start: int, rng: np.random.Generator
 ) -> pd.DataFrame:
-    """The rows of one official table; `start` is its first number of lesion, photo and person.
-
-    Lesions first, with their diagnosis and person; then a row for each photo of each lesion, and a
-    copy, the twin, for some of the lesions with one photo.
-    """
+    """The rows of one official table; `start` is its first number of lesion, photo and person."""
     twins = max(2, count // 60) if split == "train" else 0
     photos = rng.choice([1, 2, 3], count, p=[0.82, 0.15, 0.03])
     photos[: twins + 2] = rng.permutation([1] * twins + [2, 2])  # both kinds of pair, at any size
@@ -163,16 +154,19 @@ def _name_images(plan: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     first = plan[paired & ~plan["twin"]].set_index("lesion")["image_name"]
     plan.loc[second, "image_name"] = plan.loc[second, "lesion"].map(first)
     plan.loc[second | (lone & (plan["lesion"] % 2 == 0)), "image_name"] += "_downsampled"
-    folder = [FOLDERS[key] for key in zip(plan["source"], plan["split"], strict=True)]
-    plan["path"] = [f"{f}/{n}.jpg" for f, n in zip(folder, plan["image_name"], strict=True)]
+    folder = ("isic2020/jpeg/" + plan["split"]).mask(early, "isic2019/ISIC_2019_Training_Input")
+    plan["path"] = folder + "/" + plan["image_name"] + ".jpg"
     return plan.sort_values("image_name", kind="stable", ignore_index=True)
 
 
 def tables(plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The official CSV files of a plan by path, with the owners' headers, order and spelling."""
     early, late = plan[plan["source"] == "isic2019"], plan[plan["source"] == "isic2020"]
+    early = early.astype({"age": "Int64"}).rename(
+        columns={"image_name": "image", "age": "age_approx", "site": "anatom_site_general"}
+    )
     truth = {name: (early["diagnosis"] == name).astype(float) for name in CLASSES}
-    meta = early.astype({"age": "Int64"})[["image_name", "age", "site", "lesion_id", "sex"]]
+    known = ["image", "age_approx", "anatom_site_general", "lesion_id", "sex"]
     nevus = (late["diagnosis"] == "NV") & (late["lesion"] % 4 == 0)  # most have no known one
     late = late.assign(
         diagnosis=late["diagnosis"].map(LATE_NAMES).mask(nevus, "nevus"),
@@ -182,20 +176,15 @@ def tables(plan: pd.DataFrame) -> dict[str, pd.DataFrame]:
     pairs = train[train["twin"]].merge(train[~train["twin"]], on="photo", suffixes=("_2", "_1"))
     who = ["image_name", "patient_id", "sex", "age_approx", "anatom_site_general_challenge"]
     what = ["diagnosis", "benign_malignant", "target"]
+    lesions = train.astype({"age_approx": "Int64"})[[*who[:2], "lesion_id", *who[2:], *what]]
     return {
-        "isic2019/ISIC_2019_Training_GroundTruth.csv": pd.DataFrame(
-            {"image": early["image_name"]} | truth
-        ),
-        "isic2019/ISIC_2019_Training_Metadata.csv": meta.set_axis(
-            ["image", "age_approx", "anatom_site_general", "lesion_id", "sex"], axis=1
-        ),
+        "isic2019/ISIC_2019_Training_GroundTruth.csv": early[["image"]].assign(**truth),
+        "isic2019/ISIC_2019_Training_Metadata.csv": early[known],
         "isic2020/train.csv": train[who + what],
         "isic2020/test.csv": test[who],
         "isic2020/sample_submission.csv": test[["image_name"]].assign(target=0),
         "isic2020/ISIC_2020_Training_Duplicates.csv": pairs[["image_name_1", "image_name_2"]],
-        "isic2020/ISIC_2020_Training_GroundTruth_v2.csv": train[
-            [*who[:2], "lesion_id", *who[2:], *what]
-        ].astype({"age_approx": "Int64"}),
+        "isic2020/ISIC_2020_Training_GroundTruth_v2.csv": lesions,
     }
 
 

@@ -11,24 +11,19 @@ import numpy as np
 import pandas as pd
 
 from lesions.config import SourceConfig
-from lesions.data.columns import (
-    COMMON,
-    SPLIT_WORDS,
-    Report,
-    check_columns,
-    common_rows,
-    no_rows,
-    read_columns,
-)
-from lesions.data.photographs import dermamnist_arrays, dermamnist_file, images_below
+from lesions.data.columns import COMMON, Report, check_columns, common_rows, no_rows, read_columns
+from lesions.data.photographs import class_folders, dermamnist_arrays, dermamnist_file
 from lesions.data.tasks import DIAGNOSES, WORDS
 from lesions.errors import listed
 from lesions.files import read_csv
 from lesions.paths import shown
 
-_CLASSES_2017 = ["melanoma", "seborrheic_keratosis"]  # others are nevi
-_CLASSES_2018 = ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"]
-_CLASSES_2019 = ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"]
+# Ground truths with a column a class: the images' column, the classes, and what no 1 stands for.
+_TRUTHS = {
+    2017: ("image_id", ["melanoma", "seborrheic_keratosis"], "nv"),
+    2018: ("image", ["MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC"], ""),
+    2019: ("image", ["MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK"], ""),
+}
 _DERMAMNIST = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]  # its labels 0 to 6
 _PEOPLE_2020 = {
     "image_name": "image_name", "patient_id": "patient_id", "sex": "sex",
@@ -50,23 +45,19 @@ def read_source(name: str, source: SourceConfig, folder: Path, report: Report) -
 
 def read_isic2017(folder: Path, report: Report) -> pd.DataFrame:
     """ISIC 2017 task 3: 2,000 training images, 374 melanomas; of people only age and sex."""
-    truth = folder / "ISIC-2017_Training_Part3_GroundTruth.csv"
-    rows = _read_one_hot(report, truth, _CLASSES_2017, "image_id", "nv")
+    rows = _read_truth(report, folder / "ISIC-2017_Training_Part3_GroundTruth.csv", 2017)
     more = {"image_name": "image_id", "age_approx": "age_approximate", "sex": "sex"}
     return _joined(report, rows, folder / "ISIC-2017_Training_Data_metadata.csv", more)
 
 
 def read_isic2018(folder: Path, report: Report) -> pd.DataFrame:
-    """ISIC 2018 task 3: 10,015 training images (HAM10000), 193 and 1,512 for validation and test.
-
-    Lesion ids come from ISIC2018_Task3_Training_LesionGroupings.csv, if it is there.
-    """
+    """ISIC 2018 task 3: 10,015 training images (HAM10000), 193 to validate with, 1,512 to test."""
     parts = []
     for official, part in [("train", "Training"), ("val", "Validation"), ("test", "Test")]:
         path = _either(folder, f"ISIC2018_Task3_{part}_GroundTruth")
         if official == "train" or path.exists():
             split = "test" if official == "test" else "train"
-            rows = _read_one_hot(report, path, _CLASSES_2018)
+            rows = _read_truth(report, path, 2018)
             parts.append(rows.assign(official=official, split=split))
     rows = pd.concat(parts, ignore_index=True)
     lesions = _either(folder, "ISIC2018_Task3_Training_LesionGroupings")
@@ -76,7 +67,7 @@ def read_isic2018(folder: Path, report: Report) -> pd.DataFrame:
 
 def read_isic2019(folder: Path, report: Report) -> pd.DataFrame:
     """ISIC 2019: 25,331 training images, 4,522 melanomas. It publishes no patient ids."""
-    rows = _read_one_hot(report, folder / "ISIC_2019_Training_GroundTruth.csv", _CLASSES_2019)
+    rows = _read_truth(report, folder / "ISIC_2019_Training_GroundTruth.csv", 2019)
     more = {"image_name": "image", "age_approx": "age_approx", "site": "anatom_site_general",
             "lesion_id": "lesion_id", "sex": "sex"}  # fmt: skip
     return _joined(report, rows, folder / "ISIC_2019_Training_Metadata.csv", more)
@@ -105,22 +96,16 @@ def read_isic2020(folder: Path, report: Report) -> pd.DataFrame:
 
 
 def read_ham10000(folder: Path, report: Report) -> pd.DataFrame:
-    """HAM10000: 10,015 images of 7,470 lesions, seven diagnoses, no patient ids.
-
-    It has one column more than other sources: `localization`, one of columns.PLACES or "".
-    """
+    """HAM10000: 10,015 images of 7,470 lesions, seven diagnoses, `localization`, no patient ids."""
     places = [folder / f"HAM10000_metadata{suffix}" for suffix in (".csv", ".tab", "")]
     path = next((path for path in places if path.exists()), places[0])  # Dataverse: .tab or none
     pixels = sorted(folder.glob("hmnist_*.csv"))
     if pixels and not path.exists():
         report.problem(pixels[0], "tables of pixels are not read: HAM10000_metadata.csv and the"
                        " photographs are needed (input/README.md)")  # fmt: skip
-    rows = read_columns(
-        report, path,
-        {"image_name": "image_id", "lesion_id": "lesion_id", "diagnosis": "dx",
-         "age_approx": "age", "sex": "sex", "site": "localization",
-         "localization": "localization"},
-    )  # fmt: skip
+    columns = {"image_name": "image_id", "lesion_id": "lesion_id", "diagnosis": "dx",
+               "age_approx": "age", "sex": "sex", "site": "localization"}  # fmt: skip
+    rows = read_columns(report, path, columns | {"localization": "localization"})
     return rows.assign(localization=rows["localization"].str.lower())
 
 
@@ -152,28 +137,19 @@ def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:
 def read_ground_truth(path: Path, report: Report) -> pd.DataFrame | None:
     """The rows of a challenge's ground truth with a column a class; None for any other table."""
     header = {*read_csv(path)}
-    if {"image_id", *_CLASSES_2017} <= header:
-        return _read_one_hot(report, path, _CLASSES_2017, "image_id", "nv")
-    for classes in (_CLASSES_2018, _CLASSES_2019):
-        if {"image", *classes} <= header:
-            return _read_one_hot(report, path, classes)
-    return None
+    known = (year for year, (image, classes, _) in _TRUTHS.items() if {image, *classes} <= header)
+    return next((_read_truth(report, path, year) for year in known), None)
 
 
 def add_deotte(table: pd.DataFrame, folder: Path, report: Report) -> pd.DataFrame:
-    """The table with `width`, `height` and `tfrecord` of the images in Chris Deotte's CSVs.
-
-    They lie in the folders that his resized sets of 2019 and 2020 unpack to, or side by side.
-    """
+    """The table with `width`, `height` and `tfrecord` of the images in Chris Deotte's CSVs."""
     parts = []
     for part in ("train", "test"):
-        columns = {name: name for name in ("image_name", "width", "height")}
-        if part == "train":
-            columns |= {"tfrecord": "tfrecord"}
-        for path in sorted(
-            [*folder.glob(f"jpeg-*/{part}.csv"), *folder.glob(f"jpeg-*_{part}.csv")]
-        ):
-            parts.append(read_columns(report, path, columns))
+        columns = ["image_name", "width", "height", *(["tfrecord"] if part == "train" else [])]
+        # In the folders that his resized sets unpack to, or side by side.
+        paths = [*folder.glob(f"jpeg-*/{part}.csv"), *folder.glob(f"jpeg-*_{part}.csv")]
+        own = dict(zip(columns, columns, strict=True))
+        parts += [read_columns(report, path, own) for path in sorted(paths)]
     if not parts:
         report.problem(folder, "none of Deotte's CSVs in it: see input/README.md")
         return table
@@ -214,7 +190,7 @@ def read_generic(name: str, source: SourceConfig, folder: Path, report: Report) 
         columns = {renamed.get(ours, ours): own for ours, own in source.columns.items()}
         rows = read_columns(report, path, columns, diagnoses)
     else:
-        raw = _class_folders(path, report)
+        raw = class_folders(path, report)
         rows = check_columns(report, path, raw, {str(c): str(c) for c in raw}, diagnoses)
     rows = common_rows(rows.rename(columns={"own_target": "target"}), name)
     bare, test = (rows["diagnosis"] == "") & rows["target"].isna(), rows["official"] == "test"
@@ -237,25 +213,6 @@ def within_patients(rows: pd.DataFrame, path: Path, report: Report) -> pd.DataFr
     return rows.assign(lesion_id=(patient + "/" + lesion).where(known, ""))
 
 
-def _class_folders(folder: Path, report: Report) -> pd.DataFrame:
-    """One row an image below `folder`: its diagnosis is the name of its own folder.
-
-    Folders called train, val or test above those are the official split.
-    """
-    files = sorted(Path(path).relative_to(folder.resolve()) for path in images_below(folder))
-    rows = []
-    for path in files:
-        official = [part for part in path.parts[:-1] if part.lower() in SPLIT_WORDS]
-        classes = [part for part in path.parts[:-1] if part.lower() not in SPLIT_WORDS]
-        test = [SPLIT_WORDS[part.lower()] for part in official] == ["test"]
-        label = classes[-1] if classes else "" if test else path.parent.name
-        rows.append((path.as_posix(), label, "".join(official[:1])))
-    if not any(path.parent.name for path in files):
-        report.problem(folder, "no image in a folder of it: give `table`, or folders by class")
-        rows = []
-    return pd.DataFrame(rows, columns=["image_name", "diagnosis", "official"], dtype=str)
-
-
 READERS: dict[str, Callable[[Path, Report], pd.DataFrame]] = {
     "isic2017": read_isic2017,
     "isic2018": read_isic2018,
@@ -266,13 +223,9 @@ READERS: dict[str, Callable[[Path, Report], pd.DataFrame]] = {
 }
 
 
-def _read_one_hot(
-    report: Report, path: Path, classes: list[str], image: str = "image", other: str = ""
-) -> pd.DataFrame:
-    """image_name and diagnosis of a ground truth with one column a class, of which one is 1.
-
-    Where `other` is a diagnosis, it is that of rows without a 1.
-    """
+def _read_truth(report: Report, path: Path, year: int) -> pd.DataFrame:
+    """image_name and diagnosis of a ground truth with one column a class, of which one is 1."""
+    image, classes, other = _TRUTHS[year]
     rows = read_columns(report, path, {"image_name": image} | {name: name for name in classes})
     values = rows[classes].apply(pd.to_numeric, errors="coerce").to_numpy(float)
     ones = values.sum(axis=1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lesions.data.columns import NAMES, SPLIT_WORDS, find_columns
+from lesions.data.columns import NAMES, find_columns
 from lesions.data.tasks import WORDS
 from lesions.errors import InputError, listed, nearest
 from lesions.files import read_csv
@@ -43,8 +43,7 @@ def read_split(
         for name in IDS:
             known = split["image_name"].map(more[name]).fillna("")
             split[name] = split[name].mask(split[name] == "", known)
-    split["target"] = pd.to_numeric(split["target"], errors="coerce")
-    return split.assign(group="")
+    return split.assign(target=pd.to_numeric(split["target"], errors="coerce"), group="")
 
 
 def _identified(raw: pd.DataFrame, path: Path, image: str) -> pd.DataFrame:
@@ -82,8 +81,7 @@ def _parts(cells: pd.Series, modulo: str) -> pd.Series:
         if modulo:
             numbers = (numbers % int(modulo)).where(numbers >= 0)
         return numbers.where(numbers >= 0).map("{:.0f}".format, na_action="ignore").fillna("")
-    words = cells.str.lower().str.extract(r"(train|val|test)", expand=False)
-    found = cells.str.lower().map(SPLIT_WORDS).fillna(words)
+    found = cells.str.lower().str.extract("(train|val|test|^$)", expand=False)
     if found.isna().any():
         raise InputError(
             f"parts {listed(cells[found.isna()].unique())}: expected fold numbers, or train, val"

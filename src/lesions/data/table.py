@@ -7,15 +7,8 @@ import numpy as np
 import pandas as pd
 
 from lesions.config import DatasetConfig, saved_preprocess
+from lesions.data import folds
 from lesions.data.columns import Report, no_rows
-from lesions.data.folds import (
-    SCHEMES,
-    add_folds,
-    add_groups,
-    fold_hash,
-    split_groups,
-    straddling,
-)
 from lesions.data.photographs import dermamnist_file, image_paths, same_content, short_names
 from lesions.data.sources import READERS, add_deotte, read_duplicates, read_source
 from lesions.data.tasks import targets
@@ -77,7 +70,7 @@ def read_sources(config: DatasetConfig, report: Report, unpack: bool = False) ->
                 f"{one} and {two} are listed as duplicates but have different targets: correct one"
             )
     table = table.assign(bytes=np.nan, fold=-1, images_per_patient=images_per_patient(table))
-    table = add_groups(table, pairs)
+    table = folds.add_groups(table, pairs)
     return _set_aside(table, report) if config.scheme == "grouped" else table
 
 
@@ -140,10 +133,7 @@ def images_per_patient(table: pd.DataFrame) -> pd.Series:
 
 
 def one_row_a_name(table: pd.DataFrame, report: Report) -> pd.DataFrame:
-    """The table with each image name once: of two sources with one name, the first listed stays.
-
-    A note says of how many; it is a problem if the two disagree about the target.
-    """
+    """The table with each image name once: of two sources with one name, the first listed stays."""
     once = table.drop_duplicates(["image_name", "source"])
     targets = once.groupby("image_name")["target"].nunique(dropna=False)
     if (targets > 1).any():
@@ -152,28 +142,13 @@ def one_row_a_name(table: pd.DataFrame, report: Report) -> pd.DataFrame:
             " leave one of them out"
         )
     kept = table.drop_duplicates("image_name").reset_index(drop=True)
-    if len(kept) < len(once):
-        report.notes.append(f"{len(once) - len(kept):,} photographs are in two sources: the row"
-                            " of the first is used")  # fmt: skip
-    again = table.loc[table.duplicated(["image_name", "source"]), "image_name"]
-    if len(again) and not report.problems:  # else reported where it stands
-        report.add(f"names that stand twice in a source: {listed(again.unique())}")
+    if again := len(once) - len(kept):
+        said = "photographs are in two sources: the row of the first is used"
+        report.notes.append(f"{again:,} {said}")
+    twice = table.loc[table.duplicated(["image_name", "source"]), "image_name"]
+    if len(twice) and not report.problems:  # else reported where it stands
+        report.add(f"names that stand twice in a source: {listed(twice.unique())}")
     return kept
-
-
-def check_images(table: pd.DataFrame, report: Report) -> None:
-    """Report which photographs are missing, if any are."""
-    absent = table[table["path"] == ""]
-    if len(absent):
-        rows = table["source"].value_counts()
-        lines = "".join(
-            f"\n    {source}: {len(names):,} of {rows[source]:,}: {listed(names, 3)}"
-            for source, names in absent.groupby("source")["image_name"]
-        )
-        report.add(
-            f"photographs are missing:{lines}\n    download them (input/README.md), name their"
-            " folder with --images SOURCE=FOLDER, or go on with --available-only"
-        )
 
 
 def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
@@ -184,24 +159,23 @@ def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
     if config.scheme != "grouped":
         if config.holdout:
             raise InputError(f"holdout: scheme {config.scheme} has its own test rows, or none")
-        split, fold = SCHEMES[config.scheme](table, config)
+        split, fold = folds.SCHEMES[config.scheme](table, config)
         table = table.assign(split=split, fold=np.where(split == "train", fold, -1))
     else:
         diagnoses = config.stratify == "diagnosis"
         if config.holdout:
             train = table["split"] == "train"
             shares = [config.holdout, 1 - config.holdout]
-            part = split_groups(table[train], shares, config.seed, diagnoses)
+            part = folds.split_groups(table[train], shares, config.seed, diagnoses)
             table = table.copy()
             table.loc[train, "split"] = np.where(part == 0, "test", "train")
-        mixed = straddling(table)
-        if mixed:
+        if mixed := folds.straddling(table):
             raise InputError(
                 f"{len(mixed):,} groups have both training and test rows ({listed(mixed)}), of one"
                 " patient, lesion or photograph: correct the table, leave `official` out of its"
                 " `columns` to have the test part drawn anew, or keep it with `scheme: official`"
             )
-        table = add_folds(table, config.folds, config.seed, diagnoses)
+        table = folds.add_folds(table, config.folds, config.seed, diagnoses)
     return table[[name for name in COLUMNS + OPTIONAL if name in table]]
 
 
@@ -218,7 +192,7 @@ def save_table(dataset: str, table: pd.DataFrame, config: DatasetConfig) -> dict
     facts = {
         "dataset": dataset,
         "table_hash": table_hash(table),
-        "fold_hash": fold_hash(table),
+        "fold_hash": folds.fold_hash(table),
         "rows": len(table),
         "groups": int(table["group"].nunique()),
         "positives": int(train["target"].sum()),
@@ -227,7 +201,7 @@ def save_table(dataset: str, table: pd.DataFrame, config: DatasetConfig) -> dict
             source: {"rows": len(rows), "positives": int(rows["target"].sum())}
             for source, rows in train.groupby("source")
         },
-        "straddling": len(straddling(table)),  # groups in two folds: 0 but for published splits
+        "straddling": len(folds.straddling(table)),  # groups in two folds of a published split
         "config": config.model_dump(),
     }
     write_json(folder / "table.json", facts)
@@ -250,10 +224,7 @@ def load_table(dataset: str) -> tuple[pd.DataFrame, dict]:
 
 
 def task_targets(table: pd.DataFrame, facts: dict, task: str | None) -> tuple[str, pd.Series]:
-    """The name of a run's task and each row's code, float64; NaN without a label.
-
-    `task` None is the data set's own. Codes are those of data/tasks.py.
-    """
+    """The task, the data set's own if None, and each row's code, float64: NaN without a label."""
     if task is None:
         return facts["config"]["task"], table["target"].astype(float)
     return task, targets(table["diagnosis"], task)

@@ -97,9 +97,8 @@ class Task:
         """Codes int64 (N,) of a file's column `target`; ValueError for a value of another task."""
         values = pd.Index(np.asarray(target))
         known = pd.Index(self.classes if self.several else [0.0, 1.0])
-        found = known.get_indexer(
-            values if self.several else pd.to_numeric(values, errors="coerce").astype(float)
-        )
+        keys = values if self.several else pd.to_numeric(values, errors="coerce").astype(float)
+        found = known.get_indexer(keys)
         if (found < 0).any():
             wanted = ", ".join(self.classes) if self.several else "0 or 1"
             raise ValueError(f"target {values[found < 0][0]} is not {wanted}")
@@ -120,13 +119,11 @@ def build_task(name: str) -> Task:
     return Task(name, (name,) if labels == {0, 1} else tuple(sorted(labels)))
 
 
-def task_in(columns: Iterable[Hashable], name: str = "positive") -> Task | None:
+def task_in(columns: Iterable[Hashable]) -> Task | None:
     """The task of a predictions' file by its columns prob_<class>, or prob; None without either."""
     names = list(map(str, columns))
     classes = tuple(column.removeprefix("prob_") for column in names if column.startswith("prob_"))
-    if classes:
-        return Task(name, classes)
-    return Task(name, (name,)) if "prob" in names else None
+    return Task("positive", classes or ("positive",)) if classes or "prob" in names else None
 
 
 def targets(diagnosis: pd.Series, task: str) -> pd.Series:

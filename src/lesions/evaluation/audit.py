@@ -6,6 +6,7 @@ number of photographs of a patient tell clinics apart, and clinics differ in the
 melanomas; a network finds the same in the pixels.
 """
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -78,11 +79,8 @@ def count_links(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd
 def find_problems(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> list[str]:
     """Why these folds must not be trained on, a sentence each; empty if they may."""
     broken = reach(links, part).query("straddling").groupby("kind")["id"].agg(["size", "first"])
-    torn = [
-        f"{kind} {broken['size'][kind]:,} (such as {broken['first'][kind]})"
-        for kind in KINDS
-        if kind in broken.index
-    ]
+    broken = broken.loc[[kind for kind in KINDS if kind in broken.index]]
+    torn = [f"{kind} {count:,} (such as {first})" for kind, count, first in broken.itertuples()]
     problems = [f"in two folds, or in a fold and the test rows: {', '.join(torn)}"] if torn else []
     groups = links.assign(group=table["group"].to_numpy()[links["row"]])
     joined = groups.groupby(["kind", "id"])["group"].nunique().loc[lambda count: count > 1]
@@ -167,34 +165,31 @@ def score_shortcuts(table: pd.DataFrame) -> pd.DataFrame:
     sources = [("all", rows)]
     if rows["source"].nunique() > 1:
         sources += [(str(name), part) for name, part in rows.groupby("source", sort=True)]
-    cases = [
-        (source, part, features)
-        for source, part in sources
-        for features in FEATURES
-        if features != "source alone" or (source == "all" and len(sources) > 1)
-    ]
     import sklearn.ensemble  # noqa: F401 - a limit holds for libraries that are loaded
 
+    found = []
     with threadpool_limits(1, "openmp"):  # threads of one fit wait for each other at every leaf
-        return pd.DataFrame([_score_shortcut(*case) for case in cases])
-
-
-def _score_shortcut(source: str, rows: pd.DataFrame, features: str) -> dict[str, Any]:
-    scored = (rows["fold"] >= 0).to_numpy()
-    target, groups = rows["target"][scored], rows["group"][scored]
-    prob, reason = predict_without_pixels(rows, FEATURES[features])
-    auc = Interval(reason=reason) if reason else delong(target, prob[scored], groups)
-    known = auc.as_json()
-    return {
-        "features": features,
-        "source": source,
-        "auc": known["value"],
-        "low": known["low"],
-        "high": known["high"],
-        "rows": len(target),
-        "positives": int((target == 1).sum()),
-        "reason": auc.reason if known["value"] is None else None,
-    }
+        for (source, part), features in product(sources, FEATURES):
+            if features == "source alone" and (source != "all" or len(sources) == 1):
+                continue
+            held = (part["fold"] >= 0).to_numpy()
+            target, groups = part["target"][held], part["group"][held]
+            prob, reason = predict_without_pixels(part, FEATURES[features])
+            auc = Interval(reason=reason) if reason else delong(target, prob[held], groups)
+            known = auc.as_json()
+            found.append(
+                {
+                    "features": features,
+                    "source": source,
+                    "auc": known["value"],
+                    "low": known["low"],
+                    "high": known["high"],
+                    "rows": len(target),
+                    "positives": int((target == 1).sum()),
+                    "reason": auc.reason if known["value"] is None else None,
+                }
+            )
+    return pd.DataFrame(found)
 
 
 def predict_without_pixels(rows: pd.DataFrame, columns: list[str]) -> tuple[np.ndarray, str | None]:

@@ -47,14 +47,12 @@ calibration_error = of_mean(bin_distances, lambda means: np.abs(means).sum(axis=
 def check_fit(target: ArrayLike, prob: ArrayLike, purpose: str = "calibrate") -> None:
     """InputError "cannot `purpose`: ..." where the rows are too few or all alike."""
     target = np.asarray(target)
-    reason = undefined_reason(target, prob) if len(target) else "no rows"
     positives = int((target == 1).sum())
+    fewer, kind = min((positives, "positive"), (len(target) - positives, "negative"))
+    reason = f"{fewer} {kind} rows, and 2 are needed" if fewer < 2 else None
     if len(target) < FEWEST_ROWS:
         reason = f"{len(target)} rows, and at least {FEWEST_ROWS} are needed"
-    elif min(positives, len(target) - positives) < 2:
-        kind = "positive" if positives < 2 else "negative"
-        reason = f"{min(positives, len(target) - positives)} {kind} rows, and 2 are needed"
-    if reason:
+    if reason := reason or undefined_reason(target, prob):
         raise InputError(f"cannot {purpose}: {reason}")
 
 
@@ -101,9 +99,8 @@ def shift_prior(scaling: Scaling, malignant: ArrayLike, trained: float, actual: 
     for name, rate in (("trained", trained), ("actual", actual)):
         if not 0 < rate < 1:
             raise InputError(f"cannot correct the prior: {name} rate {rate} is not between 0 and 1")
-    raised = np.asarray(malignant, bool)
-    raised = np.array([False, True]) if len(raised) == 1 else raised
-    shifts = np.asarray(scaling.shifts) + raised * (logit(actual) - logit(trained))
+    raised = all_columns(malignant) * (logit(actual) - logit(trained))
+    shifts = np.asarray(scaling.shifts) + raised
     return Scaling(scaling.temperature, [float(shift) for shift in shifts - shifts[0]])
 
 
@@ -117,8 +114,6 @@ def across_parts(
     """
     target, prob, parts = np.asarray(target), np.asarray(prob), np.asarray(parts)
     pieces = [parts == part for part in np.unique(parts)]
-    if len(pieces) < 2:
-        raise ValueError("one part only: nothing can be fitted without it")
     applied = [fit(target[~rows], prob[~rows]).apply(prob[rows]) for rows in pieces]
     order = np.concatenate([np.flatnonzero(rows) for rows in pieces])
     return np.concatenate(applied)[np.argsort(order)]

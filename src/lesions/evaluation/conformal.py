@@ -72,8 +72,7 @@ def fit_sets(
     """
     codes, probs, bands = np.asarray(codes), all_columns(probs), age_bands(ages)
     groups = pd.factorize(np.asarray(groups))[0]
-    sides = np.asarray(malignant, bool)
-    sides = np.array([False, True]) if len(sides) == 1 else sides
+    sides = all_columns(malignant).astype(bool)
     true = probs[np.arange(len(codes)), codes]
     cuts, problems = [], []
     for rows in [*(bands == band for band in range(len(AGES) + 1)), bands >= 0]:

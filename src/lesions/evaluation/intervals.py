@@ -7,21 +7,15 @@ A patient's photographs resemble each other, so drawing rows understates the spr
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.special import betaincinv, expit, logit, ndtr, ndtri, stdtrit  # stats imports slowly
 
-from lesions.evaluation.metrics import (
-    Floats,
-    Metric,
-    one_hot,
-    roc_auc,
-    together,
-    undefined_reason,
-)
+from lesions.evaluation import metrics
+from lesions.evaluation.metrics import Floats, Metric, undefined_reason
 
 REPLICATES = 2000
 BLOCK = 2**20  # numbers held at once: 8 MiB an array, whatever the number of rows
@@ -62,7 +56,7 @@ class Interval:
     def __str__(self) -> str:
         return format_interval(self.value, self.low, self.high, reason=self.reason)
 
-    def moved(self, by: float) -> "Interval":
+    def moved(self, by: float) -> Self:
         """The same interval elsewhere."""
         return replace(self, value=self.value + by, low=self.low + by, high=self.high + by)
 
@@ -74,22 +68,19 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Interval):
     """A minus B on the same rows, with its symmetric 95 % interval and two-sided p."""
-
-    difference: Interval
 
     @property
     def p(self) -> float:
         """Below 0.05 where the interval is without 0; 1 where there is none."""
-        value, half = self.difference.value, self.difference.high - self.difference.value
+        half = self.high - self.value
         if half == 0:
-            return float(value == 0)
-        return 1.0 if np.isnan(half) else float(2 * ndtr(-Z * abs(value) / half))
+            return float(self.value == 0)
+        return 1.0 if np.isnan(half) else float(2 * ndtr(-Z * abs(self.value) / half))
 
     def __str__(self) -> str:
-        found = self.difference
-        text = format_interval(found.value, found.low, found.high, sign=True, reason=found.reason)
+        text = format_interval(self.value, self.low, self.high, sign=True, reason=self.reason)
         return f"{text}, p < 0.001" if self.p < 0.001 else f"{text}, p = {self.p:.3f}"
 
 
@@ -139,7 +130,7 @@ def bootstrap_values(
         raise ValueError(f"{len(codes):,} groups for {len(target):,} rows")
     if (codes < 0).any():
         raise ValueError(f"{int((codes < 0).sum()):,} rows without a group")
-    member = one_hot(codes, int(codes.max()) + 1).T
+    member = metrics.one_hot(codes, int(codes.max()) + 1).T
     prepared = [metric.prepare(target, np.asarray(prob)) for prob in probs]
     parts = [(rows @ member, score) for rows, score in prepared]
     block = max(1, BLOCK // max(max(rows.shape) for rows, _ in parts))
@@ -195,24 +186,24 @@ def bootstrap(
     replicates: int = REPLICATES,
 ) -> Interval:
     """The metric with its 95 % interval over groups; `groups` None: over rows."""
-    if reason := metric.undefined(target, prob):
+    if reason := undefined_reason(target, prob, metric.ranks):
         return Interval(reason=reason)
     return bootstrap_columns(metric, target, prob, groups, replicates)[0]
 
 
 def bootstrap_each(
-    metrics: Mapping[str, Metric],
+    cases: Mapping[str, Metric],
     target: ArrayLike,
     prob: ArrayLike,
     groups: ArrayLike | None = None,
     replicates: int = REPLICATES,
 ) -> dict[str, Interval]:
     """`bootstrap` of each of several metrics that add up the same cells, in the time of one."""
-    reasons = {name: metric.undefined(target, prob) for name, metric in metrics.items()}
-    if any(reasons.values()):
-        return {name: bootstrap(m, target, prob, groups, replicates) for name, m in metrics.items()}
-    found = bootstrap_columns(together(metrics.values()), target, prob, groups, replicates)
-    return dict(zip(metrics, found, strict=True))
+    metric = metrics.together(cases.values())
+    if reason := undefined_reason(target, prob, metric.ranks):
+        return dict.fromkeys(cases, Interval(reason=reason))
+    found = bootstrap_columns(metric, target, prob, groups, replicates)
+    return dict(zip(cases, found, strict=True))
 
 
 def bootstrap_columns(
@@ -260,11 +251,9 @@ def compare(
     holds.
     """
     found = summarise(difference, values, groups)
-    if found.reason:
-        return Comparison(found)
     se = float(np.hypot(found.se, more))
     half = widening(groups) * se
-    return Comparison(replace(found, low=difference - half, high=difference + half, se=se))
+    return Comparison(found.value, difference - half, difference + half, se, found.reason)
 
 
 def placements(target: ArrayLike, prob: ArrayLike) -> Floats:
@@ -273,16 +262,11 @@ def placements(target: ArrayLike, prob: ArrayLike) -> Floats:
     The mean over the positives, as over the negatives, is the AUC. By ranks: Sun & Xu 2014, "Fast
     implementation of DeLong's algorithm".
     """
-    positive, prob = np.asarray(target) == 1, np.asarray(prob, dtype=np.float64)
-    overall, shares = _ranks(prob), np.empty(len(prob))
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    shares[positive] = (overall[positive] - _ranks(prob[positive])) / negatives
-    shares[~positive] = 1 - (overall[~positive] - _ranks(prob[~positive])) / positives
-    return shares
-
-
-def _ranks(values: Floats) -> Floats:
-    return np.asarray(pd.Series(values).rank(), np.float64)
+    positive, scores = np.asarray(target) == 1, pd.Series(np.asarray(prob, dtype=np.float64))
+    shares = scores.rank().to_numpy(copy=True)
+    for own in (positive, ~positive):
+        shares[own] = (shares[own] - scores[own].rank()) / (~own).sum()
+    return np.where(positive, shares, 1 - shares)
 
 
 def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) -> Interval:
@@ -294,7 +278,7 @@ def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) 
     if reason := undefined_reason(target, prob):
         return Interval(reason=reason)
     positive, shares = np.asarray(target) == 1, placements(target, prob)
-    auc = roc_auc(target, prob)
+    auc = metrics.roc_auc(target, prob)
     codes = np.arange(len(positive)) if groups is None else pd.factorize(np.asarray(groups))[0]
     count = int(codes.max()) + 1
 

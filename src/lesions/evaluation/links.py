@@ -77,16 +77,8 @@ def exposures(table: pd.DataFrame, links: pd.DataFrame, part: pd.Series) -> pd.D
                 apart = of_kind["id"].isin(of_kind.loc[of_kind["part"].isin(seen), "id"])
             shared = of_kind[apart & rows[of_kind["row"]]]
             exposed = shared["row"].unique()
-            found.append(
-                {
-                    "part": name,
-                    "seen": " or ".join(seen) or "the other folds",
-                    "kind": kind,
-                    "images": int(rows.sum()),
-                    "exposed": len(exposed),
-                    "links": int(shared["id"].nunique()),
-                    "positives": int(positive[rows].sum()),
-                    "positives_exposed": int(positive[exposed].sum()),
-                }
-            )
+            images = rows.sum(), len(exposed), shared["id"].nunique()
+            positives = positive[rows].sum(), positive[exposed].sum()
+            seen_in = " or ".join(seen) or "the other folds"
+            found.append((name, seen_in, kind, *images, *positives))
     return pd.DataFrame(found, columns=EXPOSED)

@@ -5,8 +5,7 @@ sparse matrix times how often each group was drawn: exact with ties, thousands o
 second.
 """
 
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,48 +18,37 @@ Floats = NDArray[np.float64]
 Prepare = Callable[[Any, Any], tuple[csr_array, Callable[[Floats], Floats]]]
 
 
-class Metric:
+class Metric(NamedTuple):
     """A number from (target, prob), NaN where it is not defined.
 
     `ranks` says that it needs both classes and scores that differ.
     """
 
-    def __init__(self, prepare: Prepare, ranks: bool = True):
-        self.prepare = prepare
-        self.ranks = ranks
+    prepare: Prepare
+    ranks: bool = True
 
     def __call__(self, target: ArrayLike, prob: ArrayLike) -> float:
-        return float("nan") if self.undefined(target, prob) else float(self.all(target, prob)[0])
+        undefined = undefined_reason(target, prob, self.ranks)
+        return float("nan") if undefined else float(self.all(target, prob)[0])
 
     def all(self, target: ArrayLike, prob: ArrayLike) -> Floats:
         """Its numbers (S,) for the rows as they are."""
-        return self.many(target, prob, np.ones((1, len(np.asarray(target))))).ravel()
-
-    def many(self, target: ArrayLike, prob: ArrayLike, weight: Floats) -> Floats:
-        """Its number (B,), or several (B, S), for each row of `weight` (B, N)."""
         rows, score = self.prepare(np.asarray(target), np.asarray(prob))
-        return score((rows @ weight.T).T)
-
-    def undefined(self, target: ArrayLike, prob: ArrayLike) -> str | None:
-        """Why there is no number for these rows, in a few words; None where there is one."""
-        return undefined_reason(target, prob, self.ranks)
+        return score((rows @ np.ones((rows.shape[1], 1))).T).ravel()
 
 
-def together(metrics: Iterable[Metric]) -> Metric:
+def together(metrics: Collection[Metric]) -> Metric:
     """The numbers of several metrics that add up the same cells, at the cost of one."""
 
     def prepare(target: Any, prob: Any) -> tuple[csr_array, Callable[[Floats], Floats]]:
         parts = [metric.prepare(target, prob) for metric in metrics]
         return parts[0][0], lambda sums: np.stack([score(sums) for _, score in parts], axis=1)
 
-    return Metric(prepare, ranks=False)
+    return Metric(prepare, any(metric.ranks for metric in metrics))
 
 
 def undefined_reason(target: ArrayLike, prob: ArrayLike, ranks: bool = True) -> str | None:
-    """Why a metric is not defined here, in a few words, or None.
-
-    `ranks`: it is a ranking metric such as AUC, which needs both classes and scores that differ.
-    """
+    """Why a metric, which `ranks` or not, is not defined here, in a few words, or None."""
     target, prob = np.asarray(target), np.asarray(prob)
     if len(target) != len(prob):
         raise ValueError(f"{len(target):,} targets but {len(prob):,} scores")
@@ -168,8 +156,7 @@ def partial_auc(min_tpr: float = 0.8) -> Metric:
     """
 
     def area(curve: Curve) -> Floats:
-        positives = np.broadcast_to(curve.positives[:, None], curve.tp.shape)
-        negatives = np.broadcast_to(curve.negatives[:, None], curve.tp.shape)
+        positives, negatives = curve.positives[:, None], curve.negatives[:, None]
         # Step by step along the TPR axis: from (before, left) to (after, right), a straight line.
         step = ratio(curve.hits, positives)
         counted = np.clip(ratio(curve.tp, positives) - min_tpr, 0, step)
@@ -249,8 +236,8 @@ def of_confusion(score: Callable[[Floats], Floats]) -> Metric:
 
 
 def class_recall(matrix: Floats) -> Floats:
-    """Recall of each class, (B, C); NaN for a class without rows."""
-    return ratio(np.diagonal(matrix, axis1=1, axis2=2).copy(), matrix.sum(axis=2))
+    """Recall of each class, (..., C); NaN for a class without rows."""
+    return ratio(np.diagonal(matrix, axis1=-2, axis2=-1), matrix.sum(axis=-1))
 
 
 def class_f(matrix: Floats, beta: float = 1.0) -> Floats:
@@ -264,14 +251,12 @@ def class_f(matrix: Floats, beta: float = 1.0) -> Floats:
 
 def mean_of_classes(scores: Floats) -> Floats:
     """Mean over the classes (B, C) that have a score."""
-    with warnings.catch_warnings():  # a replicate without any class stays NaN
-        warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(scores, axis=1)
+    return ratio(np.nansum(scores, axis=1), (~np.isnan(scores)).sum(axis=1))
 
 
 def share_right(matrix: Floats) -> Floats:
-    """The share of rows whose class is the predicted one, (B,)."""
-    return ratio(np.trace(matrix, axis1=1, axis2=2), matrix.sum(axis=(1, 2)))
+    """The share of rows whose class is the predicted one, (...,)."""
+    return ratio(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1)))
 
 
 def f_beta(beta: float) -> Metric:
@@ -288,17 +273,10 @@ def one_against_rest(matrix: Floats) -> Floats:
 
 
 def agreement(matrix: Floats) -> Floats:
-    """Agreement beyond chance (Cohen, 1960), (B,)."""
-    agreed = share_right(matrix)
-    chance = (matrix.sum(axis=1) * matrix.sum(axis=2)).sum(axis=1)
-    chance = ratio(chance, matrix.sum(axis=(1, 2)) ** 2)
-    return ratio(agreed - chance, 1 - chance)
-
-
-@of_confusion
-def number_needed_to_biopsy(matrix: Floats) -> Floats:
-    """Lesions called positive for each true positive: 1 / precision."""
-    return ratio(matrix[:, :, 1].sum(axis=1), matrix[:, 1, 1])
+    """Agreement beyond chance (Cohen, 1960), (...,)."""
+    chance = (matrix.sum(axis=-2) * matrix.sum(axis=-1)).sum(axis=-1)
+    chance = ratio(chance, matrix.sum(axis=(-2, -1)) ** 2)
+    return ratio(share_right(matrix) - chance, 1 - chance)
 
 
 f1 = f_beta(1)
@@ -309,3 +287,5 @@ specificity = of_confusion(lambda matrix: class_recall(matrix)[:, 0])
 precision = f_beta(0)
 accuracy = of_confusion(share_right)
 balanced_accuracy = of_confusion(lambda matrix: mean_of_classes(class_recall(matrix)))
+# Lesions called positive for each true positive: 1 / precision.
+number_needed_to_biopsy = of_confusion(lambda m: ratio(m[:, :, 1].sum(axis=1), m[:, 1, 1]))

@@ -13,31 +13,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_array, vstack
 
-from lesions.evaluation import metrics
+from lesions.evaluation import intervals, metrics
 from lesions.evaluation.calibration import calibration_error, fit_scaling
-from lesions.evaluation.intervals import (
-    Interval,
-    bootstrap,
-    bootstrap_columns,
-    bootstrap_each,
-    effective_groups,
-)
-from lesions.evaluation.metrics import (
-    Floats,
-    Metric,
-    agreement,
-    build_curve,
-    class_f,
-    class_recall,
-    confusion_cells,
-    curve_area,
-    curve_cells,
-    curve_precision,
-    mean_of_classes,
-    one_against_rest,
-    share_right,
-    undefined_reason,
-)
+from lesions.evaluation.intervals import Interval
+from lesions.evaluation.metrics import Floats, Metric, undefined_reason
 
 LABELS = {
     "auc": "AUC",
@@ -67,9 +46,7 @@ class Scores(NamedTuple):
 
 def names_of(classes: int) -> tuple[str, ...]:
     """The scores of a task with so many classes, the most important first; see LABELS."""
-    if classes == 1:
-        return ("auc", "average_precision")
-    return ("macro_auc", "accuracy", "balanced_accuracy", "macro_f1")
+    return tuple(LABELS)[:2] if classes == 1 else tuple(LABELS)[2:]
 
 
 def prepare_scores(codes: Any, probs: Any) -> tuple[csr_array, Callable[[Floats], Floats]]:
@@ -77,30 +54,25 @@ def prepare_scores(codes: Any, probs: Any) -> tuple[csr_array, Callable[[Floats]
 
     Of yes or no (B, 2): AUC and average precision.
     """
-    if probs.shape[1] == 1:
-        return curve_cells(codes, probs[:, 0]), lambda counts: np.stack(
-            [score(build_curve(counts)) for score in (curve_area, curve_precision)], axis=1
+    classes, areas = probs.shape[1], (metrics.curve_area, metrics.curve_precision)
+    if classes == 1:
+        return metrics.curve_cells(codes, probs[:, 0]), lambda counts: np.stack(
+            [area(metrics.build_curve(counts)) for area in areas], axis=1
         )
-    classes = probs.shape[1]
-    cells = [curve_cells(codes == k, column) for k, column in enumerate(probs.T)]
-    cells.append(confusion_cells(codes, probs.argmax(axis=1), classes))
+    cells = [metrics.curve_cells(codes == k, column) for k, column in enumerate(probs.T)]
+    cells.append(metrics.confusion_cells(codes, probs.argmax(axis=1), classes))
     edges = np.cumsum([part.shape[0] for part in cells])[:-1]
 
     def score(counts: Floats) -> Floats:
         *curves, matrix = np.split(counts, edges, axis=1)
         matrix = matrix.reshape(-1, classes, classes)
-        built = [build_curve(part) for part in curves]
-        aucs, average = (
-            np.stack([area(curve) for curve in built], axis=1)
-            for area in (curve_area, curve_precision)
-        )
-        overall = np.stack([mean_of_classes(aucs), *matrix_scores(matrix).values()], axis=1)
-        pairs = one_against_rest(matrix).reshape(-1, 2, 2)
-        spared, agreed = (
-            found.reshape(len(matrix), classes)
-            for found in (class_recall(pairs)[:, 0], agreement(pairs))
-        )
-        recall, precision, f1 = class_recall(matrix), class_f(matrix, 0), class_f(matrix)
+        built = [metrics.build_curve(part) for part in curves]
+        aucs, average = (np.stack([area(curve) for curve in built], axis=1) for area in areas)
+        overall = np.stack([metrics.mean_of_classes(aucs), *matrix_scores(matrix).values()], axis=1)
+        pairs = metrics.one_against_rest(matrix)
+        spared, agreed = metrics.class_recall(pairs)[..., 0], metrics.agreement(pairs)
+        recall, precision = metrics.class_recall(matrix), metrics.class_f(matrix, 0)
+        f1 = metrics.class_f(matrix)
         return np.hstack([overall, aucs, average, recall, spared, precision, f1, agreed])
 
     return vstack(cells, format="csr"), score
@@ -112,9 +84,9 @@ all_scores = Metric(prepare_scores, ranks=False)
 def matrix_scores(matrix: Floats) -> dict[str, Floats]:
     """The scores, (B,) each, that follow from confusion matrices (B, C, C), as `names_of` has."""
     return {
-        "accuracy": share_right(matrix),
-        "balanced_accuracy": mean_of_classes(class_recall(matrix)),
-        "macro_f1": mean_of_classes(class_f(matrix)),
+        "accuracy": metrics.share_right(matrix),
+        "balanced_accuracy": metrics.mean_of_classes(metrics.class_recall(matrix)),
+        "macro_f1": metrics.mean_of_classes(metrics.class_f(matrix)),
     }
 
 
@@ -134,9 +106,10 @@ def score_rows(
     if reason := _undefined(codes, probs):
         found = [Interval(reason=reason)] * (len(names) + len(CLASS_LABELS) * len(each))
     else:
-        counts = [effective_groups(np.asarray(codes) == k, groups) for k in range(len(classes))]
+        own = (np.asarray(codes) == k for k in range(len(classes)))
+        counts = [intervals.effective_groups(rows, groups) for rows in own]
         counts = [min(counts)] * len(names) + counts * (len(CLASS_LABELS) * bool(each))
-        found = bootstrap_columns(all_scores, codes, probs, groups, counts=counts)
+        found = intervals.bootstrap_columns(all_scores, codes, probs, groups, counts=counts)
     by_class = [dict(zip(CLASS_LABELS, found[len(names) + k :: len(each)], strict=False))
                 for k in range(len(each))]  # fmt: skip
     return Scores(dict(zip(names, found, strict=False)), dict(zip(each, by_class, strict=True)))
@@ -181,13 +154,11 @@ def decision_scores(
         "balanced accuracy": metrics.balanced_accuracy,
         "Cohen's kappa": metrics.kappa,
     }
-    found = bootstrap_each(ranking, positive, score, groups, replicates)
-    found |= bootstrap_each(decisions, positive, flagged, groups, replicates)
-    for name, metric in {
-        "Brier score": metrics.brier,
-        "expected calibration error": calibration_error,
-    }.items():
-        found[name] = bootstrap(metric, positive, risk, groups, replicates)
+    found = intervals.bootstrap_each(ranking, positive, score, groups, replicates)
+    found |= intervals.bootstrap_each(decisions, positive, flagged, groups, replicates)
+    truth = {"Brier score": metrics.brier, "expected calibration error": calibration_error}
+    for name, metric in truth.items():
+        found[name] = intervals.bootstrap(metric, positive, risk, groups, replicates)
     slope = 1 / fit_scaling(positive, risk[:, None]).temperature
     return found | {"calibration slope": Interval(slope)}
 

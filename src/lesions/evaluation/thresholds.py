@@ -5,8 +5,8 @@ thresholds that did not see the row.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,14 +17,11 @@ from lesions.evaluation.calibration import check_fit
 from lesions.evaluation.metrics import Floats, Metric, of_mean
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """Positive is `prob` >= `value`; the rates are those of the rows it was fitted on."""
+class Threshold(NamedTuple):
+    """Positive is `prob` >= `value`."""
 
     rule: str
     value: float
-    sensitivity: float
-    specificity: float
 
     def apply(self, prob: ArrayLike) -> NDArray[np.int64]:
         """The decisions, 0 or 1 (N,)."""
@@ -45,8 +42,7 @@ def choose(rule: str, worth: Worth, target: ArrayLike, prob: ArrayLike) -> Thres
     fp = np.append(0.0, np.cumsum(target[order] != 1)[last])
     cuts = np.append(np.nextafter(prob.max(), np.inf), prob[order][last])
     best = int(np.argmax(worth(tp, fp, tp[-1], fp[-1])))
-    found, flagged = tp[best] / tp[-1], fp[best] / fp[-1]
-    return Threshold(rule, float(cuts[best]), float(found), float(1 - flagged))
+    return Threshold(rule, float(cuts[best]))
 
 
 def by_f_beta(target: ArrayLike, prob: ArrayLike, beta: float = 1.0) -> Threshold:

@@ -70,6 +70,4 @@ def mixed_precision(precision: str) -> str:
     if torch.cuda.is_available():
         # A T4 claims bf16 too, through slow emulation.
         return "bf16" if torch.cuda.get_device_capability()[0] >= 8 else "fp16"
-    if torch.backends.mps.is_available():
-        return "no"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "no"

@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from lesions.config import PreprocessConfig
 from lesions.errors import InputError, listed
@@ -39,12 +39,6 @@ PARTS = 5  # groups of rows that take turns where there are no folds to take the
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Strict(BaseModel):
-    """A part of the file: an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
 class Cut(BaseModel):
     """The run's decision: positive is a score of at least `value`.
 
@@ -57,7 +51,7 @@ class Cut(BaseModel):
     specificity: Share
 
 
-class Fit(Strict):
+class Fit(BaseModel, extra="forbid"):
     """What one state of the metadata says; score means P(positive), P(any malignant class)."""
 
     temperature: float = Field(gt=0, allow_inf_nan=False)
@@ -85,15 +79,11 @@ class Fit(Strict):
         return float(100 * (np.mean(places) / len(self.quantiles)))
 
     def cannot_exclude(self, probs: Floats, age: float | None) -> list[str] | None:
-        """The classes that probabilities (C,), as predicted, do not exclude; None: `no_set`."""
+        """The classes that probabilities (C,), as predicted, do not exclude; None: not known."""
         return self.sets.cannot_exclude(probs, age) if self.sets else None
 
-    def no_set(self, age: float | None) -> str:
-        """Why it cannot be said what is excluded at that age; "" where it can."""
-        return self.sets.problem(age) if self.sets else "run python scripts/calibrate.py again"
 
-
-class Person(Strict):
+class Person(BaseModel, extra="forbid"):
     """Metadata of a training row, over which runs that know no unknown ones are averaged."""
 
     age_approx: Finite

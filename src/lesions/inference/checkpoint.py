@@ -22,7 +22,8 @@ from lesions.provenance import commit
 from lesions.runs import RunFiles
 
 FORMAT = "lesions/1"
-DECISIVE = ("run", "task", "classes", "preprocess", "fold_hash")
+# What all folds of a run have in common; headers of older versions lack some of it.
+DECISIVE = ("run", "task", "classes", "preprocess", "fold_hash", "dataset", "model", "data")
 
 
 class Fold(NamedTuple):
@@ -100,19 +101,13 @@ def load_folds(files: RunFiles) -> list[Fold]:
                 " both files again, or train the fold again"
             )
         folds.append(Fold(f"{header['run']} fold {number}", number, model.float(), header))
-        first = folds[0].header
-        changed = differences(_shared(first, header), _shared(header, first))
+        first, own = (each | each["config"] for each in (folds[0].header, header))
+        both = [name for name in DECISIVE if name in first and name in own]
+        changed = differences({name: first[name] for name in both}, {n: own[n] for n in both})
         if changed:
-            raise InputError(
-                f"{shown(path)}: differs from the run's other folds: {listed(changed)}"
-            )
+            told = f"differs from the run's other folds: {listed(changed)}"
+            raise InputError(f"{shown(path)}: {told}")
     return folds
-
-
-def _shared(header: dict, other: dict) -> dict:
-    """What all folds of a run have in common; headers of older versions lack some of it."""
-    config = {name: header["config"][name] for name in ("dataset", "model", "data")}
-    return {name: header[name] for name in DECISIVE if name in header and name in other} | config
 
 
 def versions() -> dict[str, str]:

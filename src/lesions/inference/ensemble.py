@@ -1,4 +1,4 @@
-"""What a predictor is made of: the folds of a run, or a blend of runs."""
+"""What a predictor is made of: the folds of a run, and how runs are blended."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -71,7 +71,7 @@ class Run:
         """InputError if the prepared data set (its table's `facts`) is not that of the training."""
         for name, own, given in (
             ("folds", self.folds[0].header["fold_hash"], facts["fold_hash"]),
-            ("preprocess", self.preprocess, preprocess_of(facts)),
+            ("preprocess", self.preprocess, saved_preprocess(facts["config"], "table.json")),
         ):
             if own != given:
                 raise InputError(
@@ -80,25 +80,9 @@ class Run:
                 )
 
 
-def preprocess_of(facts: dict) -> PreprocessConfig:
-    """What the photographs of a prepared data set (its table's `facts`) went through."""
-    return PreprocessConfig(**facts["config"].get("preprocess", {}))
-
-
 def people_table(people: Sequence[Person]) -> pd.DataFrame:
     """Table rows of these people, without a photograph."""
     return pd.DataFrame([NOTHING | person.model_dump() for person in people])
-
-
-@dataclass(frozen=True)
-class Mix:
-    """How runs become one prediction; `weights` are in the order of the runs, and sum to 1."""
-
-    name: str
-    weights: tuple[float, ...]
-    scale: str  # what is averaged: prob, logit or rank
-    calibration: Calibration | None
-    problem: str | None
 
 
 def blended(
@@ -113,18 +97,6 @@ def blended(
         return mean / mean.sum(axis=-1, keepdims=True) if mean.shape[-1] > 1 else mean
     places = [np.linspace(0, 1, len(known)) for known in quantiles]
     return np.tensordot(weights, np.stack(list(map(np.interp, matrix, quantiles, places))), 1)
-
-
-def load_ensemble(
-    spec: str | Path | None, folds: Sequence[int] | None = None
-) -> tuple[list[Run], Mix]:
-    """The runs that `spec` means (see lesions.runs), all for one task, and how they are mixed."""
-    files = find_run(spec)
-    if files.blend:
-        return _load_blend(files, files.blend)
-    run = load_run(files, folds)
-    problem = next(iter(run.problems), None) if run.calibration is None else None
-    return [run], Mix(run.name, (1.0,), "prob", run.calibration, problem)
 
 
 def load_run(spec: str | Path | RunFiles | None, folds: Sequence[int] | None = None) -> Run:
@@ -142,7 +114,13 @@ def load_run(spec: str | Path | RunFiles | None, folds: Sequence[int] | None = N
             f" run python scripts/calibrate.py --run {where}"
         )
     preprocess, doubt = _preprocess(header, calibration, where)
-    problems = [text for text in (problem, doubt, _unfitted(calibration, header, where)) if text]
+    problems = [text for text in (problem, doubt) if text]
+    if calibration and header["config"]["data"]["metadata"] != "none" and not calibration.given:
+        problems.append(
+            f"{where}: calibration.json is of photographs with age, sex and site alone: where one"
+            " is not given, its threshold may not fit: run python scripts/calibrate.py --run"
+            f" {where}"
+        )
     return Run(files, loaded, calibration, preprocess, problems)
 
 
@@ -166,16 +144,6 @@ def _preprocess(
     )
 
 
-def _unfitted(calibration: Calibration | None, header: dict, where: str) -> str | None:
-    """A warning that the threshold is that of other photographs where metadata are not given."""
-    if not calibration or header["config"]["data"]["metadata"] == "none" or calibration.given:
-        return None
-    return (
-        f"{where}: calibration.json is of photographs with age, sex and site alone: where one is"
-        f" not given, its threshold may not fit: run python scripts/calibrate.py --run {where}"
-    )
-
-
 class Shares(BaseModel):
     """What blend.json says of its members, besides what was measured of them."""
 
@@ -184,14 +152,9 @@ class Shares(BaseModel):
     scale: Literal["prob", "logit", "rank"]
     power: float = Field(1.0, ge=1, le=1)  # earlier versions had others
 
-    @property
-    def used(self) -> dict[str, float]:
-        """The members with a weight, and it."""
-        return {name: self.weights[name] for name in self.members if self.weights[name]}
 
-
-def read_shares(path: Path) -> Shares:
-    """The members of a blend.json; InputError if it is none."""
+def read_shares(path: Path) -> tuple[str, dict[str, float]]:
+    """A blend.json's scale, and its members with a weight, and it; InputError if it is none."""
     try:
         found = Shares.model_validate(read_json(path))
     except ValidationError as error:
@@ -206,22 +169,5 @@ def read_shares(path: Path) -> Shares:
             f"{shown(path)}: weights {found.weights} are not shares of its members that sum to"
             " 1: run scripts/blend.py again"
         )
-    return found
-
-
-def _load_blend(files: RunFiles, path: Path) -> tuple[list[Run], Mix]:
-    facts = read_shares(path)
-    runs = [load_run(name) for name in facts.used]
-    tasks = {run.name: run.task for run in runs}
-    if len(set(tasks.values())) > 1:
-        named = {name: f"{task.name} ({listed(task.classes, 9)})" for name, task in tasks.items()}
-        raise InputError(f"{shown(path)}: its runs answer different questions: {named}")
-    calibration, problem = load_calibration(files)
-    if facts.scale == "rank" and not all(run.calibration for run in runs):
-        lacking = listed(run.problems[0] for run in runs if not run.calibration)
-        raise InputError(
-            f"{shown(path)} blends ranks, which one photograph has only among its run's"
-            f" out-of-fold scores: {lacking}"
-        )
-    weights = tuple(facts.used.values())
-    return runs, Mix(path.stem, weights, facts.scale, calibration, problem)
+    used = {name: found.weights[name] for name in found.members if found.weights[name]}
+    return found.scale, used

@@ -51,9 +51,8 @@ def load_explained(spec: str | Path | None, folds: Sequence[int] | None = None) 
     table, facts = load_table(config.dataset)
     run.require_same_data(facts)
     threshold = run.calibration.threshold.value if run.calibration else 0.5
-    several = oof.task.several
     best = oof.probs.argmax(axis=1)
-    against = ~(several | (oof.score >= threshold))
+    against = ~(oof.task.several | (oof.score >= threshold))
     names = np.array([*oof.task.classes, f"no {oof.task.name}"])
     rows = oof.table.assign(
         score=oof.score, positive=oof.positive, output=best, against=against,
@@ -68,14 +67,13 @@ def explained_batches(
 ) -> Iterator[tuple[np.ndarray, Fold, Tensor, Tensor, int, bool]]:
     """Places in `rows`, then the fold that did not see them, and what `grad_cam` takes of them."""
     folds = {fold.number: fold for fold in explained.run.folds}
-    keys = rows[["fold", "output", "against"]].to_numpy(int)
-    for key in np.unique(keys, axis=0):
-        fold, output, against = folds[key[0]], int(key[1]), bool(key[2])
-        places = np.flatnonzero((keys == key).all(axis=1))
-        for start in range(0, len(places), BATCH):
-            some = places[start : start + BATCH]
-            pixels, metadata = arrays_of(explained, fold, rows.iloc[some])
-            yield some, fold, torch.from_numpy(pixels), torch.from_numpy(metadata), output, against
+    placed = rows.assign(place=np.arange(len(rows)))
+    groups: Any = placed.groupby(["fold", "output", "against"])
+    for (number, output, against), part in groups:
+        for start in range(0, len(part), BATCH):
+            some, fold = part.iloc[start : start + BATCH], folds[number]
+            pixels, metadata = map(torch.from_numpy, arrays_of(explained, fold, some))
+            yield some["place"].to_numpy(), fold, pixels, metadata, int(output), bool(against)
 
 
 def arrays_of(
@@ -97,8 +95,7 @@ def grad_cam(
     calls negative, ask for the evidence against.
     """
     maps = coarse_grad_cam(model, images, metadata, output, against)
-    size = (images.shape[1], images.shape[2])
-    maps = F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+    maps = F.interpolate(maps[:, None], images.shape[1:3], mode="bilinear")[:, 0]
     peak = maps.amax((1, 2), keepdim=True)
     return (maps / peak.where(peak > 0, 1)).cpu().numpy()
 

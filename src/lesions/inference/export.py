@@ -59,17 +59,17 @@ def export_run(explained: Explained, kinds: Sequence[str], int8: bool) -> dict[s
     for fold in run.folds:
         rows = explained.rows[explained.rows["fold"] == fold.number]
         images, metadata = arrays_of(explained, fold, rows)
-        files = export_fold(explained, fold, kinds, int8)
-        takes_metadata = run.config.data.metadata != "none"
-        ways = {EAGER: predict_by(WithProbabilities(fold.model).eval(), takes_metadata)}
+        files = {EAGER: run.files.file(fold.number, ".safetensors")}
+        files |= export_fold(explained, fold, kinds, int8)
         for name, path in files.items():
-            ways[name] = (open_torch if name == "torch-export" else open_onnx)(path)[0]
-        files = {EAGER: run.files.file(fold.number, ".safetensors")} | files
-        for name, predict in ways.items():
+            if name == EAGER:
+                predict = predict_by(WithProbabilities(fold.model).eval(), fold.header)
+            else:
+                predict = (open_torch if name == "torch-export" else open_onnx)(path)[0]
             parts = [slice(start, start + CHUNK) for start in range(0, len(rows), CHUNK)]
             found = np.concatenate([predict(images[part], metadata[part]) for part in parts])
             probs.setdefault(name, []).append(found.astype(np.float64))
-            paths.setdefault(name, []).append(files[name])
+            paths.setdefault(name, []).append(path)
         scored.append(rows["positive"])
     positive = pd.concat(scored).to_numpy(int)
     whole = {name: np.concatenate(parts) for name, parts in probs.items()}
@@ -248,16 +248,16 @@ def open_torch(path: Path) -> tuple[Predict, dict]:
     extra = {KEY: ""}
     module = torch.export.load(path, extra_files=extra).module()
     header = json.loads(extra[KEY])
-    return predict_by(module, header["config"]["data"]["metadata"] != "none"), header
+    return predict_by(module, header), header
 
 
-def predict_by(module: Callable[..., Tensor], metadata: bool) -> Predict:
+def predict_by(module: Callable[..., Tensor], header: Mapping[str, Any]) -> Predict:
     """A module that gives probabilities, on arrays and without gradients."""
+    inputs = 1 + (header["config"]["data"]["metadata"] != "none")
 
     @torch.no_grad()
-    def predict(images: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        given = (torch.from_numpy(images), torch.from_numpy(columns))[: 1 + metadata]
-        return module(*given).float().numpy()
+    def predict(*arrays: np.ndarray) -> np.ndarray:
+        return module(*map(torch.from_numpy, arrays[:inputs])).float().numpy()
 
     return predict
 

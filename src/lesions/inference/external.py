@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -29,17 +28,15 @@ from lesions.data.tasks import Task, targets
 from lesions.errors import InputError, listed
 from lesions.evaluation.calibration import equal_bins
 from lesions.evaluation.intervals import REPLICATES, Interval, bootstrap, bootstrap_values, compare
-from lesions.evaluation.metrics import Floats, Metric, mean, roc_auc, sensitivity, specificity
+from lesions.evaluation.metrics import mean, roc_auc, sensitivity, specificity
 from lesions.evaluation.scores import decision_scores, score_rows
 from lesions.files import write_text
 from lesions.inference.ensemble import Run
-from lesions.inference.predictor import Prediction, Predictor
+from lesions.inference.predictor import File, Prediction, Predictor
 from lesions.oof import Oof
 from lesions.runs import RunFiles
 
-CHUNK = 256  # photographs held at once
 CORRUPTIONS = ("blur", "JPEG quality 30", "brightness 60 %", "hair", "black corners")
-File = Path | bytes
 Open = Callable[[str], File]
 
 
@@ -79,16 +76,7 @@ def evaluate(
     for how in CORRUPTIONS if corrupt else ():
         answers = _predict(predictor, rows, partial(_read_damaged, read, how), how)
         found["corrupted"][how] = _paired(clean, _as_oof(predictor, task, rows, answers))
-    return _plain(found), clean, unread
-
-
-def _plain(value: Any) -> Any:
-    """The value with its intervals as JSON writes them."""
-    if isinstance(value, Interval):
-        return value.as_json()
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    return {key: _plain(each) for key, each in value.items()} if isinstance(value, dict) else value
+    return json.loads(json.dumps(found, default=Interval.as_json)), clean, unread
 
 
 def _labelled(rows: pd.DataFrame, task: Task) -> tuple[pd.DataFrame, Task]:
@@ -112,17 +100,12 @@ def _predict(
     place = rows["localization"].mask(rows["localization"] == "", rows["site"])
     known = zip(rows["age_approx"], rows["sex"], place.where(rows["site"] != "", ""), strict=True)
     people = [Patient(None if np.isnan(age) else age, sex, site) for age, sex, site in known]
+    answers = predictor.predict_many([partial(read, path) for path in rows["path"]], people)
     found: list[Prediction | UnreadableImage] = []
-    bar = tqdm(total=len(rows), desc=title, unit="image", disable=None)
-    with ThreadPoolExecutor() as pool, bar:
-        for start in range(0, len(rows), CHUNK):
-            part = slice(start, start + CHUNK)
-            photos = list(pool.map(read, rows["path"].iloc[part]))
-            for answer in predictor.predict_many(photos, people[part]):
-                if isinstance(answer, InputError):  # too little is given for this run
-                    raise answer
-                found.append(answer)
-                bar.update()
+    for answer in tqdm(answers, title, len(rows), unit="image", disable=None):
+        if isinstance(answer, InputError):  # too little is given for this run
+            raise answer
+        found.append(answer)
     return found
 
 
@@ -132,10 +115,8 @@ def _as_oof(predictor: Predictor, task: Task, rows: pd.DataFrame, answers: Seque
     `risk` is calibrated where the run is; without a calibration the threshold is 0.5.
     """
     own, found = predictor.runs[0].task, [a for a in answers if isinstance(a, Prediction)]
-    probs, sure = (
-        np.array([list(each.values()) for each in kind])
-        for kind in ([a.probs for a in found], [a.calibrated or a.probs for a in found])
-    )
+    probs = np.array([[*a.probs.values()] for a in found])
+    sure = np.array([[*(a.calibrated or a.probs).values()] for a in found])
     table = rows.assign(
         score=own.score(probs),
         risk=own.score(sure),
@@ -217,20 +198,16 @@ def _scores(oof: Oof) -> dict[str, Any]:
     }
 
 
-def _decisions(oof: Oof) -> dict[str, tuple[Metric, Floats]]:
-    called = oof.table["called"].to_numpy()
-    return {"AUC": (roc_auc, oof.score), "sensitivity": (sensitivity, called),
-            "specificity": (specificity, called)}  # fmt: skip
-
-
 def _paired(clean: Oof, other: Oof) -> dict[str, dict[str, Any]]:
     """AUC, sensitivity and specificity of damaged rows, and how far they lie from clean ones."""
     found = {}
-    for name, (metric, before) in _decisions(clean).items():
-        pair = [before, _decisions(other)[name][1]]
+    metrics = {"AUC": roc_auc, "sensitivity": sensitivity, "specificity": specificity}
+    for name, metric in metrics.items():
+        pair = [of.score if metric is roc_auc else of.table["called"].to_numpy()
+                for of in (clean, other)]  # fmt: skip
         values = bootstrap_values(metric, clean.positive, pair, clean.groups)
         clear, damage = (metric(clean.positive, prob) for prob in pair)
-        difference = compare(damage - clear, values[:, 1] - values[:, 0]).difference
+        difference = compare(damage - clear, values[:, 1] - values[:, 0])
         found[name] = {"value": damage, "difference": difference}
     return found
 

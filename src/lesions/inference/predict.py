@@ -14,7 +14,7 @@ from lesions.data.cache import cached_images, verify_cache
 from lesions.data.metadata import encode_metadata
 from lesions.data.table import load_table, prepared
 from lesions.errors import InputError, listed
-from lesions.files import read_csv, sha256
+from lesions.files import sha256
 from lesions.inference.checkpoint import Fold
 from lesions.inference.ensemble import Run
 from lesions.models.classifier import LesionClassifier
@@ -22,41 +22,36 @@ from lesions.oof import load_oof
 from lesions.paths import shown
 from lesions.provenance import commit
 
-if TYPE_CHECKING:  # photographs of one's own need neither of them, nor albumentations
+if TYPE_CHECKING:  # photographs of one's own need neither it nor albumentations
     from accelerate import Accelerator
-
-    from lesions.data.loading import LesionDataset
 
 
 @torch.no_grad()
 def predict(
-    model: LesionClassifier, dataset: "LesionDataset", rows: np.ndarray, known: list[np.ndarray],
+    model: LesionClassifier, images: np.ndarray, rows: np.ndarray, known: dict[str, np.ndarray],
     config: PredictConfig, accelerator: "Accelerator", views: int, title: str,
-) -> np.ndarray:  # fmt: skip
-    """P(class) of `rows` (dataset rows, all different) with each of `known`: float64 (K, N, C).
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """P(class) of `rows` (of `images`, all different) by each of `known`: float64 (N, C).
 
     Each of `known` is (S, all rows, M), S versions of the encoded metadata: probabilities are means
     over them and over `views`, each of which the backbone sees once. Of a yes-or-no model C is 1,
-    P(yes). The processes share the rows; all of them get the whole result. RuntimeError if a row
+    P(yes). The processes share the rows; all of them get the whole result. InputError if a row
     comes back without a number.
     """
-    from lesions.data.loading import build_loader, eval_batches
+    from lesions.data.loading import LesionDataset, build_loader, eval_batches
 
     model.eval()
+    device, quiet = accelerator.device, not accelerator.is_main_process or None
+    zeros = np.zeros((len(images), 1), np.float32)  # for the metadata and targets of a batch
     batches = eval_batches(
         rows, config.batch_size, accelerator.process_index, accelerator.num_processes
     )
-    loader = build_loader(dataset, batches, workers=0)
+    loader = build_loader(LesionDataset(images, zeros, zeros[:, 0]), batches, workers=0)
     seen: list[np.ndarray] = []
     given: list[np.ndarray] = []
-    for batch in tqdm(
-        loader, title, unit="batch", leave=False, disable=not accelerator.is_main_process or None
-    ):
-        image = batch["image"].to(accelerator.device, non_blocking=True)
-        each = [
-            torch.from_numpy(table[:, batch["row"].numpy()]).to(accelerator.device)
-            for table in known
-        ]
+    for batch in tqdm(loader, title, unit="batch", leave=False, disable=quiet):
+        image, row = batch["image"].to(device, non_blocking=True), batch["row"].numpy()
+        each = [torch.from_numpy(table[:, row]).to(device) for table in known.values()]
         parts = []
         for view in views_of(image, views):
             with accelerator.autocast():
@@ -64,10 +59,10 @@ def predict(
                 found = [mean_probabilities(model, looked, versions) for versions in each]
             parts.append(torch.stack(found, dim=1))
         prob = torch.stack(parts).mean(dim=0)  # (B, K, C)
-        row, prob = accelerator.gather((batch["row"].to(accelerator.device), prob))
-        seen.append(row.cpu().numpy())
+        place, prob = accelerator.gather((batch["row"].to(device), prob))
+        seen.append(place.cpu().numpy())
         given.append(prob.cpu().numpy())
-    probs = np.full((len(dataset), *given[0].shape[1:]), np.nan)
+    probs = np.full((len(images), *given[0].shape[1:]), np.nan)
     probs[np.concatenate(seen)] = np.concatenate(given)  # a repeated row overwrites itself
     missing = int(np.isnan(probs[rows]).any(axis=(1, 2)).sum())
     if missing:
@@ -76,7 +71,7 @@ def predict(
             " the --pretrained weights it started from, has numbers that are too large: train with"
             " a lower train.lr, with train.precision=fp32 or from other weights"
         )
-    return probs[rows].swapaxes(0, 1)
+    return dict(zip(known, probs[rows].swapaxes(0, 1), strict=True))
 
 
 def views_of(images: Tensor, count: int) -> list[Tensor]:
@@ -141,15 +136,12 @@ def _predict_rows(
     rows: np.ndarray,
 ) -> pd.DataFrame:  # fmt: skip
     """image_name and the fold's probabilities of some rows of the table."""
-    from lesions.data.loading import LesionDataset
-
     images = cached_images(config.dataset, config.data.image_size, table)
     metadata = encode_metadata(table, config.data.metadata, fold.header["neutral"])
-    dataset = LesionDataset(images, metadata, table["target"].to_numpy(np.float32))
     probs = predict(
-        fold.model.to(accelerator.device), dataset, rows, [metadata[None]], config.predict,
+        fold.model.to(accelerator.device), images, rows, {"all": metadata[None]}, config.predict,
         accelerator, config.predict.views, fold.title,
-    )[0]  # fmt: skip
+    )["all"]  # fmt: skip
     fold.model.cpu()
     return run.task.as_frame(probs).assign(image_name=table["image_name"].to_numpy()[rows])
 
@@ -164,13 +156,11 @@ def melanoma_oof(run: Run, config: Config, accelerator: "Accelerator") -> pd.Dat
     table, facts = load_table(config.dataset)
     if facts["config"].get("task", "melanoma") != "melanoma" or not run.files.numbers(".csv"):
         return None
-    known = load_oof(run.files).table["image_name"]
-    parts = []
+    oof = load_oof(run.files)
+    parts = [oof.task.as_frame(oof.probs).assign(image_name=oof.names)]
     for fold in run.folds:
-        path = run.files.file(fold.number, ".csv")
-        parts.append(read_csv(path, ["image_name"], text=("image_name",)))
         inside = (table["fold"] == fold.number) & table["target"].notna()
-        rows = np.flatnonzero(inside & ~table["image_name"].isin(known))
+        rows = np.flatnonzero(inside & ~table["image_name"].isin(oof.names))
         if len(rows):
             parts.append(_predict_rows(run, fold, config, accelerator, table, rows))
     whole = pd.concat(parts)[["image_name", "prob_mel"]].rename(columns={"prob_mel": "prob"})

@@ -13,20 +13,22 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from lesions.data.decode import UnreadableImage, decode
 from lesions.data.metadata import encode_metadata, state_of
 from lesions.data.patients import Patient
-from lesions.errors import InputError
+from lesions.errors import InputError, listed
 from lesions.evaluation.metrics import Floats
-from lesions.inference.calibration import Calibration
-from lesions.inference.ensemble import Mix, Run, blended, load_ensemble
+from lesions.inference.calibration import Calibration, load_calibration
+from lesions.inference.ensemble import Run, blended, load_run, read_shares
 from lesions.inference.explain import grad_cam, overlay
 from lesions.inference.predict import mean_probabilities, probabilities, views_of
 from lesions.models.classifier import LesionClassifier
 from lesions.models.layers import MultiSampleDropout
+from lesions.paths import shown
+from lesions.runs import find_run
 
 BATCH = 16  # photographs that are predicted together
 IMAGES = 32  # a forward pass
@@ -34,14 +36,14 @@ MASKS = 50  # of Monte Carlo dropout
 SEED = 0  # every photograph gets the same masks
 SIDE = 448  # pixels of an overlay
 ASKED = ("age", "sex", "site")
+File = Path | bytes
 # A file, its content, or a picture; an array is uint8, (height, width, 3) RGB or (height, width).
-Photo = str | os.PathLike | bytes | Image.Image | np.ndarray
+# Also what reads a file, for many of them: few are then in memory at once.
+Photo = str | os.PathLike | bytes | Image.Image | np.ndarray | Callable[[], File]
 
 
-class Prediction(BaseModel):
+class Prediction(BaseModel, frozen=True):
     """What a run predicts of one photograph; what needs calibration.json is None without it."""
-
-    model_config = ConfigDict(frozen=True)
 
     probs: dict[str, float] = Field(description="by class; of a yes-or-no task that of yes")
     calibrated: dict[str, float] | None = Field(description="the same, calibrated")
@@ -93,8 +95,12 @@ class Seen(NamedTuple):
 class Predictor:
     """A trained run, some of its folds, or a blend of runs, on the CPU in float32."""
 
+    name: str
     runs: list[Run]
-    mix: Mix
+    weights: list[float]  # of the runs; they sum to 1
+    scale: str  # what is averaged: prob, logit or rank
+    calibration: Calibration | None
+    problem: str | None = None  # why a blend has no calibration
     decode: Callable[..., tuple[np.ndarray, tuple[int, int]]] = decode  # the server: elsewhere
 
     @classmethod
@@ -106,7 +112,23 @@ class Predictor:
         None is the run in models/. InputError for what is missing, damaged or does not belong
         together.
         """
-        return cls(*load_ensemble(spec, folds))
+        files = find_run(spec)
+        if not files.blend:
+            run = load_run(files, folds)
+            return cls(run.name, [run], [1.0], "prob", run.calibration)
+        scale, weights = read_shares(files.blend)
+        runs = [load_run(name) for name in weights]
+        tasks = {run.name: run.task for run in runs}
+        if len(set(tasks.values())) > 1:
+            named = {name: f"{of.name} ({listed(of.classes, 9)})" for name, of in tasks.items()}
+            raise InputError(f"{shown(files.blend)}: its runs answer different questions: {named}")
+        if scale == "rank" and not all(run.calibration for run in runs):
+            lacking = listed(run.problems[0] for run in runs if not run.calibration)
+            raise InputError(
+                f"{shown(files.blend)} blends ranks, which one photograph has only among its run's"
+                f" out-of-fold scores: {lacking}"
+            )
+        return cls(files.name, runs, [*weights.values()], scale, *load_calibration(files))
 
     @property
     def described(self) -> str:
@@ -115,15 +137,11 @@ class Predictor:
         kind = f"{config.model.backbone} at {config.data.image_size} pixels"
         if len(self.runs) > 1:
             kind = f"{len(self.runs)} runs"
-        known = "" if self.mix.calibration else ", not calibrated"
+        known = "" if self.calibration else ", not calibrated"
         return f"{self.name}: {self.task}, {kind}, {folds} fold{'s'[: folds > 1]}{known}"
 
     def __repr__(self) -> str:
         return f"Predictor({self.described})"
-
-    @property
-    def name(self) -> str:
-        return self.mix.name
 
     @property
     def task(self) -> str:
@@ -137,9 +155,8 @@ class Predictor:
     @property
     def missing(self) -> list[str]:
         """What the predictions lack, and the command that brings it; [] for a calibrated run."""
-        problems = [self.mix.problem] if self.mix.problem else []
-        problems += [problem for run in self.runs for problem in run.problems]
-        return list(dict.fromkeys(problems))
+        problems = [self.problem, *(problem for run in self.runs for problem in run.problems)]
+        return list(dict.fromkeys(filter(None, problems)))
 
     def predict(self, photo: Photo, patient: Patient | None = None) -> Prediction:
         """The prediction of one photograph.
@@ -167,13 +184,10 @@ class Predictor:
     def _read(self, photo: Photo, patient: Patient) -> Picture | UnreadableImage:
         try:
             file = _file(photo)
-            read = [self._pixels(file, run) for run in self.runs]
+            read = [self.decode(file, r.config.data.image_size, r.preprocess) for r in self.runs]
         except UnreadableImage as error:
             return error
         return Picture([pixels for pixels, _ in read], read[0][1], _row(file, patient))
-
-    def _pixels(self, file: Path | bytes, run: Run) -> tuple[np.ndarray, tuple[int, int]]:
-        return self.decode(file, run.config.data.image_size, run.preprocess)
 
     def _answer(self, pictures: list[Picture]) -> list[Prediction | InputError]:
         if not pictures:
@@ -193,17 +207,15 @@ class Predictor:
     def _prediction(self, seen: list[Seen], place: int, picture: Picture) -> Prediction:
         missing = [name for name in ASKED if any(name in each.missing[place] for each in seen)]
         given = state_of(missing)
-        parts = [each.probs[place] for each in seen]
+        first, parts = self.runs[0], [each.probs[place] for each in seen]
         quantiles = [run.calibration.of(given).quantiles for run in self.runs if run.calibration]
         of_runs = [part.mean(axis=(0, 1)) for part in parts]
-        probs = blended(self.mix.scale, self.mix.weights, of_runs, quantiles)
-        task = self.runs[0].task
-        scores = [task.score(part) for part in parts]  # (K, V) of each run
-        score = float(task.score(probs))
-        known = self.mix.calibration and self.mix.calibration.of(given)
+        probs = blended(self.scale, self.weights, of_runs, quantiles)
+        scores = [first.task.score(part) for part in parts]  # (K, V) of each run
+        score = float(first.task.score(probs))
+        known = self.calibration and self.calibration.of(given)
         age = float(picture.row["age_approx"].iloc[0])
         spreads = [each.dropout_spread[place] for each in seen if each.dropout_spread is not None]
-        first = self.runs[0]
         familiar = first.calibration and first.calibration.familiar
         unusual = familiar and familiar.unlike(
             first.folds[0].number, picture.pixels[0], picture.size, seen[0].features[place]
@@ -213,7 +225,7 @@ class Predictor:
             calibrated=self._named(known.apply(probs)) if known else None,
             score=score,
             given=given,
-            not_given=_not_given(missing, given, self.mix.calibration),
+            not_given=_not_given(missing, given, self.calibration),
             threshold=known.threshold.value if known else None,
             positive=score >= known.threshold.value if known else None,
             cannot_exclude=known.cannot_exclude(probs, age) if known else None,
@@ -237,7 +249,7 @@ class Predictor:
         yes where the prediction `found` is positive, and against it where it is not.
         """
         run, file = self.runs[0], _file(photo)
-        pixels, size = self._pixels(file, run)
+        pixels, size = self.decode(file, run.config.data.image_size, run.preprocess)
         known, _ = _encoded(run, _row(file, patient or Patient()))
         output = int(np.argmax(list(found.probs.values())))
         against = not run.task.several and not found.called_positive
@@ -256,8 +268,10 @@ class Predictor:
         return dict(zip(self.classes, map(float, probs), strict=True))
 
 
-def _file(photo: Photo) -> Path | bytes:
+def _file(photo: Photo) -> File:
     """What `decode` takes: a picture in memory becomes a PNG, which loses nothing."""
+    if callable(photo):
+        return photo()
     if isinstance(photo, bytes):
         return photo
     if isinstance(photo, str | os.PathLike):
@@ -273,7 +287,7 @@ def _file(photo: Photo) -> Path | bytes:
     return file.getvalue()
 
 
-def _row(file: Path | bytes, patient: Patient) -> pd.DataFrame:
+def _row(file: File, patient: Patient) -> pd.DataFrame:
     return patient.row(len(file) if isinstance(file, bytes) else file.stat().st_size)
 
 
@@ -322,11 +336,10 @@ def mc_dropout(model: LesionClassifier, seen: Tensor, metadata: Tensor) -> Tenso
     `seen` is what `model.see` returned of them, `metadata` (N, M). The backbone is not run again,
     so its own dropout stays off. Gal and Ghahramani, 2016: https://arxiv.org/abs/1506.02142.
     """
-    of_backbone = set(model.backbone.modules())
     layers = [
         module
-        for module in model.modules()
-        if isinstance(module, nn.Dropout) and module.p and module not in of_backbone
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Dropout) and module.p and not name.startswith("backbone.")
     ]
     if not layers:
         return None

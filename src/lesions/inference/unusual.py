@@ -117,14 +117,14 @@ def fit_typical(values: Floats, groups: np.ndarray) -> tuple[Typical, np.ndarray
     judged by the other parts' limit.
     """
     parts = pd.factorize(groups)[0] % PARTS
-    distances = np.zeros(len(values))
-    for part in np.unique(parts):
-        others = values[parts != part] if (parts != part).any() else values
-        distances[parts == part] = _spread(others).distance(values[parts == part])
-    flagged = np.zeros(len(values), bool)
-    for part in np.unique(parts):
-        limit = np.quantile(distances[parts != part], QUANTILE) if (parts != part).any() else 0
-        flagged[parts == part] = distances[parts == part] > limit
+    distances, flagged = np.zeros(len(values)), np.zeros(len(values), bool)
+    pieces = [parts == part for part in np.unique(parts)]
+    for own in pieces:
+        others = values[~own] if len(pieces) > 1 else values
+        distances[own] = _spread(others).distance(values[own])
+    for own in pieces:
+        limit = np.quantile(distances[~own], QUANTILE) if len(pieces) > 1 else 0
+        flagged[own] = distances[own] > limit
     limit = _short(float(np.quantile(distances, QUANTILE)))
     return _spread(values).model_copy(update={"limit": limit}), flagged
 

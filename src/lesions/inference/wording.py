@@ -96,21 +96,21 @@ class Verdict(BaseModel):
 
 def verdict(predictor: Predictor, found: Prediction) -> Verdict:
     """The decision on a prediction, and the warning that belongs beside it."""
-    known, value, threshold = predictor.mix.calibration, found.score, found.threshold
-    cut, text = known and known.of(found.given).threshold, "No threshold"
-    if known and len(found.probs) == 1:
-        pair = np.array([[found.score], [known.of(found.given).threshold.value]])
-        value, threshold = known.of(found.given).apply(pair)[:, 0].tolist()
-    if cut:
-        text = f"{'At or above' if found.called_positive else 'Below'} the threshold"
+    value, threshold, text, rates = found.score, found.threshold, "No threshold", ""
+    if predictor.calibration:
+        fit = predictor.calibration.of(found.given)
+        cut, side = fit.threshold, "At or above" if found.called_positive else "Below"
+        told = f"{cut.sensitivity:.2f}, specificity {cut.specificity:.2f}"
+        text, rates = f"{side} the threshold", f"Sensitivity of this threshold {told}."
+        if len(found.probs) == 1:
+            value, threshold = fit.apply(np.array([[found.score], [cut.value]]))[:, 0].tolist()
     return Verdict(
         text=f"{text}: {percent(value)}",
-        rates=f"Sensitivity of this threshold {cut.sensitivity:.2f},"
-        f" specificity {cut.specificity:.2f}." if cut else "",
+        rates=rates,
         value=value,
         threshold=threshold,
         warning=f"Do not rely on it: {'; '.join(found.unusual)}." if found.unusual else "",
-    )  # fmt: skip
+    )
 
 
 def sentence(predictor: Predictor, found: Prediction) -> str:

@@ -125,11 +125,7 @@ def end_for_now(reason: str) -> NoReturn:
 
 
 def push_kernel(kernel: Kernel) -> str:
-    """Send a kernel and what it needs of this checkout, and start it; its owner/name/version.
-
-    The notebook names the hashes of its data sets: a session that gets an older version attached
-    refuses to run.
-    """
+    """Send a kernel and what it needs of this checkout, and start it; its owner/name/version."""
     for run in kernel.names if kernel.kind in ("predict", "blend") else []:
         if not any(at("oof", run).glob("fold*.safetensors")):
             raise InputError(f"{run}: no fold is here to {kernel.kind}: train it first")

@@ -132,10 +132,7 @@ class Session:
         return kept
 
     def predict(self, *runs: str) -> Path:
-        """Leave submission.csv, a run's test predictions or the blend of several's, in the folder.
-
-        It is checked against the competition's sample.
-        """
+        """Leave submission.csv, of a run or the blend of several, checked against the sample."""
         for run in runs:
             _require_inputs(run, trained=True)
         name, arguments = ("blend", [*runs]) if len(runs) > 1 else (runs[0], ["--run", *runs])

@@ -1,7 +1,4 @@
-"""Send a submission once, wait for its score, and record it beside its CV estimate.
-
-submissions/scores.csv has a row a submission that was scored or refused.
-"""
+"""Send a submission once, wait for its score, record it beside its CV estimate in scores.csv."""
 
 import time
 from pathlib import Path

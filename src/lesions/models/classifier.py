@@ -47,10 +47,17 @@ class LesionClassifier(nn.Module):
         """What the image alone decides: pooled features (B, F), before a gate the feature map.
 
         Of uint8 (B, 4 F) these are the bytes of the features, computed before (train.frozen).
+        InputError for images of another size than the backbone's position embeddings are for.
         """
         if image.ndim == 2:
             return image.view(torch.float32)
-        self._require_size(image.shape[1])
+        size, patches = image.shape[1], getattr(self.backbone, "patch_embed", None)
+        expected = getattr(patches, "img_size", None)  # of position embeddings
+        if expected and getattr(patches, "strict_img_size", False) and expected != (size, size):
+            raise InputError(
+                f"the backbone takes images of {expected[0]} pixels, data.image_size is {size}: set"
+                f" data.image_size={expected[0]} or model.backbone_args={{img_size: {size}}}"
+            )
         normalised = ((image - self.mean) / self.std).permute(0, 3, 1, 2)
         # As permuted it is channels_last already: only the other layout costs a copy.
         normalised = normalised.contiguous(memory_format=self.memory_format)
@@ -68,27 +75,15 @@ class LesionClassifier(nn.Module):
             return self.head(self.fuse(seen, metadata))
 
     def fuse(self, seen: Tensor, metadata: Tensor) -> Tensor:
-        """The float32 features (B, F) that enter the head."""
+        """The features (B, F) that enter the head, float32 if autocast is off, as in `decide`."""
         if self.gate is not None:
-            with torch.autocast(seen.device.type, enabled=False):
-                factor = self.gate(metadata.float())
+            factor = self.gate(metadata.float())
             seen = self._pooled(layers.weigh_channels(seen, factor))
         if self.metadata is None:
             return seen.float()
-        with torch.autocast(seen.device.type, enabled=False):
-            return torch.cat([seen.float(), self.metadata(metadata.float())], dim=1)
+        return torch.cat([seen.float(), self.metadata(metadata.float())], dim=1)
 
     def _pooled(self, feature_map: Tensor) -> Tensor:
         if self.attention is not None:
             feature_map = layers.attend(self.attention, feature_map, self.channels, self.prefix)
         return self.backbone.forward_head(feature_map, pre_logits=True)
-
-    def _require_size(self, size: int) -> None:
-        """InputError for images of another size than the backbone's position embeddings are for."""
-        patches = getattr(self.backbone, "patch_embed", None)
-        expected = getattr(patches, "img_size", None)
-        if expected and getattr(patches, "strict_img_size", False) and expected != (size, size):
-            raise InputError(
-                f"the backbone takes images of {expected[0]} pixels, data.image_size is {size}: set"
-                f" data.image_size={expected[0]} or model.backbone_args={{img_size: {size}}}"
-            )

@@ -44,14 +44,13 @@ class LesionsCnn(nn.Module):
         self.norm = nn.BatchNorm1d(dense)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The feature map (B, num_features, S / 2 ** depth, S / 2 ** depth)."""
+        """(B, num_features, S / 2 ** depth, S / 2 ** depth)."""
         x = self.stem(x)
         if self.grad_checkpointing:
             return timm.models.checkpoint_seq(self.blocks, x)
         return self.blocks(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = True) -> Tensor:
-        """Features (B, dense) of the map."""
         x = self.norm(self.dense(x.mean((2, 3))).relu())
         return F.dropout(x, self.drop_rate, self.training)
 
@@ -59,11 +58,9 @@ class LesionsCnn(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
-        """The layers' order, as timm asks for it."""
         return {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Compute the forward pass again in the backward pass, to save memory."""
         self.grad_checkpointing = enable
 
 
@@ -86,8 +83,6 @@ default_cfgs = timm.models.generate_default_cfgs({  # timm looks for this name
 
 
 def _register(name: str) -> None:
-    """Make the network known to timm under its name."""
-
     def build(pretrained: bool = False, **arguments: Any) -> LesionsCnn:
         sizes = NETWORKS[name] | arguments
         return timm.models.build_model_with_cfg(LesionsCnn, name, pretrained, **sizes)

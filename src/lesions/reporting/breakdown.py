@@ -14,18 +14,7 @@ from numpy.typing import ArrayLike
 
 from lesions.evaluation.conformal import AGES
 from lesions.evaluation.intervals import Interval, Z
-from lesions.reporting.style import (
-    BASELINE,
-    BENIGN,
-    MELANOMA,
-    MODEL,
-    MUTED,
-    build_figure,
-    dashed,
-    name_rows,
-    note_beside,
-    percent_ticks,
-)
+from lesions.reporting import style
 
 ABSENT = "not recorded"
 MOST_DIAGNOSES = 14
@@ -60,8 +49,7 @@ def rate(events: ArrayLike, groups: ArrayLike) -> Interval:
         return Interval(reason="no rows")
     codes = pd.factorize(np.asarray(groups))[0]
     count = int(codes.max()) + 1
-    share = float(events.mean())
-    effective = float(count)
+    share, effective = float(events.mean()), float(count)
     if 0 < share < 1 and count > 1:
         sums = np.bincount(codes, events - share)
         variance = count / (count - 1) * float(sums @ sums) / n**2
@@ -94,17 +82,15 @@ def factors(table: pd.DataFrame) -> dict[str, pd.Series]:
         "source": _categories(table["source"]),
         "size of the original": bands(megapixels, [0.5, 1, 4, 12], " MP"),
     }
-    if "images_per_patient" in table and table["images_per_patient"].notna().any():
+    if table["images_per_patient"].notna().any():
         found["images of the patient"] = bands(table["images_per_patient"], [5, 15, 40])
     found = {name: values.cat.remove_unused_categories() for name, values in found.items()}
     return dict(sorted(found.items(), key=lambda part: -len(part[1].cat.categories)))
 
 
 def _categories(values: pd.Series) -> pd.Series:
-    known = values.replace("", np.nan)
-    order = [str(name) for name in known.value_counts().index]
-    filled = known.fillna(ABSENT).astype(str)
-    return filled.astype(pd.CategoricalDtype([*order, ABSENT], ordered=True))
+    order = [*values[values != ""].value_counts().index, ABSENT]
+    return values.replace("", ABSENT).astype(pd.CategoricalDtype(order, ordered=True))
 
 
 class Part(NamedTuple):
@@ -121,27 +107,26 @@ def baseline_parts(shortcuts: Sequence[Mapping[str, Any]]) -> list[Part]:
     found = []
     for row in shortcuts:
         where = "" if row["source"] == "all" else f", {row['source']}"
-        auc, low, high = (np.nan if row[k] is None else row[k] for k in ("auc", "low", "high"))
-        name = f"metadata: {row['features']}{where}"
-        found.append(Part(name, Interval(auc, low, high)))
+        numbers = np.array([row["auc"], row["low"], row["high"]], float)  # of null NaN
+        found.append(Part(f"metadata: {row['features']}{where}", Interval(*numbers.tolist())))
     return found
 
 
 def plot_forest(parts: Sequence[Part]) -> Figure:
     """AUC with interval, a line for each part, from the top."""
-    figure, ((axes,),) = build_figure(0.85 + 0.27 * len(parts))
+    figure, ((axes,),) = style.build_figure(0.85 + 0.27 * len(parts))
     for y, part in enumerate(parts):
         if np.isnan(part.auc.value):
-            axes.text(0.5, y, f"  {part.auc.reason or 'n/a'}", va="center", color=MUTED)
+            axes.text(0.5, y, f"  {part.auc.reason or 'n/a'}", va="center", color=style.MUTED)
             continue
-        colour, marker = (BASELINE, "D") if part.rows is None else (MODEL, "o")
+        colour, marker = (style.BASELINE, "D") if part.rows is None else (style.MODEL, "o")
         _draw_interval(axes, y, part.auc, colour, marker)
-        note_beside(axes, y, f"{part.auc.value:.3f}")
+        style.note_beside(axes, y, f"{part.auc.value:.3f}")
     lows = [number for part in parts for number in (part.auc.value, part.auc.low)]
-    name_rows(axes, [part.name for part in parts])
+    style.name_rows(axes, [part.name for part in parts])
     axes.set_xlim(min(0.5, float(np.nanmin([0.52, *lows])) - 0.02), 1)
     axes.set(xlabel="AUC, 95 % interval")
-    axes.axvline(0.5, **dashed(MUTED))
+    axes.axvline(0.5, **style.dashed(style.MUTED))
     return figure
 
 
@@ -151,13 +136,13 @@ def plot_errors(
     """Positives missed and benign lesions flagged in each category, with intervals and n."""
     figure, panels = _two_panels(values)
     sides = (
-        (positive, ~flagged, MELANOMA, f"{words.many} missed"),
-        (~positive, flagged, BENIGN, "benign flagged"),
+        (positive, ~flagged, style.MELANOMA, f"{words.many} missed"),
+        (~positive, flagged, style.BENIGN, "benign flagged"),
     )
     for panel, (kind, event, colour, title) in zip(panels, sides, strict=True):
         _draw_rates(panel, values[kind], event[kind], groups[kind], colour)
         for y, count in enumerate(values[kind].value_counts(sort=False)):
-            note_beside(panel, y, f"{count:,}", MUTED)
+            style.note_beside(panel, y, f"{count:,}", style.MUTED)
         panel.set(xlabel=title)
     return figure
 
@@ -167,31 +152,31 @@ def plot_factor(
 ) -> Figure:
     """Images in each category, and the positives' share of them with its 95 % interval."""
     figure, (left, right) = _two_panels(values)
-    _draw_counts(left, values.value_counts(sort=False), BENIGN)
+    _draw_counts(left, values.value_counts(sort=False), style.BENIGN)
     positives = values[positive].value_counts(sort=False)
-    left.barh(range(len(positives)), positives, color=MELANOMA, height=0.64)
+    left.barh(range(len(positives)), positives, color=style.MELANOMA, height=0.64)
     left.set_xlim(0, left.get_xlim()[1] * 1.22)
     left.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
     left.set(xlabel="images")
-    _draw_rates(right, values, positive, groups, MELANOMA)
+    _draw_rates(right, values, positive, groups, style.MELANOMA)
     right.set(xlabel=f"of which {words.kind}")
     return figure
 
 
 def plot_diagnoses(diagnosis: pd.Series, positive: np.ndarray) -> Figure:
     """Images of each diagnosis on a logarithmic scale, positives in their colour."""
-    named = diagnosis.replace("", np.nan).fillna(ABSENT).astype(str)
+    named = diagnosis.replace("", ABSENT)
     counts = named.value_counts()
     if len(counts) > MOST_DIAGNOSES:
         rest = counts.iloc[MOST_DIAGNOSES - 1 :]
         others = pd.Series({f"{len(rest)} others": rest.sum()})
         counts = pd.concat([counts.iloc[: MOST_DIAGNOSES - 1], others])
-    figure, ((axes,),) = build_figure(0.75 + 0.24 * max(len(counts), 2))
-    colours = np.where(counts.index.isin(named[positive]), MELANOMA, BENIGN)
+    figure, ((axes,),) = style.build_figure(0.75 + 0.24 * max(len(counts), 2))
+    colours = np.where(counts.index.isin(named[positive]), style.MELANOMA, style.BENIGN)
     axes.set(xlabel="images, logarithmic", xscale="log", xlim=(0.8, counts.max() * 5))
     _draw_counts(axes, counts, colours)
     axes.tick_params(which="minor", length=0)
-    name_rows(axes, list(counts.index))
+    style.name_rows(axes, list(counts.index))
     return figure
 
 
@@ -221,33 +206,33 @@ def plot_properties(images: Any, rows: np.ndarray, classes: np.ndarray) -> Figur
     some = np.random.default_rng(0).permutation(len(rows))[:SAMPLE]
     measured = measure_pixels(images, rows[some]).groupby(np.asarray(classes)[some])
     parts = {str(name): part for name, part in measured}
-    figure, axes = build_figure(0.8 + 0.5 * max(len(parts), 2), 2, 2)
+    figure, axes = style.build_figure(0.8 + 0.5 * max(len(parts), 2), 2, 2)
     for panel, name in zip(axes.ravel(), PROPERTIES, strict=True):
-        name_rows(panel, list(parts) if panel in axes[:, 0] else [""] * len(parts))
+        style.name_rows(panel, list(parts) if panel in axes[:, 0] else [""] * len(parts))
         panel.set(xlabel=name)
         for y, part in enumerate(parts.values()):
             least, low, median, high, most = np.percentile(part[name], [5, 25, 50, 75, 95])
-            panel.plot([least, most], [y, y], color=BENIGN, linewidth=1, alpha=0.6)
-            panel.plot([low, high], [y, y], color=BENIGN, linewidth=4, alpha=0.6)
-            panel.plot(median, y, "o", color=BENIGN, markersize=5)
+            panel.plot([least, most], [y, y], color=style.BENIGN, linewidth=1, alpha=0.6)
+            panel.plot([low, high], [y, y], color=style.BENIGN, linewidth=4, alpha=0.6)
+            panel.plot(median, y, "o", color=style.BENIGN, markersize=5)
     return figure
 
 
 def numbers(
     table: pd.DataFrame, positive: np.ndarray, score: np.ndarray | None, words: Words
 ) -> pd.DataFrame:
-    """What is known of an image as numbers, columns that are empty or constant left out."""
+    """What is known of an image as numbers, columns that are missing or constant left out."""
     columns = {
         words.kind: positive,
         "score": score,
         "age": table["age_approx"],
         "male": table["sex"].map({"male": 1.0, "female": 0.0}),
         "megapixels": table["width"] * table["height"] / 1e6,
-        "file bytes": table.get("bytes"),
-        "images of patient": table.get("images_per_patient"),
+        "file bytes": table["bytes"],
+        "images of patient": table["images_per_patient"],
     }
     columns |= {name: (table["source"] == name) * 1.0 for name in sorted(set(table["source"]))[1:]}
-    found = pd.DataFrame({name: values for name, values in columns.items() if values is not None})
+    found = pd.DataFrame(columns)
     return found.loc[:, found.nunique() > 1].astype(float)
 
 
@@ -256,11 +241,10 @@ def draw_parts(
     plot: Callable[..., Figure], *of: Any,
 ) -> dict[str, str]:  # fmt: skip
     """The name in `drawn` of the figure of each part, "" where the table has no value of it."""
-    found = {}
+    found = dict.fromkeys(parts, "")
     for name, values in parts.items():
-        known = {ABSENT} != set(values.cat.categories)
-        found[name] = f"{prefix}_{name.replace(' ', '_')}" if known else ""
-        if known:
+        if {ABSENT} != set(values.cat.categories):
+            found[name] = f"{prefix}_{name.replace(' ', '_')}"
             drawn[found[name]] = plot(values, *of)
     return found
 
@@ -268,9 +252,9 @@ def draw_parts(
 def _two_panels(values: pd.Series) -> tuple[Figure, np.ndarray]:
     """Two panels with a line for each category, named at the left one."""
     names = list(values.cat.categories)
-    figure, axes = build_figure(0.75 + 0.28 * max(len(names), 2), columns=2)
-    name_rows(axes[0, 0], names)
-    name_rows(axes[0, 1], [""] * len(names))
+    figure, axes = style.build_figure(0.75 + 0.28 * max(len(names), 2), columns=2)
+    style.name_rows(axes[0, 0], names)
+    style.name_rows(axes[0, 1], [""] * len(names))
     return figure, axes[0]
 
 
@@ -286,13 +270,13 @@ def _draw_rates(
     axes: Axes, values: pd.Series, event: np.ndarray, groups: np.ndarray, colour: str
 ) -> None:
     """The rate of `event` in each category with its interval, that of all rows dashed."""
-    axes.axvline(rate(event, groups).value, **dashed(colour))
+    axes.axvline(rate(event, groups).value, **style.dashed(colour))
     for y, name in enumerate(values.cat.categories):
         here = (values == name).to_numpy()
         _draw_interval(axes, y, rate(event[here], groups[here]), colour)
     axes.set_xlim(0, min(1.02, max(axes.get_xlim()[1], 0.02)))
     axes.xaxis.set_major_locator(MaxNLocator(3, steps=[1, 2, 5, 10]))
-    percent_ticks(axes.xaxis)
+    axes.xaxis.set_major_formatter(style.percent)
 
 
 def _draw_interval(axes: Axes, y: float, found: Interval, colour: str, marker: str = "o") -> None:

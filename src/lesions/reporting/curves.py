@@ -13,30 +13,20 @@ from matplotlib.ticker import MaxNLocator
 
 from lesions.files import read_csv
 from lesions.oof import Oof
-from lesions.reporting.style import (
-    BASELINE,
-    INK,
-    MODEL,
-    MUTED,
-    PAPER,
-    build_figure,
-    drawing,
-    write_png,
-)
+from lesions.reporting import style
 
 LABELS = {
-    "loss": ("training loss", BASELINE),
-    "log_loss": ("validation loss", BASELINE),
-    "auc": ("validation AUC", MODEL),
-    "lr": ("learning rate", MUTED),
+    "loss": ("training loss", style.BASELINE),
+    "log_loss": ("validation loss", style.BASELINE),
+    "auc": ("validation AUC", style.MODEL),
+    "lr": ("learning rate", style.MUTED),
 }
 
 
 def plot_history(axes: Axes, folds: Mapping[int, pd.DataFrame], key: str) -> None:
     """`key` (of LABELS) of each epoch: a thin line a fold, their mean as the thick one.
 
-    `folds` are the histories by fold: columns epoch and LABELS. The best epoch of a fold's AUC has
-    a small dot, the end of each line the fold's number.
+    `folds` are histories, columns epoch and LABELS; a small dot is a fold's epoch of best AUC.
     """
     label, colour = LABELS[key]
     lines = {fold: history.set_index("epoch")[key].astype(float) for fold, history in folds.items()}
@@ -50,8 +40,8 @@ def plot_history(axes: Axes, folds: Mapping[int, pd.DataFrame], key: str) -> Non
     if len(lines) > 1 and len(mean):
         axes.plot(mean.index, mean, color=colour, linewidth=2.4)
         end = (mean.index[-1], mean.iloc[-1])
-        axes.plot(*end, "o", color=colour, markeredgecolor=PAPER, markersize=6)
-        _note(axes, end, f"    {end[1]:.3{'g' if key == 'lr' else 'f'}}", INK)
+        axes.plot(*end, "o", color=colour, markeredgecolor=style.PAPER, markersize=6)
+        _note(axes, end, f"    {end[1]:.3{'g' if key == 'lr' else 'f'}}", style.INK)
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
@@ -64,19 +54,18 @@ def _note(axes: Axes, at: tuple[float, float], text: str, colour: str) -> None:
 
 def draw_curves(folder: Path) -> None:
     """Write training_curves.png into a run's folder, from its history<k>.csv."""
-    paths = sorted(folder.glob("history*.csv"), key=lambda path: path.stem)
-    if not paths:
-        return
     folds = {
         int(re.sub(r"\D", "", path.stem)): read_csv(path, ["epoch", "loss", "auc"])
-        for path in paths
+        for path in sorted(folder.glob("history*.csv"))
     }
-    with drawing():
+    if not folds:
+        return
+    with style.drawing():
         keys = _keys(folds)
-        figure, axes = build_figure(2.5 * len(keys), rows=len(keys))
+        figure, axes = style.build_figure(2.5 * len(keys), rows=len(keys))
         for (panel,), key in zip(axes, keys, strict=True):
             plot_history(panel, folds, key)
-        write_png(figure, folder / "training_curves.png")
+        style.write_png(figure, folder / "training_curves.png")
 
 
 def _keys(folds: Mapping[int, pd.DataFrame]) -> list[str]:
@@ -91,7 +80,7 @@ def training_section(oof: Oof, drawn: dict[str, Figure]) -> list[dict[str, Any]]
         return []
     histories = {fold: pd.DataFrame(facts["history"]) for fold, facts in folds.items()}
     for key in _keys(histories):
-        figure, ((axes,),) = build_figure(3.0)
+        figure, ((axes,),) = style.build_figure(3.0)
         plot_history(axes, histories, key)
         drawn[LABELS[key][0].lower().replace(" ", "_")] = figure
     positives = pd.Series(oof.positive).groupby(oof.table["fold"]).sum()

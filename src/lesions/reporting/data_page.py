@@ -14,9 +14,9 @@ from lesions.data.table import load_table, prepared
 from lesions.evaluation.intervals import format_interval
 from lesions.files import read_csv, write_text
 from lesions.reporting import breakdown
-from lesions.reporting.figures import plot_correlation
 from lesions.reporting.gallery import PIXELS, nearest_images, pair_tiles, samples
 from lesions.reporting.page import percent, render
+from lesions.reporting.sections import data_section
 from lesions.reporting.style import drawing, svg
 
 PAIRS = 2 * STOP  # of near-duplicates that are shown
@@ -28,28 +28,18 @@ def write_data_report(dataset: str) -> Path:
     folder, words = prepared(dataset), breakdown.words_of(facts["config"]["task"])
     table = table.assign(row=np.arange(len(table)))
     known = table[(table["split"] == "train") & table["target"].notna()].reset_index(drop=True)
-    positive, groups = (known["target"] == 1).to_numpy(), known["group"].to_numpy()
-    named = known["diagnosis"] != ""
-    known["label"] = known["diagnosis"].where(named, np.where(positive, words.kind, "benign"))
+    positive = (known["target"] == 1).to_numpy()
+    kinds = np.where(positive, words.kind, "benign")
+    known["label"] = known["diagnosis"].where(known["diagnosis"] != "", kinds)
     images, no_images = nearest_images(dataset, table, PIXELS)
     listing, pairs = folder / "near_duplicates.csv", []
     if images is not None and listing.exists():
         rows = table.set_index("image_name")["row"]
         listed = read_csv(listing, text=("decision",)).fillna({"decision": ""}).head(PAIRS)
         pairs = pair_tiles(listed, rows, images)
+    drawn: dict[str, Figure] = {}
     with drawing():
-        drawn: dict[str, Figure] = {
-            "diagnoses": breakdown.plot_diagnoses(known["diagnosis"], positive)
-        }
-        parts = breakdown.draw_parts(drawn, "data", breakdown.factors(known),
-                                     breakdown.plot_factor, positive, groups, words)  # fmt: skip
-        columns = breakdown.numbers(known, positive, None, words)
-        if columns.shape[1] > 1:
-            drawn["correlation"] = plot_correlation(columns)
-        if images is not None:
-            drawn["image_properties"] = breakdown.plot_properties(
-                images, known["row"].to_numpy(), known["label"].to_numpy()
-            )
+        parts = data_section(drawn, known, positive, None, words, images, known["label"].to_numpy())
         figures = {name: Markup(svg(figure, name)) for name, figure in drawn.items()}
     text = render(
         "data.html.j2", facts=facts, words=words, figures=figures, data_parts=parts,
@@ -65,56 +55,38 @@ def _counts(table: pd.DataFrame, by: list[str]) -> dict[str, list[int]]:
     """Images, positives, groups, patients and lesions of each part, largest first."""
     found = {}
     for name, rows in table.groupby(by):
-        ids = [rows[column][rows[column] != ""].nunique() for column in ("patient_id", "lesion_id")]
-        positives = int((rows["target"] == 1).sum())
-        found[", ".join(map(str, name))] = [len(rows), positives, rows["group"].nunique(), *ids]
+        ids = [rows[c][rows[c] != ""].nunique() for c in ("group", "patient_id", "lesion_id")]
+        found[", ".join(map(str, name))] = [len(rows), int((rows["target"] == 1).sum()), *ids]
     return dict(sorted(found.items(), key=lambda part: -part[1][0]))
 
 
-def audit_text(audit: dict[str, Any]) -> str:
-    """The audit for the terminal; its last line says whether it passed."""
-    texts = []
-    for table in _tables(audit).values():
-        if len(table):  # the first column to the left
-            first = table.columns[0]
-            texts.append(table.set_index(first).rename_axis(index=None, columns=first).to_string())
-    return render(
-        "audit.txt.j2", audit=audit, word=breakdown.words_of(audit["task"]).many, tables=texts
-    )
-
-
-def audit_page(audit: dict[str, Any]) -> str:
-    """The audit as one HTML file that needs nothing beside it."""
-    figures, word = {}, breakdown.words_of(audit["task"]).many
-    if audit["shortcuts"]:
-        with drawing():
-            forest = breakdown.plot_forest(breakdown.baseline_parts(audit["shortcuts"]))
-            figures["shortcuts"] = Markup(svg(forest, "shortcuts"))
-    return render(
-        "audit.html.j2", audit=audit, word=word, tables=_tables(audit),
-        shares=_shares(audit["balance"]["shares"]), figures=figures,
-    )  # fmt: skip
-
-
-def _tables(audit: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """Links, folds and shortcuts, as text."""
-    word = breakdown.words_of(audit["task"]).many
+def audit_pages(audit: dict[str, Any]) -> tuple[str, str]:
+    """The audit as text, whose last line says whether it passed, and as one HTML file."""
+    word, figures = breakdown.words_of(audit["task"]).many, {}
     links = pd.DataFrame(audit["gate"]["links"]).set_axis(
         ["links", "number", "images", "in two folds", "images exposed", f"{word} exposed"], axis=1
     )
     folds = pd.DataFrame(audit["balance"]["folds"])
     folds["share"] = folds["positive_share"].map(lambda share: percent(share, 2))
     folds = folds[["fold", "rows", "groups", "positives", "share"]]
-    return {
-        "links": _grouped(links),
-        "folds": _grouped(folds).rename(columns={"rows": "images", "positives": word}),
-        "shortcuts": _shortcuts([*audit["shortcuts"], *audit["not_scored"]]),
+    folds = folds.rename(columns={"rows": "images", "positives": word})
+    tables = {
+        name: table.map(lambda value: value if isinstance(value, str) else f"{value:,}")
+        for name, table in {"links": links, "folds": folds}.items()
     }
-
-
-def _grouped(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text, its counts as "12,345"."""
-    return table.map(lambda value: value if isinstance(value, str) else f"{value:,}")
+    tables["shortcuts"] = _shortcuts([*audit["shortcuts"], *audit["not_scored"]])
+    texts = []
+    for table in filter(len, tables.values()):  # the first column to the left
+        first = table.columns[0]
+        texts.append(table.set_index(first).rename_axis(index=None, columns=first).to_string())
+    if audit["shortcuts"]:
+        with drawing():
+            forest = breakdown.plot_forest(breakdown.baseline_parts(audit["shortcuts"]))
+            figures["shortcuts"] = Markup(svg(forest, "shortcuts"))
+    shares = _shares(audit["balance"]["shares"])
+    values = {"audit": audit, "word": word, "figures": figures, "shares": shares}
+    text = render("audit.txt.j2", tables=texts, **values)
+    return text, render("audit.html.j2", tables=tables, **values)
 
 
 def _shortcuts(scores: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

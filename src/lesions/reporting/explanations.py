@@ -12,13 +12,8 @@ from lesions.data.decode import UnreadableImage
 from lesions.data.patients import Patient
 from lesions.errors import InputError
 from lesions.files import write_bytes
-from lesions.inference.explain import (
-    Explained,
-    explained_batches,
-    grad_cam,
-    metadata_effects,
-    overlay,
-)
+from lesions.inference import explain
+from lesions.inference.explain import Explained, explained_batches
 from lesions.inference.predictor import Predictor
 from lesions.reporting.gallery import Tile, choose, data_uri, describe, tile
 
@@ -53,15 +48,15 @@ def _explain_rows(explained: Explained, rows: pd.DataFrame) -> list[tuple[np.nda
     """Of each row the photograph beside its overlay, uint8 RGB, and its metadata's effects."""
     results: dict[int, tuple[np.ndarray, str]] = {}
     for places, fold, images, metadata, output, against in explained_batches(explained, rows):
-        maps = grad_cam(fold.model, images, metadata, output, against)
+        maps = explain.grad_cam(fold.model, images, metadata, output, against)
         part = rows.iloc[places]
-        effects = metadata_effects(fold.model, fold.header, images, part, output)
+        effects = explain.metadata_effects(fold.model, fold.header, images, part, output)
         # not to_dict: of a table without columns pandas 2 returns no rows
         for place, image, cam, (_, moved) in zip(
             places, images.numpy(), maps, effects.iterrows(), strict=True
         ):
             text = ", ".join(f"{SHORT.get(str(n), n)} {v:+.2f}" for n, v in moved.items())
-            pair = [tile(half[None], 0) for half in (image, overlay(image, cam))]
+            pair = [tile(half[None], 0) for half in (image, explain.overlay(image, cam))]
             results[place] = (np.hstack(pair), text)
     return [results[place] for place in range(len(rows))]
 

@@ -1,7 +1,6 @@
 """Figures of how well probabilities separate and match the truth: curves, bins, matrices."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,22 +11,8 @@ from matplotlib.ticker import NullFormatter
 from lesions.evaluation.calibration import equal_bins
 from lesions.evaluation.intervals import bootstrap_values, format_interval
 from lesions.evaluation.metrics import Curve, Floats, of_curve
+from lesions.reporting import style
 from lesions.reporting.breakdown import rate
-from lesions.reporting.style import (
-    BASELINE,
-    BENIGN,
-    INK,
-    MELANOMA,
-    MODEL,
-    MUTED,
-    PAPER,
-    build_figure,
-    dashed,
-    legend_above,
-    name_rows,
-    note_beside,
-    percent_ticks,
-)
 
 BAND_REPLICATES = 300  # percentiles of a curve settle sooner than those of a number
 CLASS_REPLICATES = 100  # of each small curve's band
@@ -36,22 +21,16 @@ ROC = ("false positive rate (1 − specificity)", "true positive rate (recall)")
 PRECISION_RECALL = ("recall (sensitivity)", "precision")
 
 
-class Band(NamedTuple):
-    """A curve over GRID with its pointwise 95 % limits, each float64 (201,)."""
-
-    value: Floats
-    low: Floats
-    high: Floats
-
-
 def curve_bands(
     positive: np.ndarray, score: np.ndarray, groups: np.ndarray, replicates: int = BAND_REPLICATES
-) -> tuple[Band, Band]:
-    """ROC (sensitivity over 1 - specificity) and PR (precision over recall), groups resampled."""
+) -> list[Floats]:
+    """ROC (sensitivity over 1 - specificity) and PR (precision over recall), groups resampled.
+
+    Each is float64 (3, 201): the curve over GRID, and its pointwise 95 % limits.
+    """
     drawn = bootstrap_values(curve_lines, positive, [score], groups, replicates)
     limits = np.nanpercentile(drawn[:, 0], [2.5, 97.5], axis=0)
-    parts = np.split(np.vstack([curve_lines.all(positive, score), limits]), 2, axis=1)
-    return Band(*parts[0]), Band(*parts[1])
+    return np.split(np.vstack([curve_lines.all(positive, score), limits]), 2, axis=1)
 
 
 @of_curve
@@ -69,33 +48,33 @@ def curve_lines(curve: Curve) -> Floats:
     return lines.reshape(len(lines), -1)
 
 
-def draw_band(axes: Axes, band: Band, label: str = "", x: Floats = GRID) -> None:
-    """The model's curve, its limits shaded."""
-    axes.fill_between(x, band.low, band.high, color=MODEL, alpha=0.2)
-    axes.plot(x, band.value, color=MODEL, label=label)
+def draw_band(axes: Axes, band: Floats, label: str = "", x: Floats = GRID) -> None:
+    """The model's curve, its limits shaded: `band` (3, N) as in `curve_bands`."""
+    axes.fill_between(x, band[1], band[2], color=style.MODEL, alpha=0.2)
+    axes.plot(x, band[0], color=style.MODEL, label=label)
 
 
 def plot_curve(
-    band: Band, label: str, point: tuple[float, float],
+    band: Floats, label: str, point: tuple[float, float],
     guessing: tuple[float, float] = (0, 1), labels: tuple[str, str] = ROC,
 ) -> Figure:  # fmt: skip
     """A ROC or PR curve with its band, the operating point (x, y), and guessing at x = 0 and 1."""
-    figure, ((axes,),) = build_figure(3.7)
+    figure, ((axes,),) = style.build_figure(3.7)
     draw_band(axes, band, label)
     name = "guessing" if guessing[0] != guessing[1] else f"guessing: {100 * guessing[0]:.1f} %"
-    axes.plot([0, 1], guessing, **dashed(MUTED), label=name)
-    axes.plot(*point, "o", color=INK, markersize=6, markeredgecolor=PAPER, zorder=5)
+    axes.plot([0, 1], guessing, **style.dashed(style.MUTED), label=name)
+    axes.plot(*point, "o", color=style.INK, markersize=6, markeredgecolor=style.PAPER, zorder=5)
     left = point[0] > 0.62
     axes.annotate(
         "operating point", point, xytext=(-8 if left else 8, -11), textcoords="offset points",
         ha="right" if left else "left", fontsize=8.6,
-        bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
+        bbox={"facecolor": style.PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.5},
     )  # fmt: skip
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xlabel=labels[0], ylabel=labels[1])
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
-        percent_ticks(axis)
-    legend_above(axes)
+        axis.set_major_formatter(style.percent)
+    style.legend_above(axes)
     return figure
 
 
@@ -107,14 +86,14 @@ def plot_class_curves(
     `classes` are the scores of each class, as score_rows returns them.
     """
     lines = -(-len(classes) // 3)
-    drawn = [build_figure(0.3 + 1.45 * lines, lines, 3) for _ in range(2)]
+    drawn = [style.build_figure(0.3 + 1.45 * lines, lines, 3) for _ in range(2)]
     for k, (name, scores) in enumerate(classes.items()):
         rows = codes == k
         bands = curve_bands(rows, probs[:, k], groups, CLASS_REPLICATES) if rows.any() else ()
         guesses = ([0, 1], [rows.mean()] * 2)
         for i, (_, axes) in enumerate(drawn):
             panel, number = axes.ravel()[k], scores[("auc", "average_precision")[i]].value
-            panel.plot([0, 1], guesses[i], **dashed(MUTED))
+            panel.plot([0, 1], guesses[i], **style.dashed(style.MUTED))
             if bands:
                 draw_band(panel, bands[i])
             panel.set_title(f"{name}  {format_interval(number)}", fontsize=8.6)
@@ -130,11 +109,12 @@ def plot_class_curves(
 
 def plot_weights(weights: Mapping[str, float]) -> Figure:
     """The weight of each member of a blend."""
-    figure, ((axes,),) = build_figure(0.75 + 0.27 * max(len(weights), 2))
-    axes.barh(range(len(weights)), list(weights.values()), color=MODEL, alpha=0.8, height=0.64)
-    name_rows(axes, list(weights))
-    for y, weight in enumerate(weights.values()):
-        note_beside(axes, y, f"{weight:.3f}")
+    figure, ((axes,),) = style.build_figure(0.75 + 0.27 * max(len(weights), 2))
+    places, lengths = range(len(weights)), list(weights.values())
+    axes.barh(places, lengths, color=style.MODEL, alpha=0.8, height=0.64)
+    style.name_rows(axes, list(weights))
+    for y, weight in enumerate(lengths):
+        style.note_beside(axes, y, f"{weight:.3f}")
     axes.set(xlabel="weight")
     return figure
 
@@ -143,7 +123,7 @@ def plot_histogram(
     parts: Sequence[tuple[str, np.ndarray, str]], threshold: float, label: str
 ) -> Figure:
     """Shares of the rows by score, one outline for each (name, scores, colour); the threshold."""
-    figure, ((axes,),) = build_figure(3.3)
+    figure, ((axes,),) = style.build_figure(3.3)
     low = min(0, *(scores.min() for _, scores, _ in parts if len(scores)))
     high = max(1, *(scores.max() for _, scores, _ in parts if len(scores)))
     edges = np.linspace(low, high, 41)
@@ -151,10 +131,10 @@ def plot_histogram(
         share = np.histogram(scores, edges)[0] / max(len(scores), 1)
         axes.stairs(share, edges, color=colour, fill=True, alpha=0.22)
         axes.stairs(share, edges, color=colour, linewidth=1.5, label=f"{name}, n = {len(scores):,}")
-    axes.axvline(threshold, color=INK, linewidth=1, label=f"threshold {threshold:.3f}")
-    legend_above(axes)
+    axes.axvline(threshold, color=style.INK, linewidth=1, label=f"threshold {threshold:.3f}")
+    style.legend_above(axes)
     axes.set(xlabel=label, ylabel="share of the images", xlim=(low, high))
-    percent_ticks(axes.yaxis)
+    axes.yaxis.set_major_formatter(style.percent)
     return figure
 
 
@@ -166,8 +146,8 @@ def plot_reliability(
 
     `lines` are (name, probabilities), the one that matters last; `labels` those of the axes.
     """
-    figure, ((axes,),) = build_figure(3.7)
-    styles = [(MODEL, "o"), (BASELINE, "D")][: len(lines)][::-1]
+    figure, ((axes,),) = style.build_figure(3.7)
+    styles = [(style.MODEL, "o"), (style.BASELINE, "D")][: len(lines)][::-1]
     floor = 1e-4 if logarithmic else 0.0
     lowest = 0.9
     for (name, prob), (colour, marker) in zip(lines, styles, strict=True):
@@ -181,11 +161,11 @@ def plot_reliability(
         axes.plot(forecast, share, f"{marker}-", color=colour, lw=1, markersize=5, label=name)
         lowest = min(lowest, forecast.min(), *low[low > 1e-4], 1.0)
     lowest = float(np.clip(lowest / 1.5, 1e-4, 0.05)) if logarithmic else max(0.0, lowest - 0.02)
-    axes.plot([lowest, 1], [lowest, 1], **dashed(MUTED))
+    axes.plot([lowest, 1], [lowest, 1], **style.dashed(style.MUTED))
     scale, ends = "log" if logarithmic else "linear", (lowest, 1.05 if logarithmic else 1.02)
     axes.set(xscale=scale, yscale=scale, xlim=ends, ylim=ends, xlabel=labels[0], ylabel=labels[1])
     for axis in (axes.xaxis, axes.yaxis):
-        percent_ticks(axis)
+        axis.set_major_formatter(style.percent)
         axis.set_minor_formatter(NullFormatter())
     axes.tick_params(which="minor", length=0)
     axes.legend(loc="upper left")
@@ -197,14 +177,14 @@ def plot_decision_curve(curve: pd.DataFrame, band: Floats) -> Figure:
 
     `curve` has columns risk, model and everybody; `band` is (2, N) at its risks.
     """
-    figure, ((axes,),) = build_figure(3.4)
+    figure, ((axes,),) = style.build_figure(3.4)
     risks, model, everybody = curve["risk"], 1000 * curve["model"], 1000 * curve["everybody"]
-    draw_band(axes, Band(model.to_numpy(), *(1000 * band)), "model", risks.to_numpy())
-    axes.plot(risks, everybody, color=BENIGN, label="biopsy everybody")
-    axes.axhline(0, color=INK, linewidth=1, label="biopsy nobody")
+    draw_band(axes, np.vstack([model, 1000 * band]), "model", risks.to_numpy())
+    axes.plot(risks, everybody, color=style.BENIGN, label="biopsy everybody")
+    axes.axhline(0, color=style.INK, linewidth=1, label="biopsy nobody")
     top = float(max(model.max(), everybody.max(), 1.0))
     axes.set(ylim=(-0.18 * top, 1.12 * top), xlim=(0, risks.max()))
-    percent_ticks(axes.xaxis)
+    axes.xaxis.set_major_formatter(style.percent)
     axes.set(xlabel="threshold probability", ylabel="net benefit per 1,000 images")
     axes.legend(loc="upper right")
     return figure
@@ -214,14 +194,14 @@ def plot_confusion(counts: Floats, names: Sequence[str], called: Sequence[str]) 
     """Counts (C, C) and their shares of the row: rows the true class, columns the predicted one."""
     size, shares = len(names), counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     digits, font, height = (1, 12, 2.9) if size == 2 else (0, 6.8, 0.7 + 0.46 * size)
-    figure, ((axes,),) = build_figure(height)
+    figure, ((axes,),) = style.build_figure(height)
     for i, j in np.ndindex(counts.shape):
         if size == 2 or counts[i, j]:
             text = f"{counts[i, j]:,.0f}\n{100 * shares[i, j]:.{digits}f} %"
             alpha = 0.03 + 0.6 * shares[i, j] ** 0.7
-            _draw_cell(axes, i, j, MODEL if i == j else MELANOMA, alpha, text, font)
-    axes.set_xticks(np.arange(size) + 0.5, called, color=INK)
-    axes.set_yticks(np.arange(size) + 0.5, names, color=INK)
+            _draw_cell(axes, i, j, style.MODEL if i == j else style.MELANOMA, alpha, text, font)
+    axes.set_xticks(np.arange(size) + 0.5, called, color=style.INK)
+    axes.set_yticks(np.arange(size) + 0.5, names, color=style.INK)
     axes.xaxis.tick_top()
     axes.set(xlim=(0, size), ylim=(size, 0), ylabel="true class", xlabel="predicted class")
     axes.xaxis.set_label_position("top")
@@ -232,14 +212,14 @@ def plot_correlation(columns: pd.DataFrame) -> Figure:
     """Spearman correlation of the columns, as a lower triangle."""
     names = list(columns)
     matrix, size = columns.corr(method="spearman").to_numpy(), len(names)
-    figure, ((axes,),) = build_figure(0.9 + 0.36 * size)
+    figure, ((axes,),) = style.build_figure(0.9 + 0.36 * size)
     for i, j in np.ndindex(size, size):
         r = float(matrix[i, j])
         if j < i and not np.isnan(r):
-            text, colour = f"{r:.2f}".replace("-", "−"), MELANOMA if r > 0 else BENIGN
+            text, colour = f"{r:.2f}".replace("-", "−"), style.MELANOMA if r > 0 else style.BENIGN
             _draw_cell(axes, i, j, colour, 0.06 + 0.75 * abs(r), text, 8.4)
-    axes.set_xticks(np.arange(size - 1) + 0.5, names[:-1], rotation=40, ha="right", color=INK)
-    axes.set_yticks(np.arange(1, size) + 0.5, names[1:], color=INK)
+    axes.set_xticks(np.arange(size - 1) + 0.5, names[:-1], rotation=40, ha="right", color=style.INK)
+    axes.set_yticks(np.arange(1, size) + 0.5, names[1:], color=style.INK)
     axes.set(xlim=(0, size - 1), ylim=(size, 1))
     return figure
 

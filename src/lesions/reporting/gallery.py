@@ -128,9 +128,9 @@ def highest_to_lowest(rows: pd.DataFrame) -> pd.DataFrame:
 
 def tile_of(row: Mapping[Hashable, Any], images: Any) -> Tile:
     """The photograph of a row; `images` is the cache, in the order of table.csv."""
-    label, known = _text(row["label"]) or ABSENT, describe(row)
+    label, known = row["label"] or ABSENT, describe(row)
     number = f"{row['number']:.3f} · " if "number" in row else ""
-    lines = (f"{number}{label}", known, str(row["image_name"]))
+    lines = (f"{number}{label}", known, row["image_name"])
     return Tile(data_uri(tile(images, row["row"])), f"{label}, {known}", lines)
 
 
@@ -155,7 +155,7 @@ def plot_sheet(rows: Sequence[Mapping[Hashable, Any]], images: Any) -> Figure:
     for k, row in enumerate(rows):
         x, y = k % 4, 1.2 * (k // 4)
         axes.imshow(tile(images, row["row"]), extent=(x, x + 0.96, y + 1.16, y + 0.2))
-        label = _text(row["label"]).replace("$", r"\$")  # no formula, whatever a table holds
+        label = row["label"].replace("$", r"\$")  # no formula, whatever a table holds
         axes.text(x, y + 0.16, f"{row['number']:.3f}  {label}", fontsize=7)
     axes.set(xlim=(0, 4), ylim=(1.2 * lines, 0))
     axes.axis("off")
@@ -165,8 +165,4 @@ def plot_sheet(rows: Sequence[Mapping[Hashable, Any]], images: Any) -> Figure:
 def describe(row: Mapping[Hashable, Any]) -> str:
     """Who is in the photograph, as far as is known: "female, 45, torso"."""
     age = "" if pd.isna(row["age_approx"]) else f"{row['age_approx']:.0f}"
-    return ", ".join(filter(None, [_text(row["sex"]), age, _text(row["site"])]))
-
-
-def _text(value: Any) -> str:
-    return "" if pd.isna(value) else str(value)
+    return ", ".join(filter(None, [row["sex"], age, row["site"]]))

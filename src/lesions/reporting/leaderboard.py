@@ -5,19 +5,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from safetensors import safe_open
 
 from lesions.config import differences, find_config, load_config, read_yaml, saved_config
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Comparison, Interval, bootstrap_values, compare
-from lesions.evaluation.scores import (
-    LABELS,
-    all_scores,
-    names_of,
-    score_parts,
-    score_values,
-)
+from lesions.evaluation.scores import LABELS, all_scores, names_of, score_parts, score_values
 from lesions.files import write_text
 from lesions.oof import Oof, load_oof
 from lesions.paths import at, shown
@@ -100,35 +93,25 @@ def compare_scores(first: Oof, second: Oof) -> dict[str, Comparison]:
     }
 
 
-def verdict(found: Comparison) -> str:
-    """better, worse or not distinguishable, by whether the interval excludes zero."""
-    low, high = found.difference.low, found.difference.high
-    return "better" if low > 0 else "worse" if high < 0 else "not distinguishable"
-
-
-def draw_cost(standings: list[Standing]) -> Figure:
-    """Score against minutes of training, a dot a run with its interval."""
-    figure, grid = style.build_figure()
-    axes = grid[0, 0]
-    for each in standings:
-        minutes, found = each.seconds / 60, each.main
-        axes.plot([minutes] * 2, [found.low, found.high], color=style.MODEL, linewidth=1.2)
-        axes.plot(minutes, found.value, "o", color=style.MODEL)
-        axes.annotate(each.oof.name, (minutes, found.value), xytext=(5, 4),
-                      textcoords="offset points", fontsize=8)  # fmt: skip
-    axes.set(xscale="log", xlabel="minutes of training, all folds",
-             ylabel=LABELS[next(iter(standings[0].scores))])  # fmt: skip
-    return figure
-
-
 def write_page(boards: dict[str, list[Standing]]) -> str:
-    """Write oof/runs.html and its figures as PNG; the page's path as messages print it."""
+    """Write oof/runs.html and its figures as PNG; the page's path as messages print it.
+
+    A figure has score against minutes of training, a dot a run with its interval.
+    """
     path, figures = at("oof", "runs.html"), {}
     with style.drawing():
         for number, (title, board) in enumerate(boards.items()):
-            drawn = draw_cost(board)
-            figures[title] = Markup(style.svg(drawn, f"cost{number}"))
-            style.write_png(drawn, path.with_suffix("") / f"cost{number}.png")
+            figure, ((axes,),) = style.build_figure()
+            for each in board:
+                minutes, found = each.seconds / 60, each.main
+                axes.plot([minutes] * 2, [found.low, found.high], color=style.MODEL, linewidth=1.2)
+                axes.plot(minutes, found.value, "o", color=style.MODEL)
+                axes.annotate(each.oof.name, (minutes, found.value), xytext=(5, 4),
+                              textcoords="offset points", fontsize=8)  # fmt: skip
+            axes.set(xscale="log", xlabel="minutes of training, all folds",
+                     ylabel=LABELS[next(iter(board[0].scores))])  # fmt: skip
+            figures[title] = Markup(style.svg(figure, f"cost{number}"))
+            style.write_png(figure, path.with_suffix("") / f"cost{number}.png")
     write_text(path, render("runs.html.j2", boards=boards, figures=figures))
     return shown(path)
 

@@ -8,10 +8,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lesions.evaluation.intervals import format_interval
+from lesions.evaluation.scores import CLASS_LABELS, LABELS
 from lesions.paths import CODE
 from lesions.reporting.style import PALETTE
-
-FOLDERS = (Path(__file__).parent / "templates", CODE / "docs" / "templates")
 
 
 def render(template: str, **values: Any) -> str:
@@ -25,17 +24,17 @@ def render(template: str, **values: Any) -> str:
 
 @cache
 def environment() -> Environment:
-    """The environment of all pages, with the filters that write numbers."""
+    """The environment of all pages; the filter "count" writes 12345 as "12,345"."""
     made = Environment(
-        loader=FileSystemLoader(FOLDERS),
+        loader=FileSystemLoader([Path(__file__).parent / "templates", CODE / "docs/templates"]),
         autoescape=lambda name: name is not None and name.endswith(".html.j2"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.globals["palette"] = PALETTE
-    made.filters |= {"interval": interval, "percent": percent, "count": count}
+    made.globals |= {"palette": PALETTE, "labels": LABELS, "class_labels": CLASS_LABELS}
+    made.filters |= {"interval": interval, "percent": percent, "count": "{:,.0f}".format}
     return made
 
 
@@ -54,8 +53,3 @@ def interval(
 def percent(share: float | None, digits: int = 1) -> str:
     """The filter "percent": 0.123 as "12.3 %", "n/a" where there is no share."""
     return "n/a" if share is None or share != share else f"{100 * share:.{digits}f} %"
-
-
-def count(number: float) -> str:
-    """The filter "count": 12345 as "12,345"."""
-    return f"{number:,.0f}"

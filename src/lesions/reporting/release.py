@@ -14,6 +14,7 @@ from safetensors import safe_open
 from lesions.errors import InputError
 from lesions.files import atomic, read_json, sha256, write_bytes, write_json, write_text
 from lesions.inference.calibrate import calibrate_run, given_path
+from lesions.oof import load_oof
 from lesions.paths import CODE, shown
 from lesions.reporting.report import build_card
 from lesions.runs import SUMS, RunFiles, find_run
@@ -36,7 +37,7 @@ def write_release(spec: str, folds: Sequence[int] | None, target: Path) -> tuple
         _, _, problem = calibrate_run(made.folder)
         if problem:
             raise InputError(problem)
-        write_text(made.folder / "README.md", build_card(made, target.name))
+        write_text(made.folder / "README.md", build_card(load_oof(made)))
         shutil.copy(CODE / "LICENSE", made.folder)
         for fold in made.numbers(".safetensors"):
             made.file(fold, ".csv").unlink()
@@ -64,22 +65,18 @@ def _copy_fold(run: RunFiles, made: RunFiles, fold: int) -> None:
     half = {name: t.half() if t.is_floating_point() else t for name, t in tensors}
     if not all(torch.isfinite(tensor).all() for tensor in half.values()):
         raise InputError(f"{shown(path)}: has weights beyond half precision (65,504)")
-    written = safetensors.torch.save(half, metadata=metadata)
-    write_bytes(made.file(fold, ".safetensors"), written)
+    write_bytes(made.file(fold, ".safetensors"), safetensors.torch.save(half, metadata=metadata))
     shutil.copy(run.file(fold, ".csv"), made.folder)
+    shutil.copy(run.file(fold, ".json"), made.folder)
     if given_path(run.folder, fold).exists():
         shutil.copy(given_path(run.folder, fold), made.folder)
-    shutil.copy(run.file(fold, ".json"), made.folder)
     _rehash(made, fold)
 
 
 def _rehash(made: RunFiles, fold: int) -> None:
     """Let fold<k>.json know the files that lie beside it now."""
     facts = read_json(made.file(fold, ".json"))
-    beside = {
-        "csv": made.file(fold, ".csv"),
-        "safetensors": made.file(fold, ".safetensors"),
-        "given": given_path(made.folder, fold),
-    }
+    beside = {kind: made.file(fold, f".{kind}") for kind in ("csv", "safetensors")}
+    beside["given"] = given_path(made.folder, fold)
     facts["sha256"] = {kind: sha256(path) for kind, path in beside.items() if path.exists()}
     write_json(made.file(fold, ".json"), facts)

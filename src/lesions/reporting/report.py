@@ -17,33 +17,23 @@ from PIL import Image
 from lesions import files
 from lesions.config import Config, read_yaml, saved_config
 from lesions.errors import InputError
-from lesions.evaluation.scores import CLASS_LABELS, LABELS, score_rows
-from lesions.inference.calibration import Calibration, fit_calibration, load_calibration
+from lesions.evaluation.scores import LABELS, score_rows
+from lesions.inference.calibration import fit_calibration, load_calibration
 from lesions.oof import Oof, load_oof
 from lesions.paths import at, shown
 from lesions.reporting import figures, page, style
-from lesions.reporting.breakdown import (
-    baseline_parts,
-    plot_properties,
-    words_of,
-)
+from lesions.reporting.breakdown import baseline_parts, words_of
 from lesions.reporting.curves import training_section
 from lesions.reporting.gallery import galleries, nearest_images
-from lesions.reporting.sections import Decisions, Sections, decide
+from lesions.reporting.sections import Sections, data_section, decide
 from lesions.runs import RunFiles, find_run
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 # Of the sources that this repository reads; input/README.md has their addresses.
-LICENCES = {
-    "isic2017": "CC0 1.0",
-    "isic2018": "CC BY-NC 4.0",
-    "isic2019": "CC BY-NC 4.0",
-    "isic2020": "CC BY-NC 4.0",
-    "ham10000": "CC BY-NC 4.0",
-    "dermamnist": "CC BY-NC 4.0",
-}
+SHARED = ("isic2018", "isic2019", "isic2020", "ham10000", "dermamnist")
+LICENCES = dict.fromkeys(SHARED, "CC BY-NC 4.0") | {"isic2017": "CC0 1.0"}
 
 
 def write_report(
@@ -65,19 +55,31 @@ def write_report(
     source = run.blend or run.folder / "config.yaml"
     images, no_images = _images(run, oof, table)
     words = words_of("malignant" if oof.task.several else oof.task.name)
-    calibration, decided, why_not = _decide(run, oof, recall)
+    stored, _ = load_calibration(run)
+    calibration, decided, why_not = stored, None, ""
+    try:
+        calibration = stored or fit_calibration(oof, "recall")
+        decided = decide(oof, calibration, recall)
+    except InputError as error:  # the panels that need a threshold say so; the others stand
+        why_not = str(error)
     calibrated = calibration.apply(oof.probs) if calibration else oof.probs
+    test = oof.of_test() if oof.test_file.exists() else None
+    if test and not oof.is_probability:  # ranks of a blend are ranked among themselves
+        test = replace(test, probs=pd.DataFrame(test.probs).rank(pct=True).to_numpy())
+    names = np.array(oof.task.classes if oof.task.several else ("benign", words.kind))
     shortcuts = _shortcuts(oof, facts)
     path = run.folder / (f"{run.blend.stem}_report.html" if run.blend else "report.html")
     with style.drawing(), style.another_process() as pool:
         drawn = style.SavedFigures(pool, path.with_suffix(""))
         sheets = style.SavedFigures(pool, path.with_suffix(""), inline=False)  # of photographs
-        made = Sections(oof, _test(oof), decided, calibrated, words, drawn)
+        made = Sections(oof, test, decided, calibrated, words, drawn)
         values = {
             "auc": made.auc(baseline_parts(shortcuts)),
             "measures": made.measures(),
             "error_parts": made.errors(),
-            "data_parts": made.data(),
+            "data_parts": data_section(
+                drawn, oof.table, oof.positive, oof.score, words, images, names[oof.codes]
+            ),
             "test": made.held_out(),
             "folds": training_section(oof, drawn),
             "galleries": galleries(oof, decided, calibrated, images, sheets),
@@ -86,20 +88,15 @@ def write_report(
             "members": _members(oof, drawn),
             **made.classes(),
         }
-        if images is not None:
-            names = np.array(oof.task.classes if oof.task.several else ("benign", words.kind))
-            drawn["image_properties"] = plot_properties(
-                images, oof.table["row"].to_numpy(), names[oof.codes]
-            )
-        if calibration and not run.blend and load_calibration(run)[0]:
-            files.write_text(run.folder / "card.md", build_card(run, oof=oof))
+        if stored and not run.blend:
+            files.write_text(run.folder / "card.md", build_card(oof))
         sheets.svgs()  # raises what went wrong in writing them
         values["figures"] = {name: Markup(text) for name, text in drawn.svgs().items()}
     values |= {
         "oof": oof, "words": words, "decided": decided, "why_not": why_not,
         "no_images": no_images, "shortcuts": shortcuts, "calibration": calibration,
-        "labels": LABELS, "class_labels": CLASS_LABELS, "explained": explained,
-        "source": source.name, "settings": source.read_text(encoding="utf-8"),
+        "explained": explained, "source": source.name,
+        "settings": source.read_text(encoding="utf-8"),
     }  # fmt: skip
     text = page.render("report.html.j2", **values)
     files.write_text(path, text)
@@ -141,11 +138,10 @@ def track_results(accelerator: "Accelerator", config: Config, name: str) -> None
 def _write_checklist(run: RunFiles, oof: Oof, path: Path, text: str) -> None:
     """Write checklist.md, whose links are those parts of the page and files that there are."""
     audit = at("input/prepared", str(oof.dataset), "audit.html")
-    places = {f"{path.name}#{name}" for name in re.findall(r'<section id="(\w+)"', text)}
-    known = [*run.folder.glob("*.*"), audit]
-    links = {file.name: os.path.relpath(file, run.folder) for file in known if file.is_file()}
-    targets = {place: place for place in places} | links
-    targets = {name.replace(path.name, "report.html"): to for name, to in targets.items()}
+    sections = re.findall(r'<section id="(\w+)"', text)
+    targets = {f"report.html#{name}": f"{path.name}#{name}" for name in sections}
+    known = [file for file in (*run.folder.glob("*.*"), audit) if file.is_file()]
+    targets |= {file.name: os.path.relpath(file, run.folder) for file in known}
     name = f"{run.blend.stem}_checklist.md" if run.blend else "checklist.md"
     text = page.render("checklist.md.j2", name=oof.name, targets=targets)
     files.write_text(path.with_name(name), text)
@@ -157,37 +153,13 @@ def _members(oof: Oof, drawn: dict[str, Figure]) -> str:
         return ""
     weights = oof.blend["weights"]
     drawn["weights"] = figures.plot_weights({name: weights[name] or 0.0 for name in weights})
-    scores = {}
-    for name in oof.blend["members"]:
-        try:
-            member = load_oof(name)
-        except InputError as error:
-            return str(error)
-        scores[name] = pd.Series(member.score, member.names).reindex(oof.names).to_numpy()
-    drawn["member_correlation"] = figures.plot_correlation(pd.DataFrame(scores))
-    return ""
-
-
-def _decide(
-    run: RunFiles, oof: Oof, recall: float | None
-) -> tuple[Calibration | None, Decisions | None, str]:
-    """The stored calibration, or one fitted here, and its decisions; or why there are none."""
-    calibration, _ = load_calibration(run)
     try:
-        calibration = calibration or fit_calibration(oof, "recall")
-        return calibration, decide(oof, calibration, recall), ""
-    except InputError as error:  # the panels that need a threshold say so; the others stand
-        return calibration, None, str(error)
-
-
-def _test(oof: Oof) -> Oof | None:
-    """The test predictions, if there are some; the ranks of a blend are ranked among themselves."""
-    if not oof.test_file.exists():
-        return None
-    test = oof.of_test()
-    if oof.is_probability:
-        return test
-    return replace(test, probs=pd.DataFrame(test.probs).rank(pct=True).to_numpy())
+        members = {name: load_oof(name) for name in oof.blend["members"]}
+    except InputError as error:
+        return str(error)
+    scores = {name: pd.Series(each.score, each.names) for name, each in members.items()}
+    drawn["member_correlation"] = figures.plot_correlation(pd.DataFrame(scores).reindex(oof.names))
+    return ""
 
 
 def _images(run: RunFiles, oof: Oof, table: pd.DataFrame) -> tuple[Any, str]:
@@ -217,32 +189,22 @@ def _shortcuts(oof: Oof, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     return own or scores
 
 
-def build_card(run: RunFiles, name: str | None = None, oof: Oof | None = None) -> str:
-    """The card of a trained run in Markdown; `name` is what it will be called elsewhere.
+def build_card(oof: Oof) -> str:
+    """The card of a trained run in Markdown.
 
     InputError where the run is not calibrated, since a card without a decision helps nobody.
     """
-    oof = oof or load_oof(run)
-    calibration, problem = load_calibration(run)
+    assert oof.run is not None
+    calibration, problem = load_calibration(oof.run)
     if calibration is None:
         raise InputError(str(problem))
-    path = run.folder / "config.yaml"
+    path = oof.run.folder / "config.yaml"
     sources = oof.table["source"].value_counts()
     licences = {source: LICENCES.get(source, "ask its owner") for source in sources.index}
     return page.render(
-        "card.md.j2",
-        name=name or run.name,
-        run=run.name,
-        oof=oof,
-        config=saved_config(read_yaml(path), path),
-        calibration=calibration,
+        "card.md.j2", oof=oof, config=saved_config(read_yaml(path), path), calibration=calibration,
         fits={"all": calibration, **calibration.given},
         scores=score_rows(oof.codes, oof.probs, oof.task.classes, oof.groups),
-        labels=LABELS,
-        class_labels=CLASS_LABELS,
-        groups=oof.table["group"].nunique(),
-        sources=sources.to_dict(),
-        licences=licences,
-        free=set(licences.values()) == {"CC0 1.0"},
-        facts=list(oof.facts.values()),
-    )
+        groups=oof.table["group"].nunique(), sources=sources.to_dict(), licences=licences,
+        free=set(licences.values()) == {"CC0 1.0"}, facts=list(oof.facts.values()),
+    )  # fmt: skip

@@ -8,18 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lesions.errors import InputError
-from lesions.evaluation import metrics
+from lesions.evaluation import intervals, metrics
 from lesions.evaluation.calibration import calibration_error, clipped_logit, equal_bins
 from lesions.evaluation.conformal import AGES, lowest
-from lesions.evaluation.intervals import (
-    Interval,
-    bootstrap,
-    bootstrap_each,
-    bootstrap_values,
-    delong,
-    exact,
-)
-from lesions.evaluation.metrics import Floats, all_columns, roc_auc
+from lesions.evaluation.intervals import Interval, bootstrap
+from lesions.evaluation.metrics import Floats
 from lesions.evaluation.scores import LABELS, decision_scores, score_rows
 from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_curve, net_benefit
 from lesions.inference.calibration import Calibration, cross_fit, cross_sets
@@ -29,7 +22,7 @@ from lesions.reporting.breakdown import Part, Words
 from lesions.reporting.style import BENIGN, MELANOMA, MODEL, MUTED
 
 FEWER = 300  # resamples for a long list of measures
-FIFTHS = ["least certain fifth", "second", "third", "fourth", "most certain fifth"]
+FIFTHS = pd.Index(["least certain fifth", "second", "third", "fourth", "most certain fifth"])
 RISKS = np.linspace(0.01, 0.4, 40)
 
 
@@ -68,7 +61,8 @@ def decide(oof: Oof, calibration: Calibration, recall: float | None) -> Decision
 
     threshold, crossed = rule(positive, score), cross_fit(oof, rule)
     rates = {"sensitivity": metrics.sensitivity, "specificity": metrics.specificity}
-    sensitivity, right = bootstrap_each(rates, positive, crossed.flagged, oof.groups).values()
+    found = intervals.bootstrap_each(rates, positive, crossed.flagged, oof.groups)
+    sensitivity, right = found.values()
     at = None if oof.task.several else calibration.apply(np.array([[threshold.value]]))[0, 0]
     return Decisions(
         threshold=threshold,
@@ -81,6 +75,28 @@ def decide(oof: Oof, calibration: Calibration, recall: float | None) -> Decision
         false_positive_rate=Interval(1 - right.value, 1 - right.high, 1 - right.low),
         biopsies=metrics.number_needed_to_biopsy(positive, crossed.flagged),
     )
+
+
+def data_section(
+    drawn: dict[str, Figure], rows: pd.DataFrame, positive: np.ndarray, score: Floats | None,
+    words: Words, images: Any, classes: np.ndarray,
+) -> dict[str, str]:  # fmt: skip
+    """Draw what the images are; by part of the data the figure of its images.
+
+    `rows` are of the table, and their place in it; `images` are its cache, None without one;
+    `classes` (N,) tell the rows apart by pixels.
+    """
+    drawn["diagnoses"] = breakdown.plot_diagnoses(rows["diagnosis"], positive)
+    of = (positive, rows["group"].to_numpy(), words)
+    parts = breakdown.factors(rows)
+    found = breakdown.draw_parts(drawn, "data", parts, breakdown.plot_factor, *of)
+    columns = breakdown.numbers(rows, positive, score, words)
+    if columns.shape[1] > 1:
+        drawn["correlation"] = figures.plot_correlation(columns)
+    if images is not None:
+        places = rows["row"].to_numpy()
+        drawn["image_properties"] = breakdown.plot_properties(images, places, classes)
+    return found
 
 
 @dataclass
@@ -115,7 +131,7 @@ class Sections:
         """The AUC of positive or not of each part, and then the baselines."""
         found = []
         for name, part in self.parts():
-            auc = delong(part.positive, part.score, part.groups)
+            auc = intervals.delong(part.positive, part.score, part.groups)
             found.append(Part(name, auc, len(part.codes), int(part.positive.sum())))
         self.drawn["auc"] = breakdown.plot_forest(found + baselines)
         return found + baselines
@@ -129,9 +145,9 @@ class Sections:
         roc, precision = figures.curve_bands(positive, score, groups)
         caught, false_alarms = decided.sensitivity.value, decided.false_positive_rate.value
         right, share = float(positive[decided.flagged].mean()), float(positive.mean())
-        on_curve = float(np.interp(false_alarms, figures.GRID, roc.value))
+        on_curve = float(np.interp(false_alarms, figures.GRID, roc[0]))
         self.off_curve = abs(on_curve - caught) > 0.005
-        name = f"AUC {roc_auc(positive, score):.3f}"
+        name = f"AUC {metrics.roc_auc(positive, score):.3f}"
         drawn["roc"] = figures.plot_curve(roc, name, (false_alarms, caught))
         drawn["precision_recall"] = figures.plot_curve(
             precision, "model", (caught, right), (share, share), figures.PRECISION_RECALL
@@ -162,25 +178,14 @@ class Sections:
             lines.insert(0, ("uncalibrated", oof.score))
         axes = ("predicted probability", f"observed frequency of {self.words.many}")
         drawn["calibration"] = figures.plot_reliability(lines, positive, groups, axes, True)
-        worth = bootstrap_values(net_benefit(RISKS), positive, [risk], groups, FEWER)[:, 0]
+        worth = intervals.bootstrap_values(net_benefit(RISKS), positive, [risk], groups, FEWER)
         drawn["decision_curve"] = figures.plot_decision_curve(
-            decision_curve(positive, risk, RISKS), np.percentile(worth, [2.5, 97.5], axis=0)
+            decision_curve(positive, risk, RISKS), np.percentile(worth[:, 0], [2.5, 97.5], axis=0)
         )
-        fifth = pd.CategoricalDtype(FIFTHS, ordered=True)
-        certainty = pd.Series(np.array(FIFTHS)[equal_bins(decided.margin, 5)]).astype(fifth)
-        parts = breakdown.factors(oof.table) | {"certainty": certainty}
+        fifths = pd.Categorical.from_codes(equal_bins(decided.margin, 5), FIFTHS, ordered=True)
+        parts = breakdown.factors(oof.table) | {"certainty": pd.Series(fifths)}
         of = (positive, decided.flagged, groups, self.words)
         return breakdown.draw_parts(drawn, "errors", parts, breakdown.plot_errors, *of)
-
-    def data(self) -> dict[str, str]:
-        """Diagnoses and correlation; by part the figure of its images."""
-        oof, positive = self.oof, self.oof.positive
-        self.drawn["diagnoses"] = breakdown.plot_diagnoses(oof.table["diagnosis"], positive)
-        columns = breakdown.numbers(oof.table, positive, oof.score, self.words)
-        self.drawn["correlation"] = figures.plot_correlation(columns)
-        parts = breakdown.factors(oof.table)
-        of = (positive, oof.groups, self.words)
-        return breakdown.draw_parts(self.drawn, "data", parts, breakdown.plot_factor, *of)
 
     def classes(self) -> dict[str, Any]:
         """Scores over all classes and of each one, confusion, confidence; empty for yes or no.
@@ -226,7 +231,7 @@ class Sections:
 
         Beside those of one cut for all rows, which covers 90 % of them and promises no part that.
         """
-        oof, probs = self.oof, all_columns(self.oof.probs)
+        oof, probs = self.oof, metrics.all_columns(self.oof.probs)
         try:
             held, known = cross_sets(oof)
         except InputError:
@@ -243,11 +248,9 @@ class Sections:
         for name, rows in parts.items():
             where, every = np.flatnonzero(rows & known), np.flatnonzero(rows)
             if len(every):
-                hits = held[where, oof.codes[where]].sum(), one[every, oof.codes[every]].sum()
-                shares = exact(hits[0], len(where)), exact(hits[1], len(every))
-                sizes = [
-                    h[w].sum(axis=1).mean() for h, w in ((held, where), (one, every)) if len(w)
-                ]
+                ways = ((held, where), (one, every))
+                shares = [intervals.exact(h[w, oof.codes[w]].sum(), len(w)) for h, w in ways]
+                sizes = [h[w].sum(axis=1).mean() for h, w in ways if len(w)]
                 found.append({"name": name, "rows": len(every), "without": len(every) - len(where),
                               "shares": shares, "sizes": sizes})  # fmt: skip
         return found

@@ -18,7 +18,6 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
 from lesions import files
@@ -69,12 +68,8 @@ def dashed(colour: str) -> dict[str, Any]:
     return {"color": colour, "linewidth": 0.9, "linestyle": (0, (4, 4))}
 
 
-def percent_ticks(axis: Axis) -> None:
-    """Tick labels of shares in per cent."""
-    axis.set_major_formatter(_percent)
-
-
-def _percent(share: float, _: Any) -> str:  # a lambda could not be sent to another process
+def percent(share: float, _: Any) -> str:
+    """The tick label of a share, for set_major_formatter: no process takes a lambda."""
     return f"{100 * share:.3g} %"
 
 

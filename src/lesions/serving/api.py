@@ -77,13 +77,13 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 SCORES = ("rows", "auc", "average_precision", "log_loss", "balanced_accuracy", "macro_f1")
 BINARY = {"type": "string", "format": "binary"}
 FORM = {"photo": BINARY} | Fields.model_json_schema()["properties"]
-CONTENT: dict[str, Any] = {kind: {"schema": BINARY} for kind in FORMATS.values()} | {
-    "multipart/form-data": {"schema": {"type": "object", "required": ["photo"], "properties": FORM}}
+SCHEMAS: dict[str, Any] = dict.fromkeys(FORMATS.values(), BINARY) | {
+    "multipart/form-data": {"type": "object", "required": ["photo"], "properties": FORM}
 }
 BODY = {
     "required": True,
     "description": "The photograph: its bytes, or a form with a file and the fields.",
-    "content": CONTENT,
+    "content": {kind: {"schema": schema} for kind, schema in SCHEMAS.items()},
 }
 
 
@@ -92,7 +92,6 @@ def build_api(service: Service) -> FastAPI:
     app = FastAPI(title="Skin lesions", version="1", description=NOTICE, docs_url=None,
                   redoc_url=None)  # fmt: skip
     card = describe(service)
-
     app.add_exception_handler(RefusedError, cast(Any, refusal))
 
     @app.post("/api/predict", responses=REFUSALS, openapi_extra={"requestBody": BODY})
@@ -172,7 +171,7 @@ async def read_upload(request: Request, fields: Fields) -> tuple[bytes, Fields]:
 def describe(service: Service) -> dict[str, Any]:
     """The runs behind the service, what was measured of them, and what the server accepts."""
     predictor = service.predictor
-    known, first = predictor.mix.calibration, predictor.runs[0].calibration
+    known, first = predictor.calibration, predictor.runs[0].calibration
     return {
         "name": predictor.name,
         "described": predictor.described,
@@ -189,7 +188,7 @@ def describe(service: Service) -> dict[str, Any]:
                 "table_hash": run.folds[0].header["table_hash"],
                 "versions": run.folds[0].header["versions"],
             }
-            for run, weight in zip(predictor.runs, predictor.mix.weights, strict=True)
+            for run, weight in zip(predictor.runs, predictor.weights, strict=True)
         ],
         "threshold": known and known.threshold,
         "calibration_error": known and known.calibration_error,

@@ -23,10 +23,6 @@ from lesions.serving.api import describe, filled
 from lesions.serving.service import STATIC, Service, data_url, example
 
 FONT, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # none to be fetched
-# They run in the browser: the old answer is cleared at once, and a late one is not shown.
-CLEAR = "() => window.lesions.clear()"
-WAIT = "(photo) => window.lesions.wait(photo)"
-ASK = "(...fields) => window.lesions.ask(...fields)"
 # A screen reader says what is written into a region that was there before.
 LIVE = "() => document.querySelector('#says').setAttribute('aria-live', 'polite')"
 FIT = {"squash": "fill", "pad": "contain", "crop": "cover"}  # the photograph under its overlay
@@ -70,10 +66,12 @@ def build_page(service: Service) -> gr.Blocks:
         quiet: dict[str, Any] = {
             "api_visibility": "private", "show_progress": "hidden", "trigger_mode": "multiple",
         }  # fmt: skip
-        gr.on([photo.clear], None, None, shown, js=CLEAR, **quiet)
+        # In the browser: the old answer is cleared at once, and a late one is not shown.
+        gr.on([photo.clear], None, None, shown, js="() => window.lesions.clear()", **quiet)
         changes = [photo.upload, age.change, sex.input, site.input]
-        cleared = gr.on(changes, None, photo, shown, js=WAIT, **quiet)
-        cleared.then(None, fields, shown, js=ASK, **quiet)
+        wait = "(photo) => window.lesions.wait(photo)"
+        cleared = gr.on(changes, None, photo, shown, js=wait, **quiet)
+        cleared.then(None, fields, shown, js="(...all) => window.lesions.ask(...all)", **quiet)
     return page
 
 

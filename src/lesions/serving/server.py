@@ -8,7 +8,6 @@ import logging
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -17,16 +16,15 @@ from urllib.parse import urlsplit
 import uvicorn
 from fastapi import FastAPI
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from lesions.data.patients import Patient
 from lesions.errors import InputError
 from lesions.inference.predictor import Predictor
 from lesions.serving.api import build_api
 from lesions.serving.decoders import Decoders
-from lesions.serving.service import Limits, Places, RefusedError, Service, refusal
-
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
+from lesions.serving.service import Limits, Places, RefusedError, Service, example, refusal
 
 log = logging.getLogger("lesions.serving")
 
@@ -69,15 +67,17 @@ def address_of(place: socket.socket) -> str:
 def build_server(
     predictor: Predictor, place: socket.socket, limits: Limits | None = None
 ) -> uvicorn.Server:
-    """A server for `run([place])`; it has predicted one photograph already."""
+    """A server for `run([place])`, whose first visitor does not wait for a first prediction."""
     limits = limits or Limits()
-    service = Service(replace(predictor, decode=Decoders(limits.decode_seconds)), limits)
-    service.warm_up()
+    predictor = replace(predictor, decode=Decoders(limits.decode_seconds))
+    photo, patient = example(0), Patient(50, "female", "torso")
+    predictor.explain(photo, patient, predictor.predict(photo, patient))
+    service = Service(predictor, limits)
     app = Guard(build_api(service), service, is_local(place.getsockname()[0]))
     config = uvicorn.Config(
-        app, http=_bounded(service.limits), ws="none", lifespan="on",
+        app, http=_bounded(limits), ws="none", lifespan="on",
         timeout_keep_alive=5, timeout_graceful_shutdown=5,
-        limit_concurrency=service.limits.connections, h11_max_incomplete_event_size=16_384,
+        limit_concurrency=limits.connections, h11_max_incomplete_event_size=16_384,
         access_log=False, server_header=False, proxy_headers=False, log_level="warning",
     )  # fmt: skip
     return uvicorn.Server(config)
@@ -105,7 +105,7 @@ class Guard:
         self.local = local
         self.mounting, self.mounted = asyncio.Lock(), False
 
-    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         begun, name, status = time.monotonic(), uuid.uuid4().hex[:12], 0

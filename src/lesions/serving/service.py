@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from io import BytesIO
 from ipaddress import IPv6Network, ip_address
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 from PIL import Image
@@ -75,7 +74,6 @@ class RefusedError(Exception):
     def __init__(self, status: int, reason: str):
         super().__init__(reason)
         self.status = status
-        self.reason = reason
 
 
 def refusal(request: Request, error: RefusedError) -> JSONResponse:
@@ -87,7 +85,7 @@ def refusal(request: Request, error: RefusedError) -> JSONResponse:
         429: {"retry-after": "1"},
         503: {"retry-after": "1"},
     }.get(error.status)
-    problem = {"detail": error.reason, "request_id": request.state.request_id}
+    problem = {"detail": str(error), "request_id": request.state.request_id}
     return JSONResponse(problem, error.status, headers)
 
 
@@ -110,41 +108,28 @@ def check_photo(content: bytes, limits: Limits) -> None:
         raise RefusedError(422, "the picture is broken: its header cannot be read") from None
 
 
-class Job(NamedTuple):
-    """A photograph that waits, whether a Grad-CAM overlay is wanted, and its answer to be."""
-
-    content: bytes
-    patient: Patient
-    cam: bool
-    done: Future
-
-
 class Service:
     """Predictions of photographs in memory; some of those that wait are computed together."""
 
-    def __init__(self, predictor: Predictor, limits: Limits | None = None):
+    def __init__(self, predictor: Predictor, limits: Limits):
         self.predictor = predictor
-        self.limits = limits or Limits()
-        self.places = Places(self.limits.queue)
-        self._waiting: deque[Job] = deque()
+        self.limits = limits
+        self.places = Places(limits.queue)
+        # Photograph, patient, whether a Grad-CAM overlay is wanted, and the answer to be.
+        self._waiting: deque[tuple[bytes, Patient, bool, Future]] = deque()
         # One worker: the network uses all cores, and dropout's masks are drawn from global state.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
-
-    def warm_up(self) -> None:
-        """Predict a drawn lesion once, so that the first visitor does not wait for it."""
-        patient = Patient(50, "female", "torso")
-        self.predictor.explain(example(0), patient, self.predictor.predict(example(0), patient))
 
     async def answer(
         self, content: bytes, patient: Patient, cam: bool
     ) -> tuple[Prediction, str | None]:
         """The prediction and, if asked for, the Grad-CAM overlay as a PNG's data URL."""
         await to_thread(check_photo, content, self.limits)
-        job = Job(content, patient, cam, Future())
-        self._waiting.append(job)
+        done: Future = Future()
+        self._waiting.append((content, patient, cam, done))
         self._pool.submit(self._work)
         try:
-            return await wait_for(wrap_future(job.done), self.limits.answer_seconds)
+            return await wait_for(wrap_future(done), self.limits.answer_seconds)
         except TimeoutError:
             raise RefusedError(503, "no answer in time: try again later") from None
         except UnreadableImage as error:
@@ -155,27 +140,25 @@ class Service:
     def _work(self) -> None:
         """Answer the photographs that have waited longest; other calls may have left none."""
         waiting = [self._waiting.popleft() for _ in range(min(TOGETHER, len(self._waiting)))]
-        jobs = [job for job in waiting if job.done.set_running_or_notify_cancel()]
-        photos, patients = [job.content for job in jobs], [job.patient for job in jobs]
+        jobs = [job for job in waiting if job[-1].set_running_or_notify_cancel()]
         answers: list[Prediction | Exception]
         try:
+            photos, patients = [job[0] for job in jobs], [job[1] for job in jobs]
             answers = list(self.predictor.predict_many(photos, patients))
         except Exception as error:
             answers = [error] * len(jobs)
-        for job, found in zip(jobs, answers, strict=True):
+        for (photo, patient, cam, done), found in zip(jobs, answers, strict=True):
             try:
-                job.done.set_result(self._finished(job, found))
+                if isinstance(found, Exception):
+                    raise found
+                overlay = None
+                if cam:
+                    drawn = self.predictor.explain(photo, patient, found)
+                    png = cv2.imencode(".png", drawn[..., ::-1])[1]
+                    overlay = data_url(png.tobytes(), "png")
+                done.set_result((found, overlay))
             except Exception as error:
-                job.done.set_exception(error)
-
-    def _finished(self, job: Job, found: Prediction | Exception) -> tuple[Prediction, str | None]:
-        if isinstance(found, Exception):
-            raise found
-        if not job.cam:
-            return found, None
-        overlay = self.predictor.explain(job.content, job.patient, found)
-        png = cv2.imencode(".png", overlay[..., ::-1])[1]
-        return found, data_url(png.tobytes(), "png")
+                done.set_exception(error)
 
 
 def data_url(content: bytes, kind: str) -> str:

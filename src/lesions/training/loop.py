@@ -26,8 +26,7 @@ from lesions.files import write_csv
 from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import shown
-from lesions.training.features import cached_features
-from lesions.training.fold import FoldData
+from lesions.training.fold import FoldData, cached_features
 from lesions.training.loss import build_loss
 from lesions.training.state import save_state, state_path
 from lesions.training.steps import Stepper, epoch_scores
@@ -177,13 +176,9 @@ class FoldTrainer:
             desc=f"fold {self.fold} epoch {epoch + 1}/{train.epochs}",
             disable=not self.accelerator.is_main_process or None,
         ) as bar:  # fmt: skip
-            micro: list[dict] = []
-            for batch in self.loader if done < batches.steps else ():
-                micro.append(batch)
-                if len(micro) < batches.micro_batches:
-                    continue
+            loaded = iter(self.loader if done < batches.steps else ())
+            for micro in zip(*[loaded] * batches.micro_batches, strict=False):
                 asked = self.stepper.step(micro, lambda: self.stop.code(self._needed()) > 0)
-                micro = []
                 self._tick(bar)
                 if asked:
                     self._stop_if_asked()
@@ -249,9 +244,8 @@ class FoldTrainer:
             for buffer in averaged.buffers():
                 buffer.copy_(broadcast(buffer))
         row = {"epoch": epoch + 1, "loss": self.stepper.mean_loss(), "lr": progress.lr}
-        codes = self.data.codes(self.data.valid_rows)
         probs = self.predict(1, "validation", ["all"])["all"]
-        row |= epoch_scores(self.data.task, codes, probs)
+        row |= epoch_scores(self.data.task, self.data.codes(self.data.valid_rows), probs)
         progress.history.append(row)
         progress.losses = []
         train = self.config.train
@@ -285,12 +279,11 @@ class FoldTrainer:
 
         By what is given of the metadata: see data/metadata.py.
         """
-        data, known = self.data, [self.data.given[name][None] for name in given]
-        probs = predict(
-            self.stepper.averaged, data.dataset, data.valid_rows, known, self.config.predict,
+        data, known = self.data, {name: self.data.given[name][None] for name in given}
+        return predict(
+            self.stepper.averaged, data.dataset.images, data.valid_rows, known, self.config.predict,
             self.accelerator, views, f"fold {self.fold} {title}",
         )  # fmt: skip
-        return dict(zip(given, probs, strict=True))
 
     def save(self) -> None:
         """Write everything that the next steps depend on; the main process writes for all.

@@ -20,22 +20,15 @@ from lesions.errors import InputError, listed
 from lesions.evaluation.scores import scores_text
 from lesions.files import read_json, sha256, write_csv, write_json, write_text
 from lesions.inference.accelerator import tracking
-from lesions.inference.calibrate import calibrate_run, given_path, given_rows
+from lesions.inference.calibrate import calibrate_run, write_given
 from lesions.inference.checkpoint import save_model, versions
 from lesions.oof import load_oof
 from lesions.paths import shown
 from lesions.runs import RunFiles, find_run, run_folder
+from lesions.training import state
 from lesions.training.fold import FoldData, load_fold
 from lesions.training.loop import FoldTrainer, finite
-from lesions.training.state import (
-    Busy,
-    changes,
-    load_state,
-    locked,
-    remove_parts,
-    remove_state,
-    state_path,
-)
+from lesions.training.state import Busy
 from lesions.training.steps import epoch_scores
 from lesions.training.stop import Stopped, StopRequest
 
@@ -51,7 +44,11 @@ def train_folds(
     machines the same command shares the folds out. A single one that is taken is refused as Busy.
     When all folds of the data set are done, the run is calibrated and its scores are printed.
     """
-    _announce(config, run, accelerator)
+    chosen = config.model_dump(exclude_defaults=True)
+    accelerator.print(
+        f"{shown(run_folder(run))}/config.yaml, where it differs from the defaults:\n"
+        + yaml.safe_dump(chosen, sort_keys=False, default_flow_style=None)
+    )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA looks when it starts
     torch.use_deterministic_algorithms(config.train.deterministic)
     table = load_table(config.dataset)[0]
@@ -91,15 +88,6 @@ def train_folds(
     return 0
 
 
-def _announce(config: Config, run: str, accelerator: Accelerator) -> None:
-    """Print the config, where it is not the default."""
-    chosen = config.model_dump(exclude_defaults=True)
-    accelerator.print(
-        f"{shown(run_folder(run))}/config.yaml, where it differs from the defaults:\n"
-        + yaml.safe_dump(chosen, sort_keys=False, default_flow_style=None)
-    )
-
-
 def _train_fold(
     config: Config, run: str, fold: int, accelerator: Accelerator, stop: StopRequest
 ) -> dict[str, Any]:
@@ -115,21 +103,20 @@ def _train_fold(
         taken: list[Busy | None] = [None]
         if accelerator.is_main_process:
             try:
-                stack.enter_context(locked(folder / f".fold{fold}.lock"))
+                stack.enter_context(state.locked(folder / f".fold{fold}.lock"))
             except Busy as error:
                 taken = [error]
         if holder := broadcast_object_list(taken)[0]:
             raise holder
         result = _finished(RunFiles(run, folder), fold, accelerator.print)
-        if not accelerator.is_main_process:
-            return result or _train(config, run, fold, data, accelerator, stop)
-        remove_parts(folder, fold)
-        if result:
-            remove_state(state_path(folder, fold))
-            return result
-        verify_cache(prepared(config.dataset) / str(config.data.image_size))
-        write_text(folder / "config.yaml", dump(config))
-        return _train(config, run, fold, data, accelerator, stop)
+        if accelerator.is_main_process:
+            state.remove_parts(folder, fold)
+            if result:
+                state.remove_state(folder, fold)
+            else:
+                verify_cache(prepared(config.dataset) / str(config.data.image_size))
+                write_text(folder / "config.yaml", dump(config))
+        return result or _train(config, run, fold, data, accelerator, stop)
 
 
 def _train(
@@ -137,11 +124,12 @@ def _train(
     stop: StopRequest,
 ) -> dict[str, Any]:  # fmt: skip
     folder, task = run_folder(run), data.task
-    state = load_state(state_path(folder, fold), config, data.hashes, accelerator.print)
+    path = state.state_path(folder, fold)
+    saved = state.load_state(path, config, data.hashes, accelerator.print)
     trainer = FoldTrainer(config, fold, data, folder, accelerator, stop)
     trainer.announce(run)
-    if state:
-        trainer.resume(state)
+    if saved:
+        trainer.resume(saved)
     with tracking(accelerator, config, run, f"fold{fold}"):
         trainer.train()
     given = trainer.predict(config.predict.views, "out-of-fold", list(data.given))
@@ -179,11 +167,9 @@ def _train(
         (folder / "calibration.json").unlink(missing_ok=True)  # of other predictions
         hashes = {"csv": sha256(csv), "safetensors": sha256(weights)}
         if given:
-            path = given_path(folder, fold)
-            write_csv(path, given_rows(task, rows["image_name"], given))
-            hashes["given"] = sha256(path)
+            hashes["given"] = write_given(folder, fold, task, rows["image_name"], given)
         write_json(folder / f"fold{fold}.json", result | {"sha256": hashes})
-        remove_state(state_path(folder, fold))
+        state.remove_state(folder, fold)
     accelerator.wait_for_everyone()
     return result
 
@@ -194,7 +180,7 @@ def _require_same_run(folder: Path, config: Config, hashes: dict[str, Any]) -> N
     changed: list[str] = []
     path = folder / "config.yaml"
     if path.exists() and (results or [*folder.glob("state/fold*.pt")]):
-        changed += changes(read_yaml(path), config, path)
+        changed += state.changes(read_yaml(path), config, path)
     for file in results:
         before = hashes | read_json(file, ("task",))  # an older version wrote no image_cache
         changed += differences({key: before[key] for key in hashes}, hashes)

@@ -102,10 +102,10 @@ def previous(path: Path) -> Path:
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
-def remove_state(path: Path) -> None:
+def remove_state(folder: Path, fold: int) -> None:
     """Delete both state files of a fold that is done."""
-    path.unlink(missing_ok=True)
-    previous(path).unlink(missing_ok=True)
+    for path in (state_path(folder, fold), previous(state_path(folder, fold))):
+        path.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path, fold: int) -> None:

@@ -1,6 +1,6 @@
 """The optimiser steps of a fold, and how far it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -35,16 +35,12 @@ def epoch_scores(task: Task, codes: np.ndarray, probs: np.ndarray) -> dict[str, 
     Of codes (N,) and probabilities (N, C). `auc` and `average_precision` are means over the classes
     that occur, one class against the rest; F2 is that of a threshold of 0.5.
     """
-    values = score_values(codes, probs)
-    truth = codes[:, None] == (np.unique(codes) if task.several else 1)
-    columns = probs[:, np.unique(codes)] if task.several else probs
-    precisions = [average_precision(t, p) for t, p in zip(truth.T, columns.T, strict=True)]
-    scores = {
-        "auc": values.pop("macro_auc" if task.several else "auc"),
-        "average_precision": float(np.mean(precisions)),
-        "log_loss": log_loss(codes, probs),
-    }
-    return scores | (values if task.several else {"f2": f2(codes, probs[:, 0] >= 0.5)})
+    values, loss = score_values(codes, probs), log_loss(codes, probs)
+    if not task.several:
+        return values | {"log_loss": loss, "f2": f2(codes, probs[:, 0] >= 0.5)}
+    precisions = [average_precision(codes == k, probs[:, k]) for k in np.unique(codes)]
+    means = {"auc": values.pop("macro_auc"), "average_precision": float(np.mean(precisions))}
+    return means | {"log_loss": loss} | values
 
 
 @dataclass
@@ -144,7 +140,7 @@ class Stepper:
             devices = [device.index] if device.type == "cuda" else None
             self.model = DistributedDataParallel(self.network, device_ids=devices)
 
-    def step(self, micro: list[dict], asked: Callable[[], bool]) -> bool:
+    def step(self, micro: Sequence[dict], asked: Callable[[], bool]) -> bool:
         """Make one optimiser step over this process's micro-batches.
 
         Returns whether any process was `asked` to stop: it is reduced with the loss, at no cost.
@@ -181,7 +177,7 @@ class Stepper:
         factor = optim.schedule_factor(self.config, step, steps, self.epoch_steps, monitored)
         return (self.stage.lr or self.config.lr) * factor
 
-    def _backward(self, micro: list[dict]) -> Tensor:
+    def _backward(self, micro: Sequence[dict]) -> Tensor:
         """Accumulate the gradient of the mean loss of all micro-batches; returns that loss."""
         rank = self.accelerator.process_index
         total = sum(len(batch["row"]) for batch in micro)
@@ -226,18 +222,18 @@ class Stepper:
         small = F.interpolate(channels_first, (size, size), mode="bilinear", antialias=True)
         return small.permute(0, 2, 3, 1)
 
-    def _skip(self, micro: list[dict]) -> None:
+    def _skip(self, micro: Sequence[dict]) -> None:
         """Count a step without effect; InputError that names its images if there are too many."""
         progress = self.progress
         torch._foreach_copy_(self.buffers, self.buffers_before)  # batch statistics took part in it
         progress.bad_steps += 1
         progress.skipped += 1
         if progress.bad_steps >= MOST_BAD_STEPS:
-            rows = torch.cat([batch["row"] for batch in micro]).tolist()
+            rows, names = torch.cat([batch["row"] for batch in micro]).tolist(), self.dataset.names
             raise InputError(
                 f"{progress.bad_steps} steps in a row without a finite loss, the last one on"
-                f" {listed((self.dataset.name(row) for row in rows), most=8)}: lower train.lr or"
-                " set train.precision=fp32; the last saved state is untouched"
+                f" {listed((names[row] for row in rows) if names else rows, most=8)}: lower"
+                " train.lr or set train.precision=fp32; the last saved state is untouched"
             )
 
     def mean_loss(self) -> float:

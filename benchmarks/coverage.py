@@ -125,7 +125,8 @@ def repeat(seed: int) -> list[tuple[str, str, bool, float]]:
         if draw is draw_patients:
             limits[0]["DeLong"] = intervals.delong(drawn.codes, drawn.scores[0], drawn.groups)
         if seed % FEW == 0:
-            naive = bootstrap_values(metric, drawn.codes, [drawn.scores[0]])[:, 0].T
+            images = np.arange(len(drawn.codes))
+            naive = bootstrap_values(metric, drawn.codes, [drawn.scores[0]], images)[:, 0].T
             for kinds, each in zip(limits, naive, strict=True):
                 kinds["over images"] = percentile(each)
         for name, kinds in zip(scores, limits, strict=True):
@@ -139,8 +140,8 @@ def repeat_difference(seed: int) -> list[tuple[str, str, bool, float]]:
     drawn = draw_patients(np.random.default_rng([4, seed]), models=2)
     real = true_auc([0, 1]) - true_auc([1, 0])
     value = roc_auc(drawn.codes, drawn.scores[1]) - roc_auc(drawn.codes, drawn.scores[0])
-    found = []
-    for kind, groups in {"reported": drawn.groups, "over images": None}.items():
+    found, images = [], np.arange(len(drawn.codes))
+    for kind, groups in {"reported": drawn.groups, "over images": images}.items():
         values = bootstrap_values(roc_auc, drawn.codes, [*drawn.scores], groups)
         count = effective_groups(drawn.codes, groups)
         known = intervals.compare(value, values[:, 1] - values[:, 0], count)
@@ -158,8 +159,8 @@ def repeat_gain(seed: int) -> list[tuple[str, str, bool, float]]:
     real = float(np.mean([true_auc(blend.weights) for blend in fitted]) - true_auc(alike.weights))
     ways = {"equal": lambda _: alike, "stacking": stacking}
     nested = {name: [nested_scores(fit, pool, p) for p in splits] for name, fit in ways.items()}
-    found = []
-    for kind, groups in {"over images": None, "reported": drawn.groups}.items():
+    found, images = [], np.arange(len(drawn.codes))
+    for kind, groups in {"over images": images, "reported": drawn.groups}.items():
         outcomes: dict[str, Outcome] = {}
         for name, fit in ways.items():
             outcomes[name] = judge(fit(pool), nested[name], pool, groups, outcomes)

@@ -19,7 +19,9 @@ from lesions.cli import build_parser, existing, run
 
 def main(arguments: list[str] | None = None) -> int:
     parser = build_parser(__doc__)
-    parser.add_argument("--run", type=existing, required=True, help="a run, folder or blend.json")
+    parser.add_argument(
+        "--run", type=existing, required=True, help="such as effnet_b1, or blend.json"
+    )
     parser.add_argument("--rule", choices=["recall", "youden", "f1", "cost"], default="recall",
                         help="of the threshold (default recall: at least 90 %%)")  # fmt: skip
     parser.add_argument("--rows", type=int, default=1000, metavar="N",

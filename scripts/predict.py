@@ -81,24 +81,18 @@ def predict_photographs(args: Namespace) -> int:
         raise InputError(f"--out {args.out}: name a .csv or a .json")
     patients = read_patients(args.metadata, photos) if args.metadata else {}
 
-    from tqdm import tqdm
-
     from lesions.data.decode import UnreadableImage
     from lesions.inference.predictor import Predictor
-    from lesions.inference.wording import DISCLAIMER, Answer, as_records, as_table, as_text
+    from lesions.inference.wording import DISCLAIMER, as_records, as_table, as_text
 
     predictor = Predictor.load(args.run, args.folds)
     path = args.out or at("submissions", f"{Path(predictor.name).name}_images.csv")
     print(f"model {predictor.described}")
     for problem in predictor.missing:
         print(f"note: {problem}")
-    found = predictor.predict_many(photos, [patients.get(photo, patient) for photo in photos])
-    answers: dict[str, Answer] = {}
-    progress = tqdm(found, total=len(photos), leave=False, disable=None)
-    for photo, answer in zip(photos, progress, strict=True):
-        if isinstance(answer, InputError):
-            raise answer
-        answers[str(photo)] = answer
+    people = [patients.get(photo, patient) for photo in photos]
+    found = predictor.predict_all(photos, people, "photographs")
+    answers = dict(zip(map(str, photos), found, strict=True))
     print(as_text(predictor, answers))
     if path.suffix == ".json":
         write_json(path, as_records(answers))

@@ -32,14 +32,17 @@ def main(arguments: list[str] | None = None) -> None:
     from tqdm import tqdm
 
     from lesions.evaluation.scores import LABELS
+    from lesions.oof import load_oof
     from lesions.reporting import leaderboard
 
-    shown = tqdm(named, desc="scores", unit="run", disable=not sys.stderr.isatty(), leave=False)
-    boards = leaderboard.rank_runs([leaderboard.score_run(each) for each in shown])
+    oofs = [load_oof(each) for each in named]
+    shown = tqdm(oofs, desc="scores", unit="run", disable=not sys.stderr.isatty(), leave=False)
+    boards = leaderboard.rank_runs(shown)
     for title, board in boards.items():
-        print(f"{title}\n{leaderboard.as_table(board).to_string()}\n")
-    if len(named) == 2:
-        first, second = (each.oof for board in boards.values() for each in board)
+        print(f"{title}\n{leaderboard.as_text(board)}\n")
+    if len(oofs) == 2:
+        ranks = [name for board in boards.values() for name in board.index]
+        first, second = sorted(oofs, key=lambda oof: ranks.index(oof.name))
         print(f"{first.name} less {second.name}, on the images that both have")
         for name, found in leaderboard.compare_scores(first, second).items():
             verdict = "worse" if found.high < 0 else "not distinguishable"

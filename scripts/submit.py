@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     from lesions.errors import InputError
     from lesions.paths import at, shown
 
+    if not args.file.exists():
+        raise InputError(f"{shown(args.file)}: no such file")
     sample = args.sample or at("input/isic2020/sample_submission.csv")
     if not sample.exists():
         raise InputError(
@@ -45,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     known = [file for file in sent if file.exists() and file != args.file.resolve()]
     print(check_submission(args.file, sample, [*known, *args.earlier]))
     cv, origin = cv_estimate(args.file)
-    print(f"CV {format_interval(cv.value, cv.low, cv.high, 4, reason=cv.reason)} {origin}")
+    print(f"CV {format_interval(cv, digits=4)} {origin}")
     if args.dry_run:
         print("dry run: nothing was sent")
         return 0

@@ -38,16 +38,18 @@ def main(arguments: list[str] | None = None) -> int:
         weights = "false" if args.pretrained == "none" else args.pretrained
         changes.append(f"model.pretrained={weights}")
     config = load_config(args.config, changes)
+    if args.fold != "all" and not args.fold.isdecimal():
+        raise InputError(f"--fold {args.fold}: expected a number or all")
     name = args.name or run_name(find_config(args.config))
     folder = run_folder(name)
 
     from lesions.data.table import load_table
 
     known = range(int(load_table(config.dataset)[0]["fold"].max()) + 1)
-    folds = [fold for fold in known if args.fold in ("all", str(fold))]
+    folds = [fold for fold in known if args.fold == "all" or int(args.fold) == fold]
     if not folds:
-        raise InputError(f"--fold {args.fold}: expected all, or a number: data set"
-                         f" {config.dataset} has folds 0 to {len(known) - 1}")  # fmt: skip
+        raise InputError(f"--fold {args.fold}: data set {config.dataset} has folds 0 to"
+                         f" {len(known) - 1}")  # fmt: skip
 
     # Not before: they import torch, and wrong input is answered without it.
     from lesions.inference.accelerator import build_accelerator

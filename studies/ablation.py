@@ -107,13 +107,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change the base and every variant")  # fmt: skip
+    parser.add_argument("--compare", action="store_true", help="train none, compare what is there")
+    parser.add_argument("--max-hours", type=float, help="save and stop before this time is over")
     args, results = Results.parse(parser, "ham10000_ablation.json", arguments)
     ablation = load_section(Ablation, args.config)
     ablation = ablation.model_copy(update={"shared": [*ablation.shared, *args.set]})
     runs = variant_runs(args.config, ablation)
-    for name, config in runs.values():
+    stop = StopRequest(args.max_hours)
+    for name, config in () if args.compare else runs.values():
         accelerator = build_accelerator(config.train.precision)
-        if code := train_folds(config, name, ablation.folds, accelerator, StopRequest()):
+        if code := train_folds(config, name, ablation.folds, accelerator, stop):
             return code
     found = compare_variants(runs, ablation)
     for variant, scores in found["variants"].items():

@@ -277,11 +277,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path)
     parser.add_argument("--form", default="full", help="one of the config's forms (default: full)")
     parser.add_argument("--quick", action="store_true", help="the form quick: minutes, no test")
+    parser.add_argument("--no-test", action="store_true", help="validation alone, of any form")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
                         help="change every run, such as train.precision=auto")  # fmt: skip
     parser.add_argument("--max-hours", type=float, metavar="H", help="stop in time, exit with 75")
     args, out = Results.parse(parser, "dermamnist.json", arguments)
     study = Study(args.config, "quick" if args.quick else args.form, args.set)
+    if args.no_test:
+        study.form = study.form.model_copy(update={"test": False})
     stop, folder = StopRequest(args.max_hours, begun), at("oof", study.folder)
     try:
         with stop.listening():

@@ -79,11 +79,11 @@ def image_shares(explained: Explained, rows: pd.DataFrame, folder: Path) -> pd.D
     """`shares` of each of `rows` by Grad-CAM, in their order, without those whose map is empty."""
     parts = []
     with tqdm(total=len(rows), unit="image", leave=False, disable=None) as bar:
-        for places, fold, images, metadata, output, against in explained_batches(explained, rows):
+        for part, fold, images, metadata, output, against in explained_batches(explained, rows):
             maps = grad_cam(fold.model, images, metadata, output, against)
-            masks = load_masks(explained, rows["image_name"].iloc[places], folder)
-            parts.append(pd.DataFrame(shares(maps, masks), index=rows.index[places]))
-            bar.update(len(places))
+            masks = load_masks(explained, part["image_name"], folder)
+            parts.append(pd.DataFrame(shares(maps, masks), index=part.index))
+            bar.update(len(part))
     told = pd.concat(parts).loc[rows.index]
     return rows.join(told).dropna(subset=["inside"])
 

@@ -15,10 +15,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from lesions.cli import build_parser, pairs, run
-from lesions.data.cache import cached_images
 from lesions.data.decode import decode
 from lesions.data.patients import find_photos
-from lesions.data.table import load_table
 from lesions.errors import InputError
 from lesions.evaluation.intervals import Interval, bootstrap
 from lesions.evaluation.metrics import Floats, mean, sensitivity, specificity
@@ -41,7 +39,7 @@ def scores_by_given(trained: Run) -> list[dict[str, Any]]:
     people = trained.calibration.people if trained.calibration else []
     if not (config.data.metadata_dropout or people):
         raise InputError(f"{name}: run python scripts/calibrate.py --run {name} first")
-    states = {"all": oof.probs} | given_probs(files, oof, oof.names, config, people)
+    states = {"all": oof.probs} | given_probs(files, oof, config)
     return [{"given": given, **_scores(oof, probs)} for given, probs in states.items()]
 
 
@@ -70,9 +68,7 @@ def unusual_by_kind(
 ) -> list[dict[str, Any]]:
     """A row a kind of photographs: the share called unlike the training's, by either distance."""
     fold, config = trained.folds[0], trained.config
-    table, facts = load_table(config.dataset)
-    trained.require_same_data(facts)
-    images = cached_images(config.dataset, config.data.image_size, table)
+    table, images = trained.load_data()
     held = table[(table["fold"] == fold.number) & (table["width"] > 0)]
     odd = held["diagnosis"].str.lower().isin(unseen)
     home = held[~odd].sample(min(MOST, int((~odd).sum())), random_state=0).sort_index()

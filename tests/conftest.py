@@ -117,10 +117,10 @@ def interrupted_run(arguments: list[str], step: int, monkeypatch: pytest.MonkeyP
 
     make_step = Stepper.step
 
-    def step_or_die(self: Stepper, *given: Any) -> bool:
+    def step_or_die(self: Stepper, *given: Any) -> None:
         if self.progress.step == step:
             raise Killed
-        return make_step(self, *given)
+        make_step(self, *given)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(Stepper, "step", step_or_die)

@@ -50,10 +50,10 @@ def model_of(family):
 )
 def test_a_file_gives_the_checkpoints_probabilities_at_any_batch(family, kind, tmp_path):
     model, header, answers = model_of(family)
-    write, suffix = export.EXPORTS[kind]
+    write, read, suffix = export.EXPORTS[kind]
     write(model, header, tmp_path / f"model{suffix}")
     (path,) = tmp_path.iterdir()  # no weights beside it
-    predict, told = (export.open_onnx if kind == "onnx" else export.open_torch)(path)
+    predict, told = read(path)
     assert told == json.loads(json.dumps(header))
     for count in (1, 3):
         images, metadata, expected = answers(count)
@@ -89,7 +89,8 @@ def test_the_script_compares_and_deletes_an_int8_that_loses(trained, tmp_path, c
     assert header["preprocess"] == load_model(trained / "fold0.safetensors")[1]["preprocess"]
 
     monkeypatch.setattr(export, "LEAST_LOSS", -1.0)
-    monkeypatch.setitem(export.EXPORTS, "onnx", (lambda *_: None, ".onnx"))  # it is there
+    kept = (lambda *_: None, export.open_onnx, ".onnx")  # the file is there
+    monkeypatch.setitem(export.EXPORTS, "onnx", kept)
     with pytest.raises(InputError, match=r"int8 loses .*fold0.int8.onnx deleted"):
         script.main(arguments)
     assert not (trained / "fold0.int8.onnx").exists()

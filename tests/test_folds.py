@@ -10,7 +10,6 @@ from lesions.data.folds import (
     add_folds,
     add_groups,
     fold_hash,
-    merge_groups,
     split_groups,
     straddling,
 )
@@ -155,5 +154,5 @@ def test_joined_groups_keep_the_first_name_and_chains_hold():
     groups = ["a", "a", "c", "c", "e"]
     table = pd.DataFrame({"image_name": list("abcde"), "group": groups})
     pairs = pd.DataFrame({"image_name_1": ["b", "zz"], "image_name_2": ["d", "a"]})
-    assert merge_groups(table, pairs)["group"].tolist() == ["a", "a", "a", "a", "e"]
-    assert merge_groups(table, pairs[:0])["group"].tolist() == groups
+    assert add_groups(table, pairs)["group"].tolist() == ["a", "a", "a", "a", "e"]
+    assert add_groups(table, pairs[:0])["group"].tolist() == groups

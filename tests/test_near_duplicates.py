@@ -134,7 +134,7 @@ def test_a_review_ends_after_58_pairs_in_a_row_that_differ(differ, told, tmp_pat
     review = "image_name_1,image_name_2,decision\n" + "".join(lines)
     (tmp_path / "review.csv").write_text(review)
     files = tmp_path / "pairs.json", tmp_path / "review.csv"
-    linked, text = near_duplicates.link_near_duplicates(table, images, np.ones(80, bool), *files)
+    linked, text = near_duplicates.link_near_duplicates(table, images, *files)
     assert told in text
     assert linked.groupby("group").size().nlargest(2).tolist() == [2, 1]
 

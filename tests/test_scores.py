@@ -69,22 +69,23 @@ def test_intervals_are_those_of_the_two_class_bootstrap():
 def test_groups_are_drawn_and_not_rows():
     codes, probs, _ = simulate(rows=100)
     thrice, groups = np.tile(codes, 3), np.tile(np.arange(100), 3)
-    alone = score_rows(codes, probs, CLASSES, None).overall
+    alone = score_rows(codes, probs, CLASSES, np.arange(100)).overall
     grouped = score_rows(thrice, np.tile(probs, (3, 1)), CLASSES, groups).overall
-    rows = score_rows(thrice, np.tile(probs, (3, 1)), CLASSES, None).overall
+    rows = score_rows(thrice, np.tile(probs, (3, 1)), CLASSES, np.arange(300)).overall
     for name in names_of(5):
         assert grouped[name].se == pytest.approx(alone[name].se), name
         assert rows[name].se < 0.75 * alone[name].se, name
 
 
 def test_a_class_without_rows_is_left_out_and_one_class_alone_has_no_score():
-    codes, probs, _ = simulate(classes=4)
+    codes, probs, groups = simulate(classes=4)
     wide = np.hstack([probs, np.zeros((len(probs), 1))])
-    scores, classes = score_rows(codes, wide, CLASSES, None)
-    for name, score in score_rows(codes, probs, CLASSES[:4], None).overall.items():
+    scores, classes = score_rows(codes, wide, CLASSES, groups)
+    for name, score in score_rows(codes, probs, CLASSES[:4], groups).overall.items():
         assert scores[name].value == pytest.approx(score.value), name
     assert str(classes["nv"]["auc"]) == "n/a (not defined for these rows)"
-    alone = score_rows(codes[codes == 3], probs[codes == 3], CLASSES[:4], None).overall
+    of_one = codes == 3
+    alone = score_rows(codes[of_one], probs[of_one], CLASSES[:4], groups[of_one]).overall
     assert str(alone["accuracy"]) == "n/a (one class only)"
 
 

@@ -210,12 +210,13 @@ def test_an_archive_that_unpacks_too_large_or_is_damaged_is_refused(root, monkey
 
 
 def test_every_reader_names_its_missing_files(tmp_path):
+    source = SourceConfig(folder=str(tmp_path))
     for name in READERS:
         report = Report()
-        rows = read_source(name, SourceConfig(folder=""), tmp_path, report)
+        rows = read_sources(DatasetConfig(sources={name: source}), report)
         assert report.problems, name
         assert list(rows.columns)[: len(COMMON)] == COMMON
         assert rows.empty
     report = Report()
-    read_source("nothing", SourceConfig(folder=""), tmp_path, report)
+    read_sources(DatasetConfig(sources={"nothing": source}), report)
     assert "no reader 'nothing'" in report.problems[0]

@@ -18,12 +18,12 @@ from torch.utils.data import get_worker_info
 from train import main as train
 
 from lesions.config import Config, load_config
-from lesions.data.loading import LesionDataset, build_loader, named_failures
+from lesions.data.loading import LesionDataset, build_loader, watched
 from lesions.errors import InputError
 from lesions.inference import accelerator
 from lesions.paths import at
 from lesions.training import loss, steps
-from lesions.training.state import KEYS, load_state, previous, save_state
+from lesions.training.state import load_state, previous, save_state
 from lesions.training.stop import RESUME, StopRequest
 
 HASHES = {"table": "a", "folds": "b"}
@@ -34,8 +34,8 @@ def config(**changes: object) -> Config:
 
 
 def state(step: int) -> dict:
-    return dict.fromkeys(KEYS) | {"config": config().model_dump(), "hashes": HASHES, "step": step,
-                                  "weights": torch.arange(100.0) + step}  # fmt: skip
+    weights = torch.arange(100.0) + step
+    return {"config": config().model_dump(), "hashes": HASHES, "step": step, "weights": weights}
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def test_a_worker_that_dies_or_hangs_ends_the_run_and_names_the_image(fault, mon
     dataset.fault = fault
     loader = build_loader(dataset, [[(0, row)] for row in range(8)], workers=1)
     begun = time.monotonic()
-    with pytest.raises(InputError, match=r"died or hung .* at ISIC_5:"), named_failures(loader):
+    with pytest.raises(InputError, match=r"died or hung .* at ISIC_5:"), watched(loader):
         list(loader)
     assert time.monotonic() - begun < 30
 

@@ -10,7 +10,7 @@ from lesions.errors import InputError
 from lesions.evaluation.calibration import Scaling, fit_scaling, shift_prior
 from lesions.evaluation.conformal import fit_sets, lowest
 from lesions.evaluation.metrics import log_loss
-from lesions.evaluation.thresholds import RULES, decision_curve
+from lesions.evaluation.thresholds import RULES, net_benefit
 
 
 def forecast(seed=0, rows=4000, slope=1.0, shift=0.0):
@@ -84,7 +84,7 @@ def test_class_weights_are_undone_in_a_task_of_several_classes():
 
 
 def test_the_prior_of_2019_is_moved_to_that_of_2020_and_malignant_classes_keep_their_ratio():
-    same = Scaling(1.0, [0.0] * 3)
+    same = Scaling(temperature=1.0, shifts=[0.0] * 3)
     moved = shift_prior(same, [True, True, False], 0.178, 0.018)
     probs = moved.apply(np.array([[0.1, 0.4, 0.5]]))[0]
     # Bayes by hand: the odds shrink by the ratio of the prior odds.
@@ -97,13 +97,15 @@ def test_the_prior_of_2019_is_moved_to_that_of_2020_and_malignant_classes_keep_t
 
 def test_a_decision_curve_is_net_benefit_by_hand():
     target, prob = forecast(11, rows=500)
-    curve = decision_curve(target, prob, np.array([0.1, 0.25]))
-    for row in curve.itertuples():
-        called = prob >= row.risk
-        odds = row.risk / (1 - row.risk)
+    risks = np.array([0.1, 0.25])
+    worth = net_benefit(risks)
+    model, everybody = worth.all(target, prob), worth.all(target, np.ones(500))
+    for risk, own, all_called in zip(risks, model, everybody, strict=True):
+        called = prob >= risk
+        odds = risk / (1 - risk)
         tp, fp = (called & (target == 1)).sum(), (called & (target == 0)).sum()
-        assert row.model == pytest.approx((tp - odds * fp) / 500)
-        assert row.everybody == pytest.approx((target.sum() - odds * (target == 0).sum()) / 500)
+        assert own == pytest.approx((tp - odds * fp) / 500)
+        assert all_called == pytest.approx((target.sum() - odds * (target == 0).sum()) / 500)
 
 
 def aged(seed: int, rows: int = 4000) -> tuple[np.ndarray, ...]:

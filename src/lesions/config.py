@@ -387,13 +387,11 @@ def _validate(kind: type[AnyConfig], values: Mapping, where: str | Path) -> AnyC
 
 def _nearest_key(kind: type[Section], place: Sequence[int | str]) -> str:
     """A hint at the key that was meant, of the section in which an unknown one stands."""
-    fields: Any = kind.model_fields
+    section: Any = kind
     for part in place[:-1]:
-        inner = fields[part].annotation if part in fields else None
-        if not isinstance(inner, type) or not issubclass(inner, Section):
-            return ""
-        fields = inner.model_fields
-    return nearest(str(place[-1]), fields)
+        field = getattr(section, "model_fields", {}).get(part)
+        section = getattr(field, "annotation", None)
+    return nearest(str(place[-1]), getattr(section, "model_fields", ()))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -137,7 +137,7 @@ def judge(
     blend: Blend,
     nested: Sequence[tuple[Floats, list[float]]],
     pool: Pool,
-    groups: ArrayLike | None,
+    groups: ArrayLike,
     simpler: Mapping[str, Outcome],
 ) -> Outcome:
     """The outcome of a blend whose `nested_scores` of each split are known.

@@ -145,7 +145,8 @@ def fill_cache(
     decoded again.
     """
     key, part = _key(size, mode, preprocess), _part(folder)
-    fingerprints, sizes = _fingerprints(table)
+    fingerprints = list(map(_fingerprint, table["image_name"], table["path"]))
+    sizes = [int(name.split(" ")[-2]) for name in fingerprints]
     known = _known(folder) if cache_facts(folder).get("key") == key else {}
     if known and list(known) == fingerprints:
         shutil.rmtree(part, ignore_errors=True)
@@ -225,14 +226,12 @@ def _key(size: int, mode: Mode, preprocess: PreprocessConfig) -> dict:
     return {"version": VERSION, "size": size, "mode": mode, "preprocess": preprocess.model_dump()}
 
 
-def _fingerprints(table: pd.DataFrame) -> tuple[list[str], list[int]]:
-    """The fingerprint of each row's file, and its bytes (0 where there is no file)."""
-    fingerprints, sizes = [], []
-    for name, path in zip(table["image_name"], table["path"], strict=True):
-        stat = Path(path).stat() if path and Path(path).exists() else None
-        sizes.append(stat.st_size if stat else 0)
-        fingerprints.append(f"{name} {sizes[-1]} {stat.st_mtime_ns if stat else 0}")
-    return fingerprints, sizes
+def _fingerprint(name: str, path: str) -> str:
+    """A photograph's name, bytes and time of change, the latter 0 where there is no file."""
+    if not path or not Path(path).exists():
+        return f"{name} 0 0"
+    stat = Path(path).stat()
+    return f"{name} {stat.st_size} {stat.st_mtime_ns}"
 
 
 def _read_index(folder: Path) -> pd.DataFrame:
@@ -251,9 +250,8 @@ def _open_part(part: Path, fingerprints: list[str], key: dict) -> dict[int, Fact
     """Make the folder to fill; the facts of the rows that an interrupted build has completed."""
     rows, mark = len(fingerprints), part / "key.json"
     if mark.exists() and read_json(mark) == key | {"rows": rows} and (part / "index.csv").exists():
-        known = _known(part)
-        kept = (known.get(name, (-1, (0, 0, ""))) for name in fingerprints)
-        return {row: fact for row, (old, fact) in enumerate(kept) if row == old}
+        known = _known(part).items()
+        return {row: fact for name, (row, fact) in known if name == fingerprints[row]}
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     file, shape = part / FILES[key["mode"]], (rows, key["size"], key["size"], 3)

@@ -48,7 +48,7 @@ _RANGES = {
     "height": (0, 1_000_000, "pixels"), "tfrecord": (-1, 1_000, "a number"),
 }  # fmt: skip
 # The table's columns (part: a fold or a split), and what published files call them: the first that
-# is there is read. A target of one's own may be empty.
+# is there is read. A target of one's own may be empty; it becomes `target`.
 NAMES = {
     "image_name": ["image_name", "isic_id", "image_id", "img_id", "image", "filename", "file_name",
                    "file", "path"],
@@ -148,7 +148,8 @@ def check_columns(
                 where, whose = listed(np.flatnonzero(wrong) + 2), listed(names[wrong].unique())
                 own = f"{columns['image_name']} {whose}"
                 report.problem(path, f"row {where}: {how} for {own}: keep one row an image")
-    return pd.DataFrame(columns=[*columns], dtype=object) if missing else pd.DataFrame(found)
+    rows = pd.DataFrame(columns=[*columns], dtype=object) if missing else pd.DataFrame(found)
+    return rows.rename(columns={"own_target": "target"})
 
 
 def _parse(
@@ -195,8 +196,3 @@ def common_rows(table: pd.DataFrame, source: str) -> pd.DataFrame:
     rows[_NUMBERS] = rows[_NUMBERS].astype(float)
     rows["split"] = rows["split"].mask(rows["split"] == "", "train")
     return rows
-
-
-def no_rows(source: str) -> pd.DataFrame:
-    """The table of an unreadable file: the columns COMMON, no row."""
-    return common_rows(pd.DataFrame({"image_name": pd.Series(dtype=str)}), source)

@@ -67,9 +67,7 @@ def decode(
         with Image.open(BytesIO(content), formats=FORMATS) as image:
             deep = any(";16" in str(tile[3]) for tile in image.tile)
             turn = TURNS.get(check_work(image, content))
-            width, height = image.size
-            if turn in SIDEWAYS:
-                width, height = height, width
+            width, height = image.size[::-1] if turn in SIDEWAYS else image.size
             # Less one: Pillow rounds down where the decoder rounds up, as 767 pixels to 384.
             least = (size * 11 // 5 if preprocess.circle else size * 3 // 2) - 1
             pixels = plain_jpeg(image, content, least) if turn is None else None

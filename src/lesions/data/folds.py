@@ -9,24 +9,39 @@ import pandas as pd
 from lesions.config import DatasetConfig
 from lesions.errors import InputError, listed
 
+ENDS = ["image_name_1", "image_name_2"]  # of pairs of photographs that belong together
+NO_PAIRS = pd.DataFrame(columns=ENDS, dtype=str)
 
-def add_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
+
+def add_groups(table: pd.DataFrame, pairs: pd.DataFrame = NO_PAIRS) -> pd.DataFrame:
     """The table with `group`: two images share it if a chain of links leads from one to the other.
 
     Links are the same patient, the same lesion, the same photograph (an id with and without
-    ISIC 2019's `_downsampled`, within or across sources), and the rows of `pairs` (columns
-    image_name_1, image_name_2; names not in the table are skipped). A group is named after its
-    alphabetically first image, so names do not depend on row order.
+    ISIC 2019's `_downsampled`, within or across sources), and the rows of `pairs` (names not in the
+    table are skipped). A group is named after its alphabetically first image, so names do not
+    depend on row order. The groups of a table that has them are merged by `pairs` alone.
     """
-    names = table["image_name"]
-    ids = [names.str.removesuffix("_downsampled"), table["patient_id"], table["lesion_id"]]
-    return table.assign(group=_linked(names, names, ids, pairs))
+    names = labels = table["image_name"]
+    if "group" in table:
+        labels, ids = table["group"], [table["group"]]
+    else:
+        ids = [names.str.removesuffix("_downsampled"), table["patient_id"], table["lesion_id"]]
+    row_of = pd.Series(np.arange(len(names)), names)
+    row_of = row_of[~row_of.index.duplicated()]  # rows of one name are linked as one photograph
+    edges = [pairs[ENDS].apply(lambda column: column.map(row_of)).dropna().to_numpy(int)]
+    nodes = len(names)  # and one more for each id; "" links nothing
+    for column in ids:
+        codes, found = pd.factorize(column.mask(column == ""))
+        edges.append(np.column_stack([np.arange(len(names)), nodes + codes])[codes >= 0])
+        nodes += len(found)
+    a, b = np.concatenate(edges).T
+    from scipy.sparse import coo_matrix, csgraph  # not above: a missing table is said without it
 
-
-def merge_groups(table: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """The table with the groups of each of the `pairs` merged under the first name."""
-    group = table["group"]
-    return table.assign(group=_linked(group, table["image_name"], [group], pairs))
+    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(nodes, nodes))
+    component = csgraph.connected_components(graph, directed=False)[1][: len(names)]
+    ordered = labels.argsort().to_numpy()  # groupby's own min takes seconds
+    _, first = np.unique(component[ordered], return_index=True)
+    return table.assign(group=labels.to_numpy()[ordered[first]][component])
 
 
 def split_groups(
@@ -40,7 +55,12 @@ def split_groups(
     rows and all positives. Ties are broken by a hash of seed and name, so that the result depends
     on the rows alone, not on their order.
     """
-    counts = pd.crosstab(table["group"], _strata(table, diagnoses))
+    bins = pd.cut(table["images_per_patient"], [0, 5, 15, 40, np.inf], labels=False).fillna(-1)
+    target = table["target"].fillna(-1).astype(int).astype(str)
+    stratum = table["source"] + " " + target + " " + bins.astype(int).astype(str)
+    if diagnoses:
+        stratum = stratum + " " + table["diagnosis"]
+    counts = pd.crosstab(table["group"], stratum)
     sizes = counts.sum(axis=1)
     positives = table["target"].fillna(0).groupby(table["group"]).sum().reindex(counts.index)
     features = np.column_stack([counts, sizes, positives]).astype(float)
@@ -133,15 +153,13 @@ def fold_hash(table: pd.DataFrame) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
-# Published splits. A scheme returns `split` and `fold` of each row of a table in the publisher's
-# order. Most put images of one lesion on both sides: a score is too high, and only comparable with
-# another on the same split. Rows that are trained on and never scored have fold -1.
-Split = tuple[np.ndarray, np.ndarray]
-Rows = np.ndarray | pd.Series  # numbers of rows, or true where a row is meant
-_NONE = np.array([], int)
+# Published splits. A scheme returns the fold of each row of a table in the publisher's order, or:
+# trained on and never scored, test row, left out. Most put images of one lesion on both sides: a
+# score is too high, and only comparable with another on the same split.
+NEVER, TEST, OUT = -1, -2, -3
 
 
-def legacy(table: pd.DataFrame, config: DatasetConfig) -> Split:
+def legacy(table: pd.DataFrame, config: DatasetConfig) -> np.ndarray:
     """Chris Deotte's `tfrecord` modulo the folds, as SIIM-ISIC 2020's first place used it.
 
     Patients of 2020 are whole, lesions of 2019 are not; duplicates (tfrecord -1) are left out.
@@ -149,25 +167,27 @@ def legacy(table: pd.DataFrame, config: DatasetConfig) -> Split:
     record = table.get("tfrecord", pd.Series(np.nan, table.index)).fillna(-1)
     if (record < 0).all():
         raise InputError("scheme legacy: no `tfrecord`: give Deotte's CSVs with `deotte: FOLDER`")
-    split = table["split"].mask((table["split"] == "train") & (record < 0), "quarantined")
-    return split.to_numpy(object), (record % config.folds).astype(int).to_numpy()
+    part = (record % config.folds).where(record >= 0, OUT).mask(table["split"] == "test", TEST)
+    return part.astype(int).to_numpy()
 
 
-def official(table: pd.DataFrame, config: DatasetConfig) -> Split:
+def official(table: pd.DataFrame, config: DatasetConfig) -> np.ndarray:
     """The publisher's split: its validation rows are fold 0, its test rows the test rows."""
     part = table["official"]
     if not (part == "val").any():
         raise InputError("scheme official: no source of this data set has validation rows")
-    return _marked(table, part == "val", part == "test", part == "")
+    return part.map({"train": NEVER, "val": 0, "test": TEST, "": OUT}).to_numpy(int)
 
 
-def system001(table: pd.DataFrame, config: DatasetConfig) -> Split:
+def system001(table: pd.DataFrame, config: DatasetConfig) -> np.ndarray:
     """HAM10000, 8,012 images to train and 2,003 to validate, split by image: lesions straddle."""
     _, val = _ham10000_cut(table, np.arange(len(table)), 0.2, config.seed)
-    return _marked(table, val)
+    part = np.full(len(table), NEVER)
+    part[val] = 0
+    return part
 
 
-def system002(table: pd.DataFrame, config: DatasetConfig) -> Split:
+def system002(table: pd.DataFrame, config: DatasetConfig) -> np.ndarray:
     """HAM10000, validated and tested on lesions with one image: 926 and 618 of them.
 
     Trained on the other single images and all images of the other lesions, nevi excepted (6,181);
@@ -176,10 +196,12 @@ def system002(table: pd.DataFrame, config: DatasetConfig) -> Split:
     alone = table.groupby("lesion_id")["image_name"].transform("size") == 1
     _, rest = _ham10000_cut(table, np.flatnonzero(alone), 0.28, config.seed)
     val, test = _ham10000_cut(table, rest, 0.4, config.seed)
-    return _marked(table, val, test, ~alone & (table["diagnosis"] == "nv"))
+    part = np.where(~alone & (table["diagnosis"] == "nv"), OUT, NEVER)
+    part[val], part[test] = 0, TEST
+    return part
 
 
-def system003(table: pd.DataFrame, config: DatasetConfig) -> Split:
+def system003(table: pd.DataFrame, config: DatasetConfig) -> np.ndarray:
     """ISIC 2020, alone or merged, stratified by source and target, split by image.
 
     Patients straddle, and merged lesions do. The order of its merged rows was that of a folder's
@@ -193,28 +215,32 @@ def system003(table: pd.DataFrame, config: DatasetConfig) -> Split:
         raise InputError(
             "scheme system003 splits the 33,126 training rows of isic2020, alone or merged"
         )
-    fold = np.full(len(table), -1)
+    part = np.full(len(table), TEST)
     cut = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
     strata = rows["source"] + rows["target"].astype(str)
-    for part, (_, inside) in enumerate(cut.split(train, strata)):
-        fold[train[inside]] = part
-    return table["split"].to_numpy(object), fold
+    for fold, (_, inside) in enumerate(cut.split(train, strata)):
+        part[train[inside]] = fold
+    return part
 
 
-def system004(table: pd.DataFrame, config: DatasetConfig) -> Split:
+def system004(table: pd.DataFrame, config: DatasetConfig) -> np.ndarray:
     """HAM10000, 7,009 / 1,503 / 1,503 images, split by image: lesions straddle."""
     rest, test = _ham10000_cut(table, np.arange(len(table)), 0.15, config.seed)
     _, val = _ham10000_cut(table, rest, 0.15 / 0.85, config.seed)
-    return _marked(table, val, test)
+    part = np.full(len(table), NEVER)
+    part[val], part[test] = 0, TEST
+    return part
 
 
-SCHEMES: dict[str, Callable[[pd.DataFrame, DatasetConfig], Split]] = {
+SCHEMES: dict[str, Callable[[pd.DataFrame, DatasetConfig], np.ndarray]] = {
     scheme.__name__: scheme
     for scheme in (legacy, official, system001, system002, system003, system004)
 }
 
 
-def _ham10000_cut(table: pd.DataFrame, rows: np.ndarray, share: float, seed: int) -> Split:
+def _ham10000_cut(
+    table: pd.DataFrame, rows: np.ndarray, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """scikit-learn's split of the rows by diagnosis, with the arguments of those systems."""
     from sklearn.model_selection import train_test_split
 
@@ -226,42 +252,3 @@ def _ham10000_cut(table: pd.DataFrame, rows: np.ndarray, share: float, seed: int
         )
     diagnosis = table["diagnosis"].iloc[rows]
     return train_test_split(rows, test_size=share, random_state=seed, stratify=diagnosis)
-
-
-def _marked(table: pd.DataFrame, val: Rows, test: Rows = _NONE, out: Rows = _NONE) -> Split:
-    """`val` rows in fold 0, `test` rows the test rows, `out` left out, the others trained on."""
-    split, fold = np.full(len(table), "train", object), np.full(len(table), -1)
-    fold[val], split[test], split[out] = 0, "test", "quarantined"
-    return split, fold
-
-
-def _strata(table: pd.DataFrame, diagnoses: bool) -> pd.Series:
-    bins = pd.cut(table["images_per_patient"], [0, 5, 15, 40, np.inf], labels=False).fillna(-1)
-    target = table["target"].fillna(-1).astype(int).astype(str)
-    stratum = table["source"] + " " + target + " " + bins.astype(int).astype(str)
-    return stratum + " " + table["diagnosis"] if diagnoses else stratum
-
-
-def _linked(
-    labels: pd.Series, names: pd.Series, ids: list[pd.Series], pairs: pd.DataFrame
-) -> np.ndarray:
-    """The alphabetically first of the `labels` of each row's connected component.
-
-    Rows are linked by equal ids ("" links nothing), which are nodes beside them, and by `pairs`.
-    """
-    row_of = pd.Series(np.arange(len(names)), names)
-    row_of = row_of[~row_of.index.duplicated()]  # rows of one name are linked as one photograph
-    known = pairs[["image_name_1", "image_name_2"]].apply(lambda column: column.map(row_of))
-    edges, nodes = [known.dropna().to_numpy(int)], len(names)
-    for column in ids:
-        codes, found = pd.factorize(column.mask(column == ""))
-        edges.append(np.column_stack([np.arange(len(names)), nodes + codes])[codes >= 0])
-        nodes += len(found)
-    a, b = np.concatenate(edges).T
-    from scipy.sparse import coo_matrix, csgraph  # not above: a missing table is said without it
-
-    graph = coo_matrix((np.ones(len(a)), (a, b)), shape=(nodes, nodes))
-    component = csgraph.connected_components(graph, directed=False)[1][: len(names)]
-    ordered = labels.argsort().to_numpy()  # groupby's own min takes seconds
-    _, first = np.unique(component[ordered], return_index=True)
-    return labels.to_numpy()[ordered[first]][component]

@@ -34,13 +34,12 @@ def read_labels(paths: Sequence[Path], words: Mapping[str, str], report: Report)
     for more in others:
         new = more.columns.difference(rows.columns.drop("image_name"))
         rows = rows.merge(more[new], "left", "image_name")
-    if not {"diagnosis", "own_target"} & {*rows}:
+    if not {"diagnosis", "target"} & {*rows}:
         labels = listed(NAMES["diagnosis"] + NAMES["own_target"], 9)
         raise InputError(f"{shown(paths[0])}: no label: its column must be one of {labels}")
     place = rows["localization"].fillna("").str.lower() if "localization" in rows else ""
-    rows = common_rows(rows.rename(columns={"own_target": "target"}), "external")
-    rows = within_patients(rows.assign(localization=place), paths[0], report)
-    return add_groups(rows, pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str))
+    rows = common_rows(rows, "external").assign(localization=place)
+    return add_groups(within_patients(rows, paths[0], report))
 
 
 def _read_table(path: Path, words: Mapping[str, str], report: Report) -> pd.DataFrame:

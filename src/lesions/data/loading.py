@@ -55,7 +55,7 @@ class LesionDataset(Dataset):
         self.metadata, self.target = metadata, target
         self.pipeline, self.seed = pipeline, seed
         self.blanks: Blanks | None = None
-        self.names = names  # of the rows, for named_failures: training gives them
+        self.names = names  # of the rows, for `watched`: training gives them
         # The row each worker is reading, shared: the main process names it when a worker dies.
         self.at = torch.full((MOST_WORKERS,), -1, dtype=torch.int64).share_memory_()
 
@@ -174,8 +174,11 @@ def eval_batches(
 
 
 @contextmanager
-def named_failures(loader: DataLoader) -> Iterator[None]:
-    """Turn the death or hang of a worker of `loader` into an InputError that names its image."""
+def watched(loader: DataLoader) -> Iterator[None]:
+    """Turn the death or hang of a worker of `loader` into an InputError that names its image.
+
+    The workers, which ignore signals, end with the block.
+    """
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as error:
@@ -196,10 +199,6 @@ def named_failures(loader: DataLoader) -> Iterator[None]:
             f" {listed(names) or 'none, between two images'}: look at the image; if it is sound,"
             " memory may have run out: fewer train.workers"
         ) from error
-
-
-def end_workers(loader: DataLoader) -> None:
-    """End the worker processes of a loader, which ignore signals."""
     if isinstance(loader._iterator, _MultiProcessingDataLoaderIter):
         loader._iterator._shutdown_workers()
     loader._iterator = None

@@ -19,7 +19,7 @@ from scipy.fft import fft2, ifft2, irfft2, rfft2
 from tqdm import tqdm
 
 from lesions.data.decode import decode
-from lesions.data.folds import merge_groups
+from lesions.data.folds import ENDS, add_groups
 from lesions.data.photographs import images_below
 from lesions.errors import InputError, listed
 from lesions.files import read_csv, read_json, write_csv, write_json
@@ -30,7 +30,7 @@ SIZE = 64  # pixels of the images compared
 SAME = 0.83  # least score of a copy
 REVIEWED = 0.6  # least score of a pair that a person is asked about
 STOP = 58  # pairs in a row that differ: of 5 % copies, one time in twenty (0.95^58)
-ENDS, DECISIONS = ["image_name_1", "image_name_2"], ("same", "different", "")
+DECISIONS = ("same", "different", "")
 NEIGHBOURS = 4  # candidates of each image
 _WAVES, _DIMENSIONS = 28, 32  # frequencies of a descriptor, and its length
 _LEARNT = 4000  # images that the descriptor's directions are learnt from
@@ -83,10 +83,11 @@ def search_folders(folders: Sequence[Path], names: pd.Series) -> pd.DataFrame:
 
 
 def link_near_duplicates(
-    table: pd.DataFrame, images: np.ndarray, readable: np.ndarray, path: Path, review: Path | None
+    table: pd.DataFrame, images: np.ndarray, path: Path, review: Path | None
 ) -> tuple[pd.DataFrame, str]:
     """The table with near-duplicates in one group, and what was found, in words.
 
+    Of unreadable photographs `images` are black, and black images have no copies.
     Pairs are saved in `path` (JSON) and read from there as long as rows and pixels are the same.
     The CSV beside it lists them, best first, with the decisions of this and earlier reviews, which
     overrule the score. A training and an official test photograph are counted, not grouped: the
@@ -95,10 +96,9 @@ def link_near_duplicates(
     key = _key(table, images)
     kept = read_json(path) if path.exists() else {}
     if kept.get("key") != key:
-        seen = images if readable.all() else images[readable]
-        found = find_near_duplicates(seen, table["group"].to_numpy()[readable], REVIEWED)
-        names = table["image_name"].to_numpy()[readable]
-        ends = [names[found[end].astype(int)].tolist() for end in ("first", "second")]
+        found = find_near_duplicates(images, table["group"].to_numpy(), REVIEWED)
+        image_name = table["image_name"].to_numpy()
+        ends = [image_name[found[end].astype(int)].tolist() for end in ("first", "second")]
         scores = found["score"].round(4).tolist()
         kept = {"key": key, "pairs": list(zip(*ends, scores, strict=True))}
         write_json(path, kept)
@@ -123,7 +123,7 @@ def link_near_duplicates(
     )
     if len(pairs):
         text += f"{shown(listing)}: {_what_next(pairs['decision'].mask(likely, 'same').tolist())}\n"
-    return merge_groups(table, linked[within]), text
+    return add_groups(table, linked[within]), text
 
 
 def _decisions(path: Path, names: set[str] | None) -> dict[frozenset[str], str]:

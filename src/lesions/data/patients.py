@@ -47,8 +47,9 @@ class Patient:
         known = {"age": age, "sex": SEX_WORDS.get(sex), "site": SITE_WORDS.get(place)}
         vars(self).update(known, place=place or None)
 
-    def row(self, size: int) -> pd.DataFrame:
-        """The table row of a photograph of `size` bytes of this person."""
+    def row(self, photo: Path | bytes) -> pd.DataFrame:
+        """The table row of a photograph, a file or its content, of this person."""
+        size = len(photo) if isinstance(photo, bytes) else photo.stat().st_size
         words = {"sex": self.sex, "site": self.site, "localization": self.place}
         given = {name: word for name, word in words.items() if word}
         age = np.nan if self.age is None else self.age

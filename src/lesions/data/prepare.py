@@ -23,8 +23,7 @@ CHECKED = 5000  # photographs that are decoded although a table is wrong, at mos
 
 def prepare(
     dataset: str, config: DatasetConfig, sizes: Sequence[int], folders: dict[str, list[str]],
-    images: dict[str, list[str]], available_only: bool, quarantine: bool,
-    review: Path | None = None,
+    images: dict[str, list[str]], available_only: bool, quarantine: bool, review: Path | None,
 ) -> dict:  # fmt: skip
     """Write table.csv, table.json and a cache for each of `sizes`; returns the table's facts.
 
@@ -49,10 +48,9 @@ def prepare(
     if sizes:
         table = _fill_caches(table, folder, sizes, config, report, quarantine)
     if sizes and config.near_duplicates:
-        small, pixels = fill_cache(folder / SMALL, table, near_duplicates.SIZE, "array", PLAIN)
-        readable = (small["problem"] == "").to_numpy()
+        _, pixels = fill_cache(folder / SMALL, table, near_duplicates.SIZE, "array", PLAIN)
         table, found = near_duplicates.link_near_duplicates(
-            table, np.asarray(pixels), readable, folder / f"{SMALL}.json", review
+            table, np.asarray(pixels), folder / f"{SMALL}.json", review
         )
         print(found, end="")
         caches.append(SMALL)

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 
 from lesions.config import SourceConfig
-from lesions.data.columns import COMMON, Report, check_columns, common_rows, no_rows, read_columns
+from lesions.data.columns import COMMON, Report, check_columns, common_rows, read_columns
+from lesions.data.folds import ENDS, NO_PAIRS
 from lesions.data.photographs import class_folders, dermamnist_arrays, dermamnist_file
 from lesions.data.tasks import DIAGNOSES, WORDS
-from lesions.errors import listed
+from lesions.errors import InputError, listed
 from lesions.files import read_csv
 from lesions.paths import shown
 
@@ -32,14 +33,18 @@ _PEOPLE_2020 = {
 
 
 def read_source(name: str, source: SourceConfig, folder: Path, report: Report) -> pd.DataFrame:
-    """The rows of one source, read by its reader, with the columns COMMON."""
+    """The rows of one source, read by its reader, with the columns COMMON.
+
+    Problems of its tables go into the report; InputError for a source that cannot be read at all.
+    """
     reader = source.reader or name
+    if not folder.is_dir():
+        raise InputError(f"{shown(folder)}: no such folder: input/README.md says what goes in")
     if reader == "generic":
         return read_generic(name, source, folder, report)
     if reader not in READERS:
-        report.problem(f"source {name}", f"no reader '{reader}': there is {', '.join(READERS)},"
-                       " generic (`reader: generic`)")  # fmt: skip
-        return no_rows(name)
+        raise InputError(f"source {name}: no reader '{reader}': there is {', '.join(READERS)},"
+                         " generic (`reader: generic`)")  # fmt: skip
     return common_rows(READERS[reader](folder, report), reader)
 
 
@@ -117,8 +122,7 @@ def read_dermamnist(folder: Path, report: Report) -> pd.DataFrame:
     """
     path = dermamnist_file(folder)
     if path is None:
-        report.problem(folder, "no dermamnist*.npz in it: see input/README.md")
-        return no_rows("dermamnist")
+        raise InputError(f"{shown(folder)}: no dermamnist*.npz in it: see input/README.md")
     parts = []
     for official, label in dermamnist_arrays(path, "labels"):
         names = [f"dermamnist_{official}_{index:05d}" for index in range(len(label))]
@@ -164,10 +168,7 @@ def add_deotte(table: pd.DataFrame, folder: Path, report: Report) -> pd.DataFram
 def read_duplicates(folder: Path, report: Report) -> pd.DataFrame:
     """ISIC 2020's official duplicate pairs: columns image_name_1 and image_name_2."""
     path = folder / "ISIC_2020_Training_Duplicates.csv"
-    columns = {name: name for name in ("image_name_1", "image_name_2")}
-    if path.exists():
-        return read_columns(report, path, columns)
-    return pd.DataFrame(columns=list(columns), dtype=str)
+    return read_columns(report, path, {e: e for e in ENDS}) if path.exists() else NO_PAIRS
 
 
 def read_generic(name: str, source: SourceConfig, folder: Path, report: Report) -> pd.DataFrame:
@@ -184,15 +185,15 @@ def read_generic(name: str, source: SourceConfig, folder: Path, report: Report) 
         unknown = sorted(set(source.columns) - {*COMMON})
         if unknown or "image_name" not in source.columns:
             what = f"{listed(unknown)} unknown" if unknown else "image_name is missing"
-            report.problem(f"source {name}", f"columns: {what}: known are {', '.join(COMMON)}")
-            return no_rows(name)
-        renamed = {"target": "own_target"}  # which may be empty
-        columns = {renamed.get(ours, ours): own for ours, own in source.columns.items()}
+            known = ", ".join(COMMON)
+            raise InputError(f"source {name}: columns: {what}: known are {known}")
+        given = source.columns.items()  # a target of one's own may be empty
+        columns = {"own_target" if ours == "target" else ours: own for ours, own in given}
         rows = read_columns(report, path, columns, diagnoses)
     else:
         raw = class_folders(path, report)
         rows = check_columns(report, path, raw, {str(c): str(c) for c in raw}, diagnoses)
-    rows = common_rows(rows.rename(columns={"own_target": "target"}), name)
+    rows = common_rows(rows, name)
     bare, test = (rows["diagnosis"] == "") & rows["target"].isna(), rows["official"] == "test"
     if (bare & ~test).any():
         report.notes.append(f"{shown(path)}: {(bare & ~test).sum():,} rows without diagnosis or"

@@ -8,7 +8,8 @@ import pandas as pd
 
 from lesions.config import DatasetConfig, saved_preprocess
 from lesions.data import folds
-from lesions.data.columns import Report, no_rows
+from lesions.data.columns import Report, common_rows
+from lesions.data.folds import ENDS, NO_PAIRS
 from lesions.data.photographs import dermamnist_file, image_paths, same_content, short_names
 from lesions.data.sources import READERS, add_deotte, read_duplicates, read_source
 from lesions.data.tasks import targets
@@ -34,14 +35,15 @@ def read_sources(config: DatasetConfig, report: Report, unpack: bool = False) ->
     others. Problems of any file go into the report. With `unpack` photographs are also looked for
     in archives.
     """
-    tables: list[pd.DataFrame] = [no_rows("").assign(path="")]
-    listed_pairs = [pd.DataFrame(columns=["image_name_1", "image_name_2"], dtype=str)]
+    nothing = pd.DataFrame(columns=["image_name"], dtype=str)
+    tables, listed_pairs = [common_rows(nothing, "").assign(path="")], [NO_PAIRS]
     for name, source in config.sources.items():
         reader, folder = source.reader or name, at(source.folder).resolve()
-        if not folder.is_dir():
-            report.problem(folder, "no such folder: input/README.md says what goes in")
+        try:
+            table = read_source(name, source, folder, report)
+        except InputError as error:
+            report.add(str(error))
             continue
-        table = read_source(name, source, folder, report)
         given = [at(path) for path in source.images]
         if reader == "dermamnist":
             if given:
@@ -64,7 +66,7 @@ def read_sources(config: DatasetConfig, report: Report, unpack: bool = False) ->
     if len(bare) and not report.problems:  # a wrong target has been reported where it stands
         report.add(f"training rows without a diagnosis or target: {listed(bare)}")
     target = table.drop_duplicates("image_name").set_index("image_name")["target"]
-    for one, two in pairs[["image_name_1", "image_name_2"]].itertuples(index=False):
+    for one, two in pairs[ENDS].itertuples(index=False):
         if abs(target.get(one, np.nan) - target.get(two, np.nan)) > 0:
             report.add(
                 f"{one} and {two} are listed as duplicates but have different targets: correct one"
@@ -159,8 +161,10 @@ def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
     if config.scheme != "grouped":
         if config.holdout:
             raise InputError(f"holdout: scheme {config.scheme} has its own test rows, or none")
-        split, fold = folds.SCHEMES[config.scheme](table, config)
-        table = table.assign(split=split, fold=np.where(split == "train", fold, -1))
+        part = folds.SCHEMES[config.scheme](table, config)
+        out = (part == folds.OUT) | (table["split"] == "quarantined").to_numpy()
+        split = np.select([out, part == folds.TEST], ["quarantined", "test"], "train")
+        table = table.assign(split=split, fold=np.where(split == "train", part, -1))
     else:
         diagnoses = config.stratify == "diagnosis"
         if config.holdout:

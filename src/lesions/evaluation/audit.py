@@ -43,7 +43,7 @@ def audit(table: pd.DataFrame, pairs: pd.DataFrame) -> dict[str, Any]:
     links = build_links(table, pairs)
     problems, counts = find_problems(table, links, part), count_links(table, links, part)
     scores = score_shortcuts(table)
-    defined = scores["reason"].isna()
+    defined = scores["auc"].notna()
     return {
         "gate": {
             "passed": not problems,
@@ -157,9 +157,9 @@ def _shares(table: pd.DataFrame, part: pd.Series, folds: list[str]) -> pd.DataFr
 def score_shortcuts(table: pd.DataFrame) -> pd.DataFrame:
     """Out-of-fold AUC without pixels by feature set, on all rows and within each source.
 
-    Columns features, source ("all" or a source), auc, low, high, rows, positives, reason (None
-    where there is a score). A source's model is trained on that source alone, in the table's own
-    folds; intervals are over groups (DeLong).
+    Columns features, source ("all" or a source), auc, low, high, rows, positives, reason (why a
+    score or its interval is not defined). A source's model is trained on that source alone, in the
+    table's own folds; intervals are over groups (DeLong).
     """
     rows = table[(table["split"] == "train") & table["target"].notna()]
     sources = [("all", rows)]
@@ -176,20 +176,10 @@ def score_shortcuts(table: pd.DataFrame) -> pd.DataFrame:
             target, groups = part["target"][held], part["group"][held]
             prob, reason = predict_without_pixels(part, FEATURES[features])
             auc = Interval(reason=reason) if reason else delong(target, prob[held], groups)
-            known = auc.as_json()
-            found.append(
-                {
-                    "features": features,
-                    "source": source,
-                    "auc": known["value"],
-                    "low": known["low"],
-                    "high": known["high"],
-                    "rows": len(target),
-                    "positives": int((target == 1).sum()),
-                    "reason": auc.reason if known["value"] is None else None,
-                }
-            )
-    return pd.DataFrame(found)
+            rows_of = {"rows": len(target), "positives": int((target == 1).sum())}
+            found.append({"features": features, "source": source, **rows_of, **auc.as_json()})
+    columns = ["features", "source", "auc", "low", "high", "rows", "positives", "reason"]
+    return pd.DataFrame(found).rename(columns={"value": "auc"}).reindex(columns=columns)
 
 
 def predict_without_pixels(rows: pd.DataFrame, columns: list[str]) -> tuple[np.ndarray, str | None]:

@@ -7,10 +7,11 @@ never changes the order of the scores.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import BaseModel, Field
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logit, softmax
 
@@ -19,6 +20,8 @@ from lesions.evaluation.metrics import Floats, all_columns, of_mean, undefined_r
 
 FEWEST_ROWS = 10
 LEAST = 1e-7  # probabilities of exactly 0 and 1 are taken as this far from them
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 def clipped_logit(prob: ArrayLike) -> Floats:
@@ -56,11 +59,11 @@ def check_fit(target: ArrayLike, prob: ArrayLike, purpose: str = "calibrate") ->
         raise InputError(f"cannot {purpose}: {reason}")
 
 
-class Scaling(NamedTuple):
+class Scaling(BaseModel):
     """The correction: log probabilities divided by `temperature`, plus a shift of each class."""
 
-    temperature: float
-    shifts: list[float]  # of yes or no two of them: no, yes
+    temperature: float = Field(gt=0, allow_inf_nan=False)
+    shifts: list[Finite]  # of yes or no two of them: no, yes
 
     def apply(self, probs: Floats) -> Floats:
         """Corrected probabilities in the shape of `probs`: (..., C) or, of yes alone, (..., 1)."""
@@ -87,7 +90,7 @@ def fit_scaling(codes: ArrayLike, probs: Floats) -> Scaling:
         return float(value), gradient + 2e-4 * x
 
     found = minimize(loss, np.zeros(classes), jac=True, method="L-BFGS-B")
-    return Scaling(float(np.exp(-found.x[0])), [0.0, *map(float, found.x[1:])])
+    return Scaling(temperature=float(np.exp(-found.x[0])), shifts=[0.0, *found.x[1:].tolist()])
 
 
 def shift_prior(scaling: Scaling, malignant: ArrayLike, trained: float, actual: float) -> Scaling:
@@ -96,12 +99,11 @@ def shift_prior(scaling: Scaling, malignant: ArrayLike, trained: float, actual: 
     `malignant` (C,) says which classes are: of yes or no [True]. ISIC 2019 has 17.8 % melanomas,
     ISIC 2020 has 1.8 %.
     """
-    for name, rate in (("trained", trained), ("actual", actual)):
-        if not 0 < rate < 1:
-            raise InputError(f"cannot correct the prior: {name} rate {rate} is not between 0 and 1")
+    if not 0 < actual < 1:
+        raise InputError(f"cannot correct the prior: actual rate {actual} is not between 0 and 1")
     raised = all_columns(malignant) * (logit(actual) - logit(trained))
     shifts = np.asarray(scaling.shifts) + raised
-    return Scaling(scaling.temperature, [float(shift) for shift in shifts - shifts[0]])
+    return Scaling(temperature=scaling.temperature, shifts=(shifts - shifts[0]).tolist())
 
 
 def across_parts(

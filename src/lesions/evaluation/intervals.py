@@ -24,17 +24,19 @@ Z = ndtri(0.975)
 
 
 def format_interval(
-    value: float | None,
-    low: float | None = None,
-    high: float | None = None,
-    digits: int = 3,
+    found: Any, low: float | None = None, high: float | None = None, digits: int = 3,
     sign: bool = False,
-    reason: str | None = None,
-) -> str:
+) -> str:  # fmt: skip
     """A number and its interval as text: "0.912 (0.899 to 0.924)"; None and NaN are not there.
 
-    Without a value "n/a", without an interval the value alone, each with the reason for it.
+    `found` is an Interval, its JSON, or the number alone beside its limits. Without a value "n/a",
+    without an interval the value alone, each with the reason for it.
     """
+    known: Mapping[str, Any] = {"value": found, "low": low, "high": high}
+    if not isinstance(found, int | float | None):
+        known = found if isinstance(found, Mapping) else vars(found)
+    value, low, high = (known.get(key) for key in ("value", "low", "high"))
+    reason = known.get("reason")
     if value is None or np.isnan(value):
         return f"n/a ({reason})" if reason else "n/a"
     style = f"{'+' if sign else ''}.{digits}f"
@@ -54,7 +56,7 @@ class Interval:
     reason: str | None = None
 
     def __str__(self) -> str:
-        return format_interval(self.value, self.low, self.high, reason=self.reason)
+        return format_interval(self)
 
     def moved(self, by: float) -> Self:
         """The same interval elsewhere."""
@@ -80,7 +82,7 @@ class Comparison(Interval):
         return 1.0 if np.isnan(half) else float(2 * ndtr(-Z * abs(self.value) / half))
 
     def __str__(self) -> str:
-        text = format_interval(self.value, self.low, self.high, sign=True, reason=self.reason)
+        text = format_interval(self, sign=True)
         return f"{text}, p < 0.001" if self.p < 0.001 else f"{text}, p = {self.p:.3f}"
 
 
@@ -91,8 +93,7 @@ def resamples(count: int, replicates: int, block: int) -> Iterator[Floats]:
     """
     if count * replicates > KEPT:
         return _draw(count, replicates, block)
-    kept = _keep(count, replicates)
-    parts = (kept[start : start + block] for start in range(0, replicates, block))
+    parts = np.split(_keep(count, replicates), range(block, replicates, block))
     return (part.astype(np.float64) for part in parts)
 
 
@@ -116,16 +117,16 @@ def bootstrap_values(
     metric: Metric,
     target: ArrayLike,
     probs: Sequence[ArrayLike],
-    groups: ArrayLike | None = None,
+    groups: ArrayLike,
     replicates: int = REPLICATES,
 ) -> Floats:
     """The metric of each of `probs` on the same resamples of groups: float64 (`replicates`, K).
 
-    (`replicates`, K, S) for a metric of several numbers. Without `groups` each row is its own. NaN
-    where a resample happens to hold one class only.
+    (`replicates`, K, S) for a metric of several numbers. NaN where a resample happens to hold one
+    class only.
     """
     target = np.asarray(target)
-    codes = np.arange(len(target)) if groups is None else pd.factorize(np.asarray(groups))[0]
+    codes = pd.factorize(np.asarray(groups))[0]
     if len(codes) != len(target):
         raise ValueError(f"{len(codes):,} groups for {len(target):,} rows")
     if (codes < 0).any():
@@ -142,14 +143,14 @@ def bootstrap_values(
     )
 
 
-def effective_groups(target: ArrayLike, groups: ArrayLike | None) -> float:
+def effective_groups(target: ArrayLike, groups: ArrayLike) -> float:
     """How many groups of equal size the rows of the rarest class are worth (Kish, 1965).
 
-    A target that is no class number counts as one class; without `groups` each row is its own.
+    A target that is no class number counts as one class.
     """
     target = np.asarray(target)
     classes = np.unique(target, return_inverse=True)[1] if target.dtype.kind in "bi" else 0
-    codes = np.arange(len(target)) if groups is None else pd.factorize(np.asarray(groups))[0]
+    codes = pd.factorize(np.asarray(groups))[0]
     shape = int(np.max(classes)) + 1, int(codes.max()) + 1
     cells = np.bincount(classes * shape[1] + codes, minlength=shape[0] * shape[1])
     sizes = cells.reshape(shape).astype(np.float64)
@@ -168,6 +169,8 @@ def summarise(value: float, values: Floats, groups: float = np.inf) -> Interval:
     Bias-corrected percentiles (Efron 1981), with Student's t in place of 1.96 where there are few
     `groups` (Hesterberg 2015, "expanded percentiles"): docs/coverage.md shows why.
     """
+    if np.isnan(value):
+        return Interval(reason="not defined for these rows")
     defined = values[~np.isnan(values)]
     if len(defined) < len(values) / 2:
         return Interval(float(value), reason="most resamples hold one class only")
@@ -182,20 +185,18 @@ def bootstrap(
     metric: Metric,
     target: ArrayLike,
     prob: ArrayLike,
-    groups: ArrayLike | None = None,
+    groups: ArrayLike,
     replicates: int = REPLICATES,
 ) -> Interval:
-    """The metric with its 95 % interval over groups; `groups` None: over rows."""
-    if reason := undefined_reason(target, prob, metric.ranks):
-        return Interval(reason=reason)
-    return bootstrap_columns(metric, target, prob, groups, replicates)[0]
+    """The metric with its 95 % interval over groups."""
+    return bootstrap_each({"": metric}, target, prob, groups, replicates)[""]
 
 
 def bootstrap_each(
     cases: Mapping[str, Metric],
     target: ArrayLike,
     prob: ArrayLike,
-    groups: ArrayLike | None = None,
+    groups: ArrayLike,
     replicates: int = REPLICATES,
 ) -> dict[str, Interval]:
     """`bootstrap` of each of several metrics that add up the same cells, in the time of one."""
@@ -210,7 +211,7 @@ def bootstrap_columns(
     metric: Metric,
     target: ArrayLike,
     prob: ArrayLike,
-    groups: ArrayLike | None,
+    groups: ArrayLike,
     replicates: int = REPLICATES,
     counts: Sequence[float] | None = None,
 ) -> list[Interval]:
@@ -219,18 +220,11 @@ def bootstrap_columns(
     `counts` are the `effective_groups` that each rests on, if not on those of the rarest class.
     """
     values = metric.all(target, prob)
-    if groups is not None and len(pd.unique(np.asarray(groups))) < 2:
+    if len(pd.unique(np.asarray(groups))) < 2:
         return [Interval(value, reason="one group only") for value in values.tolist()]
-    drawn = bootstrap_values(metric, target, [prob], groups, replicates)[:, 0]
+    drawn = bootstrap_values(metric, target, [prob], groups, replicates).reshape(replicates, -1).T
     counts = counts or [effective_groups(target, groups)] * len(values)
-    return [
-        Interval(reason="not defined for these rows")
-        if np.isnan(value)
-        else summarise(value, column, count)
-        for value, column, count in zip(
-            values, drawn.reshape(len(drawn), -1).T, counts, strict=True
-        )
-    ]
+    return [summarise(*each) for each in zip(values, drawn, counts, strict=True)]
 
 
 def exact(events: int, rows: int) -> Interval:
@@ -269,7 +263,7 @@ def placements(target: ArrayLike, prob: ArrayLike) -> Floats:
     return np.where(positive, shares, 1 - shares)
 
 
-def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) -> Interval:
+def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike) -> Interval:
     """AUC with DeLong's 95 % interval, symmetric in the logit so that it stays between 0 and 1.
 
     Placements are summed over groups: Obuchowski 1997, "Nonparametric analysis of clustered ROC
@@ -279,7 +273,7 @@ def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) 
         return Interval(reason=reason)
     positive, shares = np.asarray(target) == 1, placements(target, prob)
     auc = metrics.roc_auc(target, prob)
-    codes = np.arange(len(positive)) if groups is None else pd.factorize(np.asarray(groups))[0]
+    codes = pd.factorize(np.asarray(groups))[0]
     count = int(codes.max()) + 1
 
     # Of the positives and the negatives: how many groups have some, and the sum of the centred
@@ -294,7 +288,7 @@ def delong(target: ArrayLike, prob: ArrayLike, groups: ArrayLike | None = None) 
     variance = float(
         held[0] / (held[0] - 1) * hits @ hits
         + held[1] / (held[1] - 1) * misses @ misses
-        + (0 if groups is None else 2 * count / (count - 1) * hits @ misses)
+        + 2 * count / (count - 1) * hits @ misses
     )
     se = float(np.sqrt(max(variance, 0.0)))
     if auc in (0.0, 1.0):

@@ -99,9 +99,9 @@ def score_values(codes: ArrayLike, probs: Floats) -> dict[str, float]:
 
 
 def score_rows(
-    codes: ArrayLike, probs: Floats, classes: Sequence[str], groups: ArrayLike | None
+    codes: ArrayLike, probs: Floats, classes: Sequence[str], groups: ArrayLike
 ) -> Scores:
-    """Every score with its 95 % interval by a bootstrap over groups; `groups` None: over rows."""
+    """Every score with its 95 % interval by a bootstrap over groups."""
     names, each = names_of(len(classes)), classes if len(classes) > 1 else []
     if reason := _undefined(codes, probs):
         found = [Interval(reason=reason)] * (len(names) + len(CLASS_LABELS) * len(each))

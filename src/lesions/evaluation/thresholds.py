@@ -9,7 +9,6 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from lesions.errors import InputError
@@ -87,10 +86,3 @@ def net_benefit(risks: Floats) -> Metric:
         lambda target, prob: (prob[:, None] >= risks) * np.where(target[:, None] == 1, 1.0, cost),
         lambda means: means,
     )
-
-
-def decision_curve(target: ArrayLike, prob: ArrayLike, risks: Floats) -> pd.DataFrame:
-    """Net benefit at each risk: columns risk, model, everybody (nobody is 0)."""
-    worth, everybody = net_benefit(risks), np.ones(len(np.asarray(target)))
-    called = {"model": worth.all(target, prob), "everybody": worth.all(target, everybody)}
-    return pd.DataFrame({"risk": risks, **called})

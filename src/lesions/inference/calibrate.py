@@ -14,7 +14,7 @@ from lesions.data.metadata import GIVEN, build_blanks, encode_given, encode_meta
 from lesions.data.table import load_table
 from lesions.data.tasks import Task
 from lesions.errors import InputError
-from lesions.evaluation.calibration import Scaling, shift_prior
+from lesions.evaluation.calibration import shift_prior
 from lesions.evaluation.metrics import Floats
 from lesions.files import read_csv, read_json, sha256, write_csv, write_json
 from lesions.inference import calibration
@@ -24,11 +24,12 @@ from lesions.inference.checkpoint import load_folds
 from lesions.inference.ensemble import blended, people_table, read_shares
 from lesions.inference.predict import predict
 from lesions.inference.unusual import fit_familiar
-from lesions.oof import Oof, load_oof
+from lesions.oof import Oof, load_oof, table_rows
 from lesions.paths import shown
 from lesions.runs import RunFiles, find_run
 
 PEOPLE = 64  # training rows over whose metadata an answer is averaged
+LESS = [state for state in GIVEN if state != "all"]
 
 
 def calibrate_run(
@@ -51,11 +52,9 @@ def calibrate_run(
         else:
             config = saved_config(read_yaml(files.folder / "config.yaml"), files.folder)
             found.people = _people(config, oof.table)
-            given = given_probs(files, oof, oof.names, config, found.people)
+            given = given_probs(files, oof, config)
         for state, probs in given.items():
-            whole = calibration.fit_calibration(replace(oof, probs=probs), rule)
-            fields = {*calibration.Fit.model_fields}
-            found.given[state] = calibration.Fit(**whole.model_dump(include=fields))
+            found.given[state] = calibration.fit_calibration(replace(oof, probs=probs), rule)
         if not files.blend:
             folds = load_folds(files)
             table, facts = load_table(config.dataset)
@@ -67,8 +66,7 @@ def calibrate_run(
     if prevalence is not None:
         shares = found.positives / found.rows, prevalence
         for fit in (found, *found.given.values()):
-            scaling = Scaling(fit.temperature, fit.shifts)
-            fit.shifts = shift_prior(scaling, oof.task.malignant, *shares).shifts
+            fit.shifts = shift_prior(fit, oof.task.malignant, *shares).shifts
         found.prevalence = prevalence
     path = calibration.calibration_path(files)
     write_json(path, found.model_dump())
@@ -93,10 +91,8 @@ def write_given(
     return sha256(path)
 
 
-def given_probs(
-    files: RunFiles, own: Oof, names: pd.Series, config: Config, people: list[Person]
-) -> dict[str, Floats]:
-    """Out-of-fold probabilities (N, C) of `names` by state, without some and without all metadata.
+def given_probs(files: RunFiles, own: Oof, config: Config) -> dict[str, Floats]:
+    """A run's out-of-fold probabilities (N, C) by state, without some and without all metadata.
 
     {} of a run without metadata. A given<k>.csv that is missing or has changed is made again, for
     which InputError says what is missing.
@@ -109,13 +105,13 @@ def given_probs(
         if not path.exists() or files.hashes(fold).get("given") not in (None, sha256(path))
     )  # fmt: skip
     if lacking:
-        _predict_given(replace(files, folds=lacking), own, people)
+        _predict_given(replace(files, folds=lacking), own)
     columns = ["image_name", "given", *own.task.columns]
     table = pd.concat([read_csv(path, columns, text=columns[:2]) for path in paths.values()])
     found = {}
-    for state in [name for name in GIVEN if name != "all"]:
+    for state in LESS:
         rows = table[table["given"] == state].drop_duplicates("image_name").set_index("image_name")
-        probs = rows[own.task.columns].reindex(names).to_numpy(np.float64)
+        probs = rows[own.task.columns].reindex(own.names).to_numpy(np.float64)
         if not ((probs >= 0) & (probs <= 1)).all():
             raise InputError(
                 f"{shown(files.folder)}/given<k>.csv: lack probabilities of some images with"
@@ -125,10 +121,11 @@ def given_probs(
     return found
 
 
-def _predict_given(files: RunFiles, own: Oof, people: list[Person]) -> None:
+def _predict_given(files: RunFiles, own: Oof) -> None:
     """Write given<k>.csv of the folds of `files`; InputError where photographs are missing."""
     folds = load_folds(files)
     config = folds[0].config
+    people = _people(config, own.table)
     table, facts = load_table(config.dataset)
     now = saved_preprocess(facts["config"], "table.json").model_dump()
     if folds[0].header.get("preprocess", now) != now:
@@ -143,11 +140,11 @@ def _predict_given(files: RunFiles, own: Oof, people: list[Person]) -> None:
         kind, neutral = config.data.metadata, fold.header["neutral"]
         rows = own.table[own.table["fold"] == fold.number]
         given = encode_given(table, kind, neutral)
-        known = {state: metadata[None] for state, metadata in given.items() if state != "all"}
+        known = {state: given[state][None] for state in LESS}
         if people:
             encoded = encode_metadata(people_table(people), kind, neutral)
             blanks = build_blanks(config.data, neutral)
-            known = {state: blanks.filled(given[state], encoded) for state in known}
+            known = {state: blanks.filled(given[state], encoded) for state in LESS}
         found = predict(
             fold.model.to(accelerator.device), images, rows["row"].to_numpy(), known,
             config.predict, accelerator, config.predict.views, f"{fold.title}, less given",
@@ -169,16 +166,16 @@ def _blend_given(path: Path, oof: Oof) -> dict[str, Floats]:
         config = saved_config(read_yaml(files.folder / "config.yaml"), files.folder)
         if scale == "rank" and known is None:
             raise InputError(str(problem))
-        given = given_probs(files, own, oof.names, config, _people(config, own.table))
-        as_ever = own.probs[pd.Index(own.names).get_indexer(pd.Index(oof.names))]
-        parts.append(given or dict.fromkeys([state for state in GIVEN if state != "all"], as_ever))
+        given = given_probs(files, own, config) or dict.fromkeys(LESS, own.probs)
+        places = table_rows(own.table, oof.names, shown(path), f"the rows of {name}")
+        parts.append({state: probs[places] for state, probs in given.items()})
         fits.append(known)
     return {
         state: blended(
             scale, [*weights.values()], [part[state] for part in parts],
             [known.of(state).quantiles for known in fits if known],
         )
-        for state in parts[0]
+        for state in LESS
     }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 from lesions.config import PreprocessConfig
 from lesions.errors import InputError, listed
 from lesions.evaluation.calibration import (
+    Finite,
     Scaling,
     across_parts,
     calibration_error,
@@ -28,7 +29,7 @@ from lesions.evaluation.conformal import Sets, age_bands, fit_sets
 from lesions.evaluation.metrics import Floats, log_loss
 from lesions.evaluation.thresholds import RULES, Threshold
 from lesions.files import read_json, sha256
-from lesions.inference.unusual import FalseAlarms, Familiar, Finite
+from lesions.inference.unusual import FalseAlarms, Familiar
 from lesions.oof import Oof
 from lesions.paths import shown
 from lesions.runs import RunFiles
@@ -51,11 +52,9 @@ class Cut(BaseModel):
     specificity: Share
 
 
-class Fit(BaseModel, extra="forbid"):
+class Fit(Scaling, extra="forbid"):
     """What one state of the metadata says; score means P(positive), P(any malignant class)."""
 
-    temperature: float = Field(gt=0, allow_inf_nan=False)
-    shifts: list[Finite]  # added to each class's log probability after the temperature
     log_loss: tuple[Finite, Finite]  # of the out-of-fold rows, before and after
     calibration_error: tuple[Share, Share]  # of the score, before and after
     threshold: Cut
@@ -69,18 +68,10 @@ class Fit(BaseModel, extra="forbid"):
             raise ValueError("must not fall")
         return quantiles
 
-    def apply(self, probs: Floats) -> Floats:
-        """Calibrated probabilities in the shape of `probs`, (..., C)."""
-        return Scaling(self.temperature, self.shifts).apply(probs)
-
     def percentile(self, score: float) -> float:
         """The share of the out-of-fold scores below `score`, in percent; ties count half."""
         places = [np.searchsorted(self.quantiles, score, side) for side in ("left", "right")]
         return float(100 * (np.mean(places) / len(self.quantiles)))
-
-    def cannot_exclude(self, probs: Floats, age: float | None) -> list[str] | None:
-        """The classes that probabilities (C,), as predicted, do not exclude; None: not known."""
-        return self.sets.cannot_exclude(probs, age) if self.sets else None
 
 
 class Person(BaseModel, extra="forbid"):
@@ -103,8 +94,8 @@ class Calibration(Fit):
     preprocess: PreprocessConfig | None = None  # of checkpoints whose header does not say it
     prevalence: float | None = Field(None, gt=0, lt=1)  # None: that of the out-of-fold rows
     cross_fitted: str = "fold"  # fold or group: what the estimates are cross-fitted by
-    given: dict[str, Fit] = {}  # by state, as in data/metadata.py; none in files of older versions
-    people: list[Person] = []
+    given: dict[str, Fit] = Field({})  # by state, as in data/metadata.py; older versions had none
+    people: list[Person] = Field([])
     familiar: Familiar | None = None
     false_alarms: FalseAlarms | None = None
 
@@ -189,15 +180,13 @@ def fit_calibration(oof: Oof, rule: str) -> Calibration:
     if (found := known & oof.positive).any():
         sets.malignant_covered = float(held[found, oof.codes[found]].mean())
         sets.size = float(held[known].sum(axis=1).mean())
-    temperature, shifts = fit_scaling(oof.codes, oof.probs)
     return Calibration(
+        **dict(fit_scaling(oof.codes, oof.probs)),
         run=oof.name,
         task=oof.task.name,
         rows=len(target),
         positives=int(target.sum()),
         weights={},
-        temperature=temperature,
-        shifts=shifts,
         cross_fitted=crossed.by,
         log_loss=(log_loss(oof.codes, oof.probs), log_loss(oof.codes, crossed.probs)),
         calibration_error=(
@@ -205,8 +194,7 @@ def fit_calibration(oof: Oof, rule: str) -> Calibration:
             calibration_error(target, oof.task.score(crossed.probs)),
         ),
         threshold=Cut(
-            rule=cut.rule,
-            value=cut.value,
+            **cut._asdict(),
             sensitivity=float(crossed.flagged[target == 1].mean()),
             specificity=float(1 - crossed.flagged[target == 0].mean()),
         ),

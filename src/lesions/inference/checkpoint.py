@@ -100,7 +100,7 @@ def load_folds(files: RunFiles) -> list[Fold]:
                 f"{shown(path)}: has changed since it was trained, says fold{number}.json: copy"
                 " both files again, or train the fold again"
             )
-        folds.append(Fold(f"{header['run']} fold {number}", number, model.float(), header))
+        folds.append(Fold(f"{header['run']} fold {number}", number, model, header))
         first, own = (each | each["config"] for each in (folds[0].header, header))
         both = [name for name in DECISIVE if name in first and name in own]
         changed = differences({name: first[name] for name in both}, {n: own[n] for n in both})

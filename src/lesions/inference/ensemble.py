@@ -12,7 +12,9 @@ from pydantic import BaseModel, Field, ValidationError
 from scipy.special import expit
 
 from lesions.config import Config, PreprocessConfig, saved_preprocess
+from lesions.data.cache import cached_images
 from lesions.data.metadata import NOTHING, Blanks, build_blanks
+from lesions.data.table import load_table
 from lesions.data.tasks import Task
 from lesions.errors import InputError, listed
 from lesions.evaluation.calibration import clipped_logit
@@ -66,6 +68,13 @@ class Run:
                 f" scripts/calibrate.py --run {where}"
             )
         return people_table(self.calibration.people)
+
+    def load_data(self) -> tuple[pd.DataFrame, np.ndarray]:
+        """Table and photographs, by row, of the run's data set; InputError if it has changed."""
+        dataset, size = self.config.dataset, self.config.data.image_size
+        table, facts = load_table(dataset)
+        self.require_same_data(facts)
+        return table, cached_images(dataset, size, table)
 
     def require_same_data(self, facts: dict) -> None:
         """InputError if the prepared data set (its table's `facts`) is not that of the training."""

@@ -13,12 +13,9 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from lesions.data.cache import cached_images
 from lesions.data.metadata import FIELDS, NOTHING, encode_metadata
-from lesions.data.table import load_table
-from lesions.errors import InputError
 from lesions.inference.checkpoint import Fold
 from lesions.inference.ensemble import Run, load_run
 from lesions.inference.predict import probabilities
@@ -47,9 +44,7 @@ def load_explained(spec: str | Path | None, folds: Sequence[int] | None = None) 
     """The run that `spec` means, all trained folds or `folds`: predictions and photographs."""
     run = load_run(spec, folds)
     trained = tuple(fold.number for fold in run.folds)
-    config, oof = run.config, load_oof(replace(run.files, folds=trained))
-    table, facts = load_table(config.dataset)
-    run.require_same_data(facts)
+    oof, (_, images) = load_oof(replace(run.files, folds=trained)), run.load_data()
     threshold = run.calibration.threshold.value if run.calibration else 0.5
     best = oof.probs.argmax(axis=1)
     against = ~(oof.task.several | (oof.score >= threshold))
@@ -58,22 +53,20 @@ def load_explained(spec: str | Path | None, folds: Sequence[int] | None = None) 
         score=oof.score, positive=oof.positive, output=best, against=against,
         answer=names[np.where(against, -1, best)],
     )  # fmt: skip
-    images = cached_images(config.dataset, config.data.image_size, table)
     return Explained(run, rows, threshold, images)
 
 
 def explained_batches(
     explained: Explained, rows: pd.DataFrame
-) -> Iterator[tuple[np.ndarray, Fold, Tensor, Tensor, int, bool]]:
-    """Places in `rows`, then the fold that did not see them, and what `grad_cam` takes of them."""
+) -> Iterator[tuple[pd.DataFrame, Fold, Tensor, Tensor, int, bool]]:
+    """Some of `rows`, then the fold that did not see them, and what `grad_cam` takes of them."""
     folds = {fold.number: fold for fold in explained.run.folds}
-    placed = rows.assign(place=np.arange(len(rows)))
-    groups: Any = placed.groupby(["fold", "output", "against"])
-    for (number, output, against), part in groups:
-        for start in range(0, len(part), BATCH):
-            some, fold = part.iloc[start : start + BATCH], folds[number]
-            pixels, metadata = map(torch.from_numpy, arrays_of(explained, fold, some))
-            yield some["place"].to_numpy(), fold, pixels, metadata, int(output), bool(against)
+    groups: Any = rows.groupby(["fold", "output", "against"])
+    for (number, output, against), whole in groups:
+        for start in range(0, len(whole), BATCH):
+            part, fold = whole.iloc[start : start + BATCH], folds[number]
+            pixels, metadata = map(torch.from_numpy, arrays_of(explained, fold, part))
+            yield part, fold, pixels, metadata, int(output), bool(against)
 
 
 def arrays_of(
@@ -103,53 +96,35 @@ def grad_cam(
 def coarse_grad_cam(
     model: LesionClassifier, images: Tensor, metadata: Tensor, output: int, against: bool = False
 ) -> Tensor:
-    """Grad-CAM as it is defined, at the resolution of `target_layer`: (B, h, w), >= 0."""
-    seen: list[Tensor] = []
+    """Grad-CAM as it is defined, at the resolution of the map that it looks at: (B, h, w), >= 0.
 
-    def keep(_module: nn.Module, _inputs: Any, result: Tensor) -> Tensor:
-        seen.append(result.detach().requires_grad_())  # the gradient goes no further back
+    That is the map that is pooled for the head. Of EfficientNet and its kin it is what enters the
+    last stage: the pooled map mixes places so much that it misses the lesion more than a centred
+    disc does (docs/explanations.md). A ViT's last block reads its patches through the class token
+    alone, so it is what enters that block.
+    """
+    backbone = model.backbone
+    owner, name = backbone, "forward_features"
+    if hasattr(backbone, "num_prefix_tokens"):
+        owner, name = backbone.blocks[-1].norm1, "forward"
+    elif hasattr(backbone, "conv_head"):
+        owner, name = backbone.blocks[-2], "forward"
+    forward, seen = getattr(owner, name), list[Tensor]()
+
+    def keep(features: Tensor) -> Tensor:
+        seen.append(forward(features).detach().requires_grad_())  # the gradient goes no further
         return seen[0]
 
-    hook = target_layer(model, images.shape[1]).register_forward_hook(keep)
+    setattr(owner, name, keep)
     try:
         with torch.inference_mode(False), torch.enable_grad():
             logit = model(images, metadata)[:, output].sum()
             gradient = torch.autograd.grad(-logit if against else logit, seen[0])[0]
     finally:
-        hook.remove()
-    features, gradient = (_channels_first(model.backbone, each) for each in (seen[0], gradient))
+        delattr(owner, name)
+    features, gradient = (_channels_first(backbone, each) for each in (seen[0], gradient))
     weights = gradient.mean((2, 3), keepdim=True)
     return (weights * features).sum(1).relu().detach()
-
-
-@torch.no_grad()
-def target_layer(model: LesionClassifier, size: int) -> nn.Module:
-    """The module whose output Grad-CAM looks at: the map that is pooled for the head.
-
-    Of EfficientNet and its kin it is what enters the last stage: the pooled map mixes places so
-    much that it misses the lesion more than a centred disc does (docs/explanations.md). A ViT's
-    last block reads its patches through the class token alone, so it is what enters that block.
-    InputError for a backbone without such a module.
-    """
-    backbone = model.backbone
-    if hasattr(backbone, "num_prefix_tokens"):
-        return backbone.blocks[-1].norm1
-    if hasattr(backbone, "conv_head"):
-        return backbone.blocks[-2]
-    ran: list[tuple[nn.Module, Any]] = []
-    hooks = [
-        module.register_forward_hook(lambda module, _, result: ran.append((module, result)))
-        for module in backbone.modules()
-    ]
-    try:
-        last = backbone.forward_features(model.mean.new_zeros(1, 3, size, size))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    for module, result in reversed(ran):
-        if result is last:
-            return module
-    raise InputError(f"{type(backbone).__name__}: no layer of it gives the map that is pooled")
 
 
 def _channels_first(backbone: Any, features: Tensor) -> Tensor:

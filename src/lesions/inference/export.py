@@ -22,7 +22,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from lesions.config import Config
 from lesions.data.metadata import COLUMNS
 from lesions.data.table import load_table
 from lesions.errors import InputError
@@ -52,34 +51,24 @@ def export_run(explained: Explained, kinds: Sequence[str], int8: bool) -> dict[s
     AUC is that of the score: of several classes, malignant against benign. int8 that loses 0.005
     of it or more is deleted, and the result's "refused" says so.
     """
-    run = explained.run
-    probs: dict[str, list[Floats]] = {}
+    run, positive = explained.run, explained.rows["positive"].to_numpy(int)
     paths: dict[str, list[Path]] = {}
-    scored = []
+    probs: dict[str, Floats] = {}
     for fold in run.folds:
-        rows = explained.rows[explained.rows["fold"] == fold.number]
-        images, metadata = arrays_of(explained, fold, rows)
-        files = {EAGER: run.files.file(fold.number, ".safetensors")}
-        files |= export_fold(explained, fold, kinds, int8)
-        for name, path in files.items():
-            if name == EAGER:
-                predict = predict_by(WithProbabilities(fold.model).eval(), fold.header)
-            else:
-                predict = (open_torch if name == "torch-export" else open_onnx)(path)[0]
-            parts = [slice(start, start + CHUNK) for start in range(0, len(rows), CHUNK)]
+        own = (explained.rows["fold"] == fold.number).to_numpy()
+        images, metadata = arrays_of(explained, fold, explained.rows[own])
+        parts = [slice(start, start + CHUNK) for start in range(0, len(images), CHUNK)]
+        for name, (path, predict) in export_fold(explained, fold, kinds, int8).items():
             found = np.concatenate([predict(images[part], metadata[part]) for part in parts])
-            probs.setdefault(name, []).append(found.astype(np.float64))
+            probs.setdefault(name, np.empty((len(own), found.shape[1])))[own] = found
             paths.setdefault(name, []).append(path)
-        scored.append(rows["positive"])
-    positive = pd.concat(scored).to_numpy(int)
-    whole = {name: np.concatenate(parts) for name, parts in probs.items()}
     compared = {
         name: {
-            "difference": float(np.abs(found - whole[EAGER]).max()),
+            "difference": float(np.abs(found - probs[EAGER]).max()),
             "auc": roc_auc(positive, run.task.score(found)),
             "bytes": paths[name][0].stat().st_size,
         }
-        for name, found in whole.items()
+        for name, found in probs.items()
     }
     refused = refuse_lossy(compared, paths.get(INT8, []))
     written = [path for name in paths if name != EAGER for path in paths[name]]
@@ -101,25 +90,30 @@ def export_run(explained: Explained, kinds: Sequence[str], int8: bool) -> dict[s
 
 def export_fold(
     explained: Explained, fold: Fold, kinds: Sequence[str], int8: bool
-) -> dict[str, Path]:
-    """Write fold<k>.onnx, .pt2 and .int8.onnx beside the checkpoint, as asked for; their paths."""
+) -> dict[str, tuple[Path, Predict]]:
+    """Write fold<k>.onnx, .pt2, .int8.onnx as asked for; files, the checkpoint's first, opened."""
     run = explained.run
     header = fold.header | {"preprocess": run.preprocess.model_dump()}
     if run.calibration:
         header["calibration"] = run.calibration.model_dump(include={"temperature", "shifts"})
         header["threshold"] = run.calibration.threshold.value
-    paths = {kind: run.files.file(fold.number, EXPORTS[kind][1]) for kind in kinds}
-    for kind, path in paths.items():
-        EXPORTS[kind][0](fold.model, header, path)
+    eager = predict_by(WithProbabilities(fold.model).eval(), fold.header)
+    made = {EAGER: (run.files.file(fold.number, ".safetensors"), eager)}
+    for kind in kinds:
+        write, read, suffix = EXPORTS[kind]
+        path = run.files.file(fold.number, suffix)
+        write(fold.model, header, path)
+        made[kind] = path, read(path)[0]
     if int8:
         # Photographs that the fold was trained on, always the same ones.
         table, _ = load_table(run.config.dataset)
         train = table[(table["split"] == "train") & (table["fold"] != fold.number)]
         some = train.sample(min(IMAGES, len(train)), random_state=0).sort_index()
         sample = arrays_of(explained, fold, some.assign(row=some.index))
-        paths[INT8] = run.files.file(fold.number, ".int8.onnx")
-        quantize_onnx(paths["onnx"], paths[INT8], *sample)
-    return paths
+        path = run.files.file(fold.number, ".int8.onnx")
+        quantize_onnx(made["onnx"][0], path, *sample)
+        made[INT8] = path, open_onnx(path)[0]
+    return made
 
 
 def refuse_lossy(compared: Mapping[str, Mapping[str, Any]], files: Sequence[Path]) -> str | None:
@@ -182,9 +176,6 @@ def export_torch(model: LesionClassifier, header: Mapping[str, Any], path: Path)
     program = torch.export.export(module, inputs, dynamic_shapes=shapes)
     with atomic(path) as part, part.open("wb") as file:
         torch.export.save(program, file, extra_files={KEY: json.dumps(header)})
-
-
-EXPORTS = {"onnx": (export_onnx, ".onnx"), "torch-export": (export_torch, ".pt2")}
 
 
 def quantize_onnx(source: Path, path: Path, images: np.ndarray, metadata: np.ndarray) -> None:
@@ -262,6 +253,12 @@ def predict_by(module: Callable[..., Tensor], header: Mapping[str, Any]) -> Pred
     return predict
 
 
+EXPORTS = {
+    "onnx": (export_onnx, open_onnx, ".onnx"),
+    "torch-export": (export_torch, open_torch, ".pt2"),
+}
+
+
 def require(*packages: str) -> list[Any]:
     """The imported packages; InputError with the command that installs a missing one."""
     try:
@@ -280,8 +277,8 @@ def _traceable(
 
     Two examples, since one of size 1 would be taken for a constant.
     """
-    config = Config.model_validate(header["config"])
-    size, columns = config.data.image_size, len(COLUMNS[config.data.metadata])
+    data = header["config"]["data"]
+    size, columns = data["image_size"], len(COLUMNS[data["metadata"]])
     image = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     inputs = (image, torch.zeros(2, columns)) if columns else (image,)
     batch = torch.export.Dim("batch")

@@ -18,12 +18,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from lesions.data.cache import cached_images
 from lesions.data.decode import UnreadableImage, decode
 from lesions.data.near_duplicates import SIZE, find_near_duplicates
 from lesions.data.patients import Patient
 from lesions.data.sample import draw_hairs
-from lesions.data.table import load_table
 from lesions.data.tasks import Task, targets
 from lesions.errors import InputError, listed
 from lesions.evaluation.calibration import equal_bins
@@ -74,7 +72,11 @@ def evaluate(
         "corrupted": {},
     }
     for how in CORRUPTIONS if corrupt else ():
-        answers = _predict(predictor, rows, partial(_read_damaged, read, how), how)
+
+        def read_damaged(path: str, how: str = how) -> File:
+            return damaged(read(path), how)
+
+        answers = _predict(predictor, rows, read_damaged, how)
         found["corrupted"][how] = _paired(clean, _as_oof(predictor, task, rows, answers))
     return json.loads(json.dumps(found, default=Interval.as_json)), clean, unread
 
@@ -100,13 +102,7 @@ def _predict(
     place = rows["localization"].mask(rows["localization"] == "", rows["site"])
     known = zip(rows["age_approx"], rows["sex"], place.where(rows["site"] != "", ""), strict=True)
     people = [Patient(None if np.isnan(age) else age, sex, site) for age, sex, site in known]
-    answers = predictor.predict_many([partial(read, path) for path in rows["path"]], people)
-    found: list[Prediction | UnreadableImage] = []
-    for answer in tqdm(answers, title, len(rows), unit="image", disable=None):
-        if isinstance(answer, InputError):  # too little is given for this run
-            raise answer
-        found.append(answer)
-    return found
+    return predictor.predict_all([partial(read, path) for path in rows["path"]], people, title)
 
 
 def _as_oof(predictor: Predictor, task: Task, rows: pd.DataFrame, answers: Sequence[Any]) -> Oof:
@@ -133,10 +129,7 @@ def _copies(run: Run, rows: pd.DataFrame, read: Open) -> pd.Series:
 
     InputError without the prepared photographs that the run was trained on.
     """
-    table, facts = load_table(run.config.dataset)
-    run.require_same_data(facts)
-    size = run.config.data.image_size
-    images = cached_images(run.config.dataset, size, table)
+    (table, images), size = run.load_data(), run.config.data.image_size
     train = np.flatnonzero(table["split"] == "train")
     small = [_small(images[row]) for row in tqdm(train, "training photographs", disable=None)]
     with ThreadPoolExecutor() as pool:
@@ -166,9 +159,8 @@ def _by_lesion(oof: Oof) -> Oof | None:
         raise InputError(f"lesion_id {listed(split.index[split > 1])}: its photographs have"
                          " different labels: correct them, or leave the column out")  # fmt: skip
     wide = oof.table[["score", "risk", "threshold"]].join(pd.DataFrame(oof.probs))
-    first = np.flatnonzero(~names.duplicated())
-    means = wide.groupby(names).mean().loc[names.iloc[first]].reset_index(drop=True)
-    lesions = oof.take(first)
+    means = wide.groupby(names, sort=False).mean().reset_index(drop=True)
+    lesions = oof.take(~names.duplicated().to_numpy())
     table = lesions.table.assign(**means[["score", "risk", "threshold"]])
     table["called"] = table["score"] >= table["threshold"]
     return replace(lesions, table=table, probs=means[[*range(oof.probs.shape[1])]].to_numpy())
@@ -210,10 +202,6 @@ def _paired(clean: Oof, other: Oof) -> dict[str, dict[str, Any]]:
         difference = compare(damage - clear, values[:, 1] - values[:, 0])
         found[name] = {"value": damage, "difference": difference}
     return found
-
-
-def _read_damaged(read: Open, how: str, name: str) -> bytes:
-    return damaged(read(name), how)
 
 
 def damaged(photo: File, how: str) -> bytes:

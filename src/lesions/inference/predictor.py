@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from lesions.data.decode import UnreadableImage, decode
 from lesions.data.metadata import encode_metadata, state_of
@@ -169,6 +170,18 @@ class Predictor:
             return found
         raise found
 
+    def predict_all(
+        self, photos: Sequence[Photo], patients: Sequence[Patient], title: str
+    ) -> list[Prediction | UnreadableImage]:
+        """What `predict_many` yields, with a bar of progress; its first InputError is raised."""
+        found: list[Prediction | UnreadableImage] = []
+        answers = self.predict_many(photos, patients)
+        for answer in tqdm(answers, title, len(photos), unit="image", leave=False, disable=None):
+            if isinstance(answer, InputError):  # too little is given for this run
+                raise answer
+            found.append(answer)
+        return found
+
     def predict_many(
         self, photos: Sequence[Photo], patients: Sequence[Patient]
     ) -> Iterator[Prediction | UnreadableImage | InputError]:
@@ -187,7 +200,7 @@ class Predictor:
             read = [self.decode(file, r.config.data.image_size, r.preprocess) for r in self.runs]
         except UnreadableImage as error:
             return error
-        return Picture([pixels for pixels, _ in read], read[0][1], _row(file, patient))
+        return Picture([pixels for pixels, _ in read], read[0][1], patient.row(file))
 
     def _answer(self, pictures: list[Picture]) -> list[Prediction | InputError]:
         if not pictures:
@@ -228,7 +241,7 @@ class Predictor:
             not_given=_not_given(missing, given, self.calibration),
             threshold=known.threshold.value if known else None,
             positive=score >= known.threshold.value if known else None,
-            cannot_exclude=known.cannot_exclude(probs, age) if known else None,
+            cannot_exclude=known.sets.cannot_exclude(probs, age) if known and known.sets else None,
             percentile=known.percentile(score) if known else None,
             spread=float(np.concatenate([found.ravel() for found in scores]).std()),
             dropout_spread=float(np.mean(spreads)) if spreads else None,
@@ -250,7 +263,7 @@ class Predictor:
         """
         run, file = self.runs[0], _file(photo)
         pixels, size = self.decode(file, run.config.data.image_size, run.preprocess)
-        known, _ = _encoded(run, _row(file, patient or Patient()))
+        known, _ = _encoded(run, (patient or Patient()).row(file))
         output = int(np.argmax(list(found.probs.values())))
         against = not run.task.several and not found.called_positive
         image = torch.from_numpy(pixels[None])
@@ -285,10 +298,6 @@ def _file(photo: Photo) -> File:
     file = BytesIO()
     whole.save(file, "PNG", exif=photo.getexif(), compress_level=1)
     return file.getvalue()
-
-
-def _row(file: File, patient: Patient) -> pd.DataFrame:
-    return patient.row(len(file) if isinstance(file, bytes) else file.stat().st_size)
 
 
 def _encoded(run: Run, rows: pd.DataFrame) -> tuple[list[Tensor], list[list[str]]]:
@@ -336,11 +345,11 @@ def mc_dropout(model: LesionClassifier, seen: Tensor, metadata: Tensor) -> Tenso
     `seen` is what `model.see` returned of them, `metadata` (N, M). The backbone is not run again,
     so its own dropout stays off. Gal and Ghahramani, 2016: https://arxiv.org/abs/1506.02142.
     """
-    layers = [
+    layers = nn.ModuleList(
         module
         for name, module in model.named_modules()
         if isinstance(module, nn.Dropout) and module.p and not name.startswith("backbone.")
-    ]
+    )
     if not layers:
         return None
     head, found = model.head, []
@@ -353,15 +362,13 @@ def mc_dropout(model: LesionClassifier, seen: Tensor, metadata: Tensor) -> Tenso
         return probabilities(head(model.fuse(*repeated)))
 
     with torch.random.fork_rng(devices=[]):
-        for layer in layers:
-            layer.train()
+        layers.train()
         try:
             for part in zip(seen.split(size), metadata.split(size), strict=True):
                 torch.default_generator.manual_seed(SEED)
                 found.append(torch.vmap(masked, randomness="same")(*part))
         finally:
-            for layer in layers:
-                layer.eval()
+            layers.eval()
     return torch.cat(found)
 
 

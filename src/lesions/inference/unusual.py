@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from lesions.data.cache import cached_images
 from lesions.errors import InputError
+from lesions.evaluation.calibration import Finite
 from lesions.evaluation.metrics import Floats
 
 if TYPE_CHECKING:  # torch takes seconds to import, and a report needs none
@@ -25,8 +26,6 @@ if TYPE_CHECKING:  # torch takes seconds to import, and a report needs none
 QUANTILE = 0.99  # of the held-out rows' distances: the limit
 PARTS = 5  # of the groups, which take turns to be judged
 AXES, NUMBERS = 64, 80_000  # most that are kept, of a fold: calibration.json stays below 1.5 MB
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Typical(BaseModel):
@@ -197,14 +196,12 @@ def image_features(fold: "Fold", images: np.ndarray) -> Floats:
     import torch
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fold.model.to(device)
-    found = []
-    for start in range(0, len(images), 32):
-        pixels = torch.from_numpy(np.array(images[start : start + 32])).to(device)
-        with torch.no_grad():
-            found.append(fold.model.pooled(fold.model.see(pixels)).float().cpu().numpy())
-    fold.model.cpu()
-    return np.concatenate(found).astype(np.float64)
+    model = fold.model.to(device)
+    with torch.no_grad():
+        parts = (model.see(part.to(device)) for part in torch.from_numpy(images).split(32))
+        found = [model.pooled(part).float().cpu() for part in parts]
+    model.cpu()
+    return torch.cat(found).double().numpy()
 
 
 def _short(value: float) -> float:

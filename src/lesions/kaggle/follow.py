@@ -18,7 +18,7 @@ from lesions.paths import at, shown
 BUSY = ("queued", "running", "new_script", "cancel_requested")
 LEAST_HOURS = 0.5  # of quota that are worth a session: starting one takes minutes
 RESERVE_HOURS = 0.3  # of the quota, for the minutes before training and after it
-Files = dict[Path, Path]  # temporary copies of a session's output, and their paths here
+Files = dict[Path, Path]  # paths here, and the temporary copies of a session's output
 
 
 def run_kernel(kernel: Kernel, every: float, sharing: int) -> None:
@@ -71,12 +71,12 @@ def _take(kernel: Kernel, session: str) -> list[str]:
             call(f"output of {session}", "kernels_output", session, place,
                  file_pattern=f"^{pattern}$", force=True, page_size=100)  # fmt: skip
         found = (path for path in sorted(Path(place).rglob("*")) if path.is_file())
-        files = {path: at(path.relative_to(place)) for path in found if path.suffix != ".log"}
+        files = {at(path.relative_to(place)): path for path in found if path.suffix != ".log"}
         if kernel.kind == "train":
             return _take_run(kernel, files)
         if kernel.kind == "prepare":
             return _take_prepared(kernel, files)
-        for file, path in files.items():
+        for path, file in files.items():
             copy(file, path)
             if path.suffix == ".csv":
                 print(f'next: python scripts/submit.py submissions/{name}.csv -m "what it is"')
@@ -91,15 +91,15 @@ def _take_prepared(kernel: Kernel, files: Files) -> list[str]:
     dataset, there = kernel.names[0], set[int]()
     config = load_dataset_config(dataset, [f"cache={CACHE}"]).model_dump(mode="json")
     home = at("input/prepared", dataset, "table.json")
-    facts = next((read_json(file) for file, path in files.items() if path == home), None)
-    if facts and facts.get("config") == config:
+    facts = read_json(files[home]) if home in files else {}
+    if facts.get("config") == config:
         new = not home.exists()
         if not new and read_json(home)["table_hash"] != facts["table_hash"]:
             raise InputError(
                 f"{shown(home.parent)} holds another table than Kaggle made: move it away and run"
                 " the command again"
             )
-        for file, path in files.items():
+        for path, file in files.items():
             if path.name == "cache.json":
                 there.add(int(path.parent.name))
             elif new:
@@ -125,19 +125,19 @@ def _take_run(kernel: Kernel, files: Files) -> list[str]:
             f"{shown(folder)} holds a run with other settings ({listed(changed)}): move it away,"
             " or give this one's config another name"
         )
-    there = next((file for file, path in files.items() if path == own), own)
+    there = files.get(own, own)
     if there != own and (changed := changes(read_yaml(there), config, there)):
         print(f"{kernel.slug}: its output is of another config ({listed(changed)}): not fetched")
         files = {}
     numbers = [path.stem.removeprefix("metrics") for path in files if path.suffix == ".jsonl"]
     further = [fold for fold in numbers if _steps(there.parent, fold) > _steps(folder, fold)]
     # Last the .json, which says that a fold is done.
-    for file in sorted(files, key=lambda file: file.suffix == ".json") if further else ():
-        of_fold = re.search(r"[a-z](\d+)\.", file.name)
+    for path in sorted(files, key=lambda path: path.suffix == ".json") if further else ():
+        of_fold = re.search(r"[a-z](\d+)\.", path.name)
         if not of_fold or of_fold[1] in further:
-            copy(file, files[file])
-            if re.fullmatch(r"fold\d+\.json", file.name):
-                print(f"{run} {file.stem}: {read_json(file)['images_per_second']:,.0f} images/s")
+            copy(files[path], path)
+            if re.fullmatch(r"fold\d+\.json", path.name):
+                print(f"{run} {path.stem}: {read_json(path)['images_per_second']:,.0f} images/s")
     folds = kernel.folds or range(int(load_table(config.dataset)[0]["fold"].max()) + 1)
     missing = [f"fold {fold}" for fold in folds if not (folder / f"fold{fold}.json").exists()]
     if not missing:

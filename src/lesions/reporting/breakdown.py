@@ -260,9 +260,8 @@ def _two_panels(values: pd.Series) -> tuple[Figure, np.ndarray]:
 
 def _draw_counts(axes: Axes, counts: pd.Series, colour: Any) -> None:
     """A bar for each count, the number at its end."""
-    axes.barh(range(len(counts)), counts, color=colour, alpha=0.8, height=0.64)
-    for y, count in enumerate(counts):
-        axes.text(count, y, f" {count:,}", va="center", fontsize=8.4)
+    bars = axes.barh(range(len(counts)), counts, color=colour, alpha=0.8, height=0.64)
+    axes.bar_label(bars, fmt=" {:,.0f}", fontsize=8.4)
     axes.xaxis.set_major_formatter("{x:,.0f}")
 
 

@@ -94,9 +94,7 @@ def _shortcuts(scores: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     rows: dict[str, dict[str, str]] = {}
     for score in scores:
         line = rows.setdefault(score["features"], {"metadata-only AUC": score["features"]})
-        line[score["source"]] = format_interval(
-            score.get("auc"), score.get("low"), score.get("high"), reason=score.get("reason")
-        )
+        line[score["source"]] = format_interval({**score, "value": score.get("auc")})
     return pd.DataFrame(rows.values()).fillna("")
 
 

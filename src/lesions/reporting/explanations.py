@@ -46,19 +46,16 @@ def explained_galleries(explained: Explained) -> tuple[dict[str, Any], dict[str,
 
 def _explain_rows(explained: Explained, rows: pd.DataFrame) -> list[tuple[np.ndarray, str]]:
     """Of each row the photograph beside its overlay, uint8 RGB, and its metadata's effects."""
-    results: dict[int, tuple[np.ndarray, str]] = {}
-    for places, fold, images, metadata, output, against in explained_batches(explained, rows):
+    results: dict[Any, tuple[np.ndarray, str]] = {}
+    for part, fold, images, metadata, output, against in explained_batches(explained, rows):
         maps = explain.grad_cam(fold.model, images, metadata, output, against)
-        part = rows.iloc[places]
         effects = explain.metadata_effects(fold.model, fold.header, images, part, output)
         # not to_dict: of a table without columns pandas 2 returns no rows
-        for place, image, cam, (_, moved) in zip(
-            places, images.numpy(), maps, effects.iterrows(), strict=True
-        ):
+        for image, cam, (row, moved) in zip(images.numpy(), maps, effects.iterrows(), strict=True):
             text = ", ".join(f"{SHORT.get(str(n), n)} {v:+.2f}" for n, v in moved.items())
             pair = [tile(half[None], 0) for half in (image, explain.overlay(image, cam))]
-            results[place] = (np.hstack(pair), text)
-    return [results[place] for place in range(len(rows))]
+            results[row] = (np.hstack(pair), text)
+    return [results[row] for row in rows.index]
 
 
 def explain_photographs(

@@ -10,7 +10,7 @@ from matplotlib.ticker import NullFormatter
 
 from lesions.evaluation.calibration import equal_bins
 from lesions.evaluation.intervals import bootstrap_values, format_interval
-from lesions.evaluation.metrics import Curve, Floats, of_curve
+from lesions.evaluation.metrics import Curve, Floats, Metric, of_curve
 from lesions.reporting import style
 from lesions.reporting.breakdown import rate
 
@@ -21,16 +21,21 @@ ROC = ("false positive rate (1 − specificity)", "true positive rate (recall)")
 PRECISION_RECALL = ("recall (sensitivity)", "precision")
 
 
+def band_of(
+    metric: Metric, positive: np.ndarray, score: np.ndarray, groups: np.ndarray,
+    replicates: int = BAND_REPLICATES,
+) -> Floats:  # fmt: skip
+    """A metric's numbers, and the pointwise 95 % limits of each by resampled groups, (3, S)."""
+    drawn = bootstrap_values(metric, positive, [score], groups, replicates)[:, 0]
+    limits = np.nanpercentile(drawn, [2.5, 97.5], axis=0)
+    return np.vstack([metric.all(positive, score), limits])
+
+
 def curve_bands(
     positive: np.ndarray, score: np.ndarray, groups: np.ndarray, replicates: int = BAND_REPLICATES
 ) -> list[Floats]:
-    """ROC (sensitivity over 1 - specificity) and PR (precision over recall), groups resampled.
-
-    Each is float64 (3, 201): the curve over GRID, and its pointwise 95 % limits.
-    """
-    drawn = bootstrap_values(curve_lines, positive, [score], groups, replicates)
-    limits = np.nanpercentile(drawn[:, 0], [2.5, 97.5], axis=0)
-    return np.split(np.vstack([curve_lines.all(positive, score), limits]), 2, axis=1)
+    """`band_of` ROC (sensitivity over 1 - specificity) and PR (precision over recall) over GRID."""
+    return np.split(band_of(curve_lines, positive, score, groups, replicates), 2, axis=1)
 
 
 @of_curve
@@ -172,17 +177,13 @@ def plot_reliability(
     return figure
 
 
-def plot_decision_curve(curve: pd.DataFrame, band: Floats) -> Figure:
-    """Net benefit over the threshold probability, with the 95 % band of the model.
-
-    `curve` has columns risk, model and everybody; `band` is (2, N) at its risks.
-    """
+def plot_decision_curve(risks: Floats, band: Floats, everybody: Floats) -> Figure:
+    """Net benefit at `risks` (N,): the model's, a `band_of` (3, N), and everybody's (N,)."""
     figure, ((axes,),) = style.build_figure(3.4)
-    risks, model, everybody = curve["risk"], 1000 * curve["model"], 1000 * curve["everybody"]
-    draw_band(axes, np.vstack([model, 1000 * band]), "model", risks.to_numpy())
-    axes.plot(risks, everybody, color=style.BENIGN, label="biopsy everybody")
+    draw_band(axes, 1000 * band, "model", risks)
+    axes.plot(risks, 1000 * everybody, color=style.BENIGN, label="biopsy everybody")
     axes.axhline(0, color=style.INK, linewidth=1, label="biopsy nobody")
-    top = float(max(model.max(), everybody.max(), 1.0))
+    top = 1000 * max(band[0].max(), everybody.max(), 0.001)
     axes.set(ylim=(-0.18 * top, 1.12 * top), xlim=(0, risks.max()))
     axes.xaxis.set_major_formatter(style.percent)
     axes.set(xlabel="threshold probability", ylabel="net benefit per 1,000 images")

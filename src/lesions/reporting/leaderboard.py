@@ -1,6 +1,7 @@
 """The leaderboard of trained runs, and what two runs differ by on the rows they share."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,68 +10,51 @@ from safetensors import safe_open
 
 from lesions.config import differences, find_config, load_config, read_yaml, saved_config
 from lesions.errors import InputError
-from lesions.evaluation.intervals import Comparison, Interval, bootstrap_values, compare
+from lesions.evaluation.intervals import Comparison, bootstrap_values, compare
 from lesions.evaluation.scores import LABELS, all_scores, names_of, score_parts, score_values
 from lesions.files import write_text
-from lesions.oof import Oof, load_oof
+from lesions.oof import Oof
 from lesions.paths import at, shown
 from lesions.reporting import style
 from lesions.reporting.page import render
 from lesions.runs import RunFiles
 
 
-class Standing(NamedTuple):
-    """A run's line: `by_source` has its main score on each of several sources."""
+def rank_runs(oofs: Iterable[Oof]) -> dict[str, pd.DataFrame]:
+    """A table for each data set and task, which alone are comparable: a row a run, best first.
 
-    oof: Oof
-    folds: str  # such as 3 of 5
-    scores: dict[str, Interval]
-    by_source: dict[str, Interval]
-    seconds: float
-    millions: float  # of parameters; NaN where the weights are not there
-    changes: list[str]  # "key: parent's -> own"
-
-    @property
-    def main(self) -> Interval:
-        return next(iter(self.scores.values()))
-
-
-def rank_runs(standings: list[Standing]) -> dict[str, list[Standing]]:
-    """The runs by data set and task, which alone are comparable, the best first."""
-    found: dict[str, list[Standing]] = {}
-    for standing in sorted(standings, key=lambda each: -np.nan_to_num(each.main.value)):
-        oof = standing.oof
-        found.setdefault(f"{oof.task.name} of {oof.dataset}", []).append(standing)
-    return dict(sorted(found.items()))
-
-
-def score_run(run: RunFiles) -> Standing:
-    """The run's scores and costs; InputError if its files are damaged or of another table."""
-    oof = load_oof(run)
-    parts, _ = score_parts(oof.codes, oof.probs, oof.task.classes, oof.groups, oof.table["source"])
-    names = names_of(len(oof.task.classes))
-    return Standing(
-        oof=oof,
-        folds=f"{len(oof.facts)} of {oof.folds}",
-        scores={name: parts[name]["all"] for name in names},
-        by_source={str(name): found for name, found in parts[names[0]].drop("all").items()},
-        seconds=sum(facts.get("seconds", np.nan) for facts in oof.facts.values()),
-        millions=_parameters(run) / 1e6,
-        changes=_changes(run),
-    )
+    Columns: folds, such as 3 of 5; an Interval a score, the main one first, and of that one on each
+    of several sources; minutes of training, million parameters (NaN where the weights are not
+    there), and what the config changes, each as "key: parent's -> own".
+    """
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for oof in oofs:
+        assert oof.run is not None
+        columns = oof.codes, oof.probs, oof.task.classes, oof.groups, oof.table["source"]
+        parts, names = score_parts(*columns)[0], names_of(len(oof.task.classes))
+        by_source = parts[names[0]].drop("all").items()
+        line = {
+            "run": oof.name,
+            "folds": f"{len(oof.facts)} of {oof.folds}",
+            **{LABELS[name]: parts[name]["all"] for name in names},
+            **{f"on {source}": found for source, found in by_source},
+            "minutes": sum(facts.get("seconds", np.nan) for facts in oof.facts.values()) / 60,
+            "million parameters": _parameters(oof.run) / 1e6,
+            "differs in": _changes(oof.run),
+        }
+        lines.setdefault(f"{oof.task.name} of {oof.dataset}", []).append(line)
+    boards = {}
+    for title in sorted(lines):
+        board = pd.DataFrame(lines[title]).set_index("run").rename_axis(None)
+        falling = [-np.nan_to_num(found.value) for found in board.iloc[:, 1]]
+        boards[title] = board.iloc[np.argsort(falling, kind="stable")]
+    return boards
 
 
-def as_table(standings: list[Standing]) -> pd.DataFrame:
-    """A row a run, for the terminal."""
-    rows = []
-    for each in standings:
-        scores = {LABELS[name]: str(found) for name, found in each.scores.items()}
-        scores |= {f"on {source}": str(found) for source, found in each.by_source.items()}
-        minutes, millions = round(each.seconds / 60, 1), round(each.millions, 1)
-        costs = {"minutes": minutes, "million parameters": millions}
-        keys = ", ".join(change.split(":")[0] for change in each.changes)
-        rows.append({"folds": each.folds} | scores | costs | {"differs in": keys})
-    return pd.DataFrame(rows, [each.oof.name for each in standings])
+def as_text(board: pd.DataFrame) -> str:
+    """The table for the terminal, with the keys alone of what the config changes."""
+    keys = [", ".join(change.split(":")[0] for change in run) for run in board["differs in"]]
+    return board.assign(**{"differs in": keys}).to_string(float_format="{:.1f}".format)
 
 
 def compare_scores(first: Oof, second: Oof) -> dict[str, Comparison]:
@@ -93,7 +77,7 @@ def compare_scores(first: Oof, second: Oof) -> dict[str, Comparison]:
     }
 
 
-def write_page(boards: dict[str, list[Standing]]) -> str:
+def write_page(boards: dict[str, pd.DataFrame]) -> str:
     """Write oof/runs.html and its figures as PNG; the page's path as messages print it.
 
     A figure has score against minutes of training, a dot a run with its interval.
@@ -102,14 +86,14 @@ def write_page(boards: dict[str, list[Standing]]) -> str:
     with style.drawing():
         for number, (title, board) in enumerate(boards.items()):
             figure, ((axes,),) = style.build_figure()
-            for each in board:
-                minutes, found = each.seconds / 60, each.main
+            for name, run in board.iterrows():
+                minutes, found = run["minutes"], run.iloc[1]
                 axes.plot([minutes] * 2, [found.low, found.high], color=style.MODEL, linewidth=1.2)
                 axes.plot(minutes, found.value, "o", color=style.MODEL)
-                axes.annotate(each.oof.name, (minutes, found.value), xytext=(5, 4),
+                axes.annotate(str(name), (minutes, found.value), xytext=(5, 4),
                               textcoords="offset points", fontsize=8)  # fmt: skip
             axes.set(xscale="log", xlabel="minutes of training, all folds",
-                     ylabel=LABELS[next(iter(board[0].scores))])  # fmt: skip
+                     ylabel=board.columns[1])  # fmt: skip
             figures[title] = Markup(style.svg(figure, f"cost{number}"))
             style.write_png(figure, path.with_suffix("") / f"cost{number}.png")
     write_text(path, render("runs.html.j2", boards=boards, figures=figures))

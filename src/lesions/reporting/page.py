@@ -1,6 +1,5 @@
 """Pages from templates: the Jinja2 environment of reports (HTML) and of docs pages (Markdown)."""
 
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -34,20 +33,8 @@ def environment() -> Environment:
         keep_trailing_newline=True,
     )
     made.globals |= {"palette": PALETTE, "labels": LABELS, "class_labels": CLASS_LABELS}
-    made.filters |= {"interval": interval, "percent": percent, "count": "{:,.0f}".format}
+    made.filters |= {"interval": format_interval, "percent": percent, "count": "{:,.0f}".format}
     return made
-
-
-def interval(
-    found: Any, low: float | None = None, high: float | None = None, digits: int = 3,
-    sign: bool = False,
-) -> str:  # fmt: skip
-    """The filter "interval": an Interval, its JSON, or a number with its limits, as text."""
-    if found is None or isinstance(found, int | float):
-        return format_interval(found, low, high, digits, sign)
-    known = found if isinstance(found, Mapping) else vars(found)
-    value, low, high = (known.get(key) for key in ("value", "low", "high"))
-    return format_interval(value, low, high, digits, sign, known.get("reason"))
 
 
 def percent(share: float | None, digits: int = 1) -> str:

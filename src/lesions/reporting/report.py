@@ -75,8 +75,8 @@ def write_report(
         made = Sections(oof, test, decided, calibrated, words, drawn)
         values = {
             "auc": made.auc(baseline_parts(shortcuts)),
-            "measures": made.measures(),
-            "error_parts": made.errors(),
+            "measures": made.measures(decided) if decided else {},
+            "error_parts": made.errors(decided) if decided else {},
             "data_parts": data_section(
                 drawn, oof.table, oof.positive, oof.score, words, images, names[oof.codes]
             ),

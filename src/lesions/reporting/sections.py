@@ -14,7 +14,7 @@ from lesions.evaluation.conformal import AGES, lowest
 from lesions.evaluation.intervals import Interval, bootstrap
 from lesions.evaluation.metrics import Floats
 from lesions.evaluation.scores import LABELS, decision_scores, score_rows
-from lesions.evaluation.thresholds import RULES, Threshold, by_recall, decision_curve, net_benefit
+from lesions.evaluation.thresholds import RULES, Threshold, by_recall, net_benefit
 from lesions.inference.calibration import Calibration, cross_fit, cross_sets
 from lesions.oof import Oof
 from lesions.reporting import breakdown, figures
@@ -89,10 +89,10 @@ def data_section(
     drawn["diagnoses"] = breakdown.plot_diagnoses(rows["diagnosis"], positive)
     of = (positive, rows["group"].to_numpy(), words)
     parts = breakdown.factors(rows)
-    found = breakdown.draw_parts(drawn, "data", parts, breakdown.plot_factor, *of)
     columns = breakdown.numbers(rows, positive, score, words)
     if columns.shape[1] > 1:
         drawn["correlation"] = figures.plot_correlation(columns)
+    found = breakdown.draw_parts(drawn, "data", parts, breakdown.plot_factor, *of)
     if images is not None:
         places = rows["row"].to_numpy()
         drawn["image_properties"] = breakdown.plot_properties(images, places, classes)
@@ -136,11 +136,9 @@ class Sections:
         self.drawn["auc"] = breakdown.plot_forest(found + baselines)
         return found + baselines
 
-    def measures(self) -> dict[str, Interval]:
+    def measures(self, decided: Decisions) -> dict[str, Interval]:
         """Measures of ranking, decisions and probabilities, beside the curves."""
-        oof, decided, drawn = self.oof, self.decided, self.drawn
-        if decided is None:
-            return {}
+        oof, drawn = self.oof, self.drawn
         positive, score, groups = oof.positive, oof.score, oof.groups
         roc, precision = figures.curve_bands(positive, score, groups)
         caught, false_alarms = decided.sensitivity.value, decided.false_positive_rate.value
@@ -163,11 +161,9 @@ class Sections:
         label = "predicted score" if self.oof.is_probability else "rank of the blended score"
         return figures.plot_histogram(parts, decided.threshold.value, label)
 
-    def errors(self) -> dict[str, str]:
+    def errors(self, decided: Decisions) -> dict[str, str]:
         """Confusion, calibration, decision curve; by part the figure of its error rates."""
-        oof, decided, drawn = self.oof, self.decided, self.drawn
-        if decided is None:
-            return {}
+        oof, drawn = self.oof, self.drawn
         positive, groups, risk = oof.positive, oof.groups, oof.task.score(decided.probs)
         counts = metrics.build_confusion(~positive, ~decided.flagged)
         drawn["confusion"] = figures.plot_confusion(
@@ -178,10 +174,10 @@ class Sections:
             lines.insert(0, ("uncalibrated", oof.score))
         axes = ("predicted probability", f"observed frequency of {self.words.many}")
         drawn["calibration"] = figures.plot_reliability(lines, positive, groups, axes, True)
-        worth = intervals.bootstrap_values(net_benefit(RISKS), positive, [risk], groups, FEWER)
-        drawn["decision_curve"] = figures.plot_decision_curve(
-            decision_curve(positive, risk, RISKS), np.percentile(worth[:, 0], [2.5, 97.5], axis=0)
-        )
+        worth = net_benefit(RISKS)
+        band, everybody = figures.band_of(worth, positive, risk, groups), np.ones(len(risk))
+        curve = figures.plot_decision_curve(RISKS, band, worth.all(positive, everybody))
+        drawn["decision_curve"] = curve
         fifths = pd.Categorical.from_codes(equal_bins(decided.margin, 5), FIFTHS, ordered=True)
         parts = breakdown.factors(oof.table) | {"certainty": pd.Series(fifths)}
         of = (positive, decided.flagged, groups, self.words)

@@ -17,7 +17,7 @@ from lesions.files import read_json
 from lesions.inference.ensemble import Run
 from lesions.inference.predictor import Prediction
 from lesions.inference.wording import NOTICE, Verdict, sentence, verdict
-from lesions.serving.service import FORMATS, STATIC, RefusedError, Service, refusal
+from lesions.serving.service import FORMATS, RefusedError, Service, refusal, static
 
 Age = Annotated[str | None, WithJsonSchema({"type": "number", "minimum": 0, "maximum": OLDEST})]
 Sex = Annotated[str | None, WithJsonSchema({"type": "string", "enum": sorted(SEX_WORDS)})]
@@ -137,8 +137,7 @@ def build_api(service: Service) -> FastAPI:
 
 def filled(template: str, /, **values: Any) -> str:
     """A file of static/ as a template, with `values` escaped."""
-    text = (STATIC / template).read_text(encoding="utf-8")
-    return Template(text, autoescape=True).render(**values)
+    return Template(static(template), autoescape=True).render(**values)
 
 
 def card_path(service: Service) -> Path:

@@ -20,7 +20,7 @@ from lesions.data.columns import SITES
 from lesions.data.tasks import DIAGNOSES
 from lesions.inference.wording import NOTICE
 from lesions.serving.api import describe, filled
-from lesions.serving.service import STATIC, Service, data_url, example
+from lesions.serving.service import Service, data_url, example, static
 
 FONT, MONO = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]  # none to be fetched
 # A screen reader says what is written into a region that was there before.
@@ -33,7 +33,7 @@ def mount_page(api: FastAPI, service: Service) -> FastAPI:
     return gr.mount_gradio_app(
         api, build_page(service), path="/", footer_links=[], run_history=False, ssr_mode=False,
         pwa=False, mcp_server=False, enable_monitoring=False, show_error=False, max_file_size=1,
-        theme=gr.themes.Base(font=FONT, font_mono=MONO), css=_static("page.css"), js=LIVE,
+        theme=gr.themes.Base(font=FONT, font_mono=MONO), css=static("page.css"), js=LIVE,
     )  # fmt: skip
 
 
@@ -44,8 +44,8 @@ def build_page(service: Service) -> gr.Blocks:
         with gr.Row():
             with gr.Column(min_width=300):
                 photo = gr.HTML(
-                    "", html_template=_static("photo.html"), css_template=_static("photo.css"),
-                    js_on_load=_static("photo.js"), problem="", most=service.limits.max_bytes,
+                    "", html_template=static("photo.html"), css_template=static("photo.css"),
+                    js_on_load=static("photo.js"), problem="", most=service.limits.max_bytes,
                     examples=[data_url(example(number), "jpeg") for number in range(3)],
                     names=DIAGNOSES, fit=FIT[service.predictor.runs[0].preprocess.fit],
                     elem_id="photo",
@@ -73,7 +73,3 @@ def build_page(service: Service) -> gr.Blocks:
         cleared = gr.on(changes, None, photo, shown, js=wait, **quiet)
         cleared.then(None, fields, shown, js="(...all) => window.lesions.ask(...all)", **quiet)
     return page
-
-
-def _static(name: str) -> str:
-    return (STATIC / name).read_text(encoding="utf-8")

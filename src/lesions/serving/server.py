@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -110,7 +110,7 @@ class Guard:
             return await self.app(scope, receive, send)
         begun, name, status = time.monotonic(), uuid.uuid4().hex[:12], 0
         scope.setdefault("state", {})["request_id"] = name
-        request = Request(scope)
+        request = Request(scope, receive)
 
         async def reply(message: Any) -> None:
             nonlocal status
@@ -121,7 +121,7 @@ class Guard:
             await send(message)
 
         try:
-            await self._answer(request, receive, reply)
+            await self._answer(request, reply)
         except RefusedError as error:
             await refusal(request, error)(scope, receive, reply)
         except Exception as error:
@@ -134,7 +134,7 @@ class Guard:
             spent = 1000 * (time.monotonic() - begun)
             log.info("%s %s %s %d %.0f ms", name, request.method, route, status, spent)
 
-    async def _answer(self, request: Request, receive: Receive, send: Send) -> None:
+    async def _answer(self, request: Request, send: Send) -> None:
         if self.local and not is_local(_host(request)):
             raise RefusedError(421, "open it by the address that the server has printed")
         methods = _methods(request)
@@ -144,15 +144,15 @@ class Guard:
             if not self.mounted and request.scope["path"] not in API:
                 async with self.mounting:
                     await asyncio.to_thread(self._mount)
-            return await self.app(request.scope, receive, send)
+            return await self.app(request.scope, request.receive, send)
         client = self.service.places.take(request.scope["client"])
         if client is None:
             raise RefusedError(429, "too many photographs at once: try again in a second")
         try:
-            waiting = [{"type": "http.request", "body": await _body(receive, self.service.limits)}]
+            waiting = [{"type": "http.request", "body": await _body(request, self.service.limits)}]
 
             async def replayed() -> Any:
-                return waiting.pop() if waiting else await receive()
+                return waiting.pop() if waiting else await request.receive()
 
             await self.app(request.scope, replayed, send)
         finally:
@@ -180,23 +180,23 @@ def _host(request: Request) -> str:
         return ""
 
 
-async def _body(receive: Receive, limits: Limits) -> bytes:
+async def _body(request: Request, limits: Limits) -> bytes:
     """The whole body; RefusedError if it is too slow, or too large.
 
     One that is too large is read on for a while and dropped: a client that is still sending would
     else lose the connection before it reads the reason.
     """
-    body, total, most, more = bytearray(), 0, limits.max_bytes + 10_000, True
+    body, total, most = bytearray(), 0, limits.max_bytes + 10_000
     try:
         async with asyncio.timeout(limits.body_seconds):
-            while more and total <= 4 * most:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise RefusedError(400, "the connection was closed during the upload")
-                total += len(message.get("body", b""))
+            async for part in request.stream():
+                total += len(part)
                 if total <= most:
-                    body += message.get("body", b"")
-                more = message.get("more_body", False)
+                    body += part
+                elif total > 4 * most:
+                    break
+    except ClientDisconnect:
+        raise RefusedError(400, "the connection was closed during the upload") from None
     except TimeoutError:
         raise RefusedError(408, "the upload took too long") from None
     if total > most:

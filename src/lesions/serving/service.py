@@ -166,6 +166,11 @@ def data_url(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64," + base64.b64encode(content).decode()
 
 
+def static(name: str) -> str:
+    """The text of a file of static/."""
+    return (STATIC / name).read_text(encoding="utf-8")
+
+
 def example(number: int) -> bytes:
     """A drawn lesion of data/sample.py as a JPEG: 0 a melanoma, 1 and 2 nevi."""
     return (STATIC / f"example{number}.jpg").read_bytes()

@@ -1,7 +1,6 @@
 """A fold's data: which rows are trained on, which are scored, and what a model sees of them."""
 
 import hashlib
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from lesions.data.loading import LesionDataset, build_loader, eval_batches
 from lesions.data.metadata import encode_given, fit_metadata
 from lesions.data.table import load_table, prepared, task_targets
 from lesions.data.tasks import Task, build_task
+from lesions.files import atomic
 from lesions.inference.predict import views_of
 from lesions.models.classifier import LesionClassifier
 
@@ -30,7 +30,8 @@ class FoldData:
     task: Task
     scheme: dict[str, str | int]  # of the folds, and how many groups straddle them
     hashes: dict[str, Any]  # of the table and its folds; of the image cache its key, too
-    dataset: LesionDataset  # of all rows
+    images: np.ndarray  # of all rows: uint8 (N, S, S, 3), or features of `cached_features`
+    target: np.ndarray  # of all rows: float32 (N,), NaN where there is none
     given: dict[str, np.ndarray]  # all rows' metadata, by how much of them is given
     neutral: dict[str, float]  # see data/metadata.py
     train_rows: np.ndarray
@@ -38,7 +39,7 @@ class FoldData:
 
     def codes(self, rows: np.ndarray) -> np.ndarray:
         """The codes (see data/tasks.py) of some of these rows, int64 (N,)."""
-        return self.dataset.target[rows].astype(np.int64)
+        return self.target[rows].astype(np.int64)
 
 
 def load_fold(config: Config, fold: int) -> FoldData:
@@ -56,7 +57,6 @@ def load_fold(config: Config, fold: int) -> FoldData:
     given = encode_given(table, config.data.metadata, neutral)
     if not config.data.metadata_dropout:  # such a run's answer is another one without metadata:
         given = {"all": given["all"]}  # inference/calibrate.py averages over people
-    names = table["image_name"].tolist()
     return FoldData(
         table,
         build_task(task),
@@ -66,7 +66,8 @@ def load_fold(config: Config, fold: int) -> FoldData:
             "fold_hash": facts["fold_hash"],
             "image_cache": cache_facts(prepared(config.dataset) / str(config.data.image_size)),
         },
-        LesionDataset(images, given["all"], target.to_numpy(np.float32), names=names),
+        images,
+        target.to_numpy(np.float32),
         given,
         neutral,
         train_rows,
@@ -93,19 +94,17 @@ def cached_features(
     path = prepared(config.dataset) / "features" / name / f"{digest.hexdigest()[:12]}.npy"
     with accelerator.main_process_first():
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(f".{os.getpid()}.part")
             shape = len(data.table), views, model.backbone.head_hidden_size
-            features = np.lib.format.open_memmap(part, "w+", np.float32, shape)
             rows = np.flatnonzero(data.table["split"] == "train")
             batches = eval_batches(rows, min(64, config.predict.batch_size))
-            for batch in tqdm(
-                build_loader(data.dataset, batches, 0), name, unit="batch", disable=None
-            ):
-                image = batch["image"].to(accelerator.device)
-                with accelerator.autocast():
-                    seen = [model.see(view).float() for view in views_of(image, views)]
-                features[batch["row"].numpy()] = torch.stack(seen, dim=1).cpu().numpy()
-            features.flush()
-            part.replace(path)
+            dataset = LesionDataset(data.images, data.given["all"], data.target)
+            loader = build_loader(dataset, batches, 0)
+            with atomic(path) as part:
+                features = np.lib.format.open_memmap(part, "w+", np.float32, shape)
+                for batch in tqdm(loader, name, unit="batch", disable=None):
+                    image = batch["image"].to(accelerator.device)
+                    with accelerator.autocast():
+                        seen = [model.see(view).float() for view in views_of(image, views)]
+                    features[batch["row"].numpy()] = torch.stack(seen, dim=1).cpu().numpy()
+                features.flush()
     return np.load(path, mmap_mode="r").view(np.uint8)

@@ -4,9 +4,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +17,14 @@ from tqdm import tqdm
 
 from lesions.config import Config
 from lesions.data.augmentation import build_augmentation
-from lesions.data.loading import TrainBatches, build_loader, end_workers, named_failures, seed_of
+from lesions.data.loading import LesionDataset, TrainBatches, build_loader, seed_of, watched
 from lesions.data.metadata import build_blanks
 from lesions.errors import InputError, listed
 from lesions.files import write_csv
 from lesions.inference.predict import predict
 from lesions.models.classifier import LesionClassifier
 from lesions.paths import shown
+from lesions.runs import RunFiles
 from lesions.training.fold import FoldData, cached_features
 from lesions.training.loss import build_loss
 from lesions.training.state import save_state, state_path
@@ -39,20 +38,19 @@ class FoldTrainer:
     """Trains one fold on its training rows and validates it on its validation rows."""
 
     def __init__(
-        self, config: Config, fold: int, data: FoldData, folder: Path, accelerator: Accelerator,
+        self, config: Config, fold: int, data: FoldData, files: RunFiles, accelerator: Accelerator,
         stop: StopRequest,
     ):  # fmt: skip
-        self.config, self.fold = config, fold
-        self.folder, self.accelerator, self.stop = folder, accelerator, stop
+        self.config, self.fold, self.files, self.folder = config, fold, files, files.folder
+        self.accelerator, self.stop = accelerator, stop
         train, outputs = config.train, len(data.task.classes)
         seed = seed_of(config.seed, fold)
         torch.manual_seed(seed)
-        model = LesionClassifier(config.model, data.dataset.metadata.shape[1], outputs)
+        metadata = data.given["all"]
+        model = LesionClassifier(config.model, metadata.shape[1], outputs)
         begun = time.monotonic()
         if train.frozen:
-            images = copy(data.dataset)
-            images.images = cached_features(model, data, config, accelerator)
-            data = replace(data, dataset=images)
+            data = replace(data, images=cached_features(model, data, config, accelerator))
         self.data = data
         codes = data.codes(data.train_rows)
         self.batches = TrainBatches(
@@ -60,14 +58,14 @@ class FoldTrainer:
             accelerator.process_index, accelerator.num_processes,
             codes if train.sampler == "balanced" else None,
         )  # fmt: skip
-        augmented = copy(data.dataset)
-        augmented.pipeline = None if train.frozen else build_augmentation(config.augment)
-        augmented.seed = seed
-        augmented.blanks = build_blanks(config.data, data.neutral)
-        self.loader = build_loader(augmented, self.batches, train.workers)
+        pipeline = None if train.frozen else build_augmentation(config.augment)
+        names = data.table["image_name"].tolist()
+        dataset = LesionDataset(data.images, metadata, data.target, pipeline, seed, names)
+        dataset.blanks = build_blanks(config.data, data.neutral)
+        self.loader = build_loader(dataset, self.batches, train.workers)
         loss = build_loss(config.loss, codes, max(2, outputs))
         self.stepper = Stepper(
-            train, seed, model, data.dataset, loss, accelerator, self.batches.steps, max(2, outputs)
+            train, seed, model, names, loss, accelerator, self.batches.steps, max(2, outputs)
         )
         self.progress = self.stepper.progress
         self.progress.seconds = time.monotonic() - begun
@@ -96,7 +94,7 @@ class FoldTrainer:
                 " the metadata branch needs two: raise train.micro_batch or train.batch_size"
             )
 
-    def announce(self, run: str) -> None:
+    def announce(self) -> None:
         """Print and log what is going to be trained, and on what."""
         data, task = self.data, self.data.task
         if data.scheme["straddling"]:
@@ -105,10 +103,9 @@ class FoldTrainer:
                 f" {data.scheme['straddling']:,} groups in training and validation both: its"
                 " scores flatter, and are only for comparison with its authors'"
             )
-        train = np.flatnonzero(data.table["split"] == "train")
-        others = np.setdiff1d(train, np.r_[data.train_rows, data.valid_rows])
+        others = data.table[(data.table["split"] == "train") & np.isnan(data.target)]
         if len(others):
-            found = data.table["diagnosis"].iloc[others].replace("", "unknown").value_counts()
+            found = others["diagnosis"].replace("", "unknown").value_counts()
             told = (f"{count:,} {name}" for name, count in found.items())
             self.accelerator.print(f"left out, as no class of {task.name}: {listed(told, 9)}")
         codes = data.codes(data.train_rows)
@@ -116,8 +113,8 @@ class FoldTrainer:
         names = task.classes if task.several else ("negative", "positive")
         parameters = sum(p.numel() for p in self.stepper.network.parameters())
         self.accelerator.print(
-            f"{run} fold {self.fold}: {self.config.model.backbone}, {parameters:,} parameters;"
-            f" {len(codes):,} training images"
+            f"{self.files.name} fold {self.fold}: {self.config.model.backbone}, {parameters:,}"
+            f" parameters; {len(codes):,} training images"
             f" ({', '.join(f'{n:,} {name}' for n, name in zip(counts, names, strict=True))}),"
             f" {len(data.valid_rows):,} for validation; {self.steps:,} steps of"
             f" {self.batches.batch_size}; {self.machine['processes']} process(es) on"
@@ -152,14 +149,12 @@ class FoldTrainer:
                 f"the processes are at different steps ({listed(found)}): all machines have to see"
                 " the same oof/ folder"
             )
-        self.started = self.saved = time.monotonic()
+        self.clock = self.saved = time.monotonic()
         self.seconds_before, self.steps_before = progress.seconds, progress.step
-        self.first_epoch = len(progress.history)
-        with named_failures(self.loader):
+        with watched(self.loader):
             while not self._done():
                 self._epoch()
                 self._stop_if_asked()
-        end_workers(self.loader)
         if self.config.train.keep == "best":
             self.stepper.averaged.load_state_dict(self.best)
 
@@ -170,7 +165,6 @@ class FoldTrainer:
         done = progress.step - epoch * batches.steps
         self.stepper.enter_epoch(epoch)
         batches.start(epoch, done)
-        self.clock = time.monotonic()
         with tqdm(
             total=batches.steps, initial=done, unit="step",
             desc=f"fold {self.fold} epoch {epoch + 1}/{train.epochs}",
@@ -178,14 +172,12 @@ class FoldTrainer:
         ) as bar:  # fmt: skip
             loaded = iter(self.loader if done < batches.steps else ())
             for micro in zip(*[loaded] * batches.micro_batches, strict=False):
-                asked = self.stepper.step(micro, lambda: self.stop.code(self._needed()) > 0)
+                self.stepper.step(micro)
                 self._tick(bar)
-                if asked:
-                    self._stop_if_asked()
-                late = time.monotonic() - self.saved > 60 * train.save_minutes
+                self._stop_if_asked()
+                late = self.clock - self.saved > 60 * train.save_minutes
                 if late or (train.save_steps and progress.step % train.save_steps == 0):
                     self.save()
-                self.clock = time.monotonic()
         self._validate(epoch)
         self.save()
 
@@ -217,28 +209,36 @@ class FoldTrainer:
         waited = epochs - self.progress.best_epoch(train.monitor)
         return epochs >= train.epochs or (train.patience is not None and waited >= train.patience)
 
+    def _spent(self, on: str) -> None:
+        """Add the seconds since the last call, spent on one of `longest`, to `progress`."""
+        before, self.clock = self.clock, time.monotonic()
+        self.progress.seconds += self.clock - before
+        self.longest[on] = max(self.longest[on], self.clock - before)
+
+    def _pace(self, folds: int = 1) -> tuple[float, float]:
+        """Images/s since `train` began, and the seconds that what is left of `folds` takes."""
+        made, size = self.progress.step - self.steps_before, self.batches.batch_size
+        rate = made * size / (self.progress.seconds - self.seconds_before)
+        return rate, (folds * self.steps - self.progress.step) * size / rate
+
     def _tick(self, bar: tqdm) -> None:
         """Record the step's time; after a few steps, print how long the rest takes."""
-        now = time.monotonic()
-        self.longest["step"] = max(self.longest["step"], now - self.clock)
-        self.progress.seconds = self.seconds_before + now - self.started
-        done = self.progress.step - self.steps_before
-        rate = done * self.batches.batch_size / (now - self.started)
+        self._spent("step")
+        rate, seconds = self._pace()
         bar.update()
         facts = {"loss": f"{self.stepper.mean_loss():.4f}", "images/s": f"{rate:.1f}"}
         if self.progress.history:
             facts["AUC"] = f"{self.progress.history[-1]['auc']:.4f}"
         bar.set_postfix(facts, refresh=False)
-        if done == ESTIMATE_AFTER:
-            minutes = (self.steps - self.progress.step) * self.batches.batch_size / rate / 60
+        if self.progress.step - self.steps_before == ESTIMATE_AFTER:
             self.accelerator.print(
-                f"fold {self.fold}: {rate:.1f} images/s: about {minutes:.0f} min to the last step"
+                f"fold {self.fold}: {rate:.1f} images/s: about {seconds / 60:.0f} min to the last"
+                " step"
             )
 
     def _validate(self, epoch: int) -> None:
         """Add the epoch's row to the history; remember the weights where they are the best."""
         progress, accelerator, averaged = self.progress, self.accelerator, self.stepper.averaged
-        begun = time.monotonic()
         if accelerator.num_processes > 1:
             # Batch statistics differ by process after the last step: the first one's count.
             for buffer in averaged.buffers():
@@ -251,9 +251,7 @@ class FoldTrainer:
         train = self.config.train
         if train.keep == "best" and progress.best_epoch(train.monitor) == epoch + 1:
             self.best = {name: t.detach().clone() for name, t in averaged.state_dict().items()}
-        now = time.monotonic()
-        self.longest["validation"] = max(self.longest["validation"], now - begun)
-        progress.seconds = self.seconds_before + now - self.started
+        self._spent("validation")
         logged = row | {"step": progress.step, "skipped": progress.skipped,
                         "seconds": round(progress.seconds, 1)}  # fmt: skip
         self.event("epoch", **logged)
@@ -264,11 +262,9 @@ class FoldTrainer:
             f"fold {self.fold} epoch {epoch + 1}/{train.epochs}:"
             f" loss {row['loss']:.4f}, validation AUC {row['auc']:.4f}"
         )
-        if (made := progress.step - self.steps_before) and epoch == self.first_epoch:
-            numbers = range(int(self.data.table["fold"].max()) + 1)
-            folds = sum(not (self.folder / f"fold{k}.json").exists() for k in numbers)
-            seconds = (folds * self.steps - progress.step) * (now - self.started) / made
-            rate = made * self.batches.batch_size / (now - self.started)
+        if 0 < progress.step - self.steps_before <= self.batches.steps:  # since it began
+            folds = int(self.data.table["fold"].max()) + 1 - len(self.files.numbers(".json"))
+            rate, seconds = self._pace(folds)
             accelerator.print(
                 f"{rate:.1f} images/s with validation: about {seconds / 3600:.1f} hours left for"
                 f" the run's {folds} folds"
@@ -281,7 +277,7 @@ class FoldTrainer:
         """
         data, known = self.data, {name: self.data.given[name][None] for name in given}
         return predict(
-            self.stepper.averaged, data.dataset.images, data.valid_rows, known, self.config.predict,
+            self.stepper.averaged, data.images, data.valid_rows, known, self.config.predict,
             self.accelerator, views, f"fold {self.fold} {title}",
         )  # fmt: skip
 
@@ -292,7 +288,6 @@ class FoldTrainer:
         """
         if not self.accelerator.is_main_process or self.progress.bad_steps:
             return
-        begun = time.monotonic()
         scaler, stepper = self.accelerator.scaler, self.stepper
         save_state(state_path(self.folder, self.fold), {
             "config": self.config.model_dump(),
@@ -305,8 +300,8 @@ class FoldTrainer:
             "scaler": scaler.state_dict() if scaler else {},
             "best": self.best,
         })  # fmt: skip
-        self.saved = time.monotonic()
-        self.longest["save"] = max(self.longest["save"], self.saved - begun)
+        self._spent("save")
+        self.saved = self.clock
 
     def resume(self, state: dict[str, Any]) -> None:
         """Continue from a saved `state`; InputError if its values cannot be those of this fold.

@@ -24,11 +24,9 @@ def schedule_factor(
     `monitored` has one value for each epoch so far, more is better, which plateau looks at.
     """
     warmup = round(train.warmup_epochs * epoch_steps)
+    rise, after = min(1.0, (step + 1) / max(1, warmup)), max(0, step - warmup)
     if train.schedule == "cosine":
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-    rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
+        return rise * 0.5 * (1 + math.cos(math.pi * after / max(1, steps - warmup)))
     if train.schedule == "step":
         return rise * train.decay_rate ** (step // epoch_steps // train.decay_epochs)
     return rise * train.decay_rate ** plateaus(monitored, train.decay_epochs)
@@ -39,10 +37,9 @@ def plateaus(values: Sequence[float], patience: int) -> int:
     falls = waited = 0
     best = math.nan
     for value in values:
+        waited += 1
         if math.isnan(best) or value > best:
             best, waited = value, 0
-        else:
-            waited += 1
         if waited == patience:
             falls, waited = falls + 1, 0
     return falls

@@ -24,7 +24,7 @@ from lesions.inference.calibrate import calibrate_run, write_given
 from lesions.inference.checkpoint import save_model, versions
 from lesions.oof import load_oof
 from lesions.paths import shown
-from lesions.runs import RunFiles, find_run, run_folder
+from lesions.runs import RunFiles, run_folder
 from lesions.training import state
 from lesions.training.fold import FoldData, load_fold
 from lesions.training.loop import FoldTrainer, finite
@@ -44,9 +44,9 @@ def train_folds(
     machines the same command shares the folds out. A single one that is taken is refused as Busy.
     When all folds of the data set are done, the run is calibrated and its scores are printed.
     """
-    chosen = config.model_dump(exclude_defaults=True)
+    chosen, files = config.model_dump(exclude_defaults=True), RunFiles(run, run_folder(run))
     accelerator.print(
-        f"{shown(run_folder(run))}/config.yaml, where it differs from the defaults:\n"
+        f"{shown(files.folder)}/config.yaml, where it differs from the defaults:\n"
         + yaml.safe_dump(chosen, sort_keys=False, default_flow_style=None)
     )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA looks when it starts
@@ -65,7 +65,7 @@ def train_folds(
                 time.sleep(BUSY_WAIT)
             fold, first = waiting.pop(0), False
             try:
-                result = _train_fold(config, run, fold, accelerator, stop)
+                result = _train_fold(config, files, fold, accelerator, stop)
             except Stopped as stopped:
                 return stopped.code
             except Busy as error:
@@ -83,13 +83,13 @@ def train_folds(
             )
     accelerator.end_training()
     all_folds = list(range(int(table["fold"].max()) + 1))
-    if accelerator.is_main_process and find_run(run).numbers(".json") == all_folds:
-        _complete(run)
+    if accelerator.is_main_process and files.numbers(".json") == all_folds:
+        _complete(files)
     return 0
 
 
 def _train_fold(
-    config: Config, run: str, fold: int, accelerator: Accelerator, stop: StopRequest
+    config: Config, files: RunFiles, fold: int, accelerator: Accelerator, stop: StopRequest
 ) -> dict[str, Any]:
     """Train `fold`, or resume it, and return the content of its fold<k>.json.
 
@@ -97,7 +97,7 @@ def _train_fold(
     agreement, is done and is not trained again. Raises Stopped if `stop` asks for it: the state is
     then saved; Busy, in all processes, if another program trains the fold.
     """
-    folder, data = run_folder(run), load_fold(config, fold)
+    folder, data = files.folder, load_fold(config, fold)
     _require_same_run(folder, config, data.hashes)
     with ExitStack() as stack:
         taken: list[Busy | None] = [None]
@@ -108,7 +108,7 @@ def _train_fold(
                 taken = [error]
         if holder := broadcast_object_list(taken)[0]:
             raise holder
-        result = _finished(RunFiles(run, folder), fold, accelerator.print)
+        result = _finished(files, fold, accelerator.print)
         if accelerator.is_main_process:
             state.remove_parts(folder, fold)
             if result:
@@ -116,27 +116,27 @@ def _train_fold(
             else:
                 verify_cache(prepared(config.dataset) / str(config.data.image_size))
                 write_text(folder / "config.yaml", dump(config))
-        return result or _train(config, run, fold, data, accelerator, stop)
+        return result or _train(config, files, fold, data, accelerator, stop)
 
 
 def _train(
-    config: Config, run: str, fold: int, data: FoldData, accelerator: Accelerator,
+    config: Config, files: RunFiles, fold: int, data: FoldData, accelerator: Accelerator,
     stop: StopRequest,
 ) -> dict[str, Any]:  # fmt: skip
-    folder, task = run_folder(run), data.task
+    folder, task = files.folder, data.task
     path = state.state_path(folder, fold)
     saved = state.load_state(path, config, data.hashes, accelerator.print)
-    trainer = FoldTrainer(config, fold, data, folder, accelerator, stop)
-    trainer.announce(run)
+    trainer = FoldTrainer(config, fold, data, files, accelerator, stop)
+    trainer.announce()
     if saved:
         trainer.resume(saved)
-    with tracking(accelerator, config, run, f"fold{fold}"):
+    with tracking(accelerator, config, files.name, f"fold{fold}"):
         trainer.train()
     given = trainer.predict(config.predict.views, "out-of-fold", list(data.given))
     probs, codes = given.pop("all"), data.codes(data.valid_rows)
     rows = data.table.iloc[data.valid_rows].reset_index(drop=True)
     origin = {
-        "run": run,
+        "run": files.name,
         "fold": fold,
         "task": task.name,
         "classes": task.listed,
@@ -161,14 +161,14 @@ def _train(
             "preprocess": data.hashes["image_cache"]["key"]["preprocess"],
             "neutral": data.neutral,
         }
-        weights, csv = (folder / f"fold{fold}.{suffix}" for suffix in ("safetensors", "csv"))
+        weights, csv = (files.file(fold, suffix) for suffix in (".safetensors", ".csv"))
         save_model(weights, trainer.stepper.averaged.state_dict(), header)
         write_csv(csv, rows[["image_name", "fold"]].join(task.as_frame(probs, codes)))
         (folder / "calibration.json").unlink(missing_ok=True)  # of other predictions
         hashes = {"csv": sha256(csv), "safetensors": sha256(weights)}
         if given:
             hashes["given"] = write_given(folder, fold, task, rows["image_name"], given)
-        write_json(folder / f"fold{fold}.json", result | {"sha256": hashes})
+        write_json(files.file(fold, ".json"), result | {"sha256": hashes})
         state.remove_state(folder, fold)
     accelerator.wait_for_everyone()
     return result
@@ -208,17 +208,16 @@ def _finished(files: RunFiles, fold: int, say: Callable[[str], None]) -> dict[st
     return result
 
 
-def _complete(run: str) -> None:
+def _complete(files: RunFiles) -> None:
     """Calibrate a run whose folds are all done, and print its out-of-fold scores."""
-    folder = run_folder(run)
-    if not (folder / "calibration.json").exists():
+    if not (files.folder / "calibration.json").exists():
         try:
-            path, _, problem = calibrate_run(run)
+            path, _, problem = calibrate_run(files.name)
             print(f"{shown(path)}: calibrated on the out-of-fold predictions")
             if problem:
                 print(f"without what tells unusual photographs: {problem}")
         except InputError as error:
             print(f"not calibrated: {error}")
-    oof = load_oof(run)
+    oof = load_oof(files)
     print(scores_text(oof.codes, oof.probs, oof.task.classes, oof.groups, oof.table["source"]))
-    print(f"{shown(folder)}: {len(oof.files)} folds, every image once")
+    print(f"{shown(files.folder)}: {len(oof.files)} folds, every image once")

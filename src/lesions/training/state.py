@@ -20,7 +20,6 @@ from lesions.paths import shown
 
 # What may change between two parts of a run: no number depends on it.
 FREE = {"train": {"workers", "save_minutes", "save_steps", "tracker"}}
-KEYS = ("config", "hashes", "progress", "model", "ema", "optimizer", "scaler", "best")
 SEAL = b"lesions sha256 "  # then 64 hex digits: the end of every state file
 
 
@@ -73,17 +72,11 @@ def load_state(
             continue
         try:
             state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
-        except (RuntimeError, UnpicklingError, EOFError):
-            state = None
-        if not (
-            isinstance(state, dict)
-            and {*KEYS} <= {*state}
-            and all(isinstance(state[key], dict) for key in ("config", "hashes"))
-        ):
+            before = {**hashes, **state["hashes"]}  # an older version knew fewer of them
+            changed = changes(state["config"], config, file) + differences(before, hashes)
+        except (RuntimeError, UnpicklingError, EOFError, LookupError, TypeError, AttributeError):
             damaged.append(f"{shown(file)}: not a state of this version")
             continue
-        before = {**hashes, **state["hashes"]}  # an older version knew fewer of them
-        changed = changes(state["config"], config, file) + differences(before, hashes)
         if changed:
             raise InputError(
                 f"{shown(file)}: was saved with other settings ({listed(changed)}):"

@@ -1,14 +1,13 @@
 """The optimiser steps of a fold, and how far it is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, Field
 from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV3
 from torch import Tensor
@@ -16,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from lesions.config import TrainConfig
-from lesions.data.loading import LesionDataset, seed_of
+from lesions.data.loading import seed_of
 from lesions.data.tasks import Task
 from lesions.errors import InputError, listed
 from lesions.evaluation.metrics import average_precision, f2, log_loss
@@ -43,14 +42,13 @@ def epoch_scores(task: Task, codes: np.ndarray, probs: np.ndarray) -> dict[str, 
     return means | {"log_loss": loss} | values
 
 
-@dataclass
-class Progress:
+class Progress(BaseModel):
     """How far a fold is: plain numbers, so that the state file needs no pickle."""
 
-    step: Annotated[int, Field(ge=0)] = 0  # optimiser steps done
+    step: int = Field(0, ge=0)  # optimiser steps done
     lr: float = 0.0  # of the last one
-    losses: list[float] = field(default_factory=list)  # of the current epoch's steps
-    history: list[dict[str, int | float]] = field(default_factory=list)  # one row a validated epoch
+    losses: list[float] = []  # of the current epoch's steps
+    history: list[dict[str, int | float]] = []  # one row a validated epoch
     bad_steps: int = 0  # in a row, up to now
     skipped: int = 0  # in all
     seconds: float = 0.0
@@ -70,10 +68,10 @@ class Stepper:
     """Network, moving average and optimiser, and one step of them."""
 
     def __init__(
-        self, train: TrainConfig, seed: int, model: Any, dataset: LesionDataset,
+        self, train: TrainConfig, seed: int, model: Any, names: Sequence[str],
         loss: Loss, accelerator: Accelerator, epoch_steps: int, classes: int,
     ):  # fmt: skip
-        self.config, self.seed, self.dataset, self.loss = train, seed, dataset, loss
+        self.config, self.seed, self.names, self.loss = train, seed, names, loss
         self.accelerator, self.epoch_steps, self.classes = accelerator, epoch_steps, classes
         self.progress = Progress()
         model = model.to(accelerator.device).to(memory_format=model.memory_format)
@@ -107,7 +105,7 @@ class Stepper:
 
         The optimiser's options stay those of the config.
         """
-        progress = TypeAdapter(Progress).validate_python(state["progress"])
+        progress = Progress.model_validate(state["progress"])
         progress.monitored(self.config.monitor)
         if not len(progress.history) * self.epoch_steps <= progress.step <= steps:
             raise ValueError(f"step {progress.step:,} of {steps:,}")
@@ -140,11 +138,8 @@ class Stepper:
             devices = [device.index] if device.type == "cuda" else None
             self.model = DistributedDataParallel(self.network, device_ids=devices)
 
-    def step(self, micro: Sequence[dict], asked: Callable[[], bool]) -> bool:
-        """Make one optimiser step over this process's micro-batches.
-
-        Returns whether any process was `asked` to stop: it is reduced with the loss, at no cost.
-        """
+    def step(self, micro: Sequence[dict]) -> None:
+        """Make one optimiser step over this process's micro-batches."""
         progress, accelerator = self.progress, self.accelerator
         progress.lr = self._lr()
         for group in self.optimizer.param_groups:
@@ -152,9 +147,8 @@ class Stepper:
         self.model.train()
         optim.freeze_norms(self.model)
         torch._foreach_copy_(self.buffers_before, self.buffers)
-        loss = self._backward(micro)
+        loss = accelerator.reduce(self._backward(micro), "mean")
         norm = accelerator.clip_grad_norm_(self.model.parameters(), MAX_NORM)
-        loss, stop = accelerator.reduce(torch.stack([loss, loss.new_tensor(asked())]), "mean")
         finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
         if finite or accelerator.scaler is not None:  # the fp16 scaler skips by itself
             self.optimizer.step()
@@ -167,7 +161,6 @@ class Stepper:
                 self.ema.update(self.network, progress.step)
         else:
             self._skip(micro)
-        return bool(stop > 0)
 
     def _lr(self) -> float:
         """The full network's learning rate at the step to come."""
@@ -229,10 +222,10 @@ class Stepper:
         progress.bad_steps += 1
         progress.skipped += 1
         if progress.bad_steps >= MOST_BAD_STEPS:
-            rows, names = torch.cat([batch["row"] for batch in micro]).tolist(), self.dataset.names
+            rows = torch.cat([batch["row"] for batch in micro]).tolist()
             raise InputError(
                 f"{progress.bad_steps} steps in a row without a finite loss, the last one on"
-                f" {listed((names[row] for row in rows) if names else rows, most=8)}: lower"
+                f" {listed((self.names[row] for row in rows), most=8)}: lower"
                 " train.lr or set train.precision=fp32; the last saved state is untouched"
             )
 

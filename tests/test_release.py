@@ -14,7 +14,10 @@ from runs import main as runs
 from lesions.errors import InputError
 from lesions.files import sha256
 from lesions.inference import Predictor
+from lesions.oof import load_oof
 from lesions.paths import at
+from lesions.reporting.leaderboard import rank_runs
+from lesions.runs import find_run
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +85,12 @@ def test_runs_are_ranked_and_two_are_compared(trained, capsys):
     assert any(word in printed for word in (": better", ": not distinguishable"))
     page = at("oof/runs.html").read_text()
     assert "<svg" in page and ">worse<" in page
+    whole = load_oof(find_run("tiny"))
+    source = whole.table["source"]
+    part = whole.take(np.flatnonzero(source == source.iloc[0]))
+    (board,) = rank_runs([part, whole]).values()  # a run of fewer sources moves no column
+    assert board.columns[-3:].tolist() == ["minutes", "million parameters", "differs in"]
+    assert source.nunique() > 1 and set(board[f"on {source.iloc[0]}"].map(str)) > {""}
     runs(["tiny", "tiny"])
     assert "+0.000 (+0.000 to +0.000), p = 1.000: not distinguishable" in capsys.readouterr().out
 

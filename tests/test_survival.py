@@ -23,7 +23,7 @@ from lesions.errors import InputError
 from lesions.inference import accelerator
 from lesions.paths import at
 from lesions.training import loss, steps
-from lesions.training.state import load_state, previous, save_state
+from lesions.training.state import KEYS, load_state, previous, save_state
 from lesions.training.stop import RESUME, StopRequest
 
 HASHES = {"table": "a", "folds": "b"}
@@ -34,8 +34,8 @@ def config(**changes: object) -> Config:
 
 
 def state(step: int) -> dict:
-    weights = torch.arange(100.0) + step
-    return {"config": config().model_dump(), "hashes": HASHES, "step": step, "weights": weights}
+    return dict.fromkeys(KEYS) | {"config": config().model_dump(), "hashes": HASHES, "step": step,
+                                  "weights": torch.arange(100.0) + step}  # fmt: skip
 
 
 @pytest.fixture
@@ -68,7 +68,15 @@ def test_a_kill_between_the_two_renames_loses_one_save_and_two_damaged_states_ar
         load_state(saved, config(), HASHES)
 
 
-@pytest.mark.parametrize("content", [[1], {"config": {}}, {"hashes": HASHES}, Path("x")], ids=str)
+WRONG = {
+    "list": [1],
+    "path": Path("x"),
+    "no config": {"hashes": HASHES},
+    "no weights": {"config": config().model_dump(), "hashes": HASHES},
+}
+
+
+@pytest.mark.parametrize("content", WRONG.values(), ids=WRONG)
 def test_a_sealed_state_of_a_wrong_shape_is_refused(tmp_path, content):
     save_state(tmp_path / "fold0.pt", content)
     with pytest.raises(InputError, match=r"fold0\.pt: not a state of this version: delete"):

@@ -54,12 +54,14 @@ def test_folds_and_held_out_rows_are_whole_groups_whatever_the_row_order(holdout
     assert fold_hash(finish_table(drawn(90).iloc[::-1], config)) == fold_hash(finished)
 
 
-def test_an_unreadable_photograph_stays_out_of_a_published_split():
+def test_an_unreadable_photograph_stays_out_of_a_published_split_but_for_test_rows():
     table = drawn(40).assign(official="train")
     table.loc[:9, "official"] = "val"
-    table.loc[[5, 35], "split"] = "quarantined"
+    table.loc[30, "official"] = "test"
+    table.loc[[5, 30, 35], "split"] = "quarantined"
     finished = finish_table(table, CONFIG.model_copy(update={"scheme": "official"}))
     assert finished.index[finished["split"] == "quarantined"].tolist() == [5, 35]
+    assert finished.index[finished["split"] == "test"].tolist() == [30]  # test rows stay
     assert finished.index[finished["fold"] == 0].tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9]
 
 

@@ -215,7 +215,7 @@ def system003(table: pd.DataFrame, config: DatasetConfig) -> np.ndarray:
         raise InputError(
             "scheme system003 splits the 33,126 training rows of isic2020, alone or merged"
         )
-    part = np.full(len(table), TEST)
+    part = np.where(table["split"] == "test", TEST, OUT)
     cut = StratifiedKFold(config.folds, shuffle=True, random_state=config.seed)
     strata = rows["source"] + rows["target"].astype(str)
     for fold, (_, inside) in enumerate(cut.split(train, strata)):

@@ -162,7 +162,8 @@ def finish_table(table: pd.DataFrame, config: DatasetConfig) -> pd.DataFrame:
         if config.holdout:
             raise InputError(f"holdout: scheme {config.scheme} has its own test rows, or none")
         part = folds.SCHEMES[config.scheme](table, config)
-        out = (part == folds.OUT) | (table["split"] == "quarantined").to_numpy()
+        lost = (table["split"] == "quarantined").to_numpy() & (part != folds.TEST)
+        out = (part == folds.OUT) | lost  # test rows stay, whatever their photographs
         split = np.select([out, part == folds.TEST], ["quarantined", "test"], "train")
         table = table.assign(split=split, fold=np.where(split == "train", part, -1))
     else:

@@ -33,7 +33,7 @@ def format_interval(
     without an interval the value alone, each with the reason for it.
     """
     known: Mapping[str, Any] = {"value": found, "low": low, "high": high}
-    if not isinstance(found, int | float | None):
+    if isinstance(found, Mapping | Interval):
         known = found if isinstance(found, Mapping) else vars(found)
     value, low, high = (known.get(key) for key in ("value", "low", "high"))
     reason = known.get("reason")

@@ -43,9 +43,11 @@ def rank_runs(oofs: Iterable[Oof]) -> dict[str, pd.DataFrame]:
             "differs in": _changes(oof.run),
         }
         lines.setdefault(f"{oof.task.name} of {oof.dataset}", []).append(line)
-    boards = {}
+    boards, last = {}, ["minutes", "million parameters", "differs in"]
     for title in sorted(lines):
         board = pd.DataFrame(lines[title]).set_index("run").rename_axis(None)
+        scores = board.columns.drop(last)  # of sources that not every run has: at the end
+        board = board[[*scores, *last]].fillna(dict.fromkeys(scores, ""))
         falling = [-np.nan_to_num(found.value) for found in board.iloc[:, 1]]
         boards[title] = board.iloc[np.argsort(falling, kind="stable")]
     return boards

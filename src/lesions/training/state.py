@@ -20,6 +20,7 @@ from lesions.paths import shown
 
 # What may change between two parts of a run: no number depends on it.
 FREE = {"train": {"workers", "save_minutes", "save_steps", "tracker"}}
+KEYS = ("config", "hashes", "progress", "model", "ema", "optimizer", "scaler", "best")
 SEAL = b"lesions sha256 "  # then 64 hex digits: the end of every state file
 
 
@@ -74,6 +75,8 @@ def load_state(
             state = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
             before = {**hashes, **state["hashes"]}  # an older version knew fewer of them
             changed = changes(state["config"], config, file) + differences(before, hashes)
+            if missing := {*KEYS} - {*state}:
+                raise LookupError(missing)
         except (RuntimeError, UnpicklingError, EOFError, LookupError, TypeError, AttributeError):
             damaged.append(f"{shown(file)}: not a state of this version")
             continue

@@ -84,7 +84,9 @@ class Stepper:
         self.optimizer = optim.build_optimizer(model, train)
         self.ema = ModelEmaV3(model, train.ema_decay, use_warmup=True) if train.ema_decay else None
         if train.compile:
-            model.compile()  # in place: names in a checkpoint stay as they are
+            # In place: names in a checkpoint stay as they are. Each image size is a program of its
+            # own: for symbolic sizes torch 2.15 compiled for over ten minutes.
+            model.compile(dynamic=False)
         # The scheduler stays out of prepare(), which would step it once per process.
         self.model, self.optimizer = accelerator.prepare(model, self.optimizer)
         self.buffers = [buffer for buffer in self.network.buffers() if buffer.is_floating_point()]

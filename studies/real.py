@@ -1,6 +1,6 @@
 """Gather the data, baselines and scores of a data set's runs and blend for docs/results.md.
 
-    python studies/real.py --dataset real --runs real/lite0 real/mobilenetv2 \\
+    python studies/real.py --dataset real --runs real/lite0 real/frozen_lite0 \\
         --blend submissions/real/blend.json --commands studies/real.sh --out docs/results/real.json
 """
 

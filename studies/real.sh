@@ -10,12 +10,10 @@ if [[ "${1:-}" == -h || "${1:-}" == --help ]]; then sed -n '2,6s/^# \{0,1\}//p' 
 python scripts/prepare.py --dataset real --available-only --size 160 112
 python scripts/audit.py --dataset real
 python scripts/train.py --config configs/real/lite0.yaml --fold all
-python scripts/train.py --config configs/real/mobilenetv2.yaml --fold all
 python scripts/train.py --config configs/real/frozen_lite0.yaml --fold all
 python scripts/predict.py --run real/lite0
-python scripts/predict.py --run real/mobilenetv2
 python scripts/predict.py --run real/frozen_lite0
-python scripts/blend.py real/lite0 real/mobilenetv2 real/frozen_lite0 --out submissions/real
+python scripts/blend.py real/lite0 real/frozen_lite0 --out submissions/real
 python scripts/report.py --run real/lite0
-python studies/real.py --dataset real --runs real/lite0 real/mobilenetv2 real/frozen_lite0 --blend submissions/real/blend.json --commands studies/real.sh --out docs/results/real.json
+python studies/real.py --dataset real --runs real/lite0 real/frozen_lite0 --blend submissions/real/blend.json --commands studies/real.sh --out docs/results/real.json
 python scripts/docs.py

@@ -194,6 +194,10 @@ class Stepper:
         if self.classes > 2:  # of two classes it already is the share of the second
             target = shares(target, self.classes)
         image = self._sized(batch["image"].to(device, non_blocking=True))
+        if self.config.compile and device.type == "cpu":
+            # Compiled padding reads some bytes past the images (torch 2.15), which where a worker's
+            # shared memory ends is a segmentation fault.
+            image = image.clone()
         given = image, batch["metadata"].to(device), target
         image, metadata, target = optim.mix_batch(
             given, self.config.mixup, self.config.cutmix, seed
